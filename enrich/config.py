@@ -1,0 +1,532 @@
+"""The configuration: its models, and how a YAML file, the environment and flags become one `Config`."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from enrich.errors import ConfigError, did_you_mean
+
+DEFAULT_BASE_URL = "https://api.beatra.ai/v1"
+KEY_VARIABLE = "BEATRA_API_KEY"
+URL_VARIABLE = "BEATRA_BASE_URL"
+MAX_YAML_DEPTH = 32  # levels; deeper is no configuration anybody wrote
+MAX_YAML_BYTES = 1_000_000  # bytes of one file
+
+Format = Literal["csv", "tsv", "jsonl", "parquet", "arrow"]
+Role = Literal["system", "user", "assistant"]
+
+
+class Section(BaseModel):
+    """A part of the configuration: unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+
+class CsvOptions(Section):
+    """How a CSV file is written, where it differs from RFC 4180."""
+
+    delimiter: Annotated[str, Field(min_length=1, max_length=1)] | None = None
+    quote: Annotated[str, Field(max_length=1)] = '"'
+    encoding: str = "utf-8"
+    header: bool = True
+    null_values: list[str] = [""]
+    types: dict[str, str] = {}
+    bad_rows: Literal["error", "reject"] = "error"
+    reject_file: Path | None = None
+
+
+class InputConfig(Section):
+    """Where the rows come from.
+
+    Attributes:
+        path: a file, a glob, a directory (Hive partitions become columns), or a list of these.
+        format: told from the suffix unless given.
+        columns: read only these columns.
+    """
+
+    path: str | list[str]
+    format: Format | None = None
+    columns: list[str] | None = None
+    csv: CsvOptions = CsvOptions()
+
+
+class OutputConfig(Section):
+    """Where the rows go.
+
+    Attributes:
+        path: the file; only ever replaced whole.
+        format: told from the suffix unless given.
+        compression: a Parquet codec, or none.
+        row_group_rows: rows in one Parquet row group.
+    """
+
+    path: str
+    format: Format | None = None
+    compression: str = "zstd"
+    row_group_rows: Annotated[int, Field(ge=1)] = 131_072
+
+
+class EndpointConfig(Section):
+    """Where requests go, and how.
+
+    Attributes:
+        base_url: of an OpenAI-compatible API; the word `sandbox` means the built-in emulator.
+        timeout: seconds for one attempt.
+        api_key_env: the environment variable that holds the key.
+        api_key_file: a file that holds the key and nothing else, readable by its owner only.
+        headers: further request headers, for gateways.
+        ca_file: a PEM file of certificates to trust instead of the system's.
+        proxy: the URL of an HTTP proxy; the environment's proxies are not used.
+        stream_end: what ends a stream; `finish_reason` for endpoints that never send `[DONE]`.
+    """
+
+    base_url: str | None = None
+    timeout: Annotated[float, Field(gt=0)] = 120.0
+    api_key_env: str = KEY_VARIABLE
+    api_key_file: Path | None = None
+    headers: dict[str, str] = {}
+    ca_file: Path | None = None
+    proxy: str | None = None
+    stream_end: Literal["done", "finish_reason"] = "done"
+
+    @field_validator("base_url")
+    @classmethod
+    def _is_http(cls, value: str | None) -> str | None:
+        if value is None or value == "sandbox":
+            return value
+        parts = urlsplit(value)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError(f"`{value}` is no http(s) URL; write for example {DEFAULT_BASE_URL}, or sandbox")
+        return value.rstrip("/")
+
+
+class Message(Section):
+    """One message of a conversation; its content is a template."""
+
+    role: Role
+    content: str
+
+
+class StepConfig(Section):
+    """One question asked of every row. Field meanings are in docs/reference.
+
+    Attributes:
+        name: prefix of the output columns.
+        params: further request fields; strings in it are templates.
+        when: rows for which this renders to an empty text, `false`, `0`, `no` or `none` are skipped.
+        answer_schema: JSON Schema of the answer (`schema` in the file): inline, a file's path, or `module:Model`.
+        schema_mode: how the endpoint is told of the schema.
+        reask: how often an answer that breaks the schema or `check` is asked again.
+        on_truncated: `retry` asks once more with twice the tokens when the answer ran out of them.
+        check: an expression on the parsed answer that must be true.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+    system: str | None = None
+    prompt: str | None = None
+    prompt_file: Path | None = None
+    messages: list[Message] | None = None
+    messages_file: Path | None = None
+    model: str = "auto"
+    fallback_models: list[str] = []
+    temperature: Annotated[float, Field(ge=0.0, le=2.0)] | None = None
+    top_p: Annotated[float, Field(ge=0.0, le=1.0)] | None = None
+    max_tokens: Annotated[int, Field(ge=1)] | str | None = None
+    max_completion_tokens: Annotated[int, Field(ge=1)] | str | None = None
+    params: dict[str, Any] = {}
+    stream: bool = False
+    when: str | None = None
+    on_null: Literal["error", "skip", "render"] = "error"
+    answer_schema: dict[str, Any] | str | None = Field(default=None, alias="schema")
+    schema_mode: Literal["json_schema", "json_object", "prompt"] = "json_schema"
+    repair: bool = True
+    reask: Annotated[int, Field(ge=0, le=10)] = 1
+    on_truncated: Literal["keep", "retry"] = "keep"
+    check: str | None = None
+
+    @model_validator(mode="after")
+    def _one_way_to_ask(self) -> Self:
+        given = [n for n in ("prompt", "prompt_file", "messages", "messages_file") if getattr(self, n) is not None]
+        if not given:
+            raise ValueError("a step needs `prompt`, `prompt_file`, `messages` or `messages_file`")
+        if len(given) > 1:
+            raise ValueError(f"`{given[0]}` and `{given[1]}` exclude each other; keep one")
+        if self.messages is not None and not self.messages:
+            raise ValueError("`messages` is empty; it needs at least one message")
+        if self.messages is not None and self.system is not None:
+            raise ValueError("`system` stands beside `prompt`; among `messages` write `{role: system, content: …}`")
+        return self
+
+    @model_validator(mode="after")
+    def _sampling(self) -> Self:
+        top_p = self.top_p if self.top_p is not None else self.params.get("top_p")
+        temperature = self.temperature if self.temperature is not None else self.params.get("temperature")
+        if temperature is not None and top_p is not None:
+            raise ValueError("`temperature` and `top_p` exclude each other (the API takes one); remove one")
+        if isinstance(temperature, int | float) and not 0 <= temperature <= 2:
+            raise ValueError(f"`temperature` is {temperature}; the API takes 0.0 to 2.0")
+        if self.max_tokens is not None and self.max_completion_tokens is not None:
+            raise ValueError("`max_tokens` and `max_completion_tokens` exclude each other; remove one")
+        for owned in ("model", "messages", "stream", "response_format"):
+            if owned in self.params and not (owned == "response_format" and self.answer_schema is None):
+                raise ValueError(f"`params.{owned}` is set by the step's own `{owned}` key; remove it from params")
+        if self.params.get("n", 1) != 1:
+            raise ValueError("`params.n` must be 1: a row has one answer; add a step for a second one")
+        return self
+
+
+class WindowConfig(Section):
+    """At most so many requests or tokens in any span of so many seconds."""
+
+    requests: Annotated[int, Field(ge=1)] | None = None
+    tokens: Annotated[int, Field(ge=1)] | None = None
+    seconds: Annotated[float, Field(gt=0)]
+
+    @model_validator(mode="after")
+    def _limits_something(self) -> Self:
+        if self.requests is None and self.tokens is None:
+            raise ValueError("a window needs `requests` or `tokens`")
+        return self
+
+
+class LimitsConfig(Section):
+    """How fast requests may go. All limits hold at once.
+
+    Attributes:
+        concurrency: the most requests in flight.
+        adaptive: find the endpoint's own ceiling below `concurrency` from its 429s; false goes to it at once.
+    """
+
+    concurrency: Annotated[int, Field(ge=1, le=20_000)] = 64
+    adaptive: bool = True
+    requests_per_minute: Annotated[float, Field(gt=0)] | None = None
+    tokens_per_minute: Annotated[float, Field(gt=0)] | None = None
+    windows: list[WindowConfig] = []
+
+
+class RetryConfig(Section):
+    """How hard a row is tried.
+
+    Attributes:
+        attempts: requests that may be sent for one body; waits for a rate limit or an outage use none up.
+        max_wait: the longest backoff, in seconds. A Retry-After is honoured beyond it.
+        deadline: seconds that all attempts of one row may take together; default attempts × (timeout + max_wait).
+    """
+
+    attempts: Annotated[int, Field(ge=1, le=100)] = 6
+    max_wait: Annotated[float, Field(gt=0)] = 60.0
+    deadline: Annotated[float, Field(gt=0)] | None = None
+
+
+class BudgetConfig(Section):
+    """What one run may spend; reserved before sending, settled on usage."""
+
+    credits: Annotated[float, Field(gt=0)] | None = None
+    tokens: Annotated[int, Field(gt=0)] | None = None
+    requests: Annotated[int, Field(gt=0)] | None = None
+
+
+def _as_path_mapping(value: Any) -> Any:
+    return {"path": value} if isinstance(value, str | list) else value
+
+
+class Config(Section):
+    """One job, as `beatra-enrich run` takes it."""
+
+    input: Annotated[InputConfig, BeforeValidator(_as_path_mapping)]
+    output: Annotated[OutputConfig, BeforeValidator(_as_path_mapping)]
+    ledger: str | None = None
+    endpoint: EndpointConfig = EndpointConfig()
+    steps: Annotated[list[StepConfig], Field(min_length=1)]
+    limits: LimitsConfig = LimitsConfig()
+    retry: RetryConfig = RetryConfig()
+    budget: BudgetConfig = BudgetConfig()
+    dedupe: bool = True
+    tolerate: int | str = 0
+    report: str | None = None
+
+    @field_validator("tolerate")
+    @classmethod
+    def _count_or_share(cls, value: int | str) -> int | str:
+        if isinstance(value, int):
+            if value < 0:
+                raise ValueError(f"`tolerate` is {value}; give a count of rows, or a share such as 1%")
+            return value
+        match = re.fullmatch(r"(\d{1,3}(?:\.\d+)?)\s*%", value)
+        if not match or float(match[1]) > 100:
+            raise ValueError(f"`tolerate` is {value!r}; give a count of rows, or a share such as 1%")
+        return value
+
+    @field_validator("steps")
+    @classmethod
+    def _names_differ(cls, steps: list[StepConfig]) -> list[StepConfig]:
+        names = [step.name for step in steps]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"two steps are named `{name}`; names prefix the output columns and must differ")
+        return steps
+
+    def tolerated(self, rows: int) -> int:
+        """Say how many failed rows of so many still count as success."""
+        if isinstance(self.tolerate, int):
+            return self.tolerate
+        return int(rows * float(self.tolerate.rstrip("% ")) / 100)
+
+    def ledger_location(self) -> str:
+        """Give the ledger's path or URL: as configured, else ``.beatra/ledger.db`` beside the output."""
+        return self.ledger or str(Path(self.output.path).parent / ".beatra" / "ledger.db")
+
+
+# --- loading -------------------------------------------------------------------------------------------
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML's safe loader, without aliases (they can explode), without duplicate keys, of bounded depth."""
+
+    depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.events.AliasEvent):  # type: ignore[no-untyped-call]  # the stub leaves it out
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]  # the stub leaves it out
+            raise ConfigError(f"line {mark.line + 1}: YAML aliases (`*name`) are not accepted", hint="write the value out.")
+        self.depth += 1
+        if self.depth > MAX_YAML_DEPTH:
+            raise ConfigError(f"the YAML is nested deeper than {MAX_YAML_DEPTH} levels", hint="flatten it.")
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002  # PyYAML's own signature
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]  # the stub leaves it out
+            if isinstance(key, list | dict):
+                raise ConfigError(f"line {key_node.start_mark.line + 1}: a key must be a plain word")
+            if key in seen:
+                raise ConfigError(f"line {key_node.start_mark.line + 1}: the key `{key}` stands twice", hint="remove one.")
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+def parse_yaml(text: str, where: str) -> Any:
+    """Read YAML that cannot explode: no aliases, no duplicate keys, bounded size and depth.
+
+    Raises:
+        ConfigError: it is not such YAML.
+    """
+    if len(text) > MAX_YAML_BYTES:
+        raise ConfigError(f"{where} has {len(text):,} characters; a configuration has at most {MAX_YAML_BYTES:,}")
+    try:
+        return yaml.load(text, _Loader)  # noqa: S506  # _Loader is a SafeLoader
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error.message}", hint=error.hint) from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f" line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or "not valid YAML"
+        raise ConfigError(f"{where}:{place} {problem}", hint="check the indentation and quote texts that hold `: `.") from None
+    except RecursionError:
+        raise ConfigError(f"{where}: the YAML is nested deeper than {MAX_YAML_DEPTH} levels", hint="flatten it.") from None
+
+
+_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+TEMPLATE_KEYS = frozenset({"system", "prompt", "content", "when", "check", "params", "schema", "max_tokens", "max_completion_tokens"})
+
+
+def _expand(value: Any, env: Mapping[str, str], where: str) -> Any:
+    if isinstance(value, str):
+
+        def replace(match: re.Match[str]) -> str:
+            if match[1] not in env:
+                raise ConfigError(f"`{where}` uses ${{{match[1]}}}, which is not in the environment", hint=f"export {match[1]}=…")
+            return env[match[1]]
+
+        return _VARIABLE.sub(replace, value)
+    if isinstance(value, dict):
+        return {
+            k: v if k in TEMPLATE_KEYS and where.startswith("steps") else _expand(v, env, f"{where}.{k}".lstrip("."))
+            for k, v in value.items()
+        }
+    if isinstance(value, list):
+        return [_expand(v, env, f"{where}.{i}") for i, v in enumerate(value)]
+    return value
+
+
+def _set(document: dict[str, Any], assignment: str) -> None:
+    """Apply one ``key.path=value``; the value is read as YAML, a step may be named by its name or number."""
+    path, equals, text = assignment.partition("=")
+    if not equals or not path.strip():
+        raise ConfigError(f"--set {assignment}: not of the form key.path=value", hint="for example --set limits.concurrency=8")
+    try:
+        value = parse_yaml(text, f"--set {path}") if text else ""
+    except ConfigError:
+        value = text
+    *parents, last = path.strip().split(".")
+    target: Any = document
+    for part in parents:
+        target = _descend(target, part, assignment)
+    if isinstance(target, list):
+        target[_index(target, last, assignment)] = value
+    else:
+        target[last] = value
+
+
+def _descend(target: Any, part: str, assignment: str) -> Any:
+    if isinstance(target, list):
+        return target[_index(target, part, assignment)]
+    if isinstance(target.get(part), str) and part in ("input", "output"):
+        target[part] = {"path": target[part]}
+    child = target.setdefault(part, {})
+    if not isinstance(child, dict | list):
+        raise ConfigError(f"--set {assignment}: `{part}` is a plain value, it has no parts")
+    return child
+
+
+def _index(items: list[Any], part: str, assignment: str) -> int:
+    if part.isdecimal() and int(part) < len(items):
+        return int(part)
+    names = [item.get("name") if isinstance(item, dict) else None for item in items]
+    if part in names:
+        return names.index(part)
+    raise ConfigError(f"--set {assignment}: no item `{part}`", hint=did_you_mean(part, [n for n in names if n]))
+
+
+def load_config(
+    path: str | Path,
+    *,
+    overrides: list[str] | None = None,
+    env: Mapping[str, str] | None = None,
+    **flags: Any,
+) -> Config:
+    """Read a configuration file.
+
+    Args:
+        path: the YAML file. Relative paths in it are relative to its folder.
+        overrides: ``key.path=value`` assignments, applied in order.
+        env: the environment for ``${NAME}``; the process's own by default.
+        flags: ``input`` and ``output`` paths (relative to the working directory) and ``base_url``, which
+            override the file's.
+
+    Raises:
+        ConfigError: with the place, the value and the nearest real key.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise ConfigError(f"no configuration file {path}", hint="beatra-enrich init makes one.") from None
+    except IsADirectoryError:
+        raise ConfigError(f"{path} is a directory, not a configuration file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}") from None
+    document = parse_yaml(text, str(path))
+    if not isinstance(document, dict):
+        raise ConfigError(f"{path} holds no mapping of keys", hint="beatra-enrich init makes a file to start from.")
+    for assignment in overrides or []:
+        _set(document, assignment)
+    document = _resolve_paths(_expand(document, os.environ if env is None else env, ""), path.parent.resolve())
+    for name in ("input", "output"):
+        if flags.get(name):
+            section = document.get(name)
+            document[name] = {**(section if isinstance(section, dict) else {}), "path": str(Path(flags[name]).absolute())}
+    if flags.get("base_url"):
+        document["endpoint"] = {**(document.get("endpoint") or {}), "base_url": flags["base_url"]}
+    return validate_config(document, str(path))
+
+
+def validate_config(document: Mapping[str, Any], where: str = "config") -> Config:
+    """Turn a mapping into a `Config`.
+
+    Raises:
+        ConfigError: every problem on a line of its own.
+    """
+    try:
+        return Config.model_validate(document)
+    except ValidationError as error:
+        lines = [_explain(item) for item in error.errors(include_url=False)]
+        raise ConfigError(
+            f"{where} is not valid:\n" + "\n".join(f"  {line}" for line in lines),
+            hint="beatra-enrich schema prints every key there is.",
+        ) from None
+
+
+def _explain(item: Any) -> str:
+    place = ".".join(str(part) for part in item["loc"] if not str(part).startswith("function-")) or "the file"
+    if item["type"] == "extra_forbidden":
+        return f"{place}: unknown key; {did_you_mean(str(item['loc'][-1]), _keys_at(item['loc'][:-1]))}"
+    if item["type"] == "missing":
+        return f"{place}: this key is required"
+    if item["type"] == "value_error":
+        return f"{place}: {item['ctx']['error']}"
+    value = item.get("input")
+    shown = f" (it is {value!r})" if isinstance(value, str | int | float | bool | None) else ""
+    return f"{place}: {item['msg'][0].lower()}{item['msg'][1:]}{shown}"
+
+
+def _keys_at(loc: tuple[Any, ...]) -> list[str]:
+    """Walk the models along a location and give the keys that are known there."""
+    model: Any = Config
+    for part in loc:
+        if isinstance(part, int):
+            continue
+        info = model.model_fields.get(part)
+        if info is None:
+            return []
+        model = _model_in(info.annotation)
+        if model is None:
+            return []
+    return [field.alias or name for name, field in model.model_fields.items()]
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    for argument in getattr(annotation, "__args__", ()):
+        found = _model_in(argument)
+        if found is not None:
+            return found
+    return None
+
+
+def _resolve_paths(document: dict[str, Any], base: Path) -> dict[str, Any]:
+    """Make relative paths relative to the configuration file; URLs stay."""
+
+    def resolve(value: Any) -> Any:
+        if isinstance(value, list):
+            return [resolve(v) for v in value]
+        if not isinstance(value, str) or "://" in value or not value:
+            return value
+        return str(base / Path(value).expanduser())
+
+    def inside(section: Any, *keys: str) -> Any:
+        if not isinstance(section, dict):
+            return section
+        return {k: resolve(v) if k in keys else v for k, v in section.items()}
+
+    for name in ("input", "output"):
+        section = document.get(name)
+        document[name] = inside(section, "path") if isinstance(section, dict) else resolve(section)
+    if isinstance(document["input"], dict) and "csv" in document["input"]:
+        document["input"] = {**document["input"], "csv": inside(document["input"]["csv"], "reject_file")}
+    document = inside(document, "ledger", "report")
+    document["endpoint"] = inside(document.get("endpoint", {}), "api_key_file", "ca_file")
+    steps = document.get("steps")
+    if isinstance(steps, list):
+        document["steps"] = [_resolve_schema(inside(s, "prompt_file", "messages_file"), base) for s in steps]
+    return {k: v for k, v in document.items() if v is not None}
+
+
+def _resolve_schema(step: Any, base: Path) -> Any:
+    """A schema given as text is a file's path, unless it is an import path ``module:Model``."""
+    schema = step.get("schema") if isinstance(step, dict) else None
+    if isinstance(schema, str) and not re.fullmatch(r"[\w.]+:\w+", schema):
+        return {**step, "schema": str(base / schema)}
+    return step

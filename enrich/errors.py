@@ -1,0 +1,124 @@
+"""Everything that can go wrong, as one tree.
+
+EnrichError                      exit 1
+├── UsageError                   exit 2   nothing was sent
+│   ├── ConfigError                       the configuration file, a flag or an environment variable
+│   ├── InputError                        the input data
+│   ├── TemplateError                     a template, or what it asks of the input
+│   ├── OutputError                       the output path or its columns
+│   └── LedgerError                       the ledger cannot be opened or trusted
+├── RunStopped                   exit 4   stopped early, resumable
+│   ├── KeyRefused                        401 or 403
+│   ├── BalanceSpent                      402
+│   ├── BudgetSpent                       the run's own budget
+│   ├── EndpointFailing                   the breaker: nearly everything fails, or all rows fail alike
+│   └── DiskFull                          no room for the answers
+├── OutputLocked                 exit 5   another run holds this output
+└── RunInterrupted               exit 130 a signal, resumable
+"""
+
+from __future__ import annotations
+
+import difflib
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+class EnrichError(Exception):
+    """Something went wrong inside beatra-enrich.
+
+    Args:
+        message: what went wrong, with which value and where. Default: the first line of the class's docstring.
+        hint: what to do or type next, as one sentence; shown after ``Hint:``.
+    """
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, message: str = "", *, hint: str = "") -> None:
+        self.message = message or (type(self).__doc__ or "").partition("\n")[0]
+        self.hint = hint
+        super().__init__(self.message)
+
+    def __str__(self) -> str:
+        return f"{self.message}\nHint: {self.hint}" if self.hint else self.message
+
+
+class UsageError(EnrichError):
+    """The request cannot be carried out as given; nothing was sent."""
+
+    exit_code = 2
+
+
+class ConfigError(UsageError):
+    """The configuration is not valid."""
+
+
+class InputError(UsageError):
+    """The input data cannot be read."""
+
+
+class TemplateError(UsageError):
+    """A template cannot be used with this input."""
+
+
+class OutputError(UsageError):
+    """The output cannot be written."""
+
+
+class LedgerError(UsageError):
+    """The ledger cannot be opened or trusted."""
+
+
+class RunStopped(EnrichError):
+    """The run stopped early; everything paid for is kept."""
+
+    exit_code = 4
+
+
+class KeyRefused(RunStopped):
+    """The endpoint refused the API key."""
+
+
+class BalanceSpent(RunStopped):
+    """The account's balance is spent."""
+
+
+class BudgetSpent(RunStopped):
+    """The run's budget is spent."""
+
+
+class EndpointFailing(RunStopped):
+    """Nearly every request fails."""
+
+
+class DiskFull(RunStopped):
+    """There is no room left to keep answers."""
+
+
+class OutputLocked(EnrichError):
+    """Another run holds this output."""
+
+    exit_code = 5
+
+
+class RunInterrupted(EnrichError):
+    """The run was interrupted; everything paid for is kept."""
+
+    exit_code = 130
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Say which known name is nearest to a misspelt one: ``did you mean `review`?``, else what there is.
+
+    Args:
+        name: the name that was not found.
+        known: the names that exist; at most twenty are listed.
+    """
+    names = list(known)
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    if near:
+        return f"did you mean `{near[0]}`?"
+    shown = ", ".join(f"`{n}`" for n in names[:20]) + (", …" if len(names) > 20 else "")
+    return f"there is {shown}." if names else "there is none."

@@ -1,0 +1,249 @@
+"""The frozen records that pass between modules."""
+
+from __future__ import annotations
+
+import enum
+import uuid
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+RowStatus = Literal[
+    "ok", "error", "invalid_output", "truncated", "filtered", "in_doubt", "skipped", "pending"
+]
+STATUSES: tuple[RowStatus, ...] = (
+    "ok",
+    "error",
+    "invalid_output",
+    "truncated",
+    "filtered",
+    "in_doubt",
+    "skipped",
+    "pending",
+)
+
+
+def key_text(key: bytes) -> str:
+    """Write a key of 16 bytes as the uuid that goes into ``Idempotency-Key``."""
+    return str(uuid.UUID(bytes=key))
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One request, ready to be sent.
+
+    Attributes:
+        key: the Idempotency-Key as 16 bytes; a function of base URL, body and ordinal alone.
+        body: the request's JSON, exactly as it is sent on every attempt.
+        model: the model that is asked (the request field, not the model that will serve it).
+        parent: the key of the request that this one follows (a re-ask, a fallback), or None.
+        question: 16 bytes that identify the request apart from its answer schema, or None without one.
+    """
+
+    key: bytes
+    body: bytes
+    model: str
+    parent: bytes | None = None
+    question: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What one completion cost. Tokens are counts; None where the server sent none.
+
+    Attributes:
+        credits: Beatra's charge.
+    """
+
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    total_tokens: int | None = None
+    credits: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A 200 as it came over the wire; its body has not been looked at.
+
+    Attributes:
+        body: the raw bytes: JSON, or the whole event stream up to ``[DONE]`` when ``streamed``.
+        request_id: the response's ``X-Request-Id``, or None.
+        latency_ms: milliseconds from the first byte sent to the last byte read, of this attempt.
+        first_token_ms: milliseconds to the first event that carried content, for a stream.
+        streamed: whether ``body`` is an event stream.
+    """
+
+    body: bytes
+    request_id: str | None
+    latency_ms: float
+    first_token_ms: float | None = None
+    streamed: bool = False
+
+
+class Fate(enum.Enum):
+    """What is known of a failed attempt's effect on the server."""
+
+    UNSENT = "unsent"
+    """Proved not sent (DNS, TCP, TLS)."""
+    REFUSED = "refused"
+    """Answered with an error: not executed, not charged."""
+    UNKNOWN = "unknown"
+    """It may have been executed and charged."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """One attempt that gave no usable answer.
+
+    Attributes:
+        code: the envelope's ``error.code``, else one of ours (``connection_reset``, ``timeout``, ``http_502`` …).
+        message: one line for people; never holds the key.
+        fate: what may have happened on the server.
+        status: the HTTP status, if a response came.
+        retryable: the envelope's flag; None where no envelope came.
+        request_id: ``X-Request-Id`` (or the envelope's ``request_id``) of the failing response.
+        retry_after: seconds the server asks to wait, already read from whatever form it took; None without.
+        model: the model that was asked.
+        evidence: up to 2,048 bytes of the body, or the partial stream, for the ledger.
+    """
+
+    code: str
+    message: str
+    fate: Fate
+    status: int | None = None
+    retryable: bool | None = None
+    request_id: str | None = None
+    retry_after: float | None = None
+    evidence: bytes = b""
+
+    def __str__(self) -> str:
+        return f"{self.code}: {self.message}" if self.message else self.code
+
+
+RequestState = Literal["sent", "answered", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What the ledger knows of one request.
+
+    Attributes:
+        key: as in `Ask`.
+        state: ``sent`` (the intent is durable, no answer yet), ``answered`` (``reply`` is set) or ``failed``
+            (``failure`` is set: a final refusal).
+        model: the model that was asked.
+        parent: as in `Ask`.
+        sent_at: wall-clock seconds since the epoch of the first intent.
+        attempts: attempts made so far, over all runs.
+        run: the number of the run that sent it last.
+        in_doubt: whether it is ``sent`` and older than the server remembers the key.
+        reply: the raw answer.
+        failure: the last failure.
+        skipped: whether the operator gave it up (``retry --in-doubt skip``).
+    """
+
+    key: bytes
+    state: RequestState
+    model: str
+    parent: bytes | None
+    sent_at: float
+    attempts: int
+    run: int
+    in_doubt: bool = False
+    reply: Reply | None = None
+    failure: Failure | None = None
+    skipped: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """A reply that was read: whole JSON (or a whole stream) with a choice in it.
+
+    Attributes:
+        text: ``choices[0].message.content``; None when the model sent none (tool calls, a refusal).
+        model: the model that served it.
+        finish_reason: ``stop``, ``length``, ``content_filter``, ``tool_calls`` …, as sent.
+        refusal: ``choices[0].message.refusal``, when the model refused.
+    """
+
+    text: str | None
+    model: str | None
+    finish_reason: str | None
+    usage: Usage
+    refusal: str | None = None
+    tool_calls: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What one row has to show for one step.
+
+    Attributes:
+        status: the row's status for this step.
+        error: ``code: message``, or None.
+        text: the answer's text.
+        values: the parsed answer (schema property → value), or None.
+    """
+
+    status: RowStatus
+    error: str | None = None
+    text: str | None = None
+    values: dict[str, Any] | None = None
+    model: str | None = None
+    request_id: str | None = None
+    finish_reason: str | None = None
+    usage: Usage = field(default_factory=Usage)
+    attempts: int = 0
+    latency_ms: float | None = None
+    source: Literal["api", "ledger", "copy"] | None = None
+    key: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """How a run ended: the ``--json`` line of the command line, and what `enrich.run` returns.
+
+    Attributes:
+        statuses: rows per status; they sum to ``rows``. With several steps a row counts once, under its worst.
+        requests: distinct requests sent in this run.
+        attempts: HTTP requests sent in this run, retries included.
+        credits: spent in this run; None when the endpoint sent no credits.
+        seconds: wall time.
+        retries: attempts that failed and were made again, per cause.
+        reason: one sentence on how it ended.
+    """
+
+    rows: int
+    statuses: dict[RowStatus, int]
+    requests: int
+    attempts: int
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    credits: float
+    seconds: float
+    rows_per_second: float
+    output: str | None
+    ledger: str | None
+    exit_code: int
+    reason: str
+    retries: dict[str, int] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give the summary as one flat mapping, statuses beside the rest, as ``--json`` prints it."""
+        return {
+            "rows": self.rows,
+            **{status: self.statuses.get(status, 0) for status in STATUSES},
+            "requests": self.requests,
+            "attempts": self.attempts,
+            "prompt_tokens": self.prompt_tokens,
+            "completion_tokens": self.completion_tokens,
+            "total_tokens": self.total_tokens,
+            "credits": self.credits,
+            "seconds": round(self.seconds, 3),
+            "rows_per_second": round(self.rows_per_second, 1),
+            "retries": self.retries,
+            "output": self.output,
+            "ledger": self.ledger,
+            "exit_code": self.exit_code,
+            "reason": self.reason,
+        }
