@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from enrich.errors import ConfigError, did_you_mean
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 DEFAULT_BASE_URL = "https://api.beatra.ai/v1"
 KEY_VARIABLE = "BEATRA_API_KEY"
@@ -154,7 +164,9 @@ class StepConfig(Section):
 
     @model_validator(mode="after")
     def _one_way_to_ask(self) -> Self:
-        given = [n for n in ("prompt", "prompt_file", "messages", "messages_file") if getattr(self, n) is not None]
+        given = [
+            n for n in ("prompt", "prompt_file", "messages", "messages_file") if getattr(self, n) is not None
+        ]
         if not given:
             raise ValueError("a step needs `prompt`, `prompt_file`, `messages` or `messages_file`")
         if len(given) > 1:
@@ -162,7 +174,9 @@ class StepConfig(Section):
         if self.messages is not None and not self.messages:
             raise ValueError("`messages` is empty; it needs at least one message")
         if self.messages is not None and self.system is not None:
-            raise ValueError("`system` stands beside `prompt`; among `messages` write `{role: system, content: …}`")
+            raise ValueError(
+                "`system` stands beside `prompt`; among `messages` write `{role: system, content: …}`"
+            )
         return self
 
     @model_validator(mode="after")
@@ -177,7 +191,9 @@ class StepConfig(Section):
             raise ValueError("`max_tokens` and `max_completion_tokens` exclude each other; remove one")
         for owned in ("model", "messages", "stream", "response_format"):
             if owned in self.params and not (owned == "response_format" and self.answer_schema is None):
-                raise ValueError(f"`params.{owned}` is set by the step's own `{owned}` key; remove it from params")
+                raise ValueError(
+                    f"`params.{owned}` is set by the step's own `{owned}` key; remove it from params"
+                )
         if self.params.get("n", 1) != 1:
             raise ValueError("`params.n` must be 1: a row has one answer; add a step for a second one")
         return self
@@ -271,7 +287,9 @@ class Config(Section):
         names = [step.name for step in steps]
         for name in names:
             if names.count(name) > 1:
-                raise ValueError(f"two steps are named `{name}`; names prefix the output columns and must differ")
+                raise ValueError(
+                    f"two steps are named `{name}`; names prefix the output columns and must differ"
+                )
         return steps
 
     def tolerated(self, rows: int) -> int:
@@ -294,9 +312,11 @@ class _Loader(yaml.SafeLoader):
     depth = 0
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        if self.check_event(yaml.events.AliasEvent):  # type: ignore[no-untyped-call]  # the stub leaves it out
+        if self.check_event(yaml.events.AliasEvent):
             mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]  # the stub leaves it out
-            raise ConfigError(f"line {mark.line + 1}: YAML aliases (`*name`) are not accepted", hint="write the value out.")
+            raise ConfigError(
+                f"line {mark.line + 1}: YAML aliases (`*name`) are not accepted", hint="write the value out."
+            )
         self.depth += 1
         if self.depth > MAX_YAML_DEPTH:
             raise ConfigError(f"the YAML is nested deeper than {MAX_YAML_DEPTH} levels", hint="flatten it.")
@@ -307,11 +327,13 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002  # PyYAML's own signature
         seen: set[Any] = set()
         for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]  # the stub leaves it out
+            key = self.construct_object(key_node, deep=True)
             if isinstance(key, list | dict):
                 raise ConfigError(f"line {key_node.start_mark.line + 1}: a key must be a plain word")
             if key in seen:
-                raise ConfigError(f"line {key_node.start_mark.line + 1}: the key `{key}` stands twice", hint="remove one.")
+                raise ConfigError(
+                    f"line {key_node.start_mark.line + 1}: the key `{key}` stands twice", hint="remove one."
+                )
             seen.add(key)
         return super().construct_mapping(node, deep)
 
@@ -323,7 +345,9 @@ def parse_yaml(text: str, where: str) -> Any:
         ConfigError: it is not such YAML.
     """
     if len(text) > MAX_YAML_BYTES:
-        raise ConfigError(f"{where} has {len(text):,} characters; a configuration has at most {MAX_YAML_BYTES:,}")
+        raise ConfigError(
+            f"{where} has {len(text):,} characters; a configuration has at most {MAX_YAML_BYTES:,}"
+        )
     try:
         return yaml.load(text, _Loader)  # noqa: S506  # _Loader is a SafeLoader
     except ConfigError as error:
@@ -332,13 +356,29 @@ def parse_yaml(text: str, where: str) -> Any:
         mark = getattr(error, "problem_mark", None)
         place = f" line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         problem = getattr(error, "problem", None) or "not valid YAML"
-        raise ConfigError(f"{where}:{place} {problem}", hint="check the indentation and quote texts that hold `: `.") from None
+        raise ConfigError(
+            f"{where}:{place} {problem}", hint="check the indentation and quote texts that hold `: `."
+        ) from None
     except RecursionError:
-        raise ConfigError(f"{where}: the YAML is nested deeper than {MAX_YAML_DEPTH} levels", hint="flatten it.") from None
+        raise ConfigError(
+            f"{where}: the YAML is nested deeper than {MAX_YAML_DEPTH} levels", hint="flatten it."
+        ) from None
 
 
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
-TEMPLATE_KEYS = frozenset({"system", "prompt", "content", "when", "check", "params", "schema", "max_tokens", "max_completion_tokens"})
+TEMPLATE_KEYS = frozenset(
+    {
+        "system",
+        "prompt",
+        "content",
+        "when",
+        "check",
+        "params",
+        "schema",
+        "max_tokens",
+        "max_completion_tokens",
+    }
+)
 
 
 def _expand(value: Any, env: Mapping[str, str], where: str) -> Any:
@@ -346,13 +386,18 @@ def _expand(value: Any, env: Mapping[str, str], where: str) -> Any:
 
         def replace(match: re.Match[str]) -> str:
             if match[1] not in env:
-                raise ConfigError(f"`{where}` uses ${{{match[1]}}}, which is not in the environment", hint=f"export {match[1]}=…")
+                raise ConfigError(
+                    f"`{where}` uses ${{{match[1]}}}, which is not in the environment",
+                    hint=f"export {match[1]}=…",
+                )
             return env[match[1]]
 
         return _VARIABLE.sub(replace, value)
     if isinstance(value, dict):
         return {
-            k: v if k in TEMPLATE_KEYS and where.startswith("steps") else _expand(v, env, f"{where}.{k}".lstrip("."))
+            k: v
+            if k in TEMPLATE_KEYS and where.startswith("steps")
+            else _expand(v, env, f"{where}.{k}".lstrip("."))
             for k, v in value.items()
         }
     if isinstance(value, list):
@@ -364,7 +409,10 @@ def _set(document: dict[str, Any], assignment: str) -> None:
     """Apply one ``key.path=value``; the value is read as YAML, a step may be named by its name or number."""
     path, equals, text = assignment.partition("=")
     if not equals or not path.strip():
-        raise ConfigError(f"--set {assignment}: not of the form key.path=value", hint="for example --set limits.concurrency=8")
+        raise ConfigError(
+            f"--set {assignment}: not of the form key.path=value",
+            hint="for example --set limits.concurrency=8",
+        )
     try:
         value = parse_yaml(text, f"--set {path}") if text else ""
     except ConfigError:
@@ -396,7 +444,9 @@ def _index(items: list[Any], part: str, assignment: str) -> int:
     names = [item.get("name") if isinstance(item, dict) else None for item in items]
     if part in names:
         return names.index(part)
-    raise ConfigError(f"--set {assignment}: no item `{part}`", hint=did_you_mean(part, [n for n in names if n]))
+    raise ConfigError(
+        f"--set {assignment}: no item `{part}`", hint=did_you_mean(part, [n for n in names if n])
+    )
 
 
 def load_config(
@@ -429,14 +479,21 @@ def load_config(
         raise ConfigError(f"{path} cannot be read: {error}") from None
     document = parse_yaml(text, str(path))
     if not isinstance(document, dict):
-        raise ConfigError(f"{path} holds no mapping of keys", hint="beatra-enrich init makes a file to start from.")
+        raise ConfigError(
+            f"{path} holds no mapping of keys", hint="beatra-enrich init makes a file to start from."
+        )
     for assignment in overrides or []:
         _set(document, assignment)
-    document = _resolve_paths(_expand(document, os.environ if env is None else env, ""), path.parent.resolve())
+    document = _resolve_paths(
+        _expand(document, os.environ if env is None else env, ""), path.parent.resolve()
+    )
     for name in ("input", "output"):
         if flags.get(name):
             section = document.get(name)
-            document[name] = {**(section if isinstance(section, dict) else {}), "path": str(Path(flags[name]).absolute())}
+            document[name] = {
+                **(section if isinstance(section, dict) else {}),
+                "path": str(Path(flags[name]).absolute()),
+            }
     if flags.get("base_url"):
         document["endpoint"] = {**(document.get("endpoint") or {}), "base_url": flags["base_url"]}
     return validate_config(document, str(path))

@@ -174,6 +174,41 @@ class Completion:
 
 
 @dataclass(frozen=True, slots=True)
+class Settled:
+    """How one request ended.
+
+    Attributes:
+        key: the request's key.
+        result: the answer, or the last failure.
+        in_doubt: whether it may have been paid for without an answer.
+        skipped: whether the operator gave it up.
+        fresh: whether it was sent in this run.
+    """
+
+    key: bytes
+    result: Completion | Failure
+    in_doubt: bool = False
+    skipped: bool = False
+    fresh: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """How one row stands at one step, before what it cost is looked up.
+
+    Attributes:
+        key: the request whose answer (or failure) decides; None when nothing was asked.
+    """
+
+    status: RowStatus
+    error: str | None = None
+    key: bytes | None = None
+    text: str | None = None
+    values: dict[str, Any] | None = None
+    model: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Outcome:
     """What one row has to show for one step.
 

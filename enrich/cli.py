@@ -1,0 +1,425 @@
+"""The command line: click commands, exit codes, what is printed where."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import click
+
+from enrich import __version__
+from enrich.errors import ConfigError, EnrichError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+    from enrich.config import Config
+    from enrich.pipeline import RunOptions
+    from enrich.records import Summary
+
+CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+MISSING_EXTRA = "install it with: pip install 'beatra-enrich[{}]'"
+CONFIG = click.argument("config", type=click.Path(path_type=Path))
+
+EXIT_CODES = """\b
+Exit codes:
+  0    every row ok, skipped or tolerated
+  1    an unexpected failure (a defect)
+  2    usage, config or input error: nothing was sent
+  3    finished, but more rows failed than `tolerate`
+  4    stopped early and resumable: key refused, balance or budget spent,
+       endpoint out of service, disk full
+  5    another run holds this output
+  130  interrupted, resumable"""
+
+
+class Commands(click.Group):
+    """The command group: turns every error of ours into one message and its exit code."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command; the only place where an error ends the process."""
+        try:
+            return super().invoke(ctx)
+        except EnrichError as error:
+            _report_error(error)
+            ctx.exit(error.exit_code)
+        except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
+            raise
+        except Exception as error:  # the edge: a defect is told in one line too, with a way to see more
+            if os.environ.get("BEATRA_TRACEBACK"):
+                raise
+            click.echo(
+                f"Error: unexpected {type(error).__name__}: {error}\n"
+                "Hint: this is a defect; run again with BEATRA_TRACEBACK=1 and report what it prints.",
+                err=True,
+            )
+            ctx.exit(1)
+
+
+def _report_error(error: EnrichError) -> None:
+    click.echo(f"Error: {error}", err=True)
+
+
+@click.group(cls=Commands, context_settings=CONTEXT, epilog=EXIT_CODES)
+@click.version_option(__version__, prog_name="beatra-enrich")
+def main() -> None:
+    """Run a language model over the rows of a table.
+
+    Every answer is paid for once and none is lost: run a job again and it goes on from where it stood.
+
+    \b
+    Start here:
+      beatra-enrich init demo            a small job that runs at once
+      beatra-enrich run demo/config.yaml
+    """
+
+
+def _job_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that every command with a CONFIG takes."""
+    for option in (
+        click.option(
+            "--sandbox", is_flag=True, help="Send to the built-in emulator instead of the endpoint."
+        ),
+        click.option("--output", metavar="PATH", help="Write here instead of `output`."),
+        click.option("--input", metavar="PATH", help="Read this instead of `input`."),
+        click.option(
+            "--set",
+            "overrides",
+            multiple=True,
+            metavar="KEY.PATH=VALUE",
+            help="Override a key, for example --set limits.concurrency=8. May be repeated.",
+        ),
+        click.option("--limit", type=click.IntRange(min=0), metavar="N", help="Only the first N rows."),
+    ):
+        command = option(command)
+    return command
+
+
+def _output_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options for what is shown and how."""
+    for option in (
+        click.option("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True),
+        click.option("-v", "--verbose", count=True, help="Tell of every retry on stderr."),
+        click.option("-q", "--quiet", is_flag=True, help="Nothing on stderr but errors."),
+        click.option("--no-progress", is_flag=True, help="No progress on stderr."),
+        click.option("--json", "as_json", is_flag=True, help="One JSON summary on stdout."),
+    ):
+        command = option(command)
+    return command
+
+
+@main.command(epilog=EXIT_CODES)
+@CONFIG
+@_job_options
+@click.option("--fresh", is_flag=True, help="Ask everything anew, and pay for it again.")
+@_output_options
+def run(config: Path, **options: Any) -> None:
+    """Run the job CONFIG: read, ask, write.
+
+    A second run resumes and sends nothing that is paid for. The output is only ever replaced whole.
+
+    \b
+    Examples:
+      beatra-enrich run config.yaml
+      beatra-enrich run config.yaml --limit 20 --sandbox
+      beatra-enrich run config.yaml --set steps.label.model=fast-1 --json
+    """
+    from enrich.pipeline import run_job
+
+    loaded = _load(config, options)
+    _execute(run_job, loaded, options, command=f"beatra-enrich run {config}", fresh=options["fresh"])
+
+
+@main.command(epilog=EXIT_CODES)
+@CONFIG
+@_job_options
+@click.option(
+    "--status",
+    "statuses",
+    default="error,invalid_output",
+    show_default=True,
+    help="Which rows, by their status: error, invalid_output, truncated, filtered; several with commas.",
+)
+@click.option(
+    "--in-doubt",
+    type=click.Choice(["resend", "skip"]),
+    help="What to do with rows in doubt: send them again (may be charged twice) or give them up.",
+)
+@_output_options
+def retry(config: Path, statuses: str, in_doubt: Literal["resend", "skip"] | None, **options: Any) -> None:
+    """Ask again for the rows that failed, and only for them.
+
+    \b
+    Examples:
+      beatra-enrich retry config.yaml
+      beatra-enrich retry config.yaml --status truncated --set steps.label.max_tokens=200
+      beatra-enrich retry config.yaml --in-doubt resend
+    """
+    from enrich.pipeline import settle_doubt_job
+
+    chosen = _statuses(statuses)
+    loaded = _load(config, options)
+    command = f"beatra-enrich retry {config}"
+    _execute(settle_doubt_job(in_doubt), loaded, options, command=command, retry=chosen)
+
+
+@main.command()
+@CONFIG
+@_job_options
+@click.option("-o", "--out", metavar="FILE", help="Write here instead of `output`.")
+@_output_options
+def collect(config: Path, out: str | None, **options: Any) -> None:
+    """Write an output from the ledger as it stands; send nothing.
+
+    Rows without an answer have the status `pending`.
+
+    \b
+    Example:
+      beatra-enrich collect config.yaml -o so-far.parquet
+    """
+    from enrich.pipeline import collect_job
+
+    options["output"] = out or options["output"]
+    _execute(collect_job, _load(config, options), options, command=f"beatra-enrich run {config}")
+
+
+@main.command()
+@CONFIG
+@_job_options
+@click.option("-n", "rows", type=click.IntRange(min=1), default=3, show_default=True, help="How many rows.")
+def preview(config: Path, rows: int, **options: Any) -> None:
+    """Show the request bodies of the first rows; send nothing.
+
+    \b
+    Example:
+      beatra-enrich preview config.yaml -n 1
+    """
+    from enrich.inspect import preview_job
+
+    for line in preview_job(_load(config, options), min(rows, options["limit"] or rows)):
+        click.echo(line)
+
+
+@main.command()
+@CONFIG
+@_job_options
+def check(config: Path, **options: Any) -> None:
+    """Check everything that can be checked without asking for a completion.
+
+    Configuration, templates against the input's columns, output, ledger, the endpoint's health, key and models.
+
+    \b
+    Example:
+      beatra-enrich check config.yaml
+    """
+    from enrich.inspect import check_job
+
+    good = True
+    for finding in _run_async(lambda: check_job(_load(config, options), options["limit"])):
+        good = good and finding.ok
+        click.echo(finding.line(color=sys.stdout.isatty()))
+    if not good:
+        raise click.exceptions.Exit(2)
+
+
+@main.command()
+@CONFIG
+@_job_options
+@click.option("--json", "as_json", is_flag=True, help="As one JSON object.")
+def status(config: Path, *, as_json: bool, **options: Any) -> None:
+    """Show what the ledger knows: requests per state, spent so far, in doubt.
+
+    \b
+    Example:
+      beatra-enrich status config.yaml
+    """
+    from enrich.inspect import status_job
+
+    found = _run_async(lambda: status_job(_load(config, options)))
+    click.echo(json.dumps(found.to_dict()) if as_json else found.text())
+
+
+@main.command()
+@click.argument("directory", type=click.Path(path_type=Path), default=".")
+def init(directory: Path) -> None:
+    """Make a starter configuration and data that run at once on the sandbox.
+
+    \b
+    Example:
+      beatra-enrich init demo
+    """
+    from enrich.starter import write_starter
+
+    for path in write_starter(directory):
+        click.echo(f"made {path}")
+    click.echo(f"\nNow: beatra-enrich run {directory / 'config.yaml'}")
+
+
+@main.command()
+@click.argument("config", type=click.Path(path_type=Path), required=False)
+def models(config: Path | None) -> None:
+    """List the account's models.
+
+    Endpoint and key come from CONFIG when it is given, else from BEATRA_BASE_URL and BEATRA_API_KEY.
+
+    \b
+    Example:
+      beatra-enrich models
+    """
+    from enrich.inspect import list_models
+
+    endpoint = None if config is None else _load(config, {}).endpoint
+    for name in _run_async(lambda: list_models(endpoint)):
+        click.echo(name)
+
+
+@main.command()
+def schema() -> None:
+    """Print the JSON Schema of the configuration file, for editors and checks.
+
+    \b
+    Example:
+      beatra-enrich schema > config.schema.json
+    """
+    from enrich.config import Config
+
+    click.echo(json.dumps(Config.model_json_schema(by_alias=True), indent=2))
+
+
+@main.command()
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0 takes a free one."
+)
+@click.option(
+    "--latency", type=click.FloatRange(min=0), default=0.05, show_default=True, help="Median, in seconds."
+)
+@click.option(
+    "--spread", type=click.FloatRange(min=0), default=0.0, show_default=True, help="Sigma of the latency."
+)
+@click.option("--rpm", type=click.FloatRange(min=0, min_open=True), help="Requests per minute before 429s.")
+@click.option("--balance", type=click.FloatRange(min=0), help="Credits on the account before 402s.")
+@click.option(
+    "--fault",
+    "faults",
+    multiple=True,
+    metavar="KIND=PROBABILITY[:TIMES]",
+    help="What goes wrong, and how often. May be repeated; `--fault list` shows the kinds.",
+)
+@click.option("--seed", type=int, default=0, show_default=True)
+def sandbox(port: int, latency: float, spread: float, faults: tuple[str, ...], **limits: Any) -> None:
+    """Serve an emulator of the API on this machine, with faults on demand.
+
+    It obeys the API's contract, charges made-up credits and keeps books: GET /sandbox/ledger.
+
+    \b
+    Example:
+      beatra-enrich sandbox --port 8080 --rpm 600 --fault reset_after_charge=0.01
+      BEATRA_BASE_URL=http://127.0.0.1:8080/v1 BEATRA_API_KEY=sk-any beatra-enrich run config.yaml
+    """
+    from enrich.sandbox import FAULTS, SandboxOptions, parse_fault
+
+    if "list" in faults:
+        for kind, meaning in FAULTS.items():
+            click.echo(f"{kind:28} {meaning}")
+        return
+    from enrich.sandbox import serve
+
+    options = SandboxOptions(
+        port=port,
+        latency=latency,
+        latency_spread=spread,
+        faults=tuple(parse_fault(text) for text in faults),
+        **limits,
+    )
+    serve(options)
+
+
+# --- between click and the pipeline ---------------------------------------------------------------------
+
+
+def _load(path: Path, options: dict[str, Any]) -> Config:
+    from enrich.config import load_config
+
+    return load_config(
+        path,
+        overrides=list(options.get("overrides", ())),
+        input=options.get("input"),
+        output=options.get("output"),
+        base_url="sandbox" if options.get("sandbox") else None,
+    )
+
+
+def _statuses(text: str) -> Any:
+    from enrich.pipeline import FAILED
+
+    chosen = frozenset(part.strip() for part in text.split(",") if part.strip())
+    known = set(FAILED) - {"in_doubt"}
+    for name in sorted(chosen - known):
+        raise ConfigError(f"--status {name}: no such status", hint=f"one of {', '.join(sorted(known))}.")
+    return chosen
+
+
+def _execute(
+    job: Callable[[Config, RunOptions], Coroutine[object, object, Summary]],
+    config: Config,
+    options: dict[str, Any],
+    *,
+    command: str,
+    **run_options: Any,
+) -> None:
+    """Run a job with its progress on stderr and its result on stdout, and leave with its exit code."""
+    from enrich.logs import set_up_logs
+    from enrich.pipeline import RunOptions
+    from enrich.progress import Watch, shown
+    from enrich.runner import tune_collector
+    from enrich.session import Interrupt
+    from enrich.signals import graceful
+
+    set_up_logs(options["verbose"], options["log_format"], quiet=options["quiet"])
+    watch, interrupt = Watch(), Interrupt()
+    given = RunOptions(
+        limit=options["limit"], progress=watch, interrupt=interrupt, command=command, **run_options
+    )
+    silent = options["quiet"] or options["no_progress"]
+
+    async def main_path() -> Summary:
+        with graceful(interrupt):
+            if silent:
+                return await job(config, given)
+            async with shown(watch, sys.stderr, live=sys.stderr.isatty() and not options["verbose"]):
+                return await job(config, given)
+
+    tune_collector()
+    summary = _run_async(main_path)
+    if options["as_json"]:
+        click.echo(json.dumps(summary.to_dict()))
+    if not options["quiet"] or summary.exit_code:
+        click.echo(_closing(summary), err=True)
+    raise click.exceptions.Exit(summary.exit_code)
+
+
+def _run_async(main_path: Callable[[], Coroutine[object, object, Any]]) -> Any:
+    from enrich.runner import run_sync
+
+    return run_sync(main_path)
+
+
+def _closing(summary: Summary) -> str:
+    """Say in one sentence how a run ended, and what to type next when it did not end well."""
+    spent = f"{summary.requests:,} {'request' if summary.requests == 1 else 'requests'} sent"
+    if summary.credits:
+        spent += f", {summary.credits:,.6g} credits"
+    took = f"{summary.seconds:,.1f} s"
+    if summary.exit_code in (0, 3):
+        text = f"{summary.reason}: {spent}, {took} → {summary.output}"
+        if summary.exit_code == 3:
+            text += "\nHint: the columns ending in _error say why; `beatra-enrich retry CONFIG` asks those rows again."
+        return text
+    return f"{summary.reason[:1].upper()}{summary.reason[1:]} ({spent}, {took})"
+
+
+if __name__ == "__main__":
+    main()

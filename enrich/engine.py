@@ -1,0 +1,559 @@
+"""The engine: one dispatcher that does all the waiting, a fixed pool of workers that do all the sending.
+
+submit → new → dispatcher (pause · ceiling · windows · budget) → claim in the ledger → worker → answer in the
+ledger → read → done. What must be tried again waits in a heap and goes through the same dispatcher.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import enum
+import heapq
+import itertools
+import random
+import time
+from collections import Counter, deque
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Protocol, Self
+
+from enrich.errors import RunStopped
+from enrich.ledger.protocol import attempt_id
+from enrich.outage import Outage, alike_error, stop_error
+from enrich.records import Completion, Failure, Fate, Record, Reply, Settled, key_text
+from enrich.retry import Again, FailRow, History, NextModel, StopRun, decide
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from enrich.budget import Budget, Reservation
+    from enrich.ledger.protocol import Claim, Ledger
+    from enrich.pace import Pace
+    from enrich.records import Ask
+    from enrich.retry import Policy
+
+ALIKE = 20  # rows, the first ones, that must fail in the same way to stop a run in which nothing succeeded
+HELD_WAIT = 0.2  # seconds between looks at a request that another process is sending
+AHEAD = 16  # requests that may be made durable before there is room for them in flight
+
+
+class Transport(Protocol):
+    """Sends one attempt; see `enrich.client.Client`."""
+
+    async def attempt(self, body: bytes, *, key: str, request_id: str, stream: bool) -> Reply | Failure:
+        """Send the bytes once."""
+
+
+class Stage(enum.Enum):
+    """Where a request is."""
+
+    NEW = "new"
+    CLAIMING = "claiming"
+    READY = "ready"
+    FLYING = "flying"
+    RECORDING = "recording"
+    LATER = "later"
+
+
+@dataclass(slots=True, eq=False)
+class Ticket:
+    """One request on its way through the engine.
+
+    Attributes:
+        attempt: the number of the attempt that is allowed, over all runs; 0 before the ledger was asked.
+        fresh: whether this run was the first to send it: no earlier attempt can have been charged.
+        due: monotonic seconds before which it is not sent again.
+    """
+
+    ask: Ask
+    done: list[Callable[[Settled], None]]
+    stream: bool
+    fallback: bool
+    resend: bool
+    max_tokens: int | None
+    stage: Stage = Stage.NEW
+    body: bytes = b""
+    attempt: int = 0
+    fresh: bool = True
+    first_sent: float = 0.0
+    sent_at: float = 0.0
+    history: History = field(default_factory=History)
+    failure: Failure | None = None
+    tokens: float = 0.0
+    reservation: Reservation | None = None
+
+    @property
+    def surely_unpaid(self) -> bool:
+        """Say whether it was claimed, but every attempt was refused or never left this machine."""
+        waiting = self.stage in (Stage.READY, Stage.LATER)
+        return waiting and self.fresh and self.attempt > 0 and self.history.unknowns == 0
+
+
+@dataclass(slots=True)
+class Stats:
+    """What the run has done so far. The engine writes it; the progress display and the summary read it."""
+
+    requests: int = 0
+    attempts: int = 0
+    answered: int = 0
+    failed: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    total_tokens: int = 0
+    credits: float = 0.0
+    retries: Counter[str] = field(default_factory=Counter)
+    failures: Counter[str] = field(default_factory=Counter)
+    latencies: deque[float] = field(default_factory=lambda: deque(maxlen=1_000))
+    last_event: float = field(default_factory=time.monotonic)
+
+
+class Engine:
+    """Sends requests: each as seldom as it can, all together as fast as they may go.
+
+    Args:
+        ledger: where intents and answers become durable.
+        transport: sends one attempt.
+        read: turns a raw reply into a completion or a failure.
+        pace: the limits.
+        budget: what may be spent.
+        policy: how hard a row is tried.
+        workers: the most requests in flight.
+        on_retry: told of every attempt that will be made again: the request, the failure, the seconds until then.
+    """
+
+    def __init__(
+        self,
+        *,
+        ledger: Ledger,
+        transport: Transport,
+        read: Callable[[Reply], Completion | Failure],
+        pace: Pace,
+        budget: Budget,
+        policy: Policy,
+        workers: int,
+        on_retry: Callable[[Ask, Failure, float], None] | None = None,
+    ) -> None:
+        self._ledger = ledger
+        self._transport = transport
+        self._read = read
+        self._budget = budget
+        self._policy = policy
+        self._workers = workers
+        self._on_retry = on_retry
+        self.pace = pace
+        self.outage = Outage()
+        self.stats = Stats()
+        self.stopped: Exception | None = None
+        self.in_flight = 0
+        self._tickets: dict[bytes, Ticket] = {}
+        self._new: deque[Ticket] = deque()
+        self._later: list[tuple[float, int, Ticket]] = []
+        self._order = itertools.count()
+        self._claiming: list[Ticket] = []
+        self._claims = 0
+        self._ready: deque[Ticket] = deque()
+        self._idle: deque[asyncio.Future[Ticket]] = deque()
+        self._dispatchable = asyncio.Event()
+        self._claimable = asyncio.Event()
+        self._changed = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._alike: Counter[str] = Counter()
+
+    async def __aenter__(self) -> Self:
+        for name, loop in (("dispatcher", self._dispatch()), ("claimer", self._claim_batches())):
+            self._spawn(loop, name)
+        for number in range(self._workers):
+            self._spawn(self._work(), f"worker-{number}")
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    # --- from outside ---------------------------------------------------------------------------------
+
+    @property
+    def under_way(self) -> int:
+        """Give the number of requests that are not settled yet."""
+        return len(self._tickets)
+
+    def submit(
+        self,
+        ask: Ask,
+        done: Callable[[Settled], None],
+        *,
+        stream: bool = False,
+        fallback: bool = False,
+        resend: bool = False,
+        max_tokens: int | None = None,
+    ) -> None:
+        """See to it that a request is answered; ``done`` is called once with how it ended.
+
+        Args:
+            ask: the request. One that is under way already is not sent again.
+            done: called in the event loop.
+            stream: whether the body asks for an event stream.
+            fallback: whether there is another model to turn to when this one is unavailable.
+            resend: ask again although it failed for good in an earlier run.
+            max_tokens: the longest answer the request allows, for the budget.
+        """
+        ticket = self._tickets.get(ask.key)
+        if ticket is not None:
+            ticket.done.append(done)
+            return
+        ticket = Ticket(ask, [done], stream, fallback, resend, max_tokens)
+        self._tickets[ask.key] = ticket
+        self._new.append(ticket)
+        self._dispatchable.set()
+
+    async def change(self) -> None:
+        """Wait until a request settles or the run stops."""
+        self._changed.clear()
+        if self.stopped is None:
+            await self._changed.wait()
+
+    def stop(self, reason: Exception) -> None:
+        """Send nothing more; the first reason stands. What is in flight is awaited by `drain`."""
+        if self.stopped is None:
+            self.stopped = reason
+        for event in (self._dispatchable, self._claimable, self._changed):
+            event.set()
+
+    async def drain(self, seconds: float) -> None:
+        """Wait for what is in flight, at most so long; withdraw what was claimed but surely not paid for."""
+        deadline = time.monotonic() + seconds
+        while any(t.stage in _BUSY for t in self._tickets.values()):
+            left = deadline - time.monotonic()
+            if left <= 0:
+                break
+            self._changed.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._changed.wait(), left)
+        unpaid = [t.ask.key for t in self._tickets.values() if t.surely_unpaid]
+        if unpaid:
+            await self._ledger.withdraw(unpaid)
+
+    # --- the dispatcher: all the waiting --------------------------------------------------------------
+
+    async def _dispatch(self) -> None:
+        while self.stopped is None:
+            await self._pause_over()
+            ticket = self._next_ticket()
+            if ticket is None:
+                await self._something_to_dispatch()
+                continue
+            try:
+                admitted = await self._admit(ticket)
+            except RunStopped as error:
+                self._put_back(ticket)
+                self.stop(error)
+                return
+            if not admitted:
+                self._put_back(ticket)
+                await self.change()
+                continue
+            if self._has_stopped():
+                self._put_back(ticket)
+                return
+            ticket.stage = Stage.CLAIMING
+            self._claims += 1
+            self._claiming.append(ticket)
+            self._claimable.set()
+
+    def _has_stopped(self) -> bool:
+        return self.stopped is not None
+
+    async def _pause_over(self) -> None:
+        while self.stopped is None and (wait := self.pace.paused_for()) > 0:
+            await self._woken(wait)
+        self._hand_out()
+
+    def _next_ticket(self) -> Ticket | None:
+        """Take the next request that may go: one whose wait is over first, else the oldest new one."""
+        under_way = self.in_flight + len(self._ready) + self._claims
+        if under_way >= self._most_under_way():
+            return None
+        if self._later and self._later[0][0] <= time.monotonic():
+            return heapq.heappop(self._later)[2]
+        return self._new.popleft() if self._new else None
+
+    def _most_under_way(self) -> int:
+        if self.outage.on:
+            return 1  # one request probes
+        ceiling = self.pace.ceiling
+        return ceiling + min(AHEAD, ceiling // 8) if ceiling == self._workers else ceiling
+
+    async def _something_to_dispatch(self) -> None:
+        wait = max(0.0, self._later[0][0] - time.monotonic()) if self._later else None
+        await self._woken(wait or None)
+
+    async def _woken(self, wait: float | None) -> None:
+        self._dispatchable.clear()
+        if wait is None:
+            await self._dispatchable.wait()
+            return
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._dispatchable.wait(), wait)
+
+    async def _admit(self, ticket: Ticket) -> bool:
+        """Wait for the windows and reserve the budget; False when the budget must wait for what is in flight."""
+        if self._budget.active and ticket.reservation is None:
+            ticket.reservation = self._budget.reserve(len(ticket.ask.body), ticket.max_tokens)
+            if ticket.reservation is None:
+                return False
+        ticket.tokens = self._budget.likely_tokens(len(ticket.ask.body), ticket.max_tokens)
+        await self.pace.turn(ticket.tokens)
+        return True
+
+    def _put_back(self, ticket: Ticket) -> None:
+        if ticket.attempt:
+            heapq.heappush(self._later, (0.0, next(self._order), ticket))
+        else:
+            self._new.appendleft(ticket)
+
+    # --- the claimer: intents, a batch at a time ------------------------------------------------------
+
+    async def _claim_batches(self) -> None:
+        while True:
+            self._claimable.clear()
+            batch, self._claiming = self._claiming, []
+            if not batch:
+                await self._claimable.wait()
+                continue
+            try:
+                if self.stopped is None:
+                    await self._claim(batch)
+            except RunStopped as error:
+                self.stop(error)
+            finally:
+                self._claims -= len(batch)
+                for ticket in batch:
+                    if ticket.stage is Stage.CLAIMING:  # stopped before its turn
+                        self._postpone(ticket, 0.0)
+
+    async def _claim(self, batch: list[Ticket]) -> None:
+        again = [ticket for ticket in batch if ticket.attempt]
+        first = [ticket for ticket in batch if not ticket.attempt]
+        for resend in (False, True):
+            tickets = [ticket for ticket in first if ticket.resend is resend]
+            if tickets:
+                claims = await self._ledger.claim([t.ask for t in tickets], resend_failed=resend)
+                for ticket, claim in zip(tickets, claims, strict=True):
+                    self._claimed(ticket, claim)
+        for ticket in again:
+            assert ticket.failure is not None  # noqa: S101  # only a failure brings a ticket here again
+            attempt = await self._ledger.again(ticket.ask.key, ticket.failure)
+            if attempt is None:  # too old by now to be sent again
+                self._give_back(ticket, None)
+                self._finish(ticket, Settled(ticket.ask.key, ticket.failure, in_doubt=True, fresh=True))
+                continue
+            ticket.attempt = attempt
+            self._make_ready(ticket)
+
+    def _claimed(self, ticket: Ticket, claim: Claim) -> None:
+        if claim.verdict == "mine":
+            ticket.attempt, ticket.body = claim.attempt, claim.body
+            ticket.fresh = claim.attempt == 1
+            self.stats.requests += 1
+            self._make_ready(ticket)
+        elif claim.verdict == "held":
+            self._give_back(ticket, None)
+            self._postpone(ticket, HELD_WAIT)
+        else:
+            assert claim.record is not None  # noqa: S101  # the protocol's promise
+            self._give_back(ticket, None)
+            self._finish(ticket, settled_record(claim.record, self._read))
+
+    def _make_ready(self, ticket: Ticket) -> None:
+        ticket.stage = Stage.READY
+        self._ready.append(ticket)
+        self._hand_out()
+
+    def _hand_out(self) -> None:
+        """Give ready requests to idle workers, as many as may be in flight."""
+        if self.stopped is not None or self.pace.paused_for() > 0:
+            return
+        most = min(self._workers, self.pace.ceiling) if not self.outage.on else 1
+        while self._ready and self._idle and self.in_flight < most:
+            worker = self._idle.popleft()
+            if worker.cancelled():
+                continue
+            ticket = self._ready.popleft()
+            ticket.stage = Stage.FLYING
+            self.in_flight += 1
+            worker.set_result(ticket)
+
+    # --- the workers: all the sending -----------------------------------------------------------------
+
+    async def _work(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            turn: asyncio.Future[Ticket] = loop.create_future()
+            self._idle.append(turn)
+            self._hand_out()
+            await self._fly(await turn)
+
+    async def _fly(self, ticket: Ticket) -> None:
+        stats = self.stats
+        stats.attempts += 1
+        ticket.sent_at = time.monotonic()
+        ticket.first_sent = ticket.first_sent or ticket.sent_at
+        key = ticket.ask.key
+        result = await self._transport.attempt(
+            ticket.body, key=key_text(key), request_id=attempt_id(key, ticket.attempt), stream=ticket.stream
+        )
+        in_flight = self.in_flight
+        self.in_flight -= 1
+        stats.last_event = time.monotonic()
+        ticket.stage = Stage.RECORDING
+        self._dispatchable.set()
+        try:
+            if isinstance(result, Reply):
+                await self._keep(ticket, result, in_flight)
+            else:
+                await self._failed(ticket, result, unusable=False)
+        except RunStopped as error:
+            self.stop(error)
+        finally:
+            if ticket.stage is Stage.RECORDING:  # the ledger failed: the request stays `sent` there
+                self._tickets.pop(key, None)
+                self._changed.set()
+
+    async def _keep(self, ticket: Ticket, reply: Reply, in_flight: int) -> None:
+        """Make a raw answer durable, then read it."""
+        await self._ledger.answer(ticket.ask.key, reply)
+        result = self._read(reply)
+        if isinstance(result, Failure):
+            await self._failed(ticket, result, unusable=True)
+            return
+        self.outage.success()
+        self._alike.clear()
+        self._alike[""] = 1  # something succeeded: the rows do not all fail alike
+        usage = result.usage
+        self.pace.answered(
+            ticket.sent_at, in_flight=in_flight, reserved=ticket.tokens, used=usage.total_tokens
+        )
+        self._give_back(ticket, result)
+        self._count(result, reply)
+        self._finish(ticket, Settled(ticket.ask.key, result, fresh=True))
+
+    def _count(self, completion: Completion, reply: Reply) -> None:
+        stats, usage = self.stats, completion.usage
+        stats.answered += 1
+        stats.prompt_tokens += usage.prompt_tokens or 0
+        stats.completion_tokens += usage.completion_tokens or 0
+        stats.total_tokens += usage.total_tokens or 0
+        stats.credits += usage.credits or 0.0
+        stats.latencies.append(reply.latency_ms)
+
+    async def _failed(self, ticket: Ticket, failure: Failure, *, unusable: bool) -> None:
+        """Carry out what the rules say of a failed attempt."""
+        self.pace.released(ticket.tokens)
+        ticket.tokens = 0.0
+        ticket.failure = failure
+        waited = time.monotonic() - ticket.first_sent
+        self._note_outage(failure)
+        if self.outage.on:
+            ticket.history = _waited_out(ticket.history, failure, waited)
+        else:
+            ticket.history = ticket.history.add(failure, waited=waited)
+        decision = decide(
+            failure, ticket.history, self._policy, has_fallback=ticket.fallback, random=random.random
+        )
+        if failure.status == 429:
+            self.pace.limited(ticket.sent_at, failure.retry_after)
+        match decision:
+            case Again(after=after):
+                if unusable:
+                    await self._ledger.reject(ticket.ask.key, failure, final=False)
+                self._again(ticket, failure, after)
+            case StopRun(kind=kind):
+                self._postpone(ticket, 0.0)
+                self.stop(stop_error(kind, failure, ticket.ask.model))
+            case NextModel():
+                await self._give_up(ticket, failure, unusable=unusable, in_doubt=False)
+            case FailRow(in_doubt=in_doubt):
+                await self._give_up(ticket, failure, unusable=unusable, in_doubt=in_doubt)
+                self._note_alike(failure)
+
+    def _note_outage(self, failure: Failure) -> None:
+        pause = self.outage.failure(failure)
+        if pause is not None:
+            self.pace.pause(pause, f"the endpoint is out of service ({failure.code})")
+        if self.outage.hopeless:
+            self.stop(stop_error("outage", failure, ""))
+
+    def _again(self, ticket: Ticket, failure: Failure, after: float) -> None:
+        self.stats.retries[failure.code] += 1
+        if self._on_retry is not None:
+            self._on_retry(ticket.ask, failure, after)
+        self._postpone(ticket, after)
+
+    def _postpone(self, ticket: Ticket, after: float) -> None:
+        ticket.stage = Stage.LATER
+        heapq.heappush(self._later, (time.monotonic() + after, next(self._order), ticket))
+        self._dispatchable.set()
+        self._changed.set()
+
+    async def _give_up(self, ticket: Ticket, failure: Failure, *, unusable: bool, in_doubt: bool) -> None:
+        write = self._ledger.reject if unusable else self._ledger.fail
+        await write(ticket.ask.key, failure, final=not in_doubt)
+        self.stats.failed += 1
+        self.stats.failures[failure.code] += 1
+        self._give_back(ticket, None)
+        self._finish(ticket, Settled(ticket.ask.key, failure, in_doubt=in_doubt, fresh=True))
+
+    def _note_alike(self, failure: Failure) -> None:
+        """Stop when the first rows, without exception, fail in the same way: the rest would pay for nothing."""
+        self._alike[failure.code] += 1
+        if len(self._alike) == 1 and self._alike[failure.code] >= ALIKE:
+            self.stop(alike_error(failure, ALIKE))
+
+    def _give_back(self, ticket: Ticket, result: Completion | None) -> None:
+        if ticket.reservation is not None:
+            usage = result.usage if result is not None else None
+            self._budget.settle(ticket.reservation, len(ticket.ask.body), usage)
+            ticket.reservation = None
+        elif result is not None:
+            self._budget.learn(len(ticket.ask.body), result.usage)
+
+    def _finish(self, ticket: Ticket, settled: Settled) -> None:
+        self._tickets.pop(ticket.ask.key, None)
+        for done in ticket.done:
+            done(settled)
+        self._dispatchable.set()
+        self._changed.set()
+
+    def _spawn(self, loop: Any, name: str) -> None:
+        task: asyncio.Task[None] = asyncio.create_task(loop, name=f"beatra-{name}")
+        task.add_done_callback(self._task_ended)
+        self._tasks.append(task)
+
+    def _task_ended(self, task: asyncio.Task[None]) -> None:
+        """A task of ours that dies takes the run with it: nothing may hang in silence."""
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.stop(error if isinstance(error, Exception) else RuntimeError(repr(error)))
+
+
+_BUSY = frozenset({Stage.CLAIMING, Stage.FLYING, Stage.RECORDING})
+
+
+def _waited_out(history: History, failure: Failure, waited: float) -> History:
+    """Add an attempt that an outage swallowed: it uses up none of the row's attempts."""
+    unknowns = max(history.unknowns, int(failure.fate is Fate.UNKNOWN))
+    return replace(history, failures=history.failures + 1, unknowns=unknowns, waited=waited)
+
+
+def settled_record(record: Record, read: Callable[[Reply], Completion | Failure]) -> Settled:
+    """Say how a request that the ledger knows ended.
+
+    An answer that cannot be read counts as its failure; the next claim sends it again under its key.
+    """
+    if record.reply is not None:
+        result = read(record.reply)
+        return Settled(record.key, result, in_doubt=isinstance(result, Failure))
+    failure = record.failure or Failure(
+        "in_doubt", "sent in an earlier run; no answer was kept", Fate.UNKNOWN
+    )
+    return Settled(record.key, failure, in_doubt=record.in_doubt, skipped=record.skipped)

@@ -1,0 +1,342 @@
+"""Rows through steps: what the ledger knows is not asked, what it does not know goes to the engine.
+
+Each row is a generator that tells its own story, step after step, and yields a `Query` whenever it needs to
+know how a request ended. The flow drives many of them: answers from the ledger in bulk, the rest as they come.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+from collections import Counter, deque
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from enrich.engine import settled_record
+from enrich.records import STATUSES, Failure, Settled, Verdict
+from enrich.retry import may_retry
+from enrich.template import RowError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator, Mapping
+
+    import pyarrow as pa
+
+    from enrich.answer import AnswerReader
+    from enrich.conversation import Conversation, Query, Reply
+    from enrich.engine import Engine
+    from enrich.ledger.protocol import Ledger
+    from enrich.marks import Marks
+    from enrich.occurrences import Occurrences
+    from enrich.records import Completion, Record, RowStatus
+    from enrich.records import Reply as RawReply
+    from enrich.request import RequestBuilder
+
+SLICE = 256  # rows rendered and looked up at once: about 3 ms of the event loop's time
+GENERATION_STRIDE = 1 << 32  # between the ordinals of `--fresh` generations; above any count of duplicates
+# From what needs no attention to what needs most: a row counts under the last of its steps' statuses here.
+_GRAVITY: dict[RowStatus, int] = {
+    "ok": 0,
+    "skipped": 1,
+    "filtered": 2,
+    "truncated": 3,
+    "invalid_output": 4,
+    "error": 5,
+    "in_doubt": 6,
+    "pending": 7,
+}
+assert set(_GRAVITY) == set(STATUSES)  # noqa: S101  # a status added in one place is added in both
+
+
+@dataclass(slots=True)
+class Step:
+    """One step, compiled.
+
+    Attributes:
+        generation: how often its answers were asked anew (`--fresh`).
+        given: the columns that later steps may use, as far as the row has an answer.
+        needs: the earlier steps whose answers its templates use.
+    """
+
+    name: str
+    builder: RequestBuilder
+    reader: AnswerReader
+    conversation: Conversation
+    generation: int
+    given: tuple[str, ...]
+    needs: tuple[str, ...]
+    max_tokens: int | None
+
+
+class _Later(enum.Enum):
+    """Stands for a reply that is still to come."""
+
+    LATER = enum.auto()
+
+
+_LATER = _Later.LATER
+
+
+class _Row:
+    """One row on its way."""
+
+    __slots__ = ("index", "known", "step", "story", "worst")
+
+    def __init__(self, index: int) -> None:
+        self.index = index
+        self.step = 0
+        self.worst: RowStatus = "ok"
+        self.known = False
+        self.story: Generator[Query, Reply, None]
+
+
+class Flow:
+    """Takes rows through the steps and marks how each stands.
+
+    Args:
+        steps: in order.
+        ledger: what is known.
+        marks: where verdicts go.
+        read: turns a raw reply into a completion or a failure.
+        run: this run's number.
+        engine: sends what is not known; None sends nothing and leaves such rows ``pending``.
+        occurrences: counts equal requests when each is to have an answer of its own (``dedupe: false``).
+        retry: only rows of these statuses are asked (again).
+    """
+
+    def __init__(
+        self,
+        steps: list[Step],
+        *,
+        ledger: Ledger,
+        marks: Marks,
+        read: Callable[[RawReply], Completion | Failure],
+        run: int,
+        engine: Engine | None,
+        occurrences: Occurrences | None = None,
+        retry: frozenset[RowStatus] = frozenset(),
+    ) -> None:
+        self._steps = steps
+        self._ledger = ledger
+        self._marks = marks
+        self._read = read
+        self._run = run
+        self._engine = engine
+        self._occurrences = occurrences
+        self._retry = retry
+        self._revived: deque[tuple[_Row, Query]] = deque()
+        self._open = 0
+        self._noted: set[str] = set()
+        self.tally: Counter[RowStatus] = Counter()
+        self.rows_done = 0
+
+    async def run(self, batches: AsyncIterator[pa.RecordBatch], *, most: int, first_row: int = 0) -> None:
+        """Take every row of these batches to its verdicts.
+
+        Args:
+            batches: the columns that the templates need.
+            most: requests that may be under way before further rows are read.
+            first_row: the index of the first row.
+
+        Raises:
+            RunStopped, RunInterrupted: the engine stopped; what is under way is left to `Engine.drain`.
+        """
+        index = first_row
+        async for batch in batches:
+            for start in range(0, batch.num_rows, SLICE):
+                await self._room(most)
+                part = batch.slice(start, SLICE)
+                await self._advance(list(self._opened(part, index)))
+                index += part.num_rows
+        while self._open:
+            await self._room(0)
+
+    async def _room(self, most: int) -> None:
+        """Take rows further that got an answer, until there is room for new ones."""
+        engine = self._engine
+        while engine is not None:
+            if engine.stopped is not None:
+                raise engine.stopped
+            if self._revived:
+                revived, self._revived = list(self._revived), deque()
+                await self._advance(revived)
+            elif engine.under_way > most or (most == 0 and self._open):
+                await engine.change()
+            else:
+                return
+
+    def _opened(self, batch: pa.RecordBatch, index: int) -> Iterator[tuple[_Row, Query]]:
+        names = batch.schema.names
+        columns = [column.to_pylist() for column in batch.columns]
+        rows = zip(*columns, strict=True) if columns else iter([()] * batch.num_rows)
+        for place, values in enumerate(rows):
+            row = _Row(index + place)
+            row.story = self._story(row, dict(zip(names, values, strict=True)))
+            self._open += 1
+            query = self._tell(row, None)
+            if query is not None:
+                yield row, query
+
+    # --- one row --------------------------------------------------------------------------------------
+
+    def _story(self, row: _Row, values: dict[str, Any]) -> Generator[Query, Reply, None]:
+        """Tell one row's way through the steps."""
+        done: dict[str, Verdict] = {}
+        for number, step in enumerate(self._steps):
+            row.step = number
+            row.known = False
+            verdict = yield from self._step(step, values, done)
+            self._mark(row, number, verdict)
+            if number + 1 < len(self._steps):
+                done[step.name] = verdict
+                values.update(_given(step, verdict))
+
+    def _step(
+        self, step: Step, values: dict[str, Any], done: Mapping[str, Verdict]
+    ) -> Generator[Query, Reply, Verdict]:
+        for name in step.needs:
+            if done[name].status != "ok":
+                because = done[name].error or done[name].status
+                return Verdict("skipped", f"no_{name}: step `{name}` has no answer ({because})")
+        try:
+            if not step.builder.wanted(values):
+                return Verdict("skipped")
+            prepared = step.builder.prepare(values)
+            ordinal = self._ordinal(step, prepared)
+            return (yield from step.conversation.hold(prepared, ordinal))
+        except RowError as error:
+            skip = error.code == "null_value" and step.builder.step.on_null == "skip"
+            return Verdict("skipped" if skip else "error", str(error))
+
+    def _ordinal(self, step: Step, prepared: Any) -> int:
+        ordinal = step.generation * GENERATION_STRIDE
+        if self._occurrences is None:
+            return ordinal
+        return ordinal + self._occurrences.count(step.builder.ask(prepared, ordinal=ordinal).key)
+
+    def _mark(self, row: _Row, step: int, verdict: Verdict) -> None:
+        self._marks.set(row.index, step, verdict)
+        if _GRAVITY[verdict.status] > _GRAVITY[row.worst]:
+            row.worst = verdict.status
+
+    def _tell(self, row: _Row, reply: Reply) -> Query | None:
+        """Take a row's story on to its next question; None when it has ended."""
+        try:
+            return row.story.send(reply)
+        except StopIteration:
+            self._close(row)
+            return None
+
+    def _close(self, row: _Row) -> None:
+        self._open -= 1
+        self.rows_done += 1
+        self.tally[row.worst] += 1
+
+    def _leave(self, row: _Row) -> None:
+        """Leave a row where it is: what it needs is not known and is not to be asked."""
+        row.story.close()
+        for number in range(row.step, len(self._steps)):
+            self._mark(row, number, Verdict("pending"))
+        self._close(row)
+
+    # --- many rows ------------------------------------------------------------------------------------
+
+    async def _advance(self, asking: list[tuple[_Row, Query]]) -> None:
+        """Answer questions from the ledger, round after round; what it does not know goes to the engine."""
+        while asking:
+            keys = {query.ask.key for _, query in asking if query.want != "earlier"}
+            known = await self._ledger.lookup(list(keys)) if keys else {}
+            questions = [
+                q.ask.question for _, q in asking if q.want == "earlier" and q.ask.question is not None
+            ]
+            earlier = await self._ledger.lookup_question(questions) if questions else {}
+            further: list[tuple[_Row, Query]] = []
+            for row, query in asking:
+                if query.want == "earlier":
+                    records = earlier.get(query.ask.question or b"", [])
+                    reply: Reply = [settled_record(record, self._read) for record in records]
+                else:
+                    settled = await self._known(row, query, known.get(query.ask.key))
+                    if settled is _LATER:
+                        continue
+                    reply = settled
+                next_query = self._tell(row, reply)
+                if next_query is not None:
+                    further.append((row, next_query))
+            asking = further
+
+    async def _known(self, row: _Row, query: Query, record: Record | None) -> Settled | _Later | None:
+        """Say how a request ended; None when that is not known and was only wondered about."""
+        if record is None:
+            return None if query.want == "known" else await self._ask(row, query)
+        settled = settled_record(record, self._read)
+        if record.state == "answered" and isinstance(settled.result, Failure) and self._engine is not None:
+            await self._ledger.reject(record.key, settled.result, final=False)
+            return await self._ask(row, query)
+        row.known = True
+        if record.state == "sent" and not (record.skipped or record.in_doubt):
+            return await self._ask(row, query)
+        if record.state == "failed" and record.run != self._run and self._may_resend(settled):
+            return await self._ask(row, query, resend=True)
+        return settled
+
+    def _may_resend(self, settled: Settled) -> bool:
+        """Say whether a request that failed in an earlier run is asked again in this one."""
+        if self._engine is None or settled.skipped:
+            return False
+        if self._retry:
+            return "error" in self._retry
+        return isinstance(settled.result, Failure) and may_retry(settled.result)
+
+    async def _ask(self, row: _Row, query: Query, *, resend: bool = False) -> _Later:
+        """Have a request sent; the row goes on when it is answered. Where nothing may be sent, leave the row."""
+        if self._engine is None or (self._retry and not row.known):
+            self._leave(row)
+            return _LATER
+        step = self._steps[row.step]
+        if step.conversation.strayed and step.name not in self._noted:
+            self._noted.add(step.name)
+            await self._ledger.remember(strayed_name(step.builder), {"strayed": True})
+        self._engine.submit(
+            query.ask,
+            partial(self._settled, row),
+            stream=step.builder.step.stream,
+            fallback=query.fallback,
+            resend=resend,
+            max_tokens=step.max_tokens,
+        )
+        return _LATER
+
+    def _settled(self, row: _Row, settled: Settled) -> None:
+        row.known = True
+        query = self._tell(row, settled)
+        if query is not None:
+            self._revived.append((row, query))
+
+
+def strayed_name(builder: RequestBuilder) -> str:
+    """Name the note that answers of this step may stand elsewhere than under its first request's key."""
+    return f"strayed:{builder.fingerprint.hex()}"
+
+
+def _given(step: Step, verdict: Verdict) -> dict[str, Any]:
+    """Give what later steps may see of this one."""
+    values: dict[str, Any] = dict.fromkeys(step.given)
+    name = step.name
+    values.update({name: verdict.text, f"{name}_status": verdict.status})
+    values.update({f"{name}_error": verdict.error, f"{name}_model": verdict.model})
+    for field, value in (verdict.values or {}).items():
+        values[f"{name}_{field}"] = value
+    return values
+
+
+async def prefetched(batches: Iterator[pa.RecordBatch]) -> AsyncGenerator[pa.RecordBatch, None]:
+    """Read batches in a thread, one ahead, so that reading a file never holds up the event loop."""
+    following = asyncio.ensure_future(asyncio.to_thread(next, batches, None))
+    try:
+        while (batch := await following) is not None:
+            following = asyncio.ensure_future(asyncio.to_thread(next, batches, None))
+            yield batch
+    finally:
+        await asyncio.wait([following])

@@ -1,0 +1,253 @@
+"""What can be known without asking for a completion: preview, check, status, models."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from enrich.client import Client
+from enrich.completion import read
+from enrich.config import EndpointConfig
+from enrich.endpoint import Endpoint, resolve_endpoint
+from enrich.errors import EnrichError, RunStopped
+from enrich.job import Job, compile_job
+from enrich.records import Completion, key_text
+from enrich.session import open_ledger, sandbox_endpoint
+from enrich.sink import preflight
+from enrich.source import open_source
+from enrich.template import RowError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from enrich.config import Config
+    from enrich.source import Source
+
+
+def preview_job(config: Config, rows: int) -> Iterator[str]:
+    """Give the first rows' requests as text: method, key and body, or why a row has none.
+
+    Later steps are shown as far as they do not need an earlier step's answer.
+    """
+    source = open_source(config.input, limit=rows)
+    job = compile_job(config, source.schema, key_needed=False)
+    batches = source.batches(columns=job.columns)
+    values = itertools.chain.from_iterable(batch.to_pylist() for batch in batches)
+    for number, row in enumerate(itertools.islice(values, rows)):
+        for step in job.steps:
+            yield f"# row {number + 1}, step {step.name}"
+            if step.needs:
+                yield f"needs the answer of {', '.join(step.needs)}"
+                continue
+            try:
+                if not step.builder.wanted(row):
+                    yield "skipped: `when` is false"
+                    continue
+                ask = step.builder.ask(step.builder.prepare(row))
+            except RowError as error:
+                yield f"no request: {error}"
+                continue
+            yield f"POST {job.base_url}/chat/completions"
+            yield f"Idempotency-Key: {key_text(ask.key)}"
+            yield json.dumps(json.loads(ask.body), indent=2, ensure_ascii=False)
+            yield ""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of `check`."""
+
+    name: str
+    ok: bool
+    text: str
+
+    def line(self, *, color: bool = False) -> str:
+        """Write it for people."""
+        mark = "ok  " if self.ok else "FAIL"
+        if color:
+            mark = f"\033[32m{mark}\033[0m" if self.ok else f"\033[31m{mark}\033[0m"
+        return f"{mark}  {self.name:10} {self.text}"
+
+
+async def check_job(config: Config, limit: int | None = None) -> list[Finding]:
+    """Check a job from its input to its endpoint; sends no completion.
+
+    What depends on something that failed is left out.
+    """
+    findings = [Finding("config", ok=True, text=_steps(config))]
+    try:
+        source = await asyncio.to_thread(open_source, config.input, limit=limit)
+    except EnrichError as error:
+        return [*findings, _failed("input", error)]
+    findings.append(Finding("input", ok=True, text=_input(source)))
+    try:
+        job = compile_job(config, source.schema)
+    except EnrichError as error:
+        return [*findings, _failed("templates", error)]
+    findings.append(Finding("templates", ok=True, text=f"use {', '.join(job.columns) or 'no column'}"))
+    findings.append(await asyncio.to_thread(_try, "output", lambda: _output(config, job)))
+    findings.append(await _ledger(config))
+    return [*findings, *await _endpoint(config, job)]
+
+
+def _try(name: str, work: Callable[[], str]) -> Finding:
+    try:
+        return Finding(name, ok=True, text=work())
+    except EnrichError as error:
+        return _failed(name, error)
+
+
+def _failed(name: str, error: EnrichError) -> Finding:
+    return Finding(name, ok=False, text=str(error).replace("\n", "\n" + " " * 17))
+
+
+def _steps(config: Config) -> str:
+    count = len(config.steps)
+    return f"{count} {'step' if count == 1 else 'steps'}: {', '.join(step.name for step in config.steps)}"
+
+
+def _input(source: Source) -> str:
+    files = len(source.files)
+    return f"{source.num_rows:,} rows in {files:,} {'file' if files == 1 else 'files'}, {len(source.schema)} columns"
+
+
+def _output(config: Config, job: Job) -> str:
+    preflight(config.output, job.output_schema)
+    return f"{config.output.path} can be written, {len(job.output_schema)} columns"
+
+
+async def _ledger(config: Config) -> Finding:
+    try:
+        ledger = await open_ledger(config.ledger_location())
+    except EnrichError as error:
+        return _failed("ledger", error)
+    await ledger.close()
+    return Finding("ledger", ok=True, text=config.ledger_location())
+
+
+async def _endpoint(config: Config, job: Job) -> list[Finding]:
+    """Ask for health and models; a model that is not listed is named, for lists may be incomplete."""
+    if job.endpoint is None:
+        return [Finding("endpoint", ok=True, text="the built-in sandbox")]
+    async with Client(job.endpoint, concurrency=2) as client:
+        health = await client.health()
+        findings = [Finding("endpoint", health.ok, f"{job.endpoint.base_url}: {health.detail}")]
+        try:
+            found = await client.models()
+        except RunStopped as error:
+            return [*findings, _failed("key", error)]
+    wanted = {model for step in config.steps for model in (step.model, *step.fallback_models)} - {"auto"}
+    missing = sorted(wanted - set(found)) if found else []
+    text = f"{len(found)} listed" + (f"; not among them: {', '.join(missing)}" if missing else "")
+    return [*findings, Finding("key", ok=True, text="accepted"), Finding("models", not missing, text)]
+
+
+async def list_models(endpoint: EndpointConfig | None) -> list[str]:
+    """List the account's models.
+
+    Raises:
+        ConfigError: there is no key.
+        EnrichError: the endpoint gave no list.
+    """
+    config = endpoint or EndpointConfig()
+    base_url = config.base_url or os.environ.get("BEATRA_BASE_URL")
+    if base_url == "sandbox":
+        with sandbox_endpoint(config.timeout) as local:
+            return await _models_of(local)
+    return await _models_of(resolve_endpoint(config, os.environ))
+
+
+async def _models_of(endpoint: Endpoint) -> list[str]:
+    async with Client(endpoint, concurrency=1) as client:
+        return await client.models()
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerStatus:
+    """What a ledger holds.
+
+    Attributes:
+        requests: per state: answered, failed, sent (no answer yet), in_doubt, skipped.
+        credits: charged for the answers it holds, all runs together.
+    """
+
+    ledger: str
+    requests: dict[str, int]
+    attempts: int
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    credits: float
+    last_run: dict[str, Any] | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give it as plain JSON."""
+        return asdict(self)
+
+    def text(self) -> str:
+        """Write it for people."""
+        lines = [f"ledger      {self.ledger}"]
+        lines += [f"{state:11} {count:,}" for state, count in self.requests.items()]
+        lines.append(f"attempts    {self.attempts:,}")
+        lines.append(
+            f"tokens      {self.total_tokens:,} ({self.prompt_tokens:,} prompt, {self.completion_tokens:,} completion)"
+        )
+        lines.append(f"credits     {self.credits:,.6g}")
+        if self.last_run is not None:
+            lines.append(f"last run    {self.last_run.get('reason', '')}")
+        if self.requests.get("in_doubt"):
+            lines.append(
+                "Hint: `beatra-enrich retry CONFIG --in-doubt resend` or `--in-doubt skip` settles what is in doubt."
+            )
+        return "\n".join(lines)
+
+
+async def status_job(config: Config) -> LedgerStatus:
+    """Read what the ledger of a job knows; sends nothing.
+
+    Raises:
+        EnrichError: there is no ledger yet.
+    """
+    location = config.ledger_location()
+    if "://" not in location and not Path(location).exists():
+        raise EnrichError(f"there is no ledger at {location} yet", hint="beatra-enrich run CONFIG makes it.")
+    ledger = await open_ledger(location)
+    requests = dict.fromkeys(("answered", "failed", "sent", "in_doubt", "skipped"), 0)
+    attempts = prompt = answer = total = 0
+    credits_ = 0.0
+    try:
+        async for entries in ledger.scan():
+            for entry in entries:
+                record = entry.record
+                attempts += record.attempts
+                requests[_state(record)] += 1
+                completion = read(record.reply) if record.reply is not None else None
+                if isinstance(completion, Completion):
+                    prompt += completion.usage.prompt_tokens or 0
+                    answer += completion.usage.completion_tokens or 0
+                    total += completion.usage.total_tokens or 0
+                    credits_ += completion.usage.credits or 0.0
+        last = await ledger.last_run()
+    finally:
+        await ledger.close()
+    return LedgerStatus(
+        location,
+        requests,
+        attempts,
+        prompt,
+        answer,
+        total,
+        round(credits_, 9),
+        last.summary if last else None,
+    )
+
+
+def _state(record: Any) -> str:
+    if record.skipped:
+        return "skipped"
+    return "in_doubt" if record.in_doubt else str(record.state)

@@ -1,0 +1,138 @@
+"""A configuration and an input schema become a compiled job; whatever is wrong with them is found here."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from enrich.answer import AnswerReader
+from enrich.columns import output_schema, step_fields
+from enrich.config import URL_VARIABLE
+from enrich.conversation import Conversation
+from enrich.endpoint import Endpoint, resolve_endpoint
+from enrich.errors import TemplateError
+from enrich.fallback import ModelBreaker
+from enrich.flow import Step
+from enrich.request import RequestBuilder
+from enrich.schema import load_schema
+from enrich.template import check_columns
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from enrich.config import Config
+    from enrich.records import RowStatus
+    from enrich.schema import AnswerSchema
+
+SANDBOX = "sandbox"  # the base URL that stands for the built-in emulator
+GIVEN_SUFFIXES = ("status", "error", "model")  # what a later step sees of an earlier one beside its answer
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What is to be done, checked against the input's schema.
+
+    Attributes:
+        steps: compiled, in order.
+        columns: the input columns that the templates need, in input order.
+        output_schema: of the output.
+        base_url: what requests are keyed by: the endpoint's URL, or ``sandbox``.
+        endpoint: where requests go; None for the sandbox, whose address is known once it runs.
+    """
+
+    config: Config
+    steps: tuple[Step, ...]
+    columns: tuple[str, ...]
+    output_schema: pa.Schema
+    base_url: str
+    endpoint: Endpoint | None
+
+
+def compile_job(
+    config: Config,
+    input_schema: pa.Schema,
+    *,
+    env: Mapping[str, str] | None = None,
+    key_needed: bool = True,
+    retry: frozenset[RowStatus] = frozenset(),
+) -> Job:
+    """Compile every step and compare it with the input's columns.
+
+    Args:
+        config: the job.
+        input_schema: of the rows.
+        env: the environment; the process's own by default.
+        key_needed: False for what sends nothing: an absent key is no error then.
+        retry: the statuses whose rows are asked again.
+
+    Raises:
+        ConfigError, TemplateError: whatever cannot work.
+    """
+    env = os.environ if env is None else env
+    base_url, endpoint = _endpoint(config, env, key_needed=key_needed)
+    schemas = [load_schema(s.answer_schema) if s.answer_schema is not None else None for s in config.steps]
+    joined = output_schema(
+        input_schema, [(s.name, schema) for s, schema in zip(config.steps, schemas, strict=True)]
+    )
+    breaker = ModelBreaker()
+    steps: list[Step] = []
+    for step, schema in zip(config.steps, schemas, strict=True):
+        reader = AnswerReader(step, schema)
+        conversation = Conversation(RequestBuilder(step, base_url, schema), reader, breaker, retry=retry)
+        steps.append(_compiled(conversation, reader, input_schema, steps))
+    needed = frozenset[str]().union(*(s.builder.columns for s in steps))
+    whole = any(s.builder.whole_row for s in steps)
+    columns = tuple(name for name in input_schema.names if whole or name in needed)
+    return Job(config, tuple(steps), columns, joined, base_url, endpoint)
+
+
+def _endpoint(config: Config, env: Mapping[str, str], *, key_needed: bool) -> tuple[str, Endpoint | None]:
+    url = config.endpoint.base_url or env.get(URL_VARIABLE)
+    if url == SANDBOX:
+        return SANDBOX, None
+    if not key_needed:
+        env = {config.endpoint.api_key_env: "none", **env}
+    endpoint = resolve_endpoint(config.endpoint, env)
+    return endpoint.base_url, endpoint
+
+
+def _compiled(
+    conversation: Conversation, reader: AnswerReader, input_schema: pa.Schema, earlier: Sequence[Step]
+) -> Step:
+    """Compare a step's templates with the columns there are: the input's, and what earlier steps give."""
+    builder = conversation.builder
+    step = builder.step
+    given = {name: other.name for other in earlier for name in other.given}
+    where = f"steps.{step.name}"
+    check_columns(builder.templates, [*input_schema.names, *given], where)
+    for name in sorted(builder.columns):
+        if name in given:
+            continue
+        kind = input_schema.field(name).type
+        if pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind):
+            raise TemplateError(
+                f"{where}: column `{name}` is binary, which no prompt can hold", hint="decode it first."
+            )
+    free = {f"{other.name}_{suffix}" for other in earlier for suffix in ("status", "error")}
+    needs = tuple(
+        dict.fromkeys(given[name] for name in sorted(builder.columns) if name in given and name not in free)
+    )
+    limit = step.max_completion_tokens or step.max_tokens
+    return Step(
+        name=step.name,
+        builder=builder,
+        reader=reader,
+        conversation=conversation,
+        generation=0,
+        given=_given(step.name, builder.schema),
+        needs=needs,
+        max_tokens=limit if isinstance(limit, int) else None,
+    )
+
+
+def _given(name: str, schema: AnswerSchema | None) -> tuple[str, ...]:
+    answer = [field.name for field in step_fields(name, schema)][: 1 + (len(schema.fields) if schema else 0)]
+    return (*answer, *(f"{name}_{suffix}" for suffix in GIVEN_SUFFIXES))

@@ -1,0 +1,45 @@
+"""Logs on stderr, as text or as one JSON object a line; the key and the prompts are in none of them."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+from typing import Literal
+
+FIELDS = ("key", "model", "code", "request_id")  # what a record may carry beside its message
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Write one record."""
+        entry = {
+            "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+            + f".{record.msecs:03.0f}Z",
+            "level": record.levelname.lower(),
+            "message": record.getMessage(),
+        }
+        entry.update({name: getattr(record, name) for name in FIELDS if getattr(record, name, None)})
+        return json.dumps(entry, ensure_ascii=False)
+
+
+def set_up_logs(verbose: int, form: Literal["text", "json"], *, quiet: bool) -> None:
+    """Send our log to stderr.
+
+    Args:
+        verbose: 1 tells of retries, 2 of everything.
+        form: how a record is written.
+        quiet: only errors.
+    """
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        JsonFormatter() if form == "json" else logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S")
+    )
+    logger = logging.getLogger("enrich")
+    logger.handlers = [handler]
+    logger.propagate = False
+    levels = {0: logging.WARNING, 1: logging.INFO}
+    logger.setLevel(logging.ERROR if quiet else levels.get(verbose, logging.DEBUG))

@@ -1,0 +1,132 @@
+"""Which request decides each row: a few bytes a row and step, kept on disk, read back in input order."""
+
+from __future__ import annotations
+
+import mmap
+import struct
+import tempfile
+from typing import TYPE_CHECKING, NamedTuple, Self
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from enrich.records import RowStatus, Verdict
+
+RECORD = np.dtype([("high", ">u8"), ("low", ">u8"), ("note", "<u4"), ("copy", "u1")])
+KEYS_AT_ONCE = 262_144  # keys sorted in one pass when copies are sought: 6 MiB
+ROWS_AT_ONCE = 1_048_576  # rows scanned at once in a pass
+NOTES_MOST = 100_000  # distinct reasons kept apart; beyond that only their code is
+UNDECIDED = 0  # the note of a row that nothing was decided for
+BY_KEY = 1  # the note of a row whose request decides
+
+
+class Mark(NamedTuple):
+    """How one row stands: by its request when there is a key, else by status and reason.
+
+    Attributes:
+        copy: whether the request decides an earlier row too.
+    """
+
+    key: bytes | None
+    status: RowStatus
+    error: str | None
+    copy: bool
+
+
+class Marks:
+    """For each row and step: the key of the deciding request, or a note that says why there is none.
+
+    Args:
+        rows: how many rows there are.
+        steps: how many steps.
+        directory: where the file goes; it has no name and is gone with the process.
+    """
+
+    def __init__(self, rows: int, steps: int, directory: Path | None = None) -> None:
+        self._steps = steps
+        self._rows = rows
+        self._file = tempfile.TemporaryFile(dir=directory, prefix=".beatra-marks-")  # noqa: SIM115  # closed in __exit__
+        size = max(1, rows * steps) * RECORD.itemsize
+        self._file.truncate(size)
+        self._map = mmap.mmap(self._file.fileno(), size)
+        self._notes: list[tuple[RowStatus, str | None]] = [("pending", None), ("ok", None)]
+        self._numbers: dict[tuple[RowStatus, str | None], int] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._map.close()
+        self._file.close()
+
+    def set(self, row: int, step: int, verdict: Verdict) -> None:
+        """Note how a row stands at a step."""
+        place = (row * self._steps + step) * RECORD.itemsize
+        if verdict.key is not None:
+            self._map[place : place + 20] = verdict.key + _BY_KEY
+        else:
+            self._map[place + 16 : place + 20] = struct.pack("<I", self._note(verdict))
+
+    def _note(self, verdict: Verdict) -> int:
+        reason = (verdict.status, verdict.error)
+        if reason not in self._numbers and len(self._notes) >= NOTES_MOST:
+            reason = (verdict.status, (verdict.error or "").partition(":")[0] or None)
+        number = self._numbers.get(reason)
+        if number is None:
+            number = self._numbers[reason] = len(self._notes)
+            self._notes.append(reason)
+        return number
+
+    def read(self, row: int, count: int, step: int) -> list[Mark]:
+        """Give the marks of so many rows, from ``row`` on."""
+        raw = self._array()[row : row + count, step].tobytes()
+        size = RECORD.itemsize
+        result: list[Mark] = []
+        for at in range(0, count * size, size):
+            note = int.from_bytes(raw[at + 16 : at + 20], "little")
+            if note == BY_KEY:
+                result.append(Mark(raw[at : at + 16], "ok", None, copy=raw[at + 20] == 1))
+            else:
+                result.append(Mark(None, *self._notes[note], copy=False))
+        return result
+
+    def find_copies(self) -> int:
+        """Mark every row whose request decides an earlier row (or step) too; gives the number of distinct requests.
+
+        Works through the keys a slice at a time, so memory stays flat however many there are.
+        """
+        total = self._rows * self._steps
+        flat = np.frombuffer(self._map, dtype=RECORD, count=total)
+        bits = max(0, (total // KEYS_AT_ONCE)).bit_length()
+        distinct = sum(self._copies_in_slice(flat, bits, number) for number in range(1 << bits))
+        del flat
+        return distinct
+
+    def _copies_in_slice(
+        self, flat: np.ndarray[tuple[int], np.dtype[np.void]], bits: int, number: int
+    ) -> int:
+        found = []
+        for start in range(0, len(flat), ROWS_AT_ONCE):
+            part = flat[start : start + ROWS_AT_ONCE]
+            chosen = part["note"] == BY_KEY
+            if bits:
+                chosen &= (part["high"] >> np.uint64(64 - bits)) == number
+            found.append(np.flatnonzero(chosen) + start)
+        places = np.concatenate(found) if found else np.empty(0, dtype=np.int64)
+        if not len(places):
+            return 0
+        high, low = flat["high"][places], flat["low"][places]
+        order = np.lexsort((places, low, high))
+        high, low = high[order], low[order]
+        same = (high[1:] == high[:-1]) & (low[1:] == low[:-1])
+        flat["copy"][places[order[1:][same]]] = 1
+        return len(places) - int(same.sum())
+
+    def _array(self) -> np.ndarray[tuple[int, int], np.dtype[np.void]]:
+        flat = np.frombuffer(self._map, dtype=RECORD, count=self._rows * self._steps)
+        return flat.reshape(self._rows, self._steps)
+
+
+_BY_KEY = struct.pack("<I", BY_KEY)

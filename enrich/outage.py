@@ -1,0 +1,115 @@
+"""When the endpoint is out of service, and what a run says when it stops for it."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from typing import TYPE_CHECKING
+
+from enrich.errors import BalanceSpent, EndpointFailing, KeyRefused, RunStopped
+from enrich.records import Failure, Fate
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+WINDOW = 50  # attempts looked at
+ENOUGH = 20  # attempts before a judgement
+SHARE = 0.9  # of them failed: out of service
+UNREACHABLE = 5  # failures to connect, from the first attempt on, that are judgement enough
+FIRST_PAUSE = 1.0  # seconds before the first probe; doubles
+LONGEST_PAUSE = 60.0  # seconds
+PATIENCE = 300.0  # seconds of outage after which the run stops, to be resumed later
+PATIENCE_AT_START = 30.0  # seconds, when nothing ever succeeded: more likely a wrong address
+
+
+class Outage:
+    """The breaker: a sliding window over attempts. When nearly all fail, one request at a time probes.
+
+    Attributes:
+        on: whether the endpoint counts as out of service.
+    """
+
+    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._monotonic = monotonic
+        self._failed: deque[bool] = deque(maxlen=WINDOW)
+        self._unsent = 0
+        self._ever_succeeded = False
+        self._since = 0.0
+        self._pause = FIRST_PAUSE
+        self.on = False
+
+    def success(self) -> None:
+        """Note an answer; it ends an outage."""
+        self._failed.append(False)
+        self._ever_succeeded = True
+        if self.on:
+            self.on, self._pause = False, FIRST_PAUSE
+            self._failed.clear()
+
+    def failure(self, failure: Failure) -> float | None:
+        """Note a failed attempt; gives the seconds to pause when it shows an outage."""
+        if not _is_trouble(failure):
+            return None
+        self._failed.append(True)
+        self._unsent = self._unsent + 1 if failure.fate is Fate.UNSENT else 0
+        if not self.on and not self._out_of_service():
+            return None
+        if not self.on:
+            self.on, self._since = True, self._monotonic()
+        pause, self._pause = self._pause, min(2 * self._pause, LONGEST_PAUSE)
+        return pause
+
+    @property
+    def hopeless(self) -> bool:
+        """Say whether the outage has lasted longer than a run should wait."""
+        patience = PATIENCE if self._ever_succeeded else PATIENCE_AT_START
+        return self.on and self._monotonic() - self._since > patience
+
+    def _out_of_service(self) -> bool:
+        if not self._ever_succeeded and self._unsent >= UNREACHABLE:
+            return True
+        return len(self._failed) >= ENOUGH and sum(self._failed) >= SHARE * len(self._failed)
+
+
+def _is_trouble(failure: Failure) -> bool:
+    """Tell what the endpoint as a whole suffers from, from what is wrong with one request."""
+    if failure.code == "model_unavailable" or failure.status == 429:
+        return False
+    return failure.fate is not Fate.REFUSED or (failure.status or 0) >= 500
+
+
+def stop_error(kind: str, failure: Failure, model: str) -> RunStopped:
+    """Make the error a run stops with: what happened, and what to do before running again."""
+    said = f"{failure}" + (f" (request id {failure.request_id})" if failure.request_id else "")
+    if kind == "key_refused":
+        return KeyRefused(
+            f"the endpoint refused the API key: {said}", hint="check BEATRA_API_KEY, then run again."
+        )
+    if kind == "balance":
+        return BalanceSpent(
+            f"the account's balance is spent: {said}", hint="top the account up, then run again."
+        )
+    if kind == "certificate":
+        return EndpointFailing(
+            f"the endpoint's certificate is not trusted: {said}",
+            hint="set endpoint.ca_file, or check base_url.",
+        )
+    if kind == "retry_after":
+        return EndpointFailing(
+            f"the endpoint asks to wait {failure.retry_after:,.0f} seconds: {said}",
+            hint="run again after that.",
+        )
+    if kind == "unsupported_model":
+        return EndpointFailing(
+            f"the endpoint does not serve model `{model}` for this request: {said}",
+            hint="beatra-enrich models CONFIG lists the models there are.",
+        )
+    return EndpointFailing(f"the endpoint is out of service: {said}", hint="run again later.")
+
+
+def alike_error(failure: Failure, rows: int) -> RunStopped:
+    """Make the error for a run whose first rows all fail in the same way."""
+    return EndpointFailing(
+        f"the first {rows} requests all failed alike: {failure}",
+        hint="beatra-enrich preview CONFIG shows the request bodies.",
+    )

@@ -1,0 +1,305 @@
+"""The main path of a file job: prepare, ask, assemble; and its relatives that send nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import time
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from enrich import __version__
+from enrich.errors import EnrichError, RunInterrupted, RunStopped
+from enrich.flow import prefetched
+from enrich.job import Job, compile_job
+from enrich.marks import Marks
+from enrich.occurrences import Occurrences
+from enrich.records import STATUSES, RowStatus, Summary
+from enrich.session import Interrupt, Session, open_session
+from enrich.sink import hold_output, open_sink, preflight
+from enrich.source import Source, open_source
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+    from enrich.clock import Clock
+    from enrich.config import Config
+    from enrich.flow import Flow
+    from enrich.progress import Progress
+
+FAILED: tuple[RowStatus, ...] = ("error", "invalid_output", "truncated", "filtered", "in_doubt")
+DOUBT_ROWS = 65_536  # rows looked at once for requests in doubt
+MOST_UNDER_WAY = 2  # times the concurrency: requests made ready ahead of the dispatcher
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """What a caller asks of one run, beside the configuration.
+
+    Attributes:
+        limit: only the first so many rows.
+        fresh: ask everything anew.
+        retry: only rows of these statuses, again.
+        progress: told what is going on; None shows nothing.
+        interrupt: fired by a signal handler.
+        clock: tells the age of requests.
+        command: what a user types to go on, for messages.
+    """
+
+    limit: int | None = None
+    fresh: bool = False
+    retry: frozenset[RowStatus] = frozenset()
+    progress: Progress | None = None
+    interrupt: Interrupt = field(default_factory=Interrupt)
+    clock: Clock | None = None
+    command: str = "beatra-enrich run CONFIG"
+
+
+async def run_job(config: Config, options: RunOptions) -> Summary:
+    """Run a job: every row gets its answer or a reason why not, the output is replaced whole.
+
+    A run that must stop early keeps what is paid for and leaves the output as it was; the summary says so.
+
+    Raises:
+        UsageError: something is wrong that was found before anything was sent.
+        OutputLocked: another run holds this output.
+    """
+    with hold_output(config.output.path):
+        source, job = await _prepare(config, options)
+        with (
+            Marks(source.num_rows, len(job.steps), _scratch(config)) as marks,
+            _occurrences(config) as occurrences,
+        ):
+            async with open_session(
+                job,
+                send=True,
+                fresh=options.fresh,
+                retry=options.retry,
+                interrupt=options.interrupt,
+                clock=options.clock,
+            ) as session:
+                flow = session.flow(marks, occurrences)
+                try:
+                    await _ask(session, flow, source, options)
+                    await asyncio.to_thread(marks.find_copies)
+                    summary = _finished(session, flow)
+                    await _assemble(session, marks, source, options, summary)
+                except (RunStopped, RunInterrupted) as error:
+                    await _drained(session, error)
+                    summary = _stopped(session, flow, source, error, options)
+                await _close(session, summary)
+                return summary
+
+
+async def collect_job(config: Config, options: RunOptions) -> Summary:
+    """Assemble an output from the ledger as it stands; send nothing. Unanswered rows are ``pending``."""
+    with hold_output(config.output.path):
+        source, job = await _prepare(config, options, send=False)
+        with (
+            Marks(source.num_rows, len(job.steps), _scratch(config)) as marks,
+            _occurrences(config) as occurrences,
+        ):
+            async with open_session(job, send=False, clock=options.clock) as session:
+                flow = session.flow(marks, occurrences)
+                await _ask(session, flow, source, options)
+                await asyncio.to_thread(marks.find_copies)
+                summary = _collected(session, flow)
+                await _assemble(session, marks, source, options, summary)
+                return summary
+
+
+def settle_doubt_job(
+    how: Literal["resend", "skip"] | None,
+) -> Callable[[Config, RunOptions], Coroutine[object, object, Summary]]:
+    """Give the job behind `retry`: carry out the operator's word on rows in doubt, then ask the chosen rows again."""
+
+    async def job(config: Config, options: RunOptions) -> Summary:
+        if how is not None:
+            await _settle_doubt(config, options, how)
+        return await run_job(config, options)
+
+    return job
+
+
+async def _settle_doubt(config: Config, options: RunOptions, how: Literal["resend", "skip"]) -> None:
+    """Find the requests in doubt among this job's rows, and settle them."""
+    source, job = await _prepare(config, options)
+    with (
+        Marks(source.num_rows, len(job.steps), _scratch(config)) as marks,
+        _occurrences(config) as occurrences,
+    ):
+        async with open_session(job, send=False, clock=options.clock) as session:
+            await _ask(session, session.flow(marks, occurrences), source, options)
+            for number in range(len(job.steps)):
+                for row in range(0, source.num_rows, DOUBT_ROWS):
+                    count = min(DOUBT_ROWS, source.num_rows - row)
+                    keys = {mark.key for mark in marks.read(row, count, number) if mark.key is not None}
+                    known = await session.ledger.lookup(list(keys))
+                    await session.ledger.settle_doubt([k for k, r in known.items() if r.in_doubt], how)
+
+
+async def _prepare(config: Config, options: RunOptions, *, send: bool = True) -> tuple[Source, Job]:
+    """Find everything that is wrong before anything is spent."""
+    if options.progress is not None:
+        options.progress.phase("reading the input", None)
+    source = await asyncio.to_thread(open_source, config.input, limit=options.limit)
+    job = compile_job(config, source.schema, key_needed=send, retry=options.retry)
+    await asyncio.to_thread(preflight, config.output, job.output_schema)
+    options.interrupt.check()
+    return source, job
+
+
+async def _ask(session: Session, flow: Flow, source: Source, options: RunOptions) -> None:
+    """See to it that every request is answered in the ledger, in whatever order answers come."""
+    if options.progress is not None:
+        options.progress.asking(source.num_rows, flow, session.engine)
+    batches = prefetched(source.batches(columns=session.job.columns))
+    most = MOST_UNDER_WAY * session.job.config.limits.concurrency
+    async with contextlib.aclosing(batches):
+        await flow.run(batches, most=most)
+
+
+async def _assemble(
+    session: Session, marks: Marks, source: Source, options: RunOptions, summary: Summary
+) -> None:
+    """Write the output in input order from what the ledger holds, and put it in place whole."""
+    job = session.job
+    progress = options.progress
+    if progress is not None:
+        progress.phase("writing the output", source.num_rows)
+    with open_sink(job.config.output, job.output_schema) as sink:
+        batches = prefetched(source.batches())
+        async with contextlib.aclosing(batches):
+            async for batch in session.assembler(marks).batches(batches):
+                options.interrupt.check()
+                await asyncio.to_thread(sink.write, batch)
+                if progress is not None:
+                    progress.advance(batch.num_rows)
+        await asyncio.to_thread(sink.commit, manifest(job, source, summary))
+
+
+async def _drained(session: Session, error: EnrichError) -> None:
+    """Await what is in flight, so that the summary counts it."""
+    if session.engine is not None:
+        session.engine.stop(error)
+        await session.engine.drain(30.0)
+
+
+async def _close(session: Session, summary: Summary) -> None:
+    with contextlib.suppress(
+        RunStopped
+    ):  # a full disk: the run counts as dead, which the next one copes with
+        await session.ledger.close_run(summary.to_dict())
+
+
+# --- summaries ------------------------------------------------------------------------------------------
+
+
+def _summary(session: Session, statuses: dict[RowStatus, int], exit_code: int, reason: str) -> Summary:
+    stats = session.stats
+    seconds = time.monotonic() - session.started
+    rows = sum(statuses.values())
+    done = rows - statuses.get("pending", 0)
+    return Summary(
+        rows=rows,
+        statuses={status: statuses.get(status, 0) for status in STATUSES},
+        requests=stats.requests,
+        attempts=stats.attempts,
+        prompt_tokens=stats.prompt_tokens,
+        completion_tokens=stats.completion_tokens,
+        total_tokens=stats.total_tokens,
+        credits=round(stats.credits, 9),
+        seconds=seconds,
+        rows_per_second=done / seconds if seconds > 0 else 0.0,
+        output=session.job.config.output.path,
+        ledger=session.job.config.ledger_location(),
+        exit_code=exit_code,
+        reason=reason,
+        retries=dict(stats.retries),
+    )
+
+
+def _finished(session: Session, flow: Flow) -> Summary:
+    config = session.job.config
+    rows = sum(flow.tally.values())
+    failed = sum(flow.tally[status] for status in FAILED)
+    tolerated = config.tolerated(rows)
+    if not failed:
+        return _summary(session, flow.tally, 0, f"{_rows(rows)} done")
+    causes = ", ".join(f"{flow.tally[status]:,} {status}" for status in FAILED if flow.tally[status])
+    if failed <= tolerated:
+        return _summary(session, flow.tally, 0, f"{_rows(rows)} done, {causes} (tolerated: {tolerated:,})")
+    return _summary(session, flow.tally, 3, f"{_rows(rows)} done, but {causes}")
+
+
+def _collected(session: Session, flow: Flow) -> Summary:
+    pending = flow.tally["pending"]
+    rows = sum(flow.tally.values())
+    reason = f"{_rows(rows)} collected" + (f", {pending:,} of them pending" if pending else "")
+    return _summary(session, flow.tally, 0, reason)
+
+
+def _stopped(
+    session: Session, flow: Flow, source: Source, error: EnrichError, options: RunOptions
+) -> Summary:
+    statuses = dict(flow.tally)
+    done = sum(statuses.values())
+    statuses["pending"] = statuses.get("pending", 0) + source.num_rows - done
+    what = "interrupted" if isinstance(error, RunInterrupted) else f"stopped: {error.message}"
+    hint = f" {error.hint}" if error.hint else ""
+    collect = options.command.replace(" run ", " collect ").replace(" retry ", " collect ")
+    reason = (
+        f"{what} after {done:,} of {_rows(source.num_rows)}.{hint} Everything paid for is kept: `{options.command}` "
+        f"goes on from here, `{collect}` shows what there is."
+    )
+    return _summary(session, statuses, error.exit_code, reason)
+
+
+def _rows(count: int) -> str:
+    return f"{count:,} {'row' if count == 1 else 'rows'}"
+
+
+def manifest(job: Job, source: Source, summary: Summary) -> dict[str, Any]:
+    """Give what an output says of its run; plain JSON."""
+    steps = [
+        {"name": step.name, "fingerprint": step.builder.fingerprint.hex(), "model": step.builder.step.model}
+        for step in job.steps
+    ]
+    public = job.config.model_dump(mode="json", include={"steps", "dedupe"}, by_alias=True)
+    return {
+        "version": __version__,
+        "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "config": hashlib.sha256(repr(public).encode()).hexdigest(),
+        "base_url": job.base_url,
+        "sandbox": job.endpoint is None,
+        "steps": steps,
+        "input": [{"path": f.path, "bytes": f.size} for f in source.files],
+        "rows": summary.rows,
+        "statuses": {status: count for status, count in summary.statuses.items() if count},
+        "requests": summary.requests,
+        "attempts": summary.attempts,
+        "prompt_tokens": summary.prompt_tokens,
+        "completion_tokens": summary.completion_tokens,
+        "total_tokens": summary.total_tokens,
+        "credits": summary.credits,
+    }
+
+
+# --- small parts ----------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _occurrences(config: Config) -> Any:
+    if config.dedupe:
+        yield None
+        return
+    with Occurrences() as occurrences:
+        yield occurrences
+
+
+def _scratch(config: Config) -> Path:
+    """Give the folder for what a run keeps on disk beside the ledger: the output's, which is known to take files."""
+    return Path(config.output.path).parent

@@ -1,0 +1,308 @@
+"""A rendered row becomes body bytes, a fingerprint and an idempotency key: an `Ask`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import uuid
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from enrich.config import Message, StepConfig, parse_yaml
+from enrich.errors import ConfigError
+from enrich.records import Ask
+from enrich.template import (
+    Expression,
+    RowError,
+    Template,
+    compile_template,
+    compile_value,
+    is_null,
+    is_template,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from enrich.schema import AnswerSchema
+
+NAMESPACE = uuid.UUID("7e0b0c5e-6d0c-5d5c-9d5b-1f6a3c2b8e44")  # of every key this program makes
+JSON_MODE = {"type": "json_object"}
+
+Messages = list[dict[str, str]]
+
+
+def idempotency_key(base_url: str, body: bytes, ordinal: int = 0) -> bytes:
+    """Derive a request's key: uuid5 over base URL, body and ordinal, as 16 bytes.
+
+    The same request has the same key in every run, process and machine, so the server can recognise a repeat.
+
+    Args:
+        base_url: where the request goes.
+        body: the exact bytes.
+        ordinal: 0, unless the user asked for a separate answer to the same body.
+    """
+    digest = hashlib.sha1(
+        b"%b%b\0%b\0%d" % (NAMESPACE.bytes, base_url.encode(), body, ordinal), usedforsecurity=False
+    ).digest()
+    value = int.from_bytes(digest[:16], "big")
+    value = value & ~(0xF << 76) | (5 << 76)  # the version field (RFC 9562, 5.5)
+    value = value & ~(0x3 << 62) | (0x2 << 62)  # the variant field
+    return value.to_bytes(16, "big")
+
+
+@dataclass(frozen=True, slots=True)
+class _MessageTemplate:
+    role: str
+    content: Template
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """One row's request for one step, before a model is chosen.
+
+    Attributes:
+        messages: rendered.
+        options: this row's values of templated parameters.
+    """
+
+    messages: Messages
+    options: dict[str, Any]
+
+
+class RequestBuilder:
+    """Makes the requests of one step. Everything that does not depend on the row is prepared once.
+
+    Attributes:
+        step: the step's configuration.
+        schema: the parsed answer schema, or None.
+        columns: the columns whose values the templates need.
+        fingerprint: 16 bytes that identify the step's question: its templates, model and parameters.
+    """
+
+    def __init__(self, step: StepConfig, base_url: str, schema: AnswerSchema | None = None) -> None:
+        where = f"steps.{step.name}"
+        self.step = step
+        self.schema = schema
+        self._base_url = base_url
+        self._messages = _compile_messages(step, where)
+        self.when = compile_template(step.when, f"{where}.when") if step.when is not None else None
+        self._fixed, self._per_row = _split_options(step, where)
+        self._tails: dict[str, bytes] = {}
+        self._heads: dict[str, bytes] = {}
+        self._question = (
+            hashlib.sha1(base_url.encode(), usedforsecurity=False) if schema is not None else None
+        )
+        templates: list[Template | Expression] = [m.content for m in self._messages]
+        templates += list(self._per_row.values())
+        self.asking = tuple(templates)
+        self.templates = (*self.asking, *((self.when,) if self.when else ()))
+        self.columns = frozenset().union(*(t.variables for t in self.templates))
+        self.whole_row = any(t.whole_row for t in self.templates)
+        self._checked = tuple(sorted(frozenset().union(*(t.variables for t in self.asking))))
+        self.fingerprint = self._fingerprint()
+
+    def prepare(self, values: Mapping[str, Any]) -> Prepared:
+        """Render one row.
+
+        Raises:
+            RowError: a value is null and ``on_null`` is not ``render``, or a template fails on this row.
+        """
+        if self.step.on_null != "render":
+            for name in self._checked:
+                if is_null(values.get(name, "")):
+                    raise RowError("null_value", f"column `{name}` is null")
+        messages = [{"role": m.role, "content": m.content.render(values)} for m in self._messages]
+        return Prepared(messages, self._render_options(values) if self._per_row else {})
+
+    def wanted(self, values: Mapping[str, Any]) -> bool:
+        """Say whether ``when`` lets this row through.
+
+        Raises:
+            RowError: the condition fails on this row's values.
+        """
+        return self.when is None or self.when.is_true(values)
+
+    def ask(
+        self,
+        prepared: Prepared,
+        *,
+        model: str | None = None,
+        ordinal: int = 0,
+        parent: bytes | None = None,
+        further: Sequence[dict[str, str]] = (),
+        options: Mapping[str, Any] | None = None,
+        mode: str | None = None,
+    ) -> Ask:
+        """Make the request: its body, once, and its key.
+
+        Args:
+            prepared: the row.
+            model: the model to ask; the step's own by default.
+            ordinal: see `idempotency_key`.
+            parent: the request this one follows.
+            further: messages after the step's own (a re-ask's).
+            options: request fields that replace the step's (a re-ask with more tokens).
+            mode: how the endpoint is told of the schema; the step's ``schema_mode`` by default.
+
+        Raises:
+            RowError: a text holds what JSON cannot (a lone surrogate).
+        """
+        model = model or self.step.model
+        mode = mode or self.step.schema_mode
+        messages = [*prepared.messages, *further] if further else prepared.messages
+        if self.schema is not None and mode == "prompt":
+            messages = self._with_schema_message(messages)
+        own = {**prepared.options, **(options or {})}
+        try:
+            body_messages = orjson.dumps(messages)
+            tail = self._dynamic_tail(own, mode) if own else self._tail(mode)
+        except TypeError as error:
+            raise RowError("template_error", f"steps.{self.step.name}: {error}") from None
+        body = b'{"model":%b,"messages":%b%b' % (self._head(model), body_messages, tail)
+        key = idempotency_key(self._base_url, body, ordinal)
+        return Ask(key, body, model, parent, self._question_of(prepared, further, model, own, ordinal))
+
+    def _head(self, model: str) -> bytes:
+        if model not in self._heads:
+            self._heads[model] = orjson.dumps(model)
+        return self._heads[model]
+
+    def _tail(self, mode: str) -> bytes:
+        if mode not in self._tails:
+            self._tails[mode] = self._dynamic_tail({}, mode)
+        return self._tails[mode]
+
+    def _dynamic_tail(self, own: Mapping[str, Any], mode: str) -> bytes:
+        fields = dict(sorted({**self._fixed, **own, **self._answer_format(mode)}.items()))
+        return b"," + orjson.dumps(fields)[1:-1] + b"}" if fields else b"}"
+
+    def _answer_format(self, mode: str) -> dict[str, Any]:
+        if self.schema is None or mode == "prompt":
+            return {}
+        if mode == "json_object":
+            return {"response_format": JSON_MODE}
+        return {"response_format": self.schema.response_format(self.step.name)}
+
+    def _with_schema_message(self, messages: Messages) -> Messages:
+        assert self.schema is not None  # noqa: S101  # the caller asked for the schema's message
+        text = (
+            "Answer with one JSON object and nothing else. It must conform to this JSON Schema:\n"
+            + json.dumps(self.schema.json, ensure_ascii=False, sort_keys=True)
+        )
+        if messages and messages[0]["role"] == "system":
+            return [{"role": "system", "content": f"{messages[0]['content']}\n\n{text}"}, *messages[1:]]
+        return [{"role": "system", "content": text}, *messages]
+
+    def _question_of(
+        self,
+        prepared: Prepared,
+        further: Sequence[dict[str, str]],
+        model: str,
+        own: Mapping[str, Any],
+        ordinal: int,
+    ) -> bytes | None:
+        if self._question is None or further:
+            return None
+        digest = self._question.copy()
+        digest.update(
+            orjson.dumps(
+                [prepared.messages, model, {**self._fixed, **own}, ordinal], option=orjson.OPT_SORT_KEYS
+            )
+        )
+        return digest.digest()[:16]
+
+    def _render_options(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        options: dict[str, Any] = {}
+        for name, template in self._per_row.items():
+            value = template.value(values) if isinstance(template, Expression) else template.render(values)
+            if name in ("max_tokens", "max_completion_tokens"):
+                value = _as_count(value, template.where)
+            options[name] = value
+        return options
+
+    def _fingerprint(self) -> bytes:
+        parts = [
+            [(m.role, m.content.source) for m in self._messages],
+            [self.step.model, self._fixed, {k: t.source for k, t in self._per_row.items()}],
+        ]
+        text = json.dumps([self._base_url, parts], sort_keys=True, default=str)
+        return hashlib.sha256(text.encode()).digest()[:16]
+
+
+def _as_count(value: Any, where: str) -> int:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise RowError("template_error", f"{where}: {value!r} is no number") from None
+    if not math.isfinite(number) or number < 1 or number != int(number):
+        raise RowError("template_error", f"{where}: {value!r} is no whole number from 1")
+    return int(number)
+
+
+def _split_options(step: StepConfig, where: str) -> tuple[dict[str, Any], dict[str, Template | Expression]]:
+    """Part the request fields into those that are the same for every row and those that are templates."""
+    fields = dict(step.params)
+    for name in ("temperature", "top_p", "max_tokens", "max_completion_tokens"):
+        value = getattr(step, name)
+        if value is not None:
+            fields[name] = value
+    if step.stream:
+        fields["stream"] = True
+        fields["stream_options"] = {"include_usage": True, **fields.get("stream_options", {})}
+    per_row: dict[str, Template | Expression] = {}
+    for name, value in list(fields.items()):
+        if isinstance(value, str) and is_template(value):
+            per_row[name] = compile_value(value, f"{where}.{name}")
+            del fields[name]
+        elif name in ("max_tokens", "max_completion_tokens") and isinstance(value, str):
+            raise ConfigError(f"{where}.{name}: {value!r} is neither a whole number nor a template")
+    try:
+        orjson.dumps(fields)
+    except TypeError as error:
+        raise ConfigError(f"{where}.params: {error}") from None
+    if b"NaN" in json.dumps(fields).encode() or b"Infinity" in json.dumps(fields).encode():
+        raise ConfigError(f"{where}.params: JSON has no NaN and no Infinity")
+    return fields, per_row
+
+
+def _compile_messages(step: StepConfig, where: str) -> tuple[_MessageTemplate, ...]:
+    messages = step.messages
+    if step.messages_file is not None:
+        messages = _read_messages(step.messages_file, where)
+    if messages is not None:
+        return tuple(
+            _MessageTemplate(m.role, compile_template(m.content, f"{where}.messages.{i}"))
+            for i, m in enumerate(messages)
+        )
+    prompt, place = step.prompt, f"{where}.prompt"
+    if step.prompt_file is not None:
+        prompt, place = (
+            _read_text(step.prompt_file, f"{where}.prompt_file"),
+            f"{where} ({step.prompt_file.name})",
+        )
+    user = _MessageTemplate("user", compile_template(prompt or "", place))
+    if step.system is None:
+        return (user,)
+    return (_MessageTemplate("system", compile_template(step.system, f"{where}.system")), user)
+
+
+def _read_text(path: Path, where: str) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{where}: {path} cannot be read: {error}") from None
+
+
+def _read_messages(path: Path, where: str) -> list[Message]:
+    items = parse_yaml(_read_text(path, f"{where}.messages_file"), str(path))
+    if not isinstance(items, list) or not items:
+        raise ConfigError(f"{where}.messages_file: {path} holds no list of messages")
+    try:
+        return [Message.model_validate(item) for item in items]
+    except ValueError as error:
+        raise ConfigError(f"{where}.messages_file: {path}: {error}") from None

@@ -1,0 +1,218 @@
+"""Everything a run has open at once: ledger, sandbox or endpoint, client, engine; and its orderly end."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import SecretStr
+
+from enrich import completion
+from enrich.assemble import Assembler
+from enrich.budget import Budget
+from enrich.client import Client
+from enrich.endpoint import Endpoint
+from enrich.engine import Engine, Stats
+from enrich.errors import RunInterrupted, RunStopped
+from enrich.flow import Flow, strayed_name
+from enrich.pace import Pace
+from enrich.retry import Policy
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator
+
+    from enrich.clock import Clock
+    from enrich.job import Job
+    from enrich.ledger.protocol import Ledger
+    from enrich.marks import Marks
+    from enrich.occurrences import Occurrences
+    from enrich.records import Ask, Failure, RowStatus
+
+DRAIN = 30.0  # seconds that what is in flight may take after a stop; the server keeps what comes later
+SANDBOX_KEY = "sk-sandbox-000000"  # the emulator takes any key
+
+log = logging.getLogger("enrich")
+
+
+class Interrupt:
+    """Carries a signal to whatever is running; the first call counts."""
+
+    def __init__(self) -> None:
+        self.fired = False
+        self.listener: Callable[[RunInterrupted], None] | None = None
+
+    def fire(self) -> None:
+        """Ask the run to stop in good order."""
+        self.fired = True
+        if self.listener is not None:
+            self.listener(RunInterrupted())
+
+    def check(self) -> None:
+        """Raise when the run was asked to stop.
+
+        Raises:
+            RunInterrupted: it was.
+        """
+        if self.fired:
+            raise RunInterrupted
+
+
+@dataclass(slots=True)
+class Session:
+    """An open run.
+
+    Attributes:
+        run: its number in the ledger; 0 when nothing is to be sent.
+        engine: None when nothing is to be sent.
+    """
+
+    job: Job
+    ledger: Ledger
+    run: int
+    engine: Engine | None
+    retry: frozenset[RowStatus] = frozenset()
+    started: float = field(default_factory=time.monotonic)
+
+    @property
+    def stats(self) -> Stats:
+        """Give what the engine has done; all zero without one."""
+        return self.engine.stats if self.engine is not None else Stats()
+
+    def flow(self, marks: Marks, occurrences: Occurrences | None = None) -> Flow:
+        """Make the flow that takes rows to these marks."""
+        return Flow(
+            list(self.job.steps),
+            ledger=self.ledger,
+            marks=marks,
+            read=completion.read,
+            run=self.run,
+            engine=self.engine,
+            occurrences=occurrences,
+            retry=self.retry,
+        )
+
+    def assembler(self, marks: Marks) -> Assembler:
+        """Make the assembler that reads these marks."""
+        return Assembler(
+            self.job.steps,
+            schema=self.job.output_schema,
+            ledger=self.ledger,
+            marks=marks,
+            read=completion.read,
+            run=self.run,
+        )
+
+
+@contextlib.asynccontextmanager
+async def open_session(
+    job: Job,
+    *,
+    send: bool,
+    fresh: bool = False,
+    retry: frozenset[RowStatus] = frozenset(),
+    interrupt: Interrupt | None = None,
+    clock: Clock | None = None,
+    drain: float = DRAIN,
+) -> AsyncIterator[Session]:
+    """Open what a job needs; on the way out, await what is in flight and close the run in the ledger.
+
+    Args:
+        job: what is to be done.
+        send: whether requests may be sent.
+        fresh: ask everything anew.
+        retry: the statuses whose rows are asked again.
+        interrupt: what a signal handler fires.
+        clock: tells the age of requests.
+        drain: seconds that what is in flight may take after a stop.
+    """
+    async with contextlib.AsyncExitStack() as stack:
+        ledger = await open_ledger(job.config.ledger_location(), clock=clock)
+        stack.push_async_callback(ledger.close)
+        await _know_the_past(job, ledger, fresh=fresh, retry=retry)
+        if not send:
+            yield Session(job, ledger, 0, None, retry)
+            return
+        endpoint = job.endpoint or stack.enter_context(sandbox_endpoint(job.config.endpoint.timeout))
+        limits = job.config.limits
+        transport = await stack.enter_async_context(Client(endpoint, concurrency=limits.concurrency))
+        run = await ledger.open_run({"output": job.config.output.path, "base_url": job.base_url})
+        pace = Pace(limits, learned=await ledger.recall(_pace_name(job)))
+        engine = Engine(
+            ledger=ledger,
+            transport=transport,
+            read=completion.read,
+            pace=pace,
+            budget=Budget(job.config.budget),
+            policy=Policy.of(job.config.retry, timeout=job.config.endpoint.timeout),
+            workers=limits.concurrency,
+            on_retry=_log_retry,
+        )
+        if interrupt is not None:
+            interrupt.listener = engine.stop
+            interrupt.check()
+        async with engine:
+            try:
+                yield Session(job, ledger, run, engine, retry)
+            except BaseException:
+                engine.stop(RunInterrupted())
+                raise
+            finally:
+                await engine.drain(drain if engine.stopped is not None else 0.0)
+                with contextlib.suppress(RunStopped):  # a full disk: what was learned is learned again
+                    await ledger.remember(_pace_name(job), pace.learned())
+
+
+async def open_ledger(location: str, *, clock: Clock | None = None) -> Ledger:
+    """Open the ledger at a path or URL.
+
+    Raises:
+        LedgerError: it cannot be opened.
+    """
+    from enrich.ledger import sqlite
+
+    return await sqlite.open_ledger(Path(location), clock=clock)
+
+
+async def _know_the_past(job: Job, ledger: Ledger, *, fresh: bool, retry: frozenset[RowStatus]) -> None:
+    """Take from the ledger what earlier runs decided for these steps."""
+    for step in job.steps:
+        step.generation = await ledger.generation(step.builder.fingerprint, bump=fresh)
+        name = strayed_name(step.builder)
+        if retry:
+            await ledger.remember(name, {"strayed": True})
+        step.conversation.strayed = bool(retry) or await ledger.recall(name) is not None
+
+
+@contextlib.contextmanager
+def sandbox_endpoint(timeout: float) -> Iterator[Endpoint]:
+    """Run the built-in emulator in this process while the block runs.
+
+    Args:
+        timeout: seconds for one attempt.
+    """
+    from enrich.sandbox import SandboxOptions, ThreadedSandbox
+
+    with ThreadedSandbox(SandboxOptions()) as sandbox:
+        yield Endpoint(base_url=sandbox.base_url, api_key=SecretStr(SANDBOX_KEY), timeout=timeout)
+
+
+def _pace_name(job: Job) -> str:
+    return f"pace:{job.base_url}"
+
+
+def _log_retry(ask: Ask, failure: Failure, after: float) -> None:
+    log.info(
+        "again in %.1f s: %s",
+        after,
+        failure,
+        extra={
+            "key": ask.key.hex(),
+            "model": ask.model,
+            "code": failure.code,
+            "request_id": failure.request_id,
+        },
+    )

@@ -1,0 +1,42 @@
+"""Signals, for the command line alone: the first asks the run to stop in good order, the second leaves at once."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from enrich.session import Interrupt
+
+STOPPING = "\nstopping: nothing more is sent, what is in flight is awaited (again to leave at once)\n"
+LEAVING = "\nleft at once; everything that was answered is in the ledger\n"
+
+
+@contextlib.contextmanager
+def graceful(interrupt: Interrupt) -> Iterator[None]:
+    """Turn SIGINT and SIGTERM into `Interrupt.fire` while the block runs; must be entered inside the event loop."""
+    loop = asyncio.get_running_loop()
+
+    def on_signal() -> None:
+        if interrupt.fired:
+            sys.stderr.write(LEAVING)
+            sys.stderr.flush()
+            os._exit(130)  # the ledger is safe at any instant; waiting threads would only delay this
+        sys.stderr.write(STOPPING)
+        sys.stderr.flush()
+        interrupt.fire()
+
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    for number in numbers:
+        loop.add_signal_handler(number, on_signal)
+    try:
+        yield
+    finally:
+        for number in numbers:
+            loop.remove_signal_handler(number)

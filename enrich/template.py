@@ -1,0 +1,254 @@
+"""Templates: compile once in Jinja2's immutable sandbox, find their variables, render a row."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from jinja2 import StrictUndefined, TemplateSyntaxError, UndefinedError, meta, nodes
+from jinja2.exceptions import SecurityError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from enrich.errors import TemplateError, did_you_mean
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+MAX_PROMPT_BYTES = 8 * 2**20  # bytes of one rendered text; no model's context takes more
+_EXPRESSION = re.compile(r"\s*\{\{(?P<inner>(?:(?!\{\{|\}\}).)*)\}\}\s*", re.DOTALL)
+_FALSE_TEXTS = frozenset({"", "false", "0", "0.0", "no", "none", "null"})
+
+
+def _blank_for_none(value: Any) -> Any:
+    return "" if value is None else value
+
+
+_environment = ImmutableSandboxedEnvironment(
+    undefined=StrictUndefined,
+    finalize=_blank_for_none,  # reached only where `on_null: render` lets a null through
+    autoescape=False,  # prompts are plain text, not HTML
+    keep_trailing_newline=False,
+    cache_size=0,
+)
+
+
+class RowError(Exception):
+    """One row cannot be rendered; the row gets the status, the run goes on.
+
+    Attributes:
+        code: ``null_value``, ``template_error`` or ``prompt_too_large``.
+    """
+
+    def __init__(self, code: str, message: str) -> None:
+        self.code = code
+        super().__init__(f"{code}: {message}")
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """A compiled template.
+
+    Attributes:
+        source: its text.
+        where: its place in the configuration, for messages.
+        variables: the columns it needs.
+        whole_row: whether it uses ``row`` in a way that may need any column.
+        constant: its text when it has no variable parts, else None.
+    """
+
+    source: str
+    where: str
+    variables: frozenset[str]
+    whole_row: bool
+    constant: str | None
+    _parts: Callable[[Any], Iterable[str]] = field(repr=False)
+    _context: Callable[[dict[str, Any]], Any] = field(repr=False)
+
+    def render(self, values: Mapping[str, Any]) -> str:
+        """Render one row.
+
+        Args:
+            values: column name → Python value; ``row`` inside the template is this mapping.
+
+        Raises:
+            RowError: the expression fails on this row's values, or the text is too large.
+        """
+        if self.constant is not None:
+            return self.constant
+        try:
+            text = "".join(self._parts(self._context({**values, "row": values})))
+        except _ROW_ERRORS as error:
+            raise RowError("template_error", f"{self.where}: {_one_line(error)}") from None
+        if (
+            len(text) > MAX_PROMPT_BYTES // 4
+            and len(text.encode("utf-8", "surrogatepass")) > MAX_PROMPT_BYTES
+        ):
+            raise RowError(
+                "prompt_too_large", f"{self.where}: more than {MAX_PROMPT_BYTES // 2**20} MiB when rendered"
+            )
+        return text
+
+    def is_true(self, values: Mapping[str, Any]) -> bool:
+        """Render as a condition: an empty text, ``false``, ``0``, ``no``, ``none`` and ``null`` are false."""
+        return self.render(values).strip().lower() not in _FALSE_TEXTS
+
+
+@dataclass(frozen=True, slots=True)
+class Expression:
+    """A compiled expression that keeps the type of its value."""
+
+    source: str
+    where: str
+    variables: frozenset[str]
+    whole_row: bool
+    _evaluate: Callable[..., Any] = field(repr=False)
+
+    def value(self, values: Mapping[str, Any]) -> Any:
+        """Evaluate on one row.
+
+        Raises:
+            RowError: it fails on this row's values.
+        """
+        try:
+            result = self._evaluate(**{**values, "row": values})
+            if isinstance(result, StrictUndefined):
+                result._fail_with_undefined_error()  # noqa: SLF001  # jinja's own way to raise what it knows
+        except _ROW_ERRORS as error:
+            raise RowError("template_error", f"{self.where}: {_one_line(error)}") from None
+        if isinstance(result, float) and not math.isfinite(result):
+            raise RowError(
+                "template_error", f"{self.where}: the value is {result}, which JSON has no word for"
+            )
+        return result
+
+
+# What data can make a template do: the config's author is trusted, the data is not.
+_ROW_ERRORS = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    RecursionError,
+    SecurityError,
+    TypeError,
+    UndefinedError,
+    ValueError,
+)
+
+
+def _one_line(error: BaseException) -> str:
+    text = " ".join(str(error).split())[:300]
+    return text or type(error).__name__
+
+
+def is_template(text: str) -> bool:
+    """Say whether a text holds anything for Jinja to do."""
+    return "{{" in text or "{%" in text or "{#" in text
+
+
+def compile_template(source: str, where: str) -> Template:
+    """Compile a template once.
+
+    Raises:
+        TemplateError: its syntax is wrong, with the line.
+    """
+    tree, variables, whole_row = _parse(source, where)
+    try:
+        template = _environment.from_string(source)
+    except TemplateSyntaxError as error:
+        raise _syntax_error(error, where) from None
+    constant = (
+        template.render() if all(isinstance(n, nodes.Output) and _is_text(n) for n in tree.body) else None
+    )
+    shared = dict(_environment.globals)
+
+    def context(values: dict[str, Any]) -> Any:
+        return template.new_context({**shared, **values}, shared=True)
+
+    return Template(source, where, variables, whole_row, constant, template.root_render_func, context)
+
+
+def compile_value(source: str, where: str) -> Template | Expression:
+    """Compile a text whose value keeps its type when it is one whole ``{{ expression }}``.
+
+    Raises:
+        TemplateError: its syntax is wrong.
+    """
+    match = _EXPRESSION.fullmatch(source)
+    if match is None:
+        return compile_template(source, where)
+    _, variables, whole_row = _parse(source, where)
+    try:
+        evaluate = _environment.compile_expression(match["inner"].strip(), undefined_to_none=False)
+    except TemplateSyntaxError as error:
+        raise _syntax_error(error, where) from None
+    return Expression(source, where, variables, whole_row, evaluate)
+
+
+def _is_text(output: nodes.Output) -> bool:
+    return all(isinstance(part, nodes.TemplateData) for part in output.nodes)
+
+
+def _parse(source: str, where: str) -> tuple[nodes.Template, frozenset[str], bool]:
+    try:
+        tree = _environment.parse(source)
+    except TemplateSyntaxError as error:
+        raise _syntax_error(error, where) from None
+    for kind in (nodes.Include, nodes.Import, nodes.FromImport, nodes.Extends):
+        if tree.find(kind) is not None:
+            raise TemplateError(
+                f"{where}: a template cannot load another one ({kind.__name__.lower()})",
+                hint="put the whole prompt into one file and name it with `prompt_file`.",
+            )
+    names = meta.find_undeclared_variables(tree)
+    named, whole_row = _row_columns(tree) if "row" in names else (set[str](), False)
+    return tree, frozenset((names - {"row"} - set(_environment.globals)) | named), whole_row
+
+
+def _row_columns(tree: nodes.Template) -> tuple[set[str], bool]:
+    """Find the columns behind ``row["a b"]`` and ``row.a``, and whether ``row`` is used in any other way."""
+    columns: set[str] = set()
+    plain = 0
+    for attribute in tree.find_all(nodes.Getattr):
+        if _is_row(attribute.node):
+            columns.add(attribute.attr)
+            plain += 1
+    for item in tree.find_all(nodes.Getitem):
+        if _is_row(item.node) and isinstance(item.arg, nodes.Const):
+            columns.add(str(item.arg.value))
+            plain += 1
+    uses = sum(1 for name in tree.find_all(nodes.Name) if name.name == "row" and name.ctx == "load")
+    return columns, uses > plain
+
+
+def _is_row(node: nodes.Expr) -> bool:
+    return isinstance(node, nodes.Name) and node.name == "row"
+
+
+def _syntax_error(error: TemplateSyntaxError, where: str) -> TemplateError:
+    return TemplateError(
+        f"{where}: line {error.lineno}: {error.message}",
+        hint="a literal {{ is written {{ '{{' }}.",
+    )
+
+
+def check_columns(templates: Iterable[Template | Expression], columns: Iterable[str], where: str) -> None:
+    """Compare what templates need with the columns there are.
+
+    Raises:
+        TemplateError: naming the missing column and the nearest real one.
+    """
+    known = list(columns)
+    present = set(known)
+    for template in templates:
+        for name in sorted(template.variables - present):
+            near = did_you_mean(name, known)
+            hint = near if near.startswith("did") else f"{where} {near}"
+            raise TemplateError(f"{template.where}: no column `{name}`", hint=hint)
+
+
+def is_null(value: Any) -> bool:
+    """Say whether a value counts as null: None, and NaN (which is how pandas writes a missing number)."""
+    return value is None or (isinstance(value, float) and value != value)  # noqa: PLR0124  # NaN differs from itself
