@@ -2,15 +2,36 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import AsyncIterator, Iterable, Sequence
 
     from enrich.records import Ask, Failure, Record, Reply
 
+ATTEMPTS = bytes.fromhex("6f0c1f4e5b7a5d0e9c3b8a2d4e6f7081")  # the uuid5 namespace of attempt ids
 DOUBT_AFTER = 23 * 3600.0  # seconds; the server remembers a key for 24 h, one hour is the margin
+
+
+def attempt_uuid(key: bytes, attempt: int) -> bytes:
+    """Give the 16 bytes of an attempt's ``X-Request-Id``: a uuid5 over the key and the attempt's number (from 1).
+
+    Support can find an attempt by it even when no response ever came.
+    """
+    digest = bytearray(
+        hashlib.sha1(ATTEMPTS + key + attempt.to_bytes(4, "big"), usedforsecurity=False).digest()
+    )
+    digest[6] = digest[6] & 0x0F | 0x50  # version 5
+    digest[8] = digest[8] & 0x3F | 0x80  # the variant of RFC 9562
+    return bytes(digest[:16])
+
+
+def attempt_id(key: bytes, attempt: int) -> str:
+    """Give an attempt's ``X-Request-Id`` as text."""
+    text = attempt_uuid(key, attempt).hex()
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +40,8 @@ class Claim:
 
     Attributes:
         verdict: ``mine`` (send it; the intent is durable), ``done`` (``record`` is final: use it), ``held``
-            (another live run is sending it: wait for that) or ``in_doubt`` (``record`` is too old to re-send).
+            (another live run is sending it: wait for that) or ``in_doubt`` (``record`` is too old to re-send, or
+            the operator gave it up: ``record.skipped``).
         attempt: for ``mine``: the number of the attempt that may now be sent, from 1, over all runs.
         body: for ``mine``: the bytes to send: the stored ones, when the request was sent before.
         record: what is known; None for a new request.
@@ -41,6 +63,79 @@ class RunInfo:
     summary: dict[str, Any] | None
 
 
+@dataclass(frozen=True, slots=True)
+class FailedAttempt:
+    """One line of a request's log.
+
+    Attributes:
+        attempt: its number, from 1.
+        attempt_id: the ``X-Request-Id`` it was sent with, as a uuid's text.
+        at: wall-clock seconds since the epoch.
+        answer: the raw answer that was taken back, when there was one.
+    """
+
+    attempt: int
+    attempt_id: str
+    at: float
+    failure: Failure
+    answer: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """Everything the ledger holds of one request.
+
+    Attributes:
+        ask: as it was sent.
+        record: as `Ledger.lookup` gives it.
+        received_at: wall-clock seconds since the epoch, of the answer.
+        failures: the failed attempts, oldest first.
+        damaged: which parts no longer match their checksum: ``request``, ``answer``.
+    """
+
+    ask: Ask
+    record: Record
+    received_at: float | None
+    failures: tuple[FailedAttempt, ...]
+    damaged: tuple[Literal["request", "answer"], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """How many requests the ledger holds in each state; the states sum to ``requests``."""
+
+    requests: int
+    answered: int
+    failed: int
+    sent: int
+    in_doubt: int
+    skipped: int
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyReport:
+    """What a full check of the ledger found.
+
+    Attributes:
+        requests: how many it holds.
+        answers: how many it holds.
+        problems: what is wrong with the file, a sentence each.
+        damaged_requests: keys whose body does not match its checksum; the input still holds what was asked.
+        damaged_answers: keys whose answer does not match its checksum; the next run fetches them again.
+    """
+
+    requests: int
+    answers: int
+    problems: tuple[str, ...]
+    damaged_requests: tuple[bytes, ...]
+    damaged_answers: tuple[bytes, ...]
+
+    @property
+    def sound(self) -> bool:
+        """Whether nothing is wrong."""
+        return not (self.problems or self.damaged_requests or self.damaged_answers)
+
+
 class Ledger(Protocol):
     """A durable memory of requests. Each coroutine returns when what it says is on disk.
 
@@ -54,10 +149,13 @@ class Ledger(Protocol):
         """Register a run and hold it alive until `close_run`; gives its number."""
 
     async def close_run(self, summary: dict[str, Any]) -> None:
-        """Mark the run ended; claims that were never sent are withdrawn."""
+        """Mark the run ended: what it left ``sent`` may be claimed by the next. `withdraw` what was not sent first."""
 
     async def lookup(self, keys: Sequence[bytes]) -> dict[bytes, Record]:
-        """Give what is known of these keys; unknown ones are absent. Verifies each answer's checksum."""
+        """Give what is known of these keys; unknown ones are absent.
+
+        Verifies each answer's checksum: a damaged answer is as good as none, its record is ``sent``.
+        """
 
     async def lookup_question(self, questions: Sequence[bytes]) -> dict[bytes, list[Record]]:
         """Give the answered requests per question (`Ask.question`), oldest first."""
@@ -67,29 +165,46 @@ class Ledger(Protocol):
 
         Args:
             asks: the requests, keys distinct.
-            resend_failed: claim requests in state ``failed`` again, as another attempt of the same key.
+            resend_failed: claim requests that ``failed`` in an earlier run again, as another attempt of the same
+                key. One that may have been paid for and is too old to replay becomes ``in_doubt`` instead.
+
+        Raises:
+            DiskFull: there is no room for the answers; nothing was claimed.
         """
 
-    async def again(self, key: bytes, failure: Failure) -> int:
-        """Log that an attempt failed, and that the next is about to be sent; gives its number."""
+    async def again(self, key: bytes, failure: Failure) -> int | None:
+        """Log that an attempt failed, and that the next is about to be sent; gives its number.
+
+        None when the key has grown too old to be sent again: the failure is logged, the request is in doubt.
+
+        Raises:
+            DiskFull: there is no room for an answer; the failure was not logged.
+        """
 
     async def answer(self, key: bytes, reply: Reply) -> None:
         """Keep a raw answer."""
 
     async def reject(self, key: bytes, failure: Failure, *, final: bool) -> None:
-        """Take an answer that proved unusable back: to ``failed`` when ``final``, else to ``sent``."""
+        """Take an answer that proved unusable back: to ``failed`` when ``final``, else to ``sent``.
+
+        Its raw bytes stay in the log.
+        """
 
     async def fail(self, key: bytes, failure: Failure, *, final: bool) -> None:
         """Log the last failure. ``final``: the request is ``failed``; else it stays ``sent`` (unknown outcome)."""
 
     async def withdraw(self, keys: Iterable[bytes]) -> None:
-        """Undo claims of which no byte was sent, in this run or before."""
+        """Undo claims of this run whose latest attempt never left this machine, or was refused.
+
+        A request of which nothing else is known is forgotten; one whose earlier attempts were all refused or
+        unsent as well keeps its log and can never come to be in doubt; any other is left as it is.
+        """
 
     async def settle_doubt(self, keys: Sequence[bytes], how: Literal["resend", "skip"]) -> int:
         """Carry out the operator's decision on requests in doubt; gives how many it touched.
 
         ``resend`` lets the next claim send them as if they were new (under the same key and body); ``skip`` gives
-        them up.
+        them up. Requests that are not in doubt, or that a live run holds, are left alone.
         """
 
     async def generation(self, step: bytes, *, bump: bool = False) -> int:
@@ -103,6 +218,9 @@ class Ledger(Protocol):
 
     async def last_run(self) -> RunInfo | None:
         """Give the newest run that ended, for `status` and `report`."""
+
+    def scan(self) -> AsyncIterator[list[Entry]]:
+        """Give everything the ledger holds, oldest first, some hundred requests at a time."""
 
     async def close(self) -> None:
         """Write everything that is queued and let go of the file or the connection."""

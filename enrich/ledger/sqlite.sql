@@ -1,0 +1,194 @@
+-- The embedded ledger. A claim is one insert into request, an answer one insert into answer; nothing is updated on
+-- the way. A request with a sound answer is answered, whatever its state.
+
+-- name: schema_1
+CREATE TABLE run (
+    number     INTEGER PRIMARY KEY,
+    started_at REAL NOT NULL, -- seconds since the epoch, as every time here
+    ended_at   REAL,          -- stays NULL when the run's process died
+    boot       INTEGER NOT NULL, -- which start of the machine (48 bits of a hash), 0 where it is not known
+    info       TEXT NOT NULL, -- JSON
+    summary    TEXT           -- JSON
+);
+CREATE TABLE request (
+    id         INTEGER PRIMARY KEY,
+    key        BLOB NOT NULL UNIQUE, -- the Idempotency-Key, 16 bytes
+    state      INTEGER NOT NULL, -- 0 sent, 1 failed, 2 released (may be sent as if new), 3 skipped (given up)
+    run        INTEGER NOT NULL, -- that sent it last
+    attempts   INTEGER NOT NULL, -- over all runs
+    sent_at    REAL NOT NULL, -- of the first intent; boot and boottime (seconds) as well
+    boot       INTEGER NOT NULL,
+    boottime   REAL NOT NULL,
+    failure    INTEGER,       -- the last one
+    attempt_id BLOB NOT NULL, -- the X-Request-Id of the latest attempt, 16 bytes
+    model      TEXT NOT NULL,
+    parent     BLOB,
+    question   BLOB,
+    crc        INTEGER NOT NULL, -- over key and body
+    body       BLOB NOT NULL
+);
+CREATE INDEX request_question ON request (question) WHERE question IS NOT NULL;
+CREATE INDEX request_state ON request (state) WHERE state <> 0;
+CREATE TABLE answer (
+    id             INTEGER PRIMARY KEY, -- the request's
+    run            INTEGER NOT NULL,
+    received_at    REAL NOT NULL,
+    streamed       INTEGER NOT NULL,
+    latency_ms     REAL,
+    first_token_ms REAL,
+    request_id     TEXT,         -- the response's X-Request-Id
+    crc            INTEGER NOT NULL, -- over key, request_id and body
+    body           BLOB NOT NULL
+);
+CREATE TABLE failure (
+    id          INTEGER PRIMARY KEY,
+    request     INTEGER NOT NULL,
+    attempt     INTEGER NOT NULL,
+    attempt_id  BLOB NOT NULL,
+    at          REAL NOT NULL,
+    code        TEXT NOT NULL,
+    message     TEXT NOT NULL,
+    fate        TEXT NOT NULL, -- unsent, refused or unknown
+    status      INTEGER,
+    retryable   INTEGER,
+    request_id  TEXT,
+    retry_after REAL,
+    evidence    BLOB NOT NULL,
+    answer      BLOB -- the raw answer that was taken back
+);
+CREATE INDEX failure_request ON failure (request);
+CREATE TABLE generation (step BLOB PRIMARY KEY, n INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE memory (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+
+-- name: known
+SELECT r.id, r.key, r.state, r.run, r.attempts, r.sent_at, r.boot, r.boottime, r.failure, r.model, r.parent,
+       r.question, a.crc, a.streamed, a.latency_ms, a.first_token_ms, a.request_id, a.body
+FROM request r LEFT JOIN answer a ON a.id = r.id
+
+-- name: by_keys
+WHERE r.key IN (:list)
+
+-- name: by_questions
+WHERE r.question IN (:list) AND a.id IS NOT NULL
+
+-- name: failures
+SELECT id, code, message, fate, status, retryable, request_id, retry_after, evidence FROM failure WHERE id IN (:list)
+
+-- name: stored_body
+SELECT crc, body FROM request WHERE id = ?
+
+-- name: insert_request
+INSERT INTO request (state, attempts, run, sent_at, boot, boottime, key, attempt_id, model, parent, question, crc, body)
+VALUES (0, 1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+
+-- name: take_over
+UPDATE request SET state = 0, run = ?, attempts = ?, attempt_id = ?, sent_at = ?, boot = ?, boottime = ? WHERE id = ?
+
+-- name: mend_body
+UPDATE request SET crc = ?, body = ? WHERE id = ?
+
+-- name: next_attempt
+UPDATE request SET attempts = ?, attempt_id = ? WHERE id = ?
+
+-- name: set_state
+UPDATE request SET state = ? WHERE id = ?
+
+-- name: insert_answer
+INSERT INTO answer (id, run, received_at, streamed, latency_ms, first_token_ms, request_id, crc, body)
+SELECT id, ?, ?, ?, ?, ?, ?, ?, ? FROM request WHERE key = ?
+ON CONFLICT (id) DO NOTHING
+
+-- name: has_request
+SELECT 1 FROM request WHERE key = ?
+
+-- name: delete_answer
+DELETE FROM answer WHERE id = ?
+
+-- name: insert_failure
+INSERT INTO failure (request, attempt, attempt_id, at, code, message, fate, status, retryable, request_id, retry_after,
+                     evidence, answer)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+
+-- name: last_failure
+UPDATE request SET failure = ? WHERE id = ?
+
+-- name: harmless_failures
+SELECT count(*) FROM failure WHERE request = ? AND fate <> 'unknown' AND answer IS NULL
+
+-- name: withdraw
+DELETE FROM request
+WHERE key = ? AND run = ? AND state = 0 AND attempts = 1 AND failure IS NULL
+  AND NOT EXISTS (SELECT 1 FROM answer WHERE answer.id = request.id)
+
+-- name: release_refused
+UPDATE request SET state = 2
+WHERE key = ? AND run = ? AND state = 0 AND failure IS NOT NULL
+  AND NOT EXISTS (SELECT 1 FROM answer WHERE answer.id = request.id)
+  AND attempts <= 1 + (SELECT count(*) FROM failure
+                       WHERE failure.request = request.id AND fate <> 'unknown' AND answer IS NULL)
+
+-- name: next_run
+SELECT coalesce(max(number), 0) + 1 FROM run
+
+-- name: insert_run
+INSERT INTO run (number, started_at, boot, info) VALUES (?, ?, ?, ?)
+
+-- name: end_run
+UPDATE run SET ended_at = ?, summary = ? WHERE number = ?
+
+-- name: open_runs
+SELECT number, boot FROM run WHERE ended_at IS NULL
+
+-- name: last_run
+SELECT number, started_at, ended_at, summary FROM run WHERE ended_at IS NOT NULL ORDER BY number DESC LIMIT 1
+
+-- name: generation
+SELECT n FROM generation WHERE step = ?
+
+-- name: bump_generation
+INSERT INTO generation (step, n) VALUES (?, 1) ON CONFLICT (step) DO UPDATE SET n = n + 1
+
+-- name: recall
+SELECT value FROM memory WHERE name = ?
+
+-- name: remember
+INSERT INTO memory (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value
+
+-- name: count
+SELECT (SELECT count(*) FROM request), (SELECT count(*) FROM answer)
+
+-- name: unanswered
+SELECT state, sent_at, boot, boottime FROM request
+WHERE NOT EXISTS (SELECT 1 FROM answer WHERE answer.id = request.id)
+
+-- name: page
+SELECT r.id, r.key, r.state, r.run, r.attempts, r.sent_at, r.boot, r.boottime, r.failure, r.model, r.parent,
+       r.question, a.crc, a.streamed, a.latency_ms, a.first_token_ms, a.request_id, a.body,
+       r.crc, r.body, a.received_at
+FROM request r LEFT JOIN answer a ON a.id = r.id
+WHERE r.id > ? ORDER BY r.id LIMIT ?
+
+-- name: logs
+SELECT id, code, message, fate, status, retryable, request_id, retry_after, evidence, request, attempt, attempt_id, at,
+       answer
+FROM failure WHERE request IN (:list) ORDER BY id
+
+-- name: distinct_keys
+SELECT count(DISTINCT key) FROM request NOT INDEXED
+
+-- name: orphans
+SELECT (SELECT count(*) FROM answer WHERE id NOT IN (SELECT id FROM request))
+     + (SELECT count(*) FROM failure WHERE request NOT IN (SELECT id FROM request))
+
+-- name: prunable
+CREATE TEMP TABLE old AS
+SELECT id FROM answer WHERE received_at < :before
+UNION ALL
+SELECT r.id FROM request r JOIN failure f ON f.id = r.failure
+WHERE r.state = 1 AND f.at < :before AND NOT EXISTS (SELECT 1 FROM answer WHERE answer.id = r.id)
+
+-- name: prune
+DELETE FROM failure WHERE request IN (SELECT id FROM old);
+DELETE FROM answer WHERE id IN (SELECT id FROM old);
+DELETE FROM request WHERE id IN (SELECT id FROM old);
+DROP TABLE old;

@@ -1,0 +1,190 @@
+"""The embedded ledger's file: opened, brought up to date, and its errors put into words."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import sqlite3
+from typing import TYPE_CHECKING, Final
+
+from enrich.errors import DiskFull, EnrichError, LedgerError
+from enrich.ledger.locks import RunLocks
+from enrich.ledger.sql import load_queries, statements
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+SQL: Final = load_queries("sqlite.sql")
+SCHEMAS: Final = (SQL["schema_1"],)  # script n takes a ledger from version n - 1 to n
+APPLICATION_ID: Final = 0x42656C31  # marks the file as a ledger of ours, in its header
+BUSY_TIMEOUT: Final = 30.0  # seconds to wait for another process's commit
+WRITER_CACHE: Final = 32_768  # KiB of pages: the index of keys of a million requests
+READER_CACHE: Final = 16_384  # KiB of pages
+CHECKPOINT_PAGES: Final = 4_000  # pages of 4 KiB in the WAL before they are written into the file
+
+
+def open_file(path: Path, boot: int) -> tuple[sqlite3.Connection, sqlite3.Connection]:
+    """Give the writer and the reader of a ledger that is there, whole, and of this version."""
+    try:
+        with _alone(path.parent):
+            _create(path)
+            writer = _connect(path, WRITER_CACHE)
+            _migrate(writer, path, SCHEMAS)
+            reader = _connect(path, READER_CACHE)
+        if _machine_went_down(writer, RunLocks(path), boot):
+            _check_quickly(writer, path)
+    except sqlite3.Error as error:
+        raise explain(error, path) from error
+    return writer, reader
+
+
+@contextlib.contextmanager
+def _alone(directory: Path) -> Iterator[None]:
+    """Make a directory, readable by its owner only, and keep others from opening a ledger in it meanwhile."""
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise _unwritable(directory, error) from None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _create(path: Path) -> None:
+    """Make the file, readable by its owner only; SQLite gives its side files the same mode.
+
+    A file that is there is not opened: closing it would drop SQLite's own locks in this process.
+    """
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    except FileExistsError:
+        if path.is_dir():
+            raise LedgerError(f"the ledger {path} is a directory", hint="name a file in it.") from None
+    except OSError as error:
+        raise _unwritable(path, error) from None
+
+
+def _connect(path: Path, cache: int) -> sqlite3.Connection:
+    con = sqlite3.connect(path, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False)
+    con.text_factory = bytes  # damaged text must not keep the rest from being read
+    for setting in (
+        f"cache_size = -{cache}",
+        "synchronous = FULL",
+        "temp_store = MEMORY",
+        "trusted_schema = OFF",
+        "cell_size_check = ON",
+        f"wal_autocheckpoint = {CHECKPOINT_PAGES}",
+    ):
+        con.execute(f"PRAGMA {setting}")
+    return con
+
+
+def _migrate(con: sqlite3.Connection, path: Path, schemas: Sequence[str]) -> None:
+    """Bring a ledger to the newest version, one script after the other, all or none.
+
+    Raises:
+        LedgerError: it is of a newer version still, or no ledger of ours.
+    """
+    version = _pragma(con, "user_version")
+    if version > len(schemas):
+        raise LedgerError(
+            f"the ledger {path} is of version {version}; this beatra-enrich knows {len(schemas)}",
+            hint="pip install --upgrade beatra-enrich",
+        )
+    if (
+        _pragma(con, "application_id") != APPLICATION_ID
+        and con.execute("SELECT 1 FROM sqlite_master").fetchone()
+    ):
+        raise LedgerError(
+            f"{path} is an SQLite database, but no ledger", hint="set `ledger:` to another file."
+        )
+    con.execute("PRAGMA journal_mode = WAL")
+    if version < len(schemas):
+        with con:
+            con.execute("BEGIN IMMEDIATE")
+            for script in schemas[version:]:
+                for statement in statements(script):
+                    con.execute(statement)
+            con.execute(f"PRAGMA user_version = {len(schemas)}")
+            con.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+
+
+def _pragma(con: sqlite3.Connection, name: str) -> int:
+    return int(con.execute(f"PRAGMA {name}").fetchone()[0])
+
+
+def _machine_went_down(con: sqlite3.Connection, locks: RunLocks, boot: int) -> bool:
+    """Say whether a run died with the machine; clears the lock files of dead runs away.
+
+    A process that is killed leaves the file whole; a loss of power may not.
+    """
+    runs = con.execute(SQL["open_runs"]).fetchall()
+    dead = [then for run, then in runs if locks.path(run).exists() and not locks.is_alive(run)]
+    return any(then != boot or not boot for then in dead)
+
+
+def _check_quickly(con: sqlite3.Connection, path: Path) -> None:
+    if con.execute("PRAGMA quick_check(1)").fetchone()[0] != b"ok":
+        raise damaged(path)
+
+
+# --- errors --------------------------------------------------------------------------------------------------
+
+
+def code(error: sqlite3.Error) -> int:
+    """Give SQLite's primary result code; 0 for an error of Python's."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF
+
+
+def is_full(error: sqlite3.Error) -> bool:
+    """Say whether an error means that the disk, a quota or a limit on the file's size leaves no room."""
+    extended = getattr(error, "sqlite_errorcode", 0)
+    return extended in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE)
+
+
+def explain(error: sqlite3.Error, path: Path) -> EnrichError:
+    """Turn an error of SQLite's into one a user can act on."""
+    if is_full(error):
+        return no_room(path, str(error))
+    match code(error):
+        case sqlite3.SQLITE_NOTADB:
+            return LedgerError(f"{path} is no ledger: {error}", hint="set `ledger:` to another file.")
+        case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_CONSTRAINT:
+            return damaged(path, str(error))
+        case sqlite3.SQLITE_BUSY:
+            return LedgerError(
+                f"the ledger {path} was locked by another program for {BUSY_TIMEOUT:.0f} s",
+                hint="close whatever has it open, then run the same command again.",
+            )
+        case _:
+            return LedgerError(
+                f"the ledger {path} cannot be used: {error}", hint="its directory must be local and writable."
+            )
+
+
+def no_room(path: Path, why: str) -> DiskFull:
+    """Say that nothing more can be kept."""
+    return DiskFull(
+        f"the ledger {path} has no room left: {why}",
+        hint="free some space, then run the same command again: what was paid for is kept.",
+    )
+
+
+def damaged(path: Path, why: str = "a page or a line cannot be read") -> LedgerError:
+    """Say that the file is not what was written."""
+    return LedgerError(
+        f"the ledger {path} is damaged: {why}",
+        hint="`beatra-enrich ledger verify` says what is lost and what is not.",
+    )
+
+
+def _unwritable(path: Path, error: OSError) -> LedgerError:
+    return LedgerError(
+        f"the ledger needs {path}, which cannot be written: {error.strerror}",
+        hint="set `ledger:` to a file in a directory of your own.",
+    )
