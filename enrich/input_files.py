@@ -1,0 +1,244 @@
+"""Which files are the input, in which order, of which format, and how their bytes are opened."""
+
+from __future__ import annotations
+
+import glob
+import itertools
+import os
+import re
+import stat
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+from urllib.parse import unquote
+
+import pyarrow as pa
+from pyarrow import fs
+
+from enrich.errors import InputError, did_you_mean
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from enrich.config import Format
+
+FORMATS: dict[str, Format] = {
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".parquet": "parquet",
+    ".pq": "parquet",
+    ".arrow": "arrow",
+    ".arrows": "arrow",
+    ".feather": "arrow",
+    ".ipc": "arrow",
+}
+COMPRESSIONS: dict[str, Literal["gzip", "bz2", "zstd"]] = {
+    ".gz": "gzip",
+    ".bz2": "bz2",
+    ".zst": "zstd",
+    ".zstd": "zstd",
+}
+HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"  # how Hive, Spark and Arrow write a null into a folder's name
+
+Partition = tuple[tuple[str, str | None], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFile:
+    """One input file as it stood when the source was opened.
+
+    Attributes:
+        path: where it is.
+        size: in bytes.
+        mtime_ns: when it was last modified, in nanoseconds since the epoch.
+        partition: the ``key=value`` folders above it, outermost first, URL-decoded; None is Hive's null.
+        rows: how many rows it gives.
+    """
+
+    path: str
+    size: int
+    mtime_ns: int
+    partition: Partition = ()
+    rows: int = 0
+
+
+def find_files(paths: str | Sequence[str]) -> list[SourceFile]:
+    """Find the files that paths name: the paths in the order given, each folder's or glob's files sorted.
+
+    Args:
+        paths: a file, a glob, a folder (searched through; names starting with ``.`` or ``_`` are left out),
+            or several of these.
+
+    Raises:
+        InputError: nothing is there, it cannot be read, it is empty, or partition folders do not agree.
+    """
+    found = [file for path in ([paths] if isinstance(paths, str) else paths) for file in _expand(path)]
+    if not found:
+        raise InputError("`input` names no file", hint="give `input` a file, a folder or a glob.")
+    for file in found:
+        keys, first = [key for key, _ in file.partition], [key for key, _ in found[0].partition]
+        if keys != first:
+            raise InputError(
+                f"{found[0].path} lies in partitions {first}, {file.path} in {keys}; all files need the same"
+            )
+    return found
+
+
+def _expand(path: str) -> list[SourceFile]:
+    if "://" in path:
+        raise InputError(f"{path} is a URL; the input is read from local files", hint="copy it here first.")
+    pattern = Path(path)
+    with readable(path):
+        if not glob.has_magic(path) or pattern.exists():
+            files = _visit(pattern, pattern)
+            hint = "names starting with . or _ are left out."
+        else:
+            files = _visit_matches(pattern)
+            hint = "quote the glob, and look at what is there with ls."
+    if not files:
+        raise InputError(f"no data file at {path}", hint=hint)
+    return files
+
+
+def _visit_matches(pattern: Path) -> list[SourceFile]:
+    """Give the data files that a glob matches, and those in folders that it matches, each once."""
+    root = Path(*itertools.takewhile(lambda part: not glob.has_magic(part), pattern.parts))
+    found = (Path(match) for match in glob.glob(str(pattern), recursive=True))  # noqa: PTH207  # Path.glob takes no absolute pattern
+    meant = sorted(
+        path
+        for path in found
+        if pattern.name.startswith("_") or not any(map(_is_hidden, path.relative_to(root).parts))
+    )
+    return list({file.path: file for path in meant for file in _visit(path, root)}.values())
+
+
+def _visit(path: Path, root: Path) -> list[SourceFile]:
+    """Give the file, or the data files of a folder; what lies between ``root`` and a file may be partitions."""
+    if not path.is_dir():
+        return [_freeze(path, root)]
+    return [_freeze(file, root) for file in sorted(_walk(path))]
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    """Give the files under a folder that are not hidden; a folder that cannot be read is an error."""
+    for above, folders, names in os.walk(folder, onerror=_raise, followlinks=True):
+        folders[:] = [name for name in folders if not _is_hidden(name)]
+        yield from (Path(above, name) for name in names if not _is_hidden(name))
+
+
+def _raise(error: OSError) -> None:
+    raise error
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".") or (name.startswith("_") and "=" not in name)
+
+
+def _freeze(path: Path, root: Path) -> SourceFile:
+    try:
+        info = path.stat()
+    except FileNotFoundError:
+        beside = path.parent.iterdir() if path.parent.is_dir() else ()
+        siblings = sorted(other.name for other in beside if not _is_hidden(other.name))
+        raise InputError(f"there is no file {path}", hint=did_you_mean(path.name, siblings)) from None
+    if not stat.S_ISREG(info.st_mode):
+        raise InputError(
+            f"{path} is not a regular file; it is read more than once", hint="save it to a file first."
+        )
+    if info.st_size == 0:
+        raise InputError(f"{path} is empty (0 bytes)", hint="give it a header, or leave it out.")
+    return SourceFile(str(path), info.st_size, info.st_mtime_ns, _partition(path, root))
+
+
+def _partition(path: Path, root: Path) -> Partition:
+    folders = path.parent.relative_to(root).parts if path.is_relative_to(root) and path != root else ()
+    pairs = (folder.split("=", 1) for folder in folders if re.match(r"[^=]+=", folder))
+    return tuple((unquote(key), None if value == HIVE_NULL else unquote(value)) for key, value in pairs)
+
+
+def check_unchanged(file: SourceFile) -> None:
+    """Hold a file to what it was when the source was opened.
+
+    Raises:
+        InputError: its size or modification time differ, or it is gone.
+    """
+    with readable(file.path):
+        info = Path(file.path).stat()
+    if (info.st_size, info.st_mtime_ns) != (file.size, file.mtime_ns):
+        raise InputError(
+            f"{file.path} changed while it was being used", hint="run again when it stays as it is."
+        )
+
+
+def common_format(files: Iterable[SourceFile], given: Format | None) -> Format:
+    """Tell the files' format from their suffixes, unless it is given.
+
+    Raises:
+        InputError: a suffix is not known, or files differ in their format.
+    """
+    if given is not None:
+        return given
+    formats = {_format_of(file.path): file.path for file in files}
+    if len(formats) > 1:
+        (one, first), (other, second) = list(formats.items())[:2]
+        raise InputError(
+            f"the input mixes formats: {first} is {one}, {second} is {other}",
+            hint="take one format with a glob, for example input: data/*.csv",
+        )
+    return next(iter(formats))
+
+
+def _format_of(path: str) -> Format:
+    suffixes = [suffix.lower() for suffix in Path(path).suffixes]
+    if suffixes and suffixes[-1] in COMPRESSIONS:
+        suffixes.pop()
+    suffix = suffixes[-1] if suffixes else ""
+    if suffix not in FORMATS:
+        told = f"its suffix `{suffix}` is not known" if suffix else "it has no suffix"
+        raise InputError(
+            f"the format of {path} cannot be told: {told}",
+            hint="set `input.format` to csv, tsv, jsonl, parquet or arrow.",
+        )
+    return FORMATS[suffix]
+
+
+def first_duplicate(names: Iterable[str]) -> str | None:
+    """Give the first name that stands there for the second time, or None."""
+    seen: set[str] = set()
+    return next((name for name in names if name in seen or seen.add(name)), None)  # type: ignore[func-returns-value]  # add gives None
+
+
+def open_bytes(file: SourceFile) -> pa.NativeFile:
+    """Open a file for reading at any position: the one place where input is opened."""
+    return fs.LocalFileSystem().open_input_file(file.path)
+
+
+def open_text(file: SourceFile) -> pa.NativeFile:
+    """Open the bytes of a text file from its start, decompressed as its suffix says."""
+    compression = COMPRESSIONS.get(Path(file.path).suffix.lower())
+    return pa.CompressedInputStream(open_bytes(file), compression) if compression else open_bytes(file)
+
+
+@contextmanager
+def readable(path: str, but: type[BaseException] | tuple[()] = ()) -> Iterator[None]:
+    """Turn what the system or Arrow says of a file that cannot be read into an `InputError` that names it.
+
+    Args:
+        path: the file.
+        but: an error that is let through as it is.
+    """
+    try:
+        yield
+    except but:
+        raise
+    except OSError as error:
+        raise InputError(
+            f"{error.filename or path} cannot be read: {os.strerror(error.errno) if error.errno else error}"
+        ) from None
+    except pa.ArrowException as error:
+        raise InputError(
+            f"{path} cannot be read: {error}", hint="is it whole, and of the format it claims?"
+        ) from None
