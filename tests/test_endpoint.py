@@ -1,0 +1,183 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from enrich.config import DEFAULT_BASE_URL, EndpointConfig
+from enrich.endpoint import is_loopback, resolve_endpoint
+from enrich.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+KEY = "sk-0123456789abcdefSECRET"
+ENV = {"BEATRA_API_KEY": KEY}
+
+
+def refused(env: dict[str, str] | None = None, **config: Any) -> ConfigError:
+    """Give the error that this configuration meets; it never shows the key."""
+    with pytest.raises(ConfigError) as caught:
+        resolve_endpoint(EndpointConfig(**config), ENV if env is None else env)
+    assert "SECRET" not in str(caught.value)
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("config", "env", "url"),
+    [
+        ({}, {}, DEFAULT_BASE_URL),
+        ({}, {"BEATRA_BASE_URL": "https://env.example/v1/"}, "https://env.example/v1"),
+        (
+            {"base_url": "https://file.example/v1"},
+            {"BEATRA_BASE_URL": "https://env.example/v1"},
+            "https://file.example/v1",
+        ),
+        ({}, {"BEATRA_BASE_URL": ""}, DEFAULT_BASE_URL),
+    ],
+)
+def test_base_url(config: dict[str, Any], env: dict[str, str], url: str) -> None:
+    """The configuration's URL goes before the environment's, and that before Beatra's own."""
+    assert resolve_endpoint(EndpointConfig(**config), ENV | env).base_url == url
+
+
+def test_key_from_the_environment() -> None:
+    """The key comes from BEATRA_API_KEY, or from the variable that the configuration names, and from no other."""
+    found = resolve_endpoint(EndpointConfig(), {"BEATRA_API_KEY": f"{KEY}\n"}).api_key
+    assert found is not None
+    assert found.get_secret_value() == KEY
+    other = resolve_endpoint(
+        EndpointConfig(api_key_env="OTHER"), {"OTHER": "sk-other", "BEATRA_API_KEY": KEY}
+    ).api_key
+    assert other is not None
+    assert other.get_secret_value() == "sk-other"
+    refused(api_key_env="OTHER")
+
+
+def test_key_from_a_file(tmp_path: Path) -> None:
+    """A key file that only its owner can read goes before the environment."""
+    file = tmp_path / "key"
+    file.write_text(f"  {KEY}-file\n")
+    file.chmod(0o600)
+    found = resolve_endpoint(EndpointConfig(api_key_file=file), ENV).api_key
+    assert found is not None
+    assert found.get_secret_value() == f"{KEY}-file"
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o644, 0o660])
+def test_key_file_of_others(tmp_path: Path, mode: int) -> None:
+    """A key file that others can read is refused, with the command that mends it."""
+    file = tmp_path / "key"
+    file.write_text(KEY)
+    file.chmod(mode)
+    assert refused(api_key_file=file).hint == f"chmod 600 {file}"
+
+
+def test_broken_key_files(tmp_path: Path) -> None:
+    """A key file that is missing, empty, no file or no key is named."""
+    file = tmp_path / "key"
+    assert str(file) in str(refused(api_key_file=file))
+    assert "cannot be read" in str(refused(api_key_file=tmp_path))
+    file.touch(0o600)
+    assert "is empty" in str(refused(api_key_file=file))
+    file.write_bytes(b"\xff\xfe\x00SECRET")
+    assert "ASCII" in str(refused(api_key_file=file))
+    file.write_bytes(b"x" * 100_000)
+    assert "larger" in str(refused(api_key_file=file))
+
+
+@pytest.mark.parametrize("key", ["SECRET two", "SECRET\n2", "SECRETé", "SECRET\x00", "SECRET\u200b"])
+def test_unusable_key(key: str) -> None:
+    """A key that no header can carry is refused without being shown."""
+    assert "copy the key once more" in refused({"BEATRA_API_KEY": key}).hint
+
+
+def test_missing_key() -> None:
+    """Without a key every place that was searched is listed, in order."""
+    error = refused({})
+    assert error.message.splitlines()[1:] == [
+        "  1. endpoint.api_key_file in the configuration: not set",
+        "  2. the environment variable BEATRA_API_KEY: not set",
+    ]
+    assert error.hint == "export BEATRA_API_KEY=sk-…"
+    assert "empty" in str(refused({"BEATRA_API_KEY": " "}))
+
+
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1:8080/v1", "http://localhost/v1", "http://[::1]:80", "https://api.localhost"]
+)
+def test_own_machine(url: str) -> None:
+    """This machine's own addresses need neither a key nor TLS."""
+    assert resolve_endpoint(EndpointConfig(base_url=url), {}).api_key is None
+    assert resolve_endpoint(EndpointConfig(base_url=url), ENV).api_key is not None
+
+
+@pytest.mark.parametrize(
+    "host", ["example.com", "10.0.0.1", "localhost.example.com", "127.evil.example", "192.168.0.1", ""]
+)
+def test_other_machines(host: str) -> None:
+    """Names and addresses of other machines are told apart from this one's."""
+    assert not is_loopback(host)
+
+
+def test_plain_http() -> None:
+    """The key never travels in the clear, neither to the endpoint nor through a proxy."""
+    assert "https://api.example/v1" in refused(base_url="http://api.example/v1").hint
+    assert "proxy.example" in str(refused(base_url="http://localhost:1", proxy="http://proxy.example:3128"))
+    assert (
+        resolve_endpoint(EndpointConfig(proxy="http://me:SECRET@proxy.example:3128"), ENV).proxy is not None
+    )
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "ftp://a.example",
+        "https://",
+        "sandbox",
+        "https://a.example:99999",
+        "https://[::1",
+        "https://" + "a" * 70 + ".example",
+    ],
+)
+def test_broken_url(url: str) -> None:
+    """A URL from the environment that cannot be used is named with its variable."""
+    error = refused(ENV | {"BEATRA_BASE_URL": url})
+    assert "BEATRA_BASE_URL" in str(error)
+    assert DEFAULT_BASE_URL in error.hint
+
+
+@pytest.mark.parametrize(
+    "url", ["https://me:SECRET@a.example/v1", "https://a.example/v1?v=2", "https://a.example/#x"]
+)
+def test_url_with_more_than_a_path(url: str) -> None:
+    """Passwords, queries and fragments have no place in the base URL."""
+    refused(base_url=url)
+
+
+@pytest.mark.parametrize(
+    "proxy", ["proxy.example", "socks5://proxy.example", "http://", "http://proxy.example:x"]
+)
+def test_broken_proxy(proxy: str) -> None:
+    """A proxy that is no http(s) URL is refused."""
+    assert "endpoint.proxy" in str(refused(proxy=proxy))
+
+
+@pytest.mark.parametrize("name", ["Authorization", "idempotency-key", "CONTENT-TYPE", "X-Request-Id"])
+def test_reserved_headers(name: str) -> None:
+    """Headers that every request sets itself cannot be overridden."""
+    assert name in str(refused(headers={name: "SECRET"}))
+
+
+@pytest.mark.parametrize(
+    "headers", [{"a b": "x"}, {"": "x"}, {"X-A": "SECRET\r\nX-B: 1"}, {"X-A": "SECRETé"}]
+)
+def test_broken_headers(headers: dict[str, str]) -> None:
+    """Headers that cannot be sent are refused, their values not shown."""
+    refused(headers=headers)
+
+
+def test_secrets_are_not_shown() -> None:
+    """Neither the key nor a gateway's header nor a proxy's password is in an endpoint's repr."""
+    config = EndpointConfig(headers={"X-Gateway": "SECRET"}, proxy="http://me:SECRET@proxy.example:3128")
+    assert "SECRET" not in repr(resolve_endpoint(config, ENV))
