@@ -255,13 +255,21 @@ async def test_withdrawn_claims_were_never_made(ledger: Ledger, another: Open) -
     assert {key: record.state for key, record in known.items()} == {ASK.key: "sent", asks[2].key: "answered"}
 
 
-@pytest.mark.parametrize(("failure", "verdict"), [(REFUSED, "mine"), (LOST, "in_doubt")])
+@pytest.mark.parametrize(
+    ("failure", "verdict", "next_attempt"),
+    [(f, v, n) for f, v in [(REFUSED, "mine"), (LOST, "in_doubt")] for n in (False, True)],
+)
 async def test_a_withdrawn_request_that_was_only_ever_refused_cannot_come_into_doubt(
-    ledger: Ledger, another: Open, clock: FakeClock, failure: Failure, verdict: str
+    another: Open, clock: FakeClock, failure: Failure, verdict: str, next_attempt: bool
 ) -> None:
     """A run that stops amid refusals leaves nothing to decide, however late the next one is."""
+    ledger = await another()
+    await ledger.open_run({})
     await ledger.claim([ASK])
-    await ledger.again(ASK.key, failure)
+    if next_attempt:
+        await ledger.again(ASK.key, failure)
+    else:
+        await ledger.fail(ASK.key, failure, final=False)
     await ledger.withdraw([ASK.key])
     await ledger.close_run({})
     clock.advance(DOUBT_AFTER + 1)
@@ -464,7 +472,7 @@ class Model:
     run: int
     attempts: int
     sent_at: float
-    harmless: int = 0
+    refused: dict[int, bool] = field(default_factory=dict)  # attempt → whether all its failures were refusals
     failure: Failure | None = None
 
 
@@ -509,7 +517,9 @@ class LedgerMachine(RuleBasedStateMachine):
         if model.state == "failed" and (model.run == self.run or not resend):
             return "done"
         if model.state == "failed":
-            return "in_doubt" if self.too_old(model) and model.harmless < model.attempts else "mine"
+            return (
+                "in_doubt" if self.too_old(model) and sum(model.refused.values()) < model.attempts else "mine"
+            )
         return "in_doubt" if self.too_old(model) else "mine"
 
     @rule(asks=st.lists(KEYS, unique_by=lambda ask: ask.key), resend=st.booleans())
@@ -569,12 +579,14 @@ class LedgerMachine(RuleBasedStateMachine):
         """Take an answer back."""
         if model := self.mine(ask, "answered"):
             self.runner.run(self.ledger.reject(ask.key, LOST, final=final))
-            model.state, model.failure = "failed" if final else "sent", LOST
+            model.state = "failed" if final else "sent"
+            self.logged(model, LOST)
 
     def logged(self, model: Model, failure: Failure) -> None:
         """Count a failure."""
         model.failure = failure
-        model.harmless += failure.fate is not Fate.UNKNOWN
+        before = model.refused.get(model.attempts, True)
+        model.refused[model.attempts] = before and failure.fate is not Fate.UNKNOWN
 
     @rule(clean=st.booleans())
     def restart(self, clean: bool) -> None:

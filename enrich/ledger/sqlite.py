@@ -201,9 +201,7 @@ class SqliteLedger:
         before = self._clock.wall() - older_than_s
         count = await self._submit(functools.partial(self._prune, before))
         if count:
-            with contextlib.suppress(
-                DiskFull
-            ):  # forgotten all the same; only the file stays as long as it is
+            with contextlib.suppress(DiskFull):  # they are forgotten all the same
                 await self._read(_shrink)
         return count
 
@@ -293,10 +291,14 @@ class SqliteLedger:
     def _retry(self, con: sqlite3.Connection, ask: Ask, row: Row, record: Record) -> Claim:
         """Ask a failed request again, unless it may have been paid for and the server has forgotten the key."""
         too_old = self._now().outlives(row.first_sent)
-        if too_old and _execute(con, "harmless_failures", (row.id,)).fetchone()[0] < row.attempts:
+        if too_old and self._harmless(con, row) < row.attempts:
             _execute(con, "set_state", (SENT, row.id))
             return Claim("in_doubt", record=replace(record, state="sent", in_doubt=True))
         return self._take(con, ask, row, record, as_new=too_old)
+
+    def _harmless(self, con: sqlite3.Connection, row: Row) -> int:
+        """Count the attempts that were refused or never left this machine."""
+        return int(_execute(con, "harmless_failures", {"request": row.id}).fetchone()[0])
 
     def _take(self, con: sqlite3.Connection, ask: Ask, row: Row, record: Record, *, as_new: bool) -> Claim:
         """Take a request over, with the body it was first sent with."""

@@ -113,7 +113,9 @@ VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 UPDATE request SET failure = ? WHERE id = ?
 
 -- name: harmless_failures
-SELECT count(*) FROM failure WHERE request = ? AND fate <> 'unknown' AND answer IS NULL
+SELECT count(DISTINCT attempt) FROM failure
+WHERE request = :request AND attempt NOT IN (
+    SELECT attempt FROM failure WHERE request = :request AND (fate = 'unknown' OR answer IS NOT NULL))
 
 -- name: withdraw
 DELETE FROM request
@@ -124,8 +126,9 @@ WHERE key = ? AND run = ? AND state = 0 AND attempts = 1 AND failure IS NULL
 UPDATE request SET state = 2
 WHERE key = ? AND run = ? AND state = 0 AND failure IS NOT NULL
   AND NOT EXISTS (SELECT 1 FROM answer WHERE answer.id = request.id)
-  AND attempts <= 1 + (SELECT count(*) FROM failure
-                       WHERE failure.request = request.id AND fate <> 'unknown' AND answer IS NULL)
+  AND attempts <= 1 + (SELECT count(DISTINCT attempt) FROM failure WHERE failure.request = request.id)
+  AND NOT EXISTS (SELECT 1 FROM failure
+                  WHERE failure.request = request.id AND (fate = 'unknown' OR failure.answer IS NOT NULL))
 
 -- name: next_run
 SELECT coalesce(max(number), 0) + 1 FROM run

@@ -27,16 +27,18 @@ CHECKPOINT_PAGES: Final = 4_000  # pages of 4 KiB in the WAL before they are wri
 
 def open_file(path: Path, boot: int) -> tuple[sqlite3.Connection, sqlite3.Connection]:
     """Give the writer and the reader of a ledger that is there, whole, and of this version."""
-    try:
-        with _alone(path.parent):
-            _create(path)
-            writer = _connect(path, WRITER_CACHE)
-            _migrate(writer, path, SCHEMAS)
-            reader = _connect(path, READER_CACHE)
-        if _machine_went_down(writer, RunLocks(path), boot):
-            _check_quickly(writer, path)
-    except sqlite3.Error as error:
-        raise explain(error, path) from error
+    with contextlib.ExitStack() as opened:
+        try:
+            with _alone(path.parent):
+                _create(path)
+                writer = opened.enter_context(contextlib.closing(_connect(path, WRITER_CACHE)))
+                _migrate(writer, path, SCHEMAS)
+                reader = opened.enter_context(contextlib.closing(_connect(path, READER_CACHE)))
+            if _machine_went_down(writer, RunLocks(path), boot):
+                _check_quickly(writer, path)
+        except sqlite3.Error as error:
+            raise explain(error, path) from error
+        opened.pop_all()
     return writer, reader
 
 
