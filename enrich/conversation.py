@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from enrich.answer import Answer, AnswerReader, reask_messages
 from enrich.records import Ask, Completion, Failure, Settled, Verdict
+from enrich.retry import UNSUPPORTED
 
 if TYPE_CHECKING:
     from enrich.fallback import ModelBreaker
@@ -198,7 +199,7 @@ class Conversation:
         return judge(self._reader, settled)
 
 
-_NEXT_MODEL = frozenset({"model_unavailable", "unsupported_model"})
+_NEXT_MODEL = UNSUPPORTED | {"model_unavailable"}
 
 
 def judge(reader: AnswerReader, settled: Settled) -> Verdict:
