@@ -129,7 +129,7 @@ class Client:
 
     async def attempt(
         self,
-        ask_body: bytes,
+        body: bytes,
         *,
         key: str,
         request_id: str,
@@ -139,26 +139,25 @@ class Client:
         """Send one request once.
 
         Args:
-            ask_body: the request's JSON.
+            body: the request's JSON.
             key: the ``Idempotency-Key``.
             request_id: the ``X-Request-Id`` of this attempt.
             stream: whether the body asks for an event stream.
-            timeout: seconds for the whole attempt; the endpoint's own by default.
+            timeout: seconds for the whole attempt, if fewer than the endpoint's own.
 
         Returns:
             A `Reply` for any 2xx that came whole (its JSON is not looked at), else a `Failure`.
         """
+        limit = min(self._endpoint.timeout, timeout or self._endpoint.timeout)
         stock = self._stream_limits if stream else self._limits
         request = self._open.post(
             self._chat,
-            data=ask_body if len(ask_body) <= MAX_UNWARNED else io.BytesIO(ask_body),
+            data=body if len(body) <= MAX_UNWARNED else io.BytesIO(body),
             headers={"Idempotency-Key": key, "X-Request-Id": request_id},
             allow_redirects=False,  # 301 to 303 turn a POST into a GET, and the key is for this host alone
-            timeout=stock if timeout is None else _limits(timeout, stream=stream),
+            timeout=stock if limit == self._endpoint.timeout else _limits(limit, stream=stream),
         )
-        return await self._exchange(
-            request, self._endpoint.timeout if timeout is None else timeout, stream=stream
-        )
+        return await self._exchange(request, limit, stream=stream)
 
     async def models(self) -> list[str]:
         """Give the ids of the account's models, in the endpoint's order.

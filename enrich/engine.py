@@ -21,6 +21,7 @@ from enrich.errors import RunStopped
 from enrich.ledger.protocol import attempt_id
 from enrich.outage import Outage, alike_error, stop_error
 from enrich.records import Completion, Failure, Fate, Record, Reply, Settled, key_text
+from enrich.response_ids import ResponseIds
 from enrich.retry import Again, FailRow, History, NextModel, StopRun, decide
 
 if TYPE_CHECKING:
@@ -34,14 +35,23 @@ if TYPE_CHECKING:
 
 ALIKE = 20  # rows, the first ones, that must fail in the same way to stop a run in which nothing succeeded
 HELD_WAIT = 0.2  # seconds between looks at a request that another process is sending
+SHORTEST = 1.0  # second that an attempt gets at least, however late it is for its row
 AHEAD = 16  # requests that may be made durable before there is room for them in flight
 
 
 class Transport(Protocol):
     """Sends one attempt; see `enrich.client.Client`."""
 
-    async def attempt(self, body: bytes, *, key: str, request_id: str, stream: bool) -> Reply | Failure:
-        """Send the bytes once."""
+    async def attempt(
+        self,
+        body: bytes,
+        *,
+        key: str,
+        request_id: str,
+        stream: bool,
+        timeout: float | None = None,  # noqa: ASYNC109  # how it ran out decides what is known of the attempt
+    ) -> Reply | Failure:
+        """Send the bytes once, in at most so many seconds."""
 
 
 class Stage(enum.Enum):
@@ -66,7 +76,7 @@ class Ticket:
     """
 
     ask: Ask
-    done: list[Callable[[Settled], None]]
+    done: list[Callable[[Settled], bool]]
     stream: bool
     fallback: bool
     resend: bool
@@ -118,7 +128,8 @@ class Engine:
         budget: what may be spent.
         policy: how hard a row is tried.
         workers: the most requests in flight.
-        on_retry: told of every attempt that will be made again: the request, the failure, the seconds until then.
+        on_retry: told of every attempt that will be made again: the request, the failure, and the seconds until
+            then; None where another request takes its place.
     """
 
     def __init__(
@@ -131,7 +142,7 @@ class Engine:
         budget: Budget,
         policy: Policy,
         workers: int,
-        on_retry: Callable[[Ask, Failure, float], None] | None = None,
+        on_retry: Callable[[Ask, Failure, float | None], None] | None = None,
     ) -> None:
         self._ledger = ledger
         self._transport = transport
@@ -158,6 +169,7 @@ class Engine:
         self._changed = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._alike: Counter[str] = Counter()
+        self._response_ids = ResponseIds()
 
     async def __aenter__(self) -> Self:
         for name, loop in (("dispatcher", self._dispatch()), ("claimer", self._claim_batches())):
@@ -181,28 +193,31 @@ class Engine:
     def submit(
         self,
         ask: Ask,
-        done: Callable[[Settled], None],
+        done: Callable[[Settled], bool],
         *,
         stream: bool = False,
         fallback: bool = False,
         resend: bool = False,
         max_tokens: int | None = None,
+        began: float | None = None,
     ) -> None:
         """See to it that a request is answered; ``done`` is called once with how it ended.
 
         Args:
             ask: the request. One that is under way already is not sent again.
-            done: called in the event loop.
+            done: called in the event loop; says whether it goes on with another request in this one's place.
             stream: whether the body asks for an event stream.
             fallback: whether there is another model to turn to when this one is unavailable.
             resend: ask again although it failed for good in an earlier run.
             max_tokens: the longest answer the request allows, for the budget.
+            began: monotonic seconds when the row's first attempt began, for a request that follows another one:
+                they share one deadline.
         """
         ticket = self._tickets.get(ask.key)
         if ticket is not None:
             ticket.done.append(done)
             return
-        ticket = Ticket(ask, [done], stream, fallback, resend, max_tokens)
+        ticket = Ticket(ask, [done], stream, fallback, resend, max_tokens, first_sent=began or 0.0)
         self._tickets[ask.key] = ticket
         self._new.append(ticket)
         self._dispatchable.set()
@@ -341,15 +356,18 @@ class Engine:
                 claims = await self._ledger.claim([t.ask for t in tickets], resend_failed=resend)
                 for ticket, claim in zip(tickets, claims, strict=True):
                     self._claimed(ticket, claim)
-        for ticket in again:
-            assert ticket.failure is not None  # noqa: S101  # only a failure brings a ticket here again
-            attempt = await self._ledger.again(ticket.ask.key, ticket.failure)
-            if attempt is None:  # too old by now to be sent again
-                self._give_back(ticket, None)
-                self._finish(ticket, Settled(ticket.ask.key, ticket.failure, in_doubt=True, fresh=True))
-                continue
-            ticket.attempt = attempt
-            self._make_ready(ticket)
+        if again:
+            await asyncio.gather(*map(self._claim_again, again))
+
+    async def _claim_again(self, ticket: Ticket) -> None:
+        assert ticket.failure is not None  # noqa: S101  # only a failure brings a ticket here again
+        attempt = await self._ledger.again(ticket.ask.key, ticket.failure)
+        if attempt is None:  # too old by now to be sent again
+            self._give_back(ticket, None)
+            self._finish(ticket, ticket.failure, in_doubt=True)
+            return
+        ticket.attempt = attempt
+        self._make_ready(ticket)
 
     def _claimed(self, ticket: Ticket, claim: Claim) -> None:
         if claim.verdict == "mine":
@@ -363,7 +381,7 @@ class Engine:
         else:
             assert claim.record is not None  # noqa: S101  # the protocol's promise
             self._give_back(ticket, None)
-            self._finish(ticket, settled_record(claim.record, self._read))
+            self._tell(ticket, settled_record(claim.record, self._read))
 
     def _make_ready(self, ticket: Ticket) -> None:
         ticket.stage = Stage.READY
@@ -395,30 +413,39 @@ class Engine:
             await self._fly(await turn)
 
     async def _fly(self, ticket: Ticket) -> None:
-        stats = self.stats
-        stats.attempts += 1
         ticket.sent_at = time.monotonic()
         ticket.first_sent = ticket.first_sent or ticket.sent_at
+        left = ticket.first_sent + self._policy.deadline - ticket.sent_at
         key = ticket.ask.key
-        result = await self._transport.attempt(
-            ticket.body, key=key_text(key), request_id=attempt_id(key, ticket.attempt), stream=ticket.stream
-        )
-        in_flight = self.in_flight
-        self.in_flight -= 1
-        stats.last_event = time.monotonic()
-        ticket.stage = Stage.RECORDING
-        self._dispatchable.set()
         try:
-            if isinstance(result, Reply):
-                await self._keep(ticket, result, in_flight)
-            else:
-                await self._failed(ticket, result, unusable=False)
+            result = await self._transport.attempt(
+                ticket.body,
+                key=key_text(key),
+                request_id=attempt_id(key, ticket.attempt),
+                stream=ticket.stream,
+                timeout=max(left, SHORTEST),
+            )
+            await self._landed(ticket, result)
         except RunStopped as error:
             self.stop(error)
         finally:
-            if ticket.stage is Stage.RECORDING:  # the ledger failed: the request stays `sent` there
+            if ticket.stage in (Stage.FLYING, Stage.RECORDING):  # nothing became of it: it stays `sent`
                 self._tickets.pop(key, None)
                 self._changed.set()
+
+    async def _landed(self, ticket: Ticket, result: Reply | Failure) -> None:
+        in_flight = self.in_flight
+        self.in_flight -= 1
+        self.stats.last_event = time.monotonic()
+        ticket.stage = Stage.RECORDING
+        self._dispatchable.set()
+        self._response_ids.note(result.request_id, ticket.ask.key)
+        if isinstance(result, Reply):
+            self.stats.attempts += 1
+            await self._keep(ticket, result, in_flight)
+        else:
+            self.stats.attempts += result.fate is not Fate.UNSENT
+            await self._failed(ticket, result, unusable=False)
 
     async def _keep(self, ticket: Ticket, reply: Reply, in_flight: int) -> None:
         """Make a raw answer durable, then read it."""
@@ -427,7 +454,7 @@ class Engine:
         if isinstance(result, Failure):
             await self._failed(ticket, result, unusable=True)
             return
-        self.outage.success()
+        self.outage.success(ticket.sent_at)
         self._alike.clear()
         self._alike[""] = 1  # something succeeded: the rows do not all fail alike
         usage = result.usage
@@ -436,7 +463,7 @@ class Engine:
         )
         self._give_back(ticket, result)
         self._count(result, reply)
-        self._finish(ticket, Settled(ticket.ask.key, result, fresh=True))
+        self._finish(ticket, result)
 
     def _count(self, completion: Completion, reply: Reply) -> None:
         stats, usage = self.stats, completion.usage
@@ -453,7 +480,7 @@ class Engine:
         ticket.tokens = 0.0
         ticket.failure = failure
         waited = time.monotonic() - ticket.first_sent
-        self._note_outage(failure)
+        self._note_outage(ticket, failure)
         if self.outage.on:
             ticket.history = _waited_out(ticket.history, failure, waited)
         else:
@@ -469,26 +496,30 @@ class Engine:
                     await self._ledger.reject(ticket.ask.key, failure, final=False)
                 self._again(ticket, failure, after)
             case StopRun(kind=kind):
+                if unusable:
+                    await self._ledger.reject(ticket.ask.key, failure, final=False)
                 self._postpone(ticket, 0.0)
                 self.stop(stop_error(kind, failure, ticket.ask.model))
             case NextModel():
                 await self._give_up(ticket, failure, unusable=unusable, in_doubt=False)
             case FailRow(in_doubt=in_doubt):
                 await self._give_up(ticket, failure, unusable=unusable, in_doubt=in_doubt)
-                self._note_alike(failure)
 
-    def _note_outage(self, failure: Failure) -> None:
-        pause = self.outage.failure(failure)
+    def _note_outage(self, ticket: Ticket, failure: Failure) -> None:
+        pause = self.outage.failure(failure, ticket.sent_at)
         if pause is not None:
             self.pace.pause(pause, f"the endpoint is out of service ({failure.code})")
         if self.outage.hopeless:
             self.stop(stop_error("outage", failure, ""))
 
     def _again(self, ticket: Ticket, failure: Failure, after: float) -> None:
+        self._note_retry(ticket, failure, max(after, self.pace.paused_for()))
+        self._postpone(ticket, after)
+
+    def _note_retry(self, ticket: Ticket, failure: Failure, after: float | None) -> None:
         self.stats.retries[failure.code] += 1
         if self._on_retry is not None:
             self._on_retry(ticket.ask, failure, after)
-        self._postpone(ticket, after)
 
     def _postpone(self, ticket: Ticket, after: float) -> None:
         ticket.stage = Stage.LATER
@@ -497,15 +528,19 @@ class Engine:
         self._changed.set()
 
     async def _give_up(self, ticket: Ticket, failure: Failure, *, unusable: bool, in_doubt: bool) -> None:
+        """End a request without an answer; another one may take its place."""
         write = self._ledger.reject if unusable else self._ledger.fail
         await write(ticket.ask.key, failure, final=not in_doubt)
+        self._give_back(ticket, None)
+        if self._finish(ticket, failure, in_doubt=in_doubt):
+            self._note_retry(ticket, failure, None)
+        else:
+            self._note_failed(failure)
+
+    def _note_failed(self, failure: Failure) -> None:
+        """Stop when the first rows, without exception, fail in the same way: the rest would pay for nothing."""
         self.stats.failed += 1
         self.stats.failures[failure.code] += 1
-        self._give_back(ticket, None)
-        self._finish(ticket, Settled(ticket.ask.key, failure, in_doubt=in_doubt, fresh=True))
-
-    def _note_alike(self, failure: Failure) -> None:
-        """Stop when the first rows, without exception, fail in the same way: the rest would pay for nothing."""
         self._alike[failure.code] += 1
         if len(self._alike) == 1 and self._alike[failure.code] >= ALIKE:
             self.stop(alike_error(failure, ALIKE))
@@ -518,12 +553,19 @@ class Engine:
         elif result is not None:
             self._budget.learn(len(ticket.ask.body), result.usage)
 
-    def _finish(self, ticket: Ticket, settled: Settled) -> None:
+    def _finish(self, ticket: Ticket, result: Completion | Failure, *, in_doubt: bool = False) -> bool:
+        return self._tell(
+            ticket,
+            Settled(ticket.ask.key, result, in_doubt=in_doubt, fresh=True, began=ticket.first_sent),
+        )
+
+    def _tell(self, ticket: Ticket, settled: Settled) -> bool:
+        """Tell those who asked how it ended; says whether any of them asks something else instead."""
         self._tickets.pop(ticket.ask.key, None)
-        for done in ticket.done:
-            done(settled)
+        going_on = [done(settled) for done in ticket.done]
         self._dispatchable.set()
         self._changed.set()
+        return any(going_on)
 
     def _spawn(self, loop: Any, name: str) -> None:
         task: asyncio.Task[None] = asyncio.create_task(loop, name=f"beatra-{name}")

@@ -81,13 +81,14 @@ _LATER = _Later.LATER
 class _Row:
     """One row on its way."""
 
-    __slots__ = ("index", "known", "step", "story", "worst")
+    __slots__ = ("began", "index", "known", "step", "story", "worst")
 
     def __init__(self, index: int) -> None:
         self.index = index
         self.step = 0
         self.worst: RowStatus = "ok"
         self.known = False
+        self.began: float | None = None  # monotonic seconds: the step's first attempt
         self.story: Generator[Query, Reply, None]
 
 
@@ -186,6 +187,7 @@ class Flow:
         for number, step in enumerate(self._steps):
             row.step = number
             row.known = False
+            row.began = None
             verdict = yield from self._step(step, values, done)
             self._mark(row, number, verdict)
             if number + 1 < len(self._steps):
@@ -305,14 +307,20 @@ class Flow:
             fallback=query.fallback,
             resend=resend,
             max_tokens=step.max_tokens,
+            began=row.began,
         )
         return _LATER
 
-    def _settled(self, row: _Row, settled: Settled) -> None:
+    def _settled(self, row: _Row, settled: Settled) -> bool:
+        """Take a row on that got its answer; says whether it asks something else for the same step."""
         row.known = True
+        row.began = row.began or settled.began
+        step = row.step
         query = self._tell(row, settled)
-        if query is not None:
-            self._revived.append((row, query))
+        if query is None:
+            return False
+        self._revived.append((row, query))
+        return row.step == step
 
 
 def strayed_name(builder: RequestBuilder) -> str:

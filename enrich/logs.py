@@ -8,7 +8,7 @@ import sys
 import time
 from typing import Literal
 
-FIELDS = ("key", "model", "code", "request_id")  # what a record may carry beside its message
+FIELDS = ("key", "model", "code", "request_id", "wait_seconds")  # what a record may carry beside its message
 
 
 class JsonFormatter(logging.Formatter):
@@ -22,7 +22,9 @@ class JsonFormatter(logging.Formatter):
             "level": record.levelname.lower(),
             "message": record.getMessage(),
         }
-        entry.update({name: getattr(record, name) for name in FIELDS if getattr(record, name, None)})
+        entry.update(
+            {name: getattr(record, name) for name in FIELDS if getattr(record, name, None) is not None}
+        )
         return json.dumps(entry, ensure_ascii=False)
 
 

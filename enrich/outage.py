@@ -35,29 +35,39 @@ class Outage:
         self._unsent = 0
         self._ever_succeeded = False
         self._since = 0.0
+        self._paused_at = 0.0
         self._pause = FIRST_PAUSE
         self.on = False
 
-    def success(self) -> None:
-        """Note an answer; it ends an outage."""
+    def success(self, sent_at: float) -> None:
+        """Note an answer to an attempt that was sent at ``sent_at``, in monotonic seconds."""
         self._failed.append(False)
         self._ever_succeeded = True
-        if self.on:
-            self.on, self._pause = False, FIRST_PAUSE
-            self._failed.clear()
+        self._alive(sent_at)
 
-    def failure(self, failure: Failure) -> float | None:
-        """Note a failed attempt; gives the seconds to pause when it shows an outage."""
+    def failure(self, failure: Failure, sent_at: float) -> float | None:
+        """Note a failed attempt that was sent at ``sent_at``; gives the seconds to pause when it shows an outage."""
         if not _is_trouble(failure):
+            self._alive(sent_at)
             return None
         self._failed.append(True)
         self._unsent = self._unsent + 1 if failure.fate is Fate.UNSENT else 0
         if not self.on and not self._out_of_service():
             return None
+        now = self._monotonic()
         if not self.on:
-            self.on, self._since = True, self._monotonic()
+            self.on, self._since = True, now
+        elif sent_at < self._paused_at:
+            return None  # it was in flight when the outage showed: no probe of ours
+        self._paused_at = now
         pause, self._pause = self._pause, min(2 * self._pause, LONGEST_PAUSE)
         return pause
+
+    def _alive(self, sent_at: float) -> None:
+        """End an outage, unless what came answers an attempt from before it."""
+        if self.on and sent_at >= self._paused_at:
+            self.on, self._pause = False, FIRST_PAUSE
+            self._failed.clear()
 
     @property
     def hopeless(self) -> bool:

@@ -183,6 +183,7 @@ class Settled:
         in_doubt: whether it may have been paid for without an answer.
         skipped: whether the operator gave it up.
         fresh: whether it was sent in this run.
+        began: monotonic seconds when its first attempt of this run began, or that of the request it followed.
     """
 
     key: bytes
@@ -190,6 +191,7 @@ class Settled:
     in_doubt: bool = False
     skipped: bool = False
     fresh: bool = False
+    began: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,7 +245,7 @@ class Summary:
         attempts: HTTP requests sent in this run, retries included.
         credits: spent in this run; None when the endpoint sent no credits.
         seconds: wall time.
-        retries: attempts that failed and were made again, per cause.
+        retries: attempts that failed and were followed by another one, per cause.
         reason: one sentence on how it ended.
     """
 

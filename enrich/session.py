@@ -204,15 +204,17 @@ def _pace_name(job: Job) -> str:
     return f"pace:{job.base_url}"
 
 
-def _log_retry(ask: Ask, failure: Failure, after: float) -> None:
+def _log_retry(ask: Ask, failure: Failure, after: float | None) -> None:
+    what = "asking another way" if after is None else f"again in {after:.1f} s"
     log.info(
-        "again in %.1f s: %s",
-        after,
+        "%s: %s",
+        what,
         failure,
         extra={
             "key": ask.key.hex(),
             "model": ask.model,
             "code": failure.code,
             "request_id": failure.request_id,
+            "wait_seconds": None if after is None else round(after, 3),
         },
     )
