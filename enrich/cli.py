@@ -14,7 +14,7 @@ from enrich import __version__
 from enrich.errors import ConfigError, EnrichError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Iterable
 
     from enrich.config import Config
     from enrich.pipeline import RunOptions
@@ -242,6 +242,109 @@ def status(config: Path, *, as_json: bool, **options: Any) -> None:
     click.echo(json.dumps(found.to_dict()) if as_json else found.text())
 
 
+@main.group()
+def ledger() -> None:
+    """Look after a ledger: list, export, verify, prune.
+
+    LEDGER is a configuration that names one, or the ledger's own file or URL.
+    """
+
+
+LEDGER = click.argument("where", metavar="LEDGER")
+
+
+@ledger.command("ls")
+@LEDGER
+@click.option(
+    "--state",
+    "states",
+    default="",
+    help="Only these: answered, failed, sent, in_doubt, skipped; several with commas.",
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+def ledger_ls(where: str, states: str, *, as_json: bool) -> None:
+    """List the requests a ledger holds, oldest first.
+
+    \b
+    Example:
+      beatra-enrich ledger ls config.yaml --state failed,in_doubt
+    """
+    from enrich.ledger_tools import HEADER, STATES, ledger_location, list_requests
+
+    chosen = _chosen("--state", states, STATES) or frozenset(STATES)
+    location = ledger_location(where)
+    if not as_json:
+        click.echo(HEADER)
+    _run_async(
+        lambda: list_requests(
+            location,
+            lambda line: click.echo(json.dumps(line.to_dict()) if as_json else line.text()),
+            states=chosen,
+        )
+    )
+
+
+@ledger.command("export")
+@LEDGER
+@click.option(
+    "-o",
+    "--out",
+    metavar="FILE",
+    required=True,
+    help="Where to; its suffix says the format, such as .parquet.",
+)
+def ledger_export(where: str, out: str) -> None:
+    """Write everything a ledger holds to a file, raw requests and answers included.
+
+    \b
+    Example:
+      beatra-enrich ledger export config.yaml -o ledger.parquet
+    """
+    from enrich.ledger_tools import export_ledger, ledger_location
+
+    count = _run_async(lambda: export_ledger(ledger_location(where), out))
+    click.echo(f"{_requests(count)} → {out}")
+
+
+@ledger.command("verify")
+@LEDGER
+def ledger_verify(where: str) -> None:
+    """Check a ledger's whole file: structure, every checksum, every key there once. Exit code 2 when it is damaged.
+
+    \b
+    Example:
+      beatra-enrich ledger verify config.yaml
+    """
+    from enrich.ledger_tools import findings, ledger_location, verify_ledger
+
+    report = _run_async(lambda: verify_ledger(ledger_location(where)))
+    for line in findings(report):
+        click.echo(line)
+    if not report.sound:
+        raise click.exceptions.Exit(2)
+
+
+@ledger.command("prune")
+@LEDGER
+@click.option(
+    "--older-than", required=True, metavar="AGE", help="A number and s, m, h, d or w, for example 30d."
+)
+def ledger_prune(where: str, older_than: str) -> None:
+    """Forget requests that were answered or failed long ago; what has no answer yet stays.
+
+    A forgotten request is asked, and paid for, anew when it turns up again.
+
+    \b
+    Example:
+      beatra-enrich ledger prune config.yaml --older-than 30d
+    """
+    from enrich.ledger_tools import ledger_location, parse_age, prune_ledger
+
+    age = parse_age(older_than)
+    count = _run_async(lambda: prune_ledger(ledger_location(where), age))
+    click.echo(f"{_requests(count)} forgotten")
+
+
 @main.command()
 @click.argument("directory", type=click.Path(path_type=Path), default=".")
 def init(directory: Path) -> None:
@@ -355,11 +458,19 @@ def _load(path: Path, options: dict[str, Any]) -> Config:
 def _statuses(text: str) -> Any:
     from enrich.pipeline import FAILED
 
+    return _chosen("--status", text, [status for status in FAILED if status != "in_doubt"])
+
+
+def _chosen(option: str, text: str, known: Iterable[str]) -> frozenset[str]:
+    """Read names with commas between them."""
     chosen = frozenset(part.strip() for part in text.split(",") if part.strip())
-    known = set(FAILED) - {"in_doubt"}
-    for name in sorted(chosen - known):
-        raise ConfigError(f"--status {name}: no such status", hint=f"one of {', '.join(sorted(known))}.")
+    for name in sorted(chosen.difference(known)):
+        raise ConfigError(f"{option} {name}: no such status", hint=f"one of {', '.join(sorted(known))}.")
     return chosen
+
+
+def _requests(count: int) -> str:
+    return f"{count:,} {'request' if count == 1 else 'requests'}"
 
 
 def _execute(
@@ -409,7 +520,7 @@ def _run_async(main_path: Callable[[], Coroutine[object, object, Any]]) -> Any:
 
 def _closing(summary: Summary) -> str:
     """Say in one sentence how a run ended, and what to type next when it did not end well."""
-    spent = f"{summary.requests:,} {'request' if summary.requests == 1 else 'requests'} sent"
+    spent = f"{_requests(summary.requests)} sent"
     if summary.credits:
         spent += f", {summary.credits:,.6g} credits"
     took = f"{summary.seconds:,.1f} s"
