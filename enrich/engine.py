@@ -72,7 +72,7 @@ class Ticket:
     Attributes:
         attempt: the number of the attempt that is allowed, over all runs; 0 before the ledger was asked.
         fresh: whether this run was the first to send it: no earlier attempt can have been charged.
-        due: monotonic seconds before which it is not sent again.
+        went_out: whether this run really sent it: an attempt reached the endpoint, or may have.
     """
 
     ask: Ask
@@ -85,6 +85,7 @@ class Ticket:
     body: bytes = b""
     attempt: int = 0
     fresh: bool = True
+    went_out: bool = False
     first_sent: float = 0.0
     sent_at: float = 0.0
     history: History = field(default_factory=History)
@@ -346,6 +347,7 @@ class Engine:
                 for ticket in batch:
                     if ticket.stage is Stage.CLAIMING:  # stopped before its turn
                         self._postpone(ticket, 0.0)
+                self._changed.set()  # who drains waits for no claim any more
 
     async def _claim(self, batch: list[Ticket]) -> None:
         again = [ticket for ticket in batch if ticket.attempt]
@@ -373,7 +375,6 @@ class Engine:
         if claim.verdict == "mine":
             ticket.attempt, ticket.body = claim.attempt, claim.body
             ticket.fresh = claim.attempt == 1
-            self.stats.requests += 1
             self._make_ready(ticket)
         elif claim.verdict == "held":
             self._give_back(ticket, None)
@@ -440,11 +441,13 @@ class Engine:
         ticket.stage = Stage.RECORDING
         self._dispatchable.set()
         self._response_ids.note(result.request_id, ticket.ask.key)
-        if isinstance(result, Reply):
+        if isinstance(result, Reply) or result.fate is not Fate.UNSENT:
             self.stats.attempts += 1
+            self.stats.requests += not ticket.went_out
+            ticket.went_out = True
+        if isinstance(result, Reply):
             await self._keep(ticket, result, in_flight)
         else:
-            self.stats.attempts += result.fate is not Fate.UNSENT
             await self._failed(ticket, result, unusable=False)
 
     async def _keep(self, ticket: Ticket, reply: Reply, in_flight: int) -> None:
@@ -598,4 +601,4 @@ def settled_record(record: Record, read: Callable[[Reply], Completion | Failure]
     failure = record.failure or Failure(
         "in_doubt", "sent in an earlier run; no answer was kept", Fate.UNKNOWN
     )
-    return Settled(record.key, failure, in_doubt=record.in_doubt, skipped=record.skipped)
+    return Settled(record.key, failure, in_doubt=record.state == "sent", skipped=record.skipped)
