@@ -248,10 +248,17 @@ class SqliteLedger:
 
     def _claim(self, asks: Sequence[Ask], con: sqlite3.Connection, *, resend_failed: bool) -> list[Claim]:
         self._check_room()
+        (last,) = _execute(con, "last_request").fetchone()
+        inserted = self._insert(con, asks)
+        if inserted == len(asks):
+            return [Claim("mine", 1, ask.body) for ask in asks]
         known = {
-            row.key: (row, record) for row, record in self._known(con, KNOWN_KEYS, [ask.key for ask in asks])
+            row.key: (row, record)
+            for row, record in self._known(con, KNOWN_KEYS, [ask.key for ask in asks])
+            if row.id <= last
         }
-        self._insert(con, [ask for ask in asks if ask.key not in known] if known else asks)
+        if inserted + len(known) != len(asks):
+            raise sqlite3.IntegrityError("a key stands twice in one claim")
         is_alive = functools.cache(self._locks.is_alive)
         return [
             self._reclaim(con, ask, *known[ask.key], is_alive, resend_failed=resend_failed)
@@ -260,10 +267,11 @@ class SqliteLedger:
             for ask in asks
         ]
 
-    def _insert(self, con: sqlite3.Connection, asks: Iterable[Ask]) -> None:
+    def _insert(self, con: sqlite3.Connection, asks: Iterable[Ask]) -> int:
+        """Write down the intents of the requests that are not known yet; gives how many these were."""
         now = self._now()
         stamp = (self._run, now.wall, now.boot, now.boottime)
-        con.executemany(SQL["insert_request"], [(*stamp, *_columns(ask)) for ask in asks])
+        return con.executemany(SQL["insert_request"], [(*stamp, *_columns(ask)) for ask in asks]).rowcount
 
     def _reclaim(
         self,

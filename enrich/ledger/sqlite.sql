@@ -80,6 +80,10 @@ SELECT crc, body FROM request WHERE id = ?
 -- name: insert_request
 INSERT INTO request (state, attempts, run, sent_at, boot, boottime, key, attempt_id, model, parent, question, crc, body)
 VALUES (0, 1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (key) DO NOTHING
+
+-- name: last_request
+SELECT coalesce(max(id), 0) FROM request
 
 -- name: take_over
 UPDATE request SET state = 0, run = ?, attempts = ?, attempt_id = ?, sent_at = ?, boot = ?, boottime = ? WHERE id = ?
