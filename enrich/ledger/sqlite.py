@@ -223,6 +223,8 @@ class SqliteLedger:
                 return self._commit(works)
             if len(works) == 1 or sqlite_file.code(error) == sqlite3.SQLITE_BUSY:
                 return [sqlite_file.explain(error, self._path) for _ in works]
+        except UnicodeDecodeError:  # SQLite quotes what is damaged in its message
+            return [sqlite_file.damaged(self._path) for _ in works]
         half = len(works) // 2
         return [*self._commit(works[:half]), *self._commit(works[half:])]
 
@@ -435,6 +437,8 @@ class SqliteLedger:
             return work(self._reader)
         except sqlite3.Error as error:
             raise sqlite_file.explain(error, self._path) from error
+        except UnicodeDecodeError:  # SQLite quotes what is damaged in its message
+            raise sqlite_file.damaged(self._path) from None
 
     def _lookup(self, keys: Sequence[bytes], con: sqlite3.Connection) -> dict[bytes, Record]:
         return {record.key: record for record in self._records(con, _select(con, KNOWN_KEYS, keys))}
@@ -482,7 +486,7 @@ class SqliteLedger:
             for entry in self._entries(con):
                 for part in entry.damaged:
                     damaged[part].append(entry.ask.key)
-        except (sqlite3.Error, LedgerError) as error:
+        except (sqlite3.Error, LedgerError, UnicodeDecodeError) as error:
             problems.append(str(error).partition("\n")[0])
         return VerifyReport(
             requests, answers, tuple(problems), tuple(damaged["request"]), tuple(damaged["answer"])

@@ -38,6 +38,8 @@ def open_file(path: Path, boot: int) -> tuple[sqlite3.Connection, sqlite3.Connec
                 _check_quickly(writer, path)
         except sqlite3.Error as error:
             raise explain(error, path) from error
+        except UnicodeDecodeError:  # SQLite quotes the damaged schema in its message
+            raise damaged(path) from None
         opened.pop_all()
     return writer, reader
 
