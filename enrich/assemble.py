@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
 import pyarrow as pa
 
@@ -60,12 +60,17 @@ class Assembler:
         async for batch in batches:
             for start in range(0, batch.num_rows, ROWS):
                 part = batch.slice(start, ROWS)
-                columns = list(part.columns)
-                for number, step in enumerate(self._steps):
-                    outcomes = await self._outcomes(number, step, row, part.num_rows)
-                    columns += step_columns(step.builder.schema, outcomes)
+                columns = [*part.columns, *await self.columns(row, part.num_rows)]
                 yield pa.RecordBatch.from_arrays(columns, schema=self._schema)
                 row += part.num_rows
+
+    async def columns(self, row: int, count: int) -> list[pa.Array[Any]]:
+        """Give the steps' columns for so many rows, from ``row`` on."""
+        columns: list[pa.Array[Any]] = []
+        for number, step in enumerate(self._steps):
+            outcomes = await self._outcomes(number, step, row, count)
+            columns += step_columns(step.builder.schema, outcomes)
+        return columns
 
     async def _outcomes(self, number: int, step: Step, row: int, count: int) -> list[Outcome]:
         marks = self._marks.read(row, count, number)

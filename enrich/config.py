@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar
 from urllib.parse import urlsplit
 
 import yaml
+from platformdirs import user_cache_path
 from pydantic import (
     BaseModel,
     BeforeValidator,
@@ -254,11 +255,11 @@ def _as_path_mapping(value: Any) -> Any:
     return {"path": value} if isinstance(value, str | list) else value
 
 
-class Config(Section):
-    """One job, as `beatra-enrich run` takes it."""
+class JobConfig(Section):
+    """What is asked and how, wherever the rows come from and go to."""
 
-    input: Annotated[InputConfig, BeforeValidator(_as_path_mapping)]
-    output: Annotated[OutputConfig, BeforeValidator(_as_path_mapping)]
+    input: Annotated[InputConfig | None, BeforeValidator(_as_path_mapping)] = None
+    output: Annotated[OutputConfig | None, BeforeValidator(_as_path_mapping)] = None
     ledger: str | None = None
     endpoint: EndpointConfig = EndpointConfig()
     steps: Annotated[list[StepConfig], Field(min_length=1)]
@@ -299,8 +300,22 @@ class Config(Section):
         return int(rows * float(self.tolerate.rstrip("% ")) / 100)
 
     def ledger_location(self) -> str:
-        """Give the ledger's path or URL: as configured, else ``.beatra/ledger.db`` beside the output."""
-        return self.ledger or str(Path(self.output.path).parent / ".beatra" / "ledger.db")
+        """Give the ledger's path or URL: as configured, else beside the output, else in the user's cache."""
+        if self.ledger is not None:
+            return self.ledger
+        if self.output is not None:
+            return str(Path(self.output.path).parent / ".beatra" / "ledger.db")
+        return str(user_cache_path("beatra-enrich") / "ledger.db")
+
+
+class Config(JobConfig):
+    """One job over files, as `beatra-enrich run` takes it."""
+
+    input: Annotated[InputConfig, BeforeValidator(_as_path_mapping)]
+    output: Annotated[OutputConfig, BeforeValidator(_as_path_mapping)]
+
+
+_Job = TypeVar("_Job", bound=JobConfig)
 
 
 # --- loading -------------------------------------------------------------------------------------------
@@ -468,7 +483,24 @@ def load_config(
     Raises:
         ConfigError: with the place, the value and the nearest real key.
     """
-    path = Path(path)
+    document = _read_document(Path(path), overrides or [], os.environ if env is None else env, flags)
+    return validate_config(document, str(path))
+
+
+def load_job(path: str | Path, *, base_url: str | None = None) -> JobConfig:
+    """Read a configuration file for rows that come from elsewhere: its input and output may be left out.
+
+    Raises:
+        ConfigError: with the place, the value and the nearest real key.
+    """
+    document = _read_document(Path(path), [], os.environ, {"base_url": base_url})
+    return validate_job(document, str(path))
+
+
+def _read_document(
+    path: Path, overrides: list[str], env: Mapping[str, str], flags: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Read a file as a mapping, with assignments, variables, paths and flags put in."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
@@ -482,11 +514,9 @@ def load_config(
         raise ConfigError(
             f"{path} holds no mapping of keys", hint="beatra-enrich init makes a file to start from."
         )
-    for assignment in overrides or []:
+    for assignment in overrides:
         _set(document, assignment)
-    document = _resolve_paths(
-        _expand(document, os.environ if env is None else env, ""), path.parent.resolve()
-    )
+    document = _resolve_paths(_expand(document, env, ""), path.parent.resolve())
     for name in ("input", "output"):
         if flags.get(name):
             section = document.get(name)
@@ -496,7 +526,7 @@ def load_config(
             }
     if flags.get("base_url"):
         document["endpoint"] = {**(document.get("endpoint") or {}), "base_url": flags["base_url"]}
-    return validate_config(document, str(path))
+    return document
 
 
 def validate_config(document: Mapping[str, Any], where: str = "config") -> Config:
@@ -505,8 +535,21 @@ def validate_config(document: Mapping[str, Any], where: str = "config") -> Confi
     Raises:
         ConfigError: every problem on a line of its own.
     """
+    return _validated(Config, document, where)
+
+
+def validate_job(document: Mapping[str, Any], where: str = "config") -> JobConfig:
+    """Turn a mapping, in which input and output may be left out, into a `JobConfig`.
+
+    Raises:
+        ConfigError: every problem on a line of its own.
+    """
+    return _validated(JobConfig, document, where)
+
+
+def _validated(model: type[_Job], document: Mapping[str, Any], where: str) -> _Job:
     try:
-        return Config.model_validate(document)
+        return model.model_validate(document)
     except ValidationError as error:
         lines = [_explain(item) for item in error.errors(include_url=False)]
         raise ConfigError(

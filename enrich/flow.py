@@ -162,7 +162,7 @@ class Flow:
             if self._revived:
                 revived, self._revived = list(self._revived), deque()
                 await self._advance(revived)
-            elif engine.under_way > most or (most == 0 and self._open):
+            elif engine.under_way > most if most else self._open:
                 await engine.change()
             else:
                 return

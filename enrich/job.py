@@ -23,7 +23,7 @@ from enrich.template import check_columns
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from enrich.config import Config
+    from enrich.config import JobConfig
     from enrich.records import RowStatus
     from enrich.schema import AnswerSchema
 
@@ -43,7 +43,7 @@ class Job:
         endpoint: where requests go; None for the sandbox, whose address is known once it runs.
     """
 
-    config: Config
+    config: JobConfig
     steps: tuple[Step, ...]
     columns: tuple[str, ...]
     output_schema: pa.Schema
@@ -52,7 +52,7 @@ class Job:
 
 
 def compile_job(
-    config: Config,
+    config: JobConfig,
     input_schema: pa.Schema,
     *,
     env: Mapping[str, str] | None = None,
@@ -89,7 +89,7 @@ def compile_job(
     return Job(config, tuple(steps), columns, joined, base_url, endpoint)
 
 
-def _endpoint(config: Config, env: Mapping[str, str], *, key_needed: bool) -> tuple[str, Endpoint | None]:
+def _endpoint(config: JobConfig, env: Mapping[str, str], *, key_needed: bool) -> tuple[str, Endpoint | None]:
     url = config.endpoint.base_url or env.get(URL_VARIABLE)
     if url == SANDBOX:
         return SANDBOX, None

@@ -23,10 +23,11 @@ from enrich.sink import hold_output, open_sink, preflight
 from enrich.source import Source, open_source
 
 if TYPE_CHECKING:
+    from collections import Counter
     from collections.abc import Callable, Coroutine
 
     from enrich.clock import Clock
-    from enrich.config import Config
+    from enrich.config import Config, OutputConfig
     from enrich.flow import Flow
     from enrich.progress import Progress
 
@@ -85,8 +86,8 @@ async def run_job(config: Config, options: RunOptions) -> Summary:
                 try:
                     await _ask(session, flow, source, options)
                     await asyncio.to_thread(marks.find_copies)
-                    summary = _finished(session, flow)
-                    await _assemble(session, marks, source, options, summary)
+                    summary = finished(session, flow.tally)
+                    await _assemble(session, marks, source, options, summary, output=config.output)
                 except (RunStopped, RunInterrupted) as error:
                     await _drained(session, error)
                     summary = _stopped(session, flow, source, error, options)
@@ -107,7 +108,7 @@ async def collect_job(config: Config, options: RunOptions) -> Summary:
                 await _ask(session, flow, source, options)
                 await asyncio.to_thread(marks.find_copies)
                 summary = _collected(session, flow)
-                await _assemble(session, marks, source, options, summary)
+                await _assemble(session, marks, source, options, summary, output=config.output)
                 return summary
 
 
@@ -163,14 +164,20 @@ async def _ask(session: Session, flow: Flow, source: Source, options: RunOptions
 
 
 async def _assemble(
-    session: Session, marks: Marks, source: Source, options: RunOptions, summary: Summary
+    session: Session,
+    marks: Marks,
+    source: Source,
+    options: RunOptions,
+    summary: Summary,
+    *,
+    output: OutputConfig,
 ) -> None:
     """Write the output in input order from what the ledger holds, and put it in place whole."""
     job = session.job
     progress = options.progress
     if progress is not None:
         progress.phase("writing the output", source.num_rows)
-    with open_sink(job.config.output, job.output_schema) as sink:
+    with open_sink(output, job.output_schema) as sink:
         batches = prefetched(source.batches())
         async with contextlib.aclosing(batches):
             async for batch in session.assembler(marks).batches(batches):
@@ -198,7 +205,9 @@ async def _close(session: Session, summary: Summary) -> None:
 # --- summaries ------------------------------------------------------------------------------------------
 
 
-def _summary(session: Session, statuses: dict[RowStatus, int], exit_code: int, reason: str) -> Summary:
+def summarize(session: Session, statuses: dict[RowStatus, int], exit_code: int, reason: str) -> Summary:
+    """Sum a run up; ``statuses`` counts its rows, ``reason`` says in one sentence how it ended."""
+    output = session.job.config.output
     stats = session.stats
     seconds = time.monotonic() - session.started
     rows = sum(statuses.values())
@@ -214,7 +223,7 @@ def _summary(session: Session, statuses: dict[RowStatus, int], exit_code: int, r
         credits=round(stats.credits, 9),
         seconds=seconds,
         rows_per_second=done / seconds if seconds > 0 else 0.0,
-        output=session.job.config.output.path,
+        output=output.path if output is not None else None,
         ledger=session.job.config.ledger_location(),
         exit_code=exit_code,
         reason=reason,
@@ -222,24 +231,25 @@ def _summary(session: Session, statuses: dict[RowStatus, int], exit_code: int, r
     )
 
 
-def _finished(session: Session, flow: Flow) -> Summary:
+def finished(session: Session, tally: Counter[RowStatus]) -> Summary:
+    """Sum up a run in which every row has its verdict; ``tally`` counts them."""
     config = session.job.config
-    rows = sum(flow.tally.values())
-    failed = sum(flow.tally[status] for status in FAILED)
+    rows = sum(tally.values())
+    failed = sum(tally[status] for status in FAILED)
     tolerated = config.tolerated(rows)
     if not failed:
-        return _summary(session, flow.tally, 0, f"{_rows(rows)} done")
-    causes = ", ".join(f"{flow.tally[status]:,} {status}" for status in FAILED if flow.tally[status])
+        return summarize(session, tally, 0, f"{_rows(rows)} done")
+    causes = ", ".join(f"{tally[status]:,} {status}" for status in FAILED if tally[status])
     if failed <= tolerated:
-        return _summary(session, flow.tally, 0, f"{_rows(rows)} done, {causes} (tolerated: {tolerated:,})")
-    return _summary(session, flow.tally, 3, f"{_rows(rows)} done, but {causes}")
+        return summarize(session, tally, 0, f"{_rows(rows)} done, {causes} (tolerated: {tolerated:,})")
+    return summarize(session, tally, 3, f"{_rows(rows)} done, but {causes}")
 
 
 def _collected(session: Session, flow: Flow) -> Summary:
     pending = flow.tally["pending"]
     rows = sum(flow.tally.values())
     reason = f"{_rows(rows)} collected" + (f", {pending:,} of them pending" if pending else "")
-    return _summary(session, flow.tally, 0, reason)
+    return summarize(session, flow.tally, 0, reason)
 
 
 def _stopped(
@@ -255,7 +265,7 @@ def _stopped(
         f"{what} after {done:,} of {_rows(source.num_rows)}.{hint} Everything paid for is kept: `{options.command}` "
         f"goes on from here, `{collect}` shows what there is."
     )
-    return _summary(session, statuses, error.exit_code, reason)
+    return summarize(session, statuses, error.exit_code, reason)
 
 
 def _rows(count: int) -> str:

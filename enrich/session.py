@@ -139,7 +139,8 @@ async def open_session(
         endpoint = job.endpoint or stack.enter_context(sandbox_endpoint(job.config.endpoint.timeout))
         limits = job.config.limits
         transport = await stack.enter_async_context(Client(endpoint, concurrency=limits.concurrency))
-        run = await ledger.open_run({"output": job.config.output.path, "base_url": job.base_url})
+        output = job.config.output
+        run = await ledger.open_run({"output": output and output.path, "base_url": job.base_url})
         pace = Pace(limits, learned=await ledger.recall(_pace_name(job)))
         engine = Engine(
             ledger=ledger,
