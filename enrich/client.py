@@ -255,6 +255,11 @@ class _Exchange:
         if not 200 <= self.response.status < 300:
             await self._read_body(MAX_ERROR_BODY)
             return self._refused()
+        coding = self.response.headers.get("Content-Encoding", "identity")
+        if coding.strip().lower() not in ("", "identity"):
+            return self._failure(
+                "compressed_answer", f"the answer is in {one_line(coding, 40)}; none was asked for"
+            )
         if stream:
             return await self._read_stream()
         return self._reply() if await self._read_body(MAX_BODY) else self._too_large()

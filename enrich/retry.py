@@ -23,7 +23,7 @@ MAX_UNKNOWN = 3  # attempts of unknown outcome that one request may have
 MAX_UNUSABLE = 2  # whole but unusable answers: the first, and its replay
 MAX_UNAVAILABLE = 2  # quick retries of a model that is unavailable, before the next one
 
-UNUSABLE = frozenset({"no_choices", "invalid_utf8"})
+UNUSABLE = frozenset({"compressed_answer", "invalid_utf8", "no_choices"})
 STOP_CODES: dict[str, StopKind] = {
     "unauthorized": "key_refused",
     "invalid_api_key": "key_refused",
@@ -220,6 +220,11 @@ def may_retry(failure: Failure) -> bool:
     if status == 409:
         return failure.retryable is True
     return status in (408, 429) or status >= 500
+
+
+def refuses_format(failure: Failure) -> bool:
+    """Tell that the endpoint, or the model, does not take this `response_format`."""
+    return failure.code == "unsupported_option" and "response_format" in failure.message
 
 
 def _is_rate_limit(failure: Failure) -> bool:
