@@ -286,10 +286,15 @@ class Engine:
         self._hand_out()
 
     def _next_ticket(self) -> Ticket | None:
-        """Take the next request that may go: one whose wait is over first, else the oldest new one."""
+        """Take the next request that may go: one whose wait is over first, else the oldest new one.
+
+        A probe of an outage is a new one where there is one: what keeps failing says less of the endpoint.
+        """
         under_way = self.in_flight + len(self._ready) + self._claims
         if under_way >= self._most_under_way():
             return None
+        if self.outage.on and self._new:
+            return self._new.popleft()
         if self._later and self._later[0][0] <= time.monotonic():
             return heapq.heappop(self._later)[2]
         return self._new.popleft() if self._new else None

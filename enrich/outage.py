@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 WINDOW = 50  # attempts looked at
-ENOUGH = 20  # attempts before a judgement
-SHARE = 0.9  # of them failed: out of service
+ENOUGH = 20  # attempts before a judgement; so many failures in a row are one, however well it went before
+SHARE = 0.9  # of the window failed: out of service
 UNREACHABLE = 5  # failures to connect, from the first attempt on, that are judgement enough
 FIRST_PAUSE = 1.0  # seconds before the first probe; doubles
 LONGEST_PAUSE = 60.0  # seconds
@@ -33,6 +33,7 @@ class Outage:
         self._monotonic = monotonic
         self._failed: deque[bool] = deque(maxlen=WINDOW)
         self._unsent = 0
+        self._in_a_row = 0
         self._ever_succeeded = False
         self._since = 0.0
         self._paused_at = 0.0
@@ -42,6 +43,7 @@ class Outage:
     def success(self, sent_at: float) -> None:
         """Note an answer to an attempt that was sent at ``sent_at``, in monotonic seconds."""
         self._failed.append(False)
+        self._in_a_row = 0
         self._ever_succeeded = True
         self._alive(sent_at)
 
@@ -51,6 +53,7 @@ class Outage:
             self._alive(sent_at)
             return None
         self._failed.append(True)
+        self._in_a_row += 1
         self._unsent = self._unsent + 1 if failure.fate is Fate.UNSENT else 0
         if not self.on and not self._out_of_service():
             return None
@@ -68,6 +71,7 @@ class Outage:
         if self.on and sent_at >= self._paused_at:
             self.on, self._pause = False, FIRST_PAUSE
             self._failed.clear()
+            self._in_a_row = 0
 
     @property
     def hopeless(self) -> bool:
@@ -77,6 +81,8 @@ class Outage:
 
     def _out_of_service(self) -> bool:
         if not self._ever_succeeded and self._unsent >= UNREACHABLE:
+            return True
+        if self._in_a_row >= ENOUGH:
             return True
         return len(self._failed) >= ENOUGH and sum(self._failed) >= SHARE * len(self._failed)
 
