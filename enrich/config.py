@@ -270,17 +270,13 @@ class JobConfig(Section):
     tolerate: int | str = 0
     report: str | None = None
 
-    @field_validator("tolerate")
+    @field_validator("tolerate", mode="before")
     @classmethod
-    def _count_or_share(cls, value: int | str) -> int | str:
-        if isinstance(value, int):
-            if value < 0:
-                raise ValueError(f"`tolerate` is {value}; give a count of rows, or a share such as 1%")
-            return value
-        match = re.fullmatch(r"(\d{1,3}(?:\.\d+)?)\s*%", value)
-        if not match or float(match[1]) > 100:
-            raise ValueError(f"`tolerate` is {value!r}; give a count of rows, or a share such as 1%")
-        return value
+    def _count_or_share(cls, value: Any) -> Any:
+        match = re.fullmatch(r"(\d{1,3}(?:\.\d+)?)\s*%|\d+", str(value), re.ASCII)
+        if isinstance(value, bool | float) or not match or float(match[1] or 0) > 100:
+            raise ValueError(f"give a count of rows, or a share such as 1% (it is {value!r})")
+        return value if match[1] else int(value)
 
     @field_validator("steps")
     @classmethod
@@ -304,7 +300,7 @@ class JobConfig(Section):
         if self.ledger is not None:
             return self.ledger
         if self.output is not None:
-            return str(Path(self.output.path).parent / ".beatra" / "ledger.db")
+            return _ledger_beside(self.output.path)
         return str(user_cache_path("beatra-enrich") / "ledger.db")
 
 
@@ -324,6 +320,7 @@ _Job = TypeVar("_Job", bound=JobConfig)
 class _Loader(yaml.SafeLoader):
     """PyYAML's safe loader, without aliases (they can explode), without duplicate keys, of bounded depth."""
 
+    yaml_implicit_resolvers = {}  # noqa: RUF012  # as PyYAML declares it
     depth = 0
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
@@ -344,13 +341,31 @@ class _Loader(yaml.SafeLoader):
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
             if isinstance(key, list | dict):
-                raise ConfigError(f"line {key_node.start_mark.line + 1}: a key must be a plain word")
+                raise ConfigError(
+                    f"line {key_node.start_mark.line + 1}: a text that begins with `{{` must be quoted",
+                    hint='write for example prompt: "{{ review }}", or put the text on lines of its own after `|`.',
+                )
             if key in seen:
                 raise ConfigError(
                     f"line {key_node.start_mark.line + 1}: the key `{key}` stands twice", hint="remove one."
                 )
             seen.add(key)
         return super().construct_mapping(node, deep)
+
+
+# What an unquoted word means is as in YAML 1.2, with less magic: `no` and `on` are words, `2024-05-01` and `00501`
+# are texts, so that nothing in a schema or a parameter changes behind its author's back.
+for _kind, _pattern, _first in (
+    ("null", r"(?:~|null|Null|NULL|)", ["~", "n", "N", ""]),
+    ("bool", r"(?:true|True|TRUE|false|False|FALSE)", list("tTfF")),
+    ("int", r"[-+]?(?:0|[1-9][0-9]*)", list("-+0123456789")),
+    (
+        "float",
+        r"[-+]?(?:(?:\.[0-9]+|[0-9]+\.[0-9]*)(?:[eE][-+]?[0-9]+)?|[0-9]+[eE][-+]?[0-9]+|\.(?:inf|Inf|INF))|\.(?:nan|NaN|NAN)",
+        list("-+.0123456789"),
+    ),
+):
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_kind}", re.compile(f"(?:{_pattern})$"), _first)
 
 
 def parse_yaml(text: str, where: str) -> Any:
@@ -367,12 +382,13 @@ def parse_yaml(text: str, where: str) -> Any:
         return yaml.load(text, _Loader)  # noqa: S506  # _Loader is a SafeLoader
     except ConfigError as error:
         raise ConfigError(f"{where}: {error.message}", hint=error.hint) from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # a ValueError: `!!int x`, or an int of 5,000 digits
         mark = getattr(error, "problem_mark", None)
         place = f" line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         problem = getattr(error, "problem", None) or "not valid YAML"
         raise ConfigError(
-            f"{where}:{place} {problem}", hint="check the indentation and quote texts that hold `: `."
+            f"{where}:{place} {problem}",
+            hint="check the indentation; quote a text that holds `: ` or begins with `{`.",
         ) from None
     except RecursionError:
         raise ConfigError(
@@ -444,10 +460,11 @@ def _set(document: dict[str, Any], assignment: str) -> None:
 
 def _descend(target: Any, part: str, assignment: str) -> Any:
     if isinstance(target, list):
-        return target[_index(target, part, assignment)]
-    if isinstance(target.get(part), str) and part in ("input", "output"):
-        target[part] = {"path": target[part]}
-    child = target.setdefault(part, {})
+        child = target[_index(target, part, assignment)]
+    else:
+        if part in ("input", "output"):
+            target[part] = _as_path_mapping(target.get(part))
+        child = target[part] = {} if target.get(part) is None else target[part]
     if not isinstance(child, dict | list):
         raise ConfigError(f"--set {assignment}: `{part}` is a plain value, it has no parts")
     return child
@@ -460,7 +477,7 @@ def _index(items: list[Any], part: str, assignment: str) -> int:
     if part in names:
         return names.index(part)
     raise ConfigError(
-        f"--set {assignment}: no item `{part}`", hint=did_you_mean(part, [n for n in names if n])
+        f"--set {assignment}: no item `{part}`", hint=did_you_mean(part, [str(n) for n in names if n])
     )
 
 
@@ -520,6 +537,8 @@ def _read_document(
     for name in ("input", "output"):
         if flags.get(name):
             section = document.get(name)
+            if name == "output":
+                document = _with_ledger_of(section, document)
             document[name] = {
                 **(section if isinstance(section, dict) else {}),
                 "path": str(Path(flags[name]).absolute()),
@@ -551,24 +570,61 @@ def _validated(model: type[_Job], document: Mapping[str, Any], where: str) -> _J
     try:
         return model.model_validate(document)
     except ValidationError as error:
-        lines = [_explain(item) for item in error.errors(include_url=False)]
+        said: dict[str, str] = {}  # one problem per place: a value of two kinds is wrong in two ways
+        for item in error.errors(include_url=False):
+            said.setdefault(_place(item, document), _problem(item))
         raise ConfigError(
-            f"{where} is not valid:\n" + "\n".join(f"  {line}" for line in lines),
+            f"{where} is not valid:\n" + "\n".join(f"  {place}: {text}" for place, text in said.items()),
             hint="beatra-enrich schema prints every key there is.",
         ) from None
 
 
-def _explain(item: Any) -> str:
-    place = ".".join(str(part) for part in item["loc"] if not str(part).startswith("function-")) or "the file"
-    if item["type"] == "extra_forbidden":
-        return f"{place}: unknown key; {did_you_mean(str(item['loc'][-1]), _keys_at(item['loc'][:-1]))}"
+def _place(item: Any, document: Any) -> str:
+    """Give the path to a problem as one types it after `--set`; steps go by their names."""
+    parts: list[str] = []
+    value = document
+    for part in item["loc"]:
+        if isinstance(value, dict) and part in value:
+            value = value[part]
+            parts.append(str(part))
+        elif isinstance(value, list) and isinstance(part, int):
+            value = value[part]
+            name = value.get("name") if isinstance(value, dict) else None
+            parts.append(name if isinstance(name, str) and name else str(part))
     if item["type"] == "missing":
-        return f"{place}: this key is required"
-    if item["type"] == "value_error":
-        return f"{place}: {item['ctx']['error']}"
-    value = item.get("input")
-    shown = f" (it is {value!r})" if isinstance(value, str | int | float | bool | None) else ""
-    return f"{place}: {item['msg'][0].lower()}{item['msg'][1:]}{shown}"
+        parts.append(str(item["loc"][-1]))
+    return ".".join(parts) or "the file"
+
+
+def _problem(item: Any) -> str:
+    kind, value = item["type"], item.get("input")
+    if kind == "extra_forbidden":
+        return _unknown_key(item["loc"])
+    if kind == "value_error":
+        return str(item["ctx"]["error"])
+    text = _PROBLEMS.get(kind) or re.sub(r"^\w+ should ", "must ", item["msg"])
+    if kind.endswith(("_parsing", "_from_float")):
+        text = text.partition(",")[0]
+    shown = kind != "missing" and isinstance(value, str | int | float | bool | None)
+    return f"{text} (it is {value!r})" if shown else text
+
+
+_PROBLEMS = {
+    "missing": "this key is required",
+    "string_pattern_mismatch": "must be one word of letters, digits and _, not beginning with a digit",
+    "model_type": "must be a mapping of keys",
+    "dict_type": "must be a mapping of keys",
+    "list_type": "must be a list",
+    "too_short": "must have at least one item",
+}
+_SECRETS = frozenset({"api_key", "apikey", "key", "password", "secret", "token"})
+
+
+def _unknown_key(loc: tuple[Any, ...]) -> str:
+    name = str(loc[-1])
+    if name.lower() in _SECRETS:
+        return f"a key does not belong in this file; export {KEY_VARIABLE}=…, or name a file with `endpoint.api_key_file`"
+    return f"unknown key; {did_you_mean(name, _keys_at(loc[:-1]))}"
 
 
 def _keys_at(loc: tuple[Any, ...]) -> list[str]:
@@ -594,6 +650,18 @@ def _model_in(annotation: Any) -> type[BaseModel] | None:
         if found is not None:
             return found
     return None
+
+
+def _with_ledger_of(output: Any, document: dict[str, Any]) -> dict[str, Any]:
+    """Keep the ledger beside the file's own output when a flag names another one: it knows what is paid for."""
+    path = _as_path_mapping(output).get("path") if output else None
+    if "ledger" in document or not isinstance(path, str):
+        return document
+    return {**document, "ledger": _ledger_beside(path)}
+
+
+def _ledger_beside(output: str) -> str:
+    return str(Path(output).parent / ".beatra" / "ledger.db")
 
 
 def _resolve_paths(document: dict[str, Any], base: Path) -> dict[str, Any]:
