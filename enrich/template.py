@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +16,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from enrich.errors import TemplateError, did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
 MAX_PROMPT_BYTES = 8 * 2**20  # bytes of one rendered text; no model's context takes more
 _EXPRESSION = re.compile(r"\s*\{\{(?P<inner>(?:(?!\{\{|\}\}).)*)\}\}\s*", re.DOTALL)
@@ -194,6 +196,7 @@ def _is_text(output: nodes.Output) -> bool:
 def _parse(source: str, where: str) -> tuple[nodes.Template, frozenset[str], bool]:
     try:
         tree = _environment.parse(source)
+        names = meta.find_undeclared_variables(tree)
     except TemplateSyntaxError as error:
         raise _syntax_error(error, where) from None
     for kind in (nodes.Include, nodes.Import, nodes.FromImport, nodes.Extends):
@@ -202,9 +205,15 @@ def _parse(source: str, where: str) -> tuple[nodes.Template, frozenset[str], boo
                 f"{where}: a template cannot load another one ({kind.__name__.lower()})",
                 hint="put the whole prompt into one file and name it with `prompt_file`.",
             )
-    names = meta.find_undeclared_variables(tree)
     named, whole_row = _row_columns(tree) if "row" in names else (set[str](), False)
-    return tree, frozenset((names - {"row"} - set(_environment.globals)) | named), whole_row
+    return tree, frozenset((names - {"row"} - _called_globals(tree)) | named), whole_row
+
+
+def _called_globals(tree: nodes.Template) -> set[str]:
+    """Find Jinja's own functions, such as ``range``, that are only ever called: else the name is a column's."""
+    own = [name for name in tree.find_all(nodes.Name) if name.name in _environment.globals]
+    calls = Counter(call.node.name for call in tree.find_all(nodes.Call) if isinstance(call.node, nodes.Name))
+    return {name for name, uses in Counter(n.name for n in own).items() if uses == calls[name]}
 
 
 def _row_columns(tree: nodes.Template) -> tuple[set[str], bool]:
@@ -228,13 +237,17 @@ def _is_row(node: nodes.Expr) -> bool:
 
 
 def _syntax_error(error: TemplateSyntaxError, where: str) -> TemplateError:
-    return TemplateError(
-        f"{where}: line {error.lineno}: {error.message}",
-        hint="a literal {{ is written {{ '{{' }}.",
+    said = (error.message or "not a template").partition("\n")[0]
+    unknown = re.fullmatch(r"No filter named '(.*)'\.", said)
+    hint = (
+        did_you_mean(unknown[1], sorted(_environment.filters))
+        if unknown
+        else "a value is written {{ column }}, a condition {% if … %} … {% endif %}, a literal {{ as {{ '{{' }}."
     )
+    return TemplateError(f"{where}: line {error.lineno}: {said}", hint=hint)
 
 
-def check_columns(templates: Iterable[Template | Expression], columns: Iterable[str], where: str) -> None:
+def check_columns(templates: Iterable[Template | Expression], columns: Iterable[str]) -> None:
     """Compare what templates need with the columns there are.
 
     Raises:
@@ -244,9 +257,14 @@ def check_columns(templates: Iterable[Template | Expression], columns: Iterable[
     present = set(known)
     for template in templates:
         for name in sorted(template.variables - present):
-            near = did_you_mean(name, known)
-            hint = near if near.startswith("did") else f"{where} {near}"
-            raise TemplateError(f"{template.where}: no column `{name}`", hint=hint)
+            raise TemplateError(f"{template.where}: no column `{name}`", hint=_column_hint(name, known))
+
+
+def _column_hint(name: str, known: Sequence[str]) -> str:
+    delimiter = next((sign for sign in ";\t|" if len(known) == 1 and sign in known[0]), None)
+    if delimiter is not None:
+        return f"the input has one column, {known[0]!r}; set input.csv.delimiter to {json.dumps(delimiter)}."
+    return did_you_mean(name, known)
 
 
 def is_null(value: Any) -> bool:
