@@ -107,7 +107,7 @@ def _compiled(
     step = builder.step
     given = {name: other.name for other in earlier for name in other.given}
     where = f"steps.{step.name}"
-    check_columns(builder.templates, [*input_schema.names, *given], where)
+    check_columns(builder.templates, [*input_schema.names, *given])
     for name in sorted(builder.columns):
         if name in given:
             continue
