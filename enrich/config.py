@@ -518,15 +518,9 @@ def _read_document(
     path: Path, overrides: list[str], env: Mapping[str, str], flags: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Read a file as a mapping, with assignments, variables, paths and flags put in."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise ConfigError(f"no configuration file {path}", hint="beatra-enrich init makes one.") from None
-    except IsADirectoryError:
-        raise ConfigError(f"{path} is a directory, not a configuration file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} cannot be read: {error}") from None
-    document = parse_yaml(text, str(path))
+    if not path.exists():
+        raise ConfigError(f"no configuration file {path}", hint="beatra-enrich init makes one.")
+    document = parse_yaml(read_text(path, "the configuration file"), str(path))
     if not isinstance(document, dict):
         raise ConfigError(
             f"{path} holds no mapping of keys", hint="beatra-enrich init makes a file to start from."
@@ -570,12 +564,37 @@ def _validated(model: type[_Job], document: Mapping[str, Any], where: str) -> _J
     try:
         return model.model_validate(document)
     except ValidationError as error:
-        said: dict[str, str] = {}  # one problem per place: a value of two kinds is wrong in two ways
-        for item in error.errors(include_url=False):
-            said.setdefault(_place(item, document), _problem(item))
         raise ConfigError(
-            f"{where} is not valid:\n" + "\n".join(f"  {place}: {text}" for place, text in said.items()),
+            f"{where} is not valid:\n{problems(error, document)}",
             hint="beatra-enrich schema prints every key there is.",
+        ) from None
+
+
+def problems(error: ValidationError, document: Any) -> str:
+    """Write what is wrong with a document, a line each.
+
+    A place has one line: a value that may be of two kinds is wrong in two ways.
+    """
+    said: dict[str, str] = {}
+    for item in error.errors(include_url=False):
+        said.setdefault(_place(item, document), _problem(item))
+    return "\n".join(f"  {place}: {text}" for place, text in said.items())
+
+
+def read_text(path: Path, what: str) -> str:
+    """Read a text file in UTF-8, with or without a byte order mark.
+
+    Raises:
+        ConfigError: it cannot be read; begins with ``what``.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        problem = (error.strerror or str(error)).lower()
+        raise ConfigError(f"{what} {path} cannot be read: {problem}") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            f"{what} {path} is not UTF-8 at byte {error.start:,}", hint="save it as UTF-8."
         ) from None
 
 
