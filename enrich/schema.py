@@ -21,7 +21,7 @@ import pyarrow as pa
 from pydantic import BaseModel
 from pydantic.errors import PydanticUserError
 
-from enrich.config import parse_yaml
+from enrich.config import parse_yaml, read_text
 from enrich.errors import ConfigError, did_you_mean
 
 MAX_ERRORS = 8  # problems of one value that are reported
@@ -200,13 +200,11 @@ def _read(path: Path) -> Any:
             f"the schema `{path}` is neither a .json or .yaml file nor an import path",
             hint="write schema: answer.json, or schema: package.module:Model.",
         )
+    text = read_text(path, "the schema file")
     try:
-        text = path.read_text(encoding="utf-8-sig")
         return orjson.loads(text) if suffix == ".json" else parse_yaml(text, str(path))
     except orjson.JSONDecodeError as error:
         raise ConfigError(f"{path}: line {error.lineno}, column {error.colno}: {error.msg}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"the schema file {path} cannot be read: {error}") from None
 
 
 def _import_model(path: str) -> Any:
