@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import orjson
+from pydantic import TypeAdapter, ValidationError
 
-from enrich.config import Message, StepConfig, parse_yaml
+from enrich.config import Message, StepConfig, parse_yaml, problems, read_text
 from enrich.errors import ConfigError
 from enrich.records import Ask
 from enrich.template import (
@@ -282,7 +283,7 @@ def _compile_messages(step: StepConfig, where: str) -> tuple[_MessageTemplate, .
     prompt, place = step.prompt, f"{where}.prompt"
     if step.prompt_file is not None:
         prompt, place = (
-            _read_text(step.prompt_file, f"{where}.prompt_file"),
+            read_text(step.prompt_file, f"{where}.prompt_file:"),
             f"{where} ({step.prompt_file.name})",
         )
     user = _MessageTemplate("user", compile_template(prompt or "", place))
@@ -291,18 +292,11 @@ def _compile_messages(step: StepConfig, where: str) -> tuple[_MessageTemplate, .
     return (_MessageTemplate("system", compile_template(step.system, f"{where}.system")), user)
 
 
-def _read_text(path: Path, where: str) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{where}: {path} cannot be read: {error}") from None
-
-
 def _read_messages(path: Path, where: str) -> list[Message]:
-    items = parse_yaml(_read_text(path, f"{where}.messages_file"), str(path))
+    items = parse_yaml(read_text(path, f"{where}.messages_file:"), str(path))
     if not isinstance(items, list) or not items:
         raise ConfigError(f"{where}.messages_file: {path} holds no list of messages")
     try:
-        return [Message.model_validate(item) for item in items]
-    except ValueError as error:
-        raise ConfigError(f"{where}.messages_file: {path}: {error}") from None
+        return TypeAdapter(list[Message]).validate_python(items)
+    except ValidationError as error:
+        raise ConfigError(f"{where}.messages_file: {path} is not valid:\n{problems(error, items)}") from None
