@@ -14,7 +14,7 @@ from enrich.client import Client
 from enrich.completion import read
 from enrich.config import EndpointConfig
 from enrich.endpoint import Endpoint, resolve_endpoint
-from enrich.errors import EnrichError, RunStopped
+from enrich.errors import EnrichError, LedgerError, RunStopped
 from enrich.job import Job, compile_job
 from enrich.records import Completion, key_text
 from enrich.session import open_ledger, sandbox_endpoint
@@ -211,11 +211,11 @@ async def status_job(config: Config) -> LedgerStatus:
     """Read what the ledger of a job knows; sends nothing.
 
     Raises:
-        EnrichError: there is no ledger yet.
+        LedgerError: there is no ledger yet.
     """
     location = config.ledger_location()
     if "://" not in location and not Path(location).exists():
-        raise EnrichError(f"there is no ledger at {location} yet", hint="beatra-enrich run CONFIG makes it.")
+        raise LedgerError(f"there is no ledger at {location} yet", hint="beatra-enrich run CONFIG makes it.")
     ledger = await open_ledger(location)
     requests = dict.fromkeys(("answered", "failed", "sent", "in_doubt", "skipped"), 0)
     attempts = prompt = answer = total = 0
