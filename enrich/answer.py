@@ -2,21 +2,36 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from enrich.errors import TemplateError, did_you_mean
 from enrich.template import Expression, RowError, compile_value
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from enrich.config import StepConfig
     from enrich.records import Completion, RowStatus
     from enrich.schema import AnswerSchema
+    from enrich.template import Template
 
 MAX_PROBLEMS = 8  # as many as a model can act on in one reply
-_FENCE = re.compile(r"```[a-zA-Z]*\s*\n?(.*?)```", re.DOTALL)
+MAX_REPAIR_CHARS = 32_768  # characters; the repair library takes quadratic time
+MAX_BLOCKS = 8  # fenced blocks of one answer; in more of them nobody can tell which one is meant
+NOT_JSON = "the answer is not JSON"
+SEVERAL = "the answer holds several JSON objects that differ"
+
+_LONG_NUMBER = re.compile(r"\d{19}")  # orjson turns integers of more than 64 bits into floats
+_NO_NUMBER = re.compile(r"\b(?:nan|inf|infinity)\b", re.IGNORECASE)
+_LINE_ESCAPES = re.compile(r"\\[nrt]")
+_TRAILING_COMMA = re.compile(r",(?=[}\]])")
+_TRAILING_ZEROS = re.compile(r"\.(\d*?)0+(?!\d)")
+_DRESS = str.maketrans("", "", " \t\r\n\"'`\\")  # what a repair may add or take away
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,17 +54,17 @@ class Answer:
 
 
 class AnswerReader:
-    """Reads the answers of one step."""
+    """Reads the answers of one step.
+
+    Raises:
+        TemplateError: ``check`` cannot be compiled, or names what the answer does not have.
+    """
 
     def __init__(self, step: StepConfig, schema: AnswerSchema | None) -> None:
         self._schema = schema
         self._repair = step.repair
         self._tools = "tools" in step.params
-        check = step.check
-        if check is not None and "{{" not in check:
-            check = "{{ " + check + " }}"
-        compiled = compile_value(check, f"steps.{step.name}.check") if check is not None else None
-        self._check = compiled
+        self._check = _compile_check(step, schema)
 
     def read(self, completion: Completion) -> Answer:
         """Say what a completion amounts to; the same completion always gives the same answer."""
@@ -71,13 +86,11 @@ class AnswerReader:
         return Answer("invalid_output", None, f"no_content: the model answered with {what}", problems=(what,))
 
     def _valued(self, text: str) -> Answer:
-        if self._schema is None:
-            values: dict[str, Any] | None = None
-            problems = self._broken_rule({"answer": text})
-        else:
+        values: dict[str, Any] | None = None
+        problems: list[str] = []
+        if self._schema is not None:
             values, problems = self._parse(text, self._schema)
-            if values is not None:
-                problems = self._broken_rule({**values, "answer": text})
+        problems = problems or self._broken_rule({"answer": text, **(values or {})})
         if problems:
             shown = "; ".join(problems)[:1_000]
             return Answer("invalid_output", text, f"invalid_output: {shown}", problems=tuple(problems))
@@ -85,29 +98,21 @@ class AnswerReader:
 
     def _parse(self, text: str, schema: AnswerSchema) -> tuple[dict[str, Any] | None, list[str]]:
         """Read the JSON in a text: as it stands, else repaired; a repair counts only when it then validates."""
-        problems: list[str] = []
-        for candidate in self._candidates(text):
-            values, found = schema.read(candidate)
-            if values is not None:
-                return values, []
-            problems = problems or found
-        return None, (problems or ["the answer is not JSON"])[:MAX_PROBLEMS]
-
-    def _candidates(self, text: str) -> Any:
         try:
-            yield orjson.loads(text)
-        except orjson.JSONDecodeError:
-            pass
-        else:
-            return
-        if not self._repair:
-            return
-        for inner in (*_FENCE.findall(text), _outermost_object(text)):
-            try:
-                yield orjson.loads(inner)
-            except orjson.JSONDecodeError:
-                continue
-        yield from _repaired(text)
+            return schema.read(_exact(text))
+        except ValueError:
+            if not self._repair:
+                return None, [NOT_JSON]
+        found: list[dict[str, Any]] = []
+        problems: list[str] = []
+        for value in _repaired(text):
+            values, wrong = schema.read(value)
+            problems = problems or wrong
+            if values is not None and values not in found:
+                found.append(values)
+        if len(found) == 1:
+            return found[0], []
+        return None, [SEVERAL] if found else problems or [NOT_JSON]
 
     def _broken_rule(self, values: dict[str, Any]) -> list[str]:
         if self._check is None:
@@ -122,39 +127,95 @@ class AnswerReader:
         return [] if good else [f"the rule `{self._check.source}` does not hold"]
 
 
+def _compile_check(step: StepConfig, schema: AnswerSchema | None) -> Template | Expression | None:
+    if step.check is None:
+        return None
+    where = f"steps.{step.name}.check"
+    source = step.check if "{{" in step.check or "{%" in step.check else "{{ " + step.check + " }}"
+    check = compile_value(source, where)
+    known = ["answer", *(schema.columns if schema is not None else ())]
+    for name in sorted(check.variables.difference(known)):
+        raise TemplateError(f"{where}: the answer has no `{name}`", hint=did_you_mean(name, known))
+    return check
+
+
+# --- reading what is not quite JSON --------------------------------------------------------------------
+
+
+def _exact(text: str) -> Any:
+    """Read JSON and keep every digit of an integer.
+
+    Raises:
+        ValueError: it is no JSON, holds NaN, Infinity or a number beyond a double, or is nested without end.
+    """
+    value = orjson.loads(text)
+    if not _LONG_NUMBER.search(text):
+        return value
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def _repaired(text: str) -> Iterator[Any]:
+    """Give the objects that stand in fences or within other text, mended where that takes nothing away."""
+    blocks = text.split("```")[1::2]
+    if len(blocks) > MAX_BLOCKS:
+        return
+    for source in dict.fromkeys(_outermost_object(part) for part in (*blocks, text)):
+        try:
+            yield _exact(source)
+        except ValueError:
+            yield from _mended(source)
+
+
 def _outermost_object(text: str) -> str:
     start, end = text.find("{"), text.rfind("}")
     return text[start : end + 1] if 0 <= start < end else ""
 
 
-def _repaired(text: str) -> Any:
+def _mended(source: str) -> Iterator[dict[str, Any]]:
+    """Have the library mend an object; what it made up, dropped or moved is no answer."""
     from json_repair import repair_json
 
-    if "{" not in text:
+    if not _is_whole(source):
         return
     try:
-        fixed = repair_json(text, return_objects=True, skip_json_loads=True)
-    except (
-        ValueError,
-        RecursionError,
-        IndexError,
-        TypeError,
-        KeyError,
-    ):  # the library promises no set of errors
+        value = repair_json(source, return_objects=True, skip_json_loads=True)
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    except (ValueError, RecursionError):
         return
-    if isinstance(fixed, list):
-        yield from (item for item in fixed if isinstance(item, dict))
-    elif isinstance(fixed, dict):
-        yield fixed
+    if isinstance(value, dict) and _undressed(text) == _undressed(source):
+        yield value
 
 
-def reask_messages(answer: Answer) -> list[dict[str, str]]:
-    """Give the two messages that ask again: the bad answer as the model gave it, and what is wrong with it."""
+def _is_whole(source: str) -> bool:
+    """Say whether a text may be an object to mend: nothing is cut off, and no number is none."""
+    if not 0 < len(source) <= MAX_REPAIR_CHARS or _NO_NUMBER.search(source):
+        return False
+    quotes = source.count('"') - source.count('\\"')
+    pairs = (("{", "}"), ("[", "]"))
+    return quotes % 2 == 0 and all(source.count(opens) == source.count(closes) for opens, closes in pairs)
+
+
+def _undressed(text: str) -> str:
+    """Leave out of JSON, or nearly JSON, what a repair may change: quotes, blanks, trailing commas and zeros."""
+    bare = _LINE_ESCAPES.sub("", text).translate(_DRESS).lower().replace("none", "null")
+    return _TRAILING_ZEROS.sub(r".\1", _TRAILING_COMMA.sub("", bare))
+
+
+def reask_messages(answer: Answer, *, as_json: bool) -> list[dict[str, str]]:
+    """Give the two messages that ask again: the bad answer as the model gave it, and what is wrong with it.
+
+    Args:
+        answer: the bad one.
+        as_json: whether a JSON object is wanted.
+    """
     lines = "\n".join(f"- {problem}" for problem in answer.problems[:MAX_PROBLEMS])
-    correction = (
-        f"That answer cannot be used:\n{lines}\nAnswer again with the corrected JSON object and nothing else."
+    wanted = (
+        "Answer again with the corrected JSON object" if as_json else "Answer again with a corrected text"
     )
     return [
-        {"role": "assistant", "content": answer.text or ""},
-        {"role": "user", "content": correction},
+        {"role": "assistant", "content": answer.text or "(no text)"},
+        {"role": "user", "content": f"That answer cannot be used:\n{lines}\n{wanted} and nothing else."},
     ]

@@ -7,20 +7,26 @@ state that the ledger does not: run again over the same ledger, it takes the sam
 from __future__ import annotations
 
 from collections.abc import Generator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
 
-from enrich.answer import Answer, AnswerReader, reask_messages
-from enrich.records import Ask, Completion, Failure, Settled, Verdict
-from enrich.retry import UNSUPPORTED
+from enrich.answer import AnswerReader, reask_messages
+from enrich.records import Ask, Completion, Settled, Verdict
+from enrich.request import ROUND_STRIDE
+from enrich.retry import UNSUPPORTED, refuses_format
 
 if TYPE_CHECKING:
     from enrich.fallback import ModelBreaker
     from enrich.records import RowStatus
     from enrich.request import Prepared, RequestBuilder
 
-ROUND_STRIDE = 1 << 48  # between ordinals of the rounds that `retry` adds; far above any count of duplicates
 MODES = ("json_schema", "json_object", "prompt")  # in the order of how much the endpoint must be able to do
+NEXT_MODEL = UNSUPPORTED | {"model_unavailable"}  # failures after which another model is asked
+UNFIT: tuple[RowStatus, ...] = (
+    "invalid_output",
+    "truncated",
+    "filtered",
+)  # answered, but not as it should be
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,13 +36,15 @@ class Query:
     Attributes:
         ask: the request in question.
         want: ``answer`` (send it unless the ledger knows it), ``known`` (only what the ledger knows; the reply
-            may be None) or ``earlier`` (answers to the same question under another schema).
+            may be None) or ``earlier`` (all answers to the same question, also under another schema).
         fallback: whether there is another model to turn to.
+        max_tokens: the longest answer that the request allows, or None.
     """
 
     ask: Ask
     want: Literal["answer", "known", "earlier"] = "answer"
     fallback: bool = False
+    max_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +53,22 @@ class _Via:
 
     mode: str
     model: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Turn:
+    """What is asked at one point of a conversation, whichever way it goes.
+
+    Attributes:
+        further: messages after the step's own: bad answers, and what is wrong with them.
+        options: request fields that replace the step's.
+    """
+
+    prepared: Prepared
+    ordinal: int
+    parent: bytes | None = None
+    further: tuple[dict[str, str], ...] = ()
+    options: tuple[tuple[str, int], ...] = ()
 
 
 Reply = Settled | list[Settled] | None
@@ -74,11 +98,10 @@ class Conversation:
         self._reader = reader
         self._breaker = breaker
         self._retry = retry
-        self._reasks = step.reask
         self._models = list(dict.fromkeys([step.model, *step.fallback_models]))
-        modes = MODES[MODES.index(step.schema_mode) :] if builder.schema is not None else (step.schema_mode,)
+        modes = MODES[MODES.index(step.schema_mode) :] if builder.schema is not None else MODES[-1:]
         self._modes = list(modes)
-        self._first_mode = 0
+        self._first_mode = dict.fromkeys(self._models, 0)  # what a model refused is not tried with it again
 
     def hold(self, prepared: Prepared, ordinal: int) -> Talk:
         """Hold one row's conversation.
@@ -87,119 +110,131 @@ class Conversation:
             prepared: the rendered row.
             ordinal: see `enrich.request.idempotency_key`.
         """
-        verdict = yield from self._round(prepared, ordinal, parent=None)
+        verdict = yield from self._round(_Turn(prepared, ordinal))
         asked_again = False
-        while verdict.status in ("invalid_output", "truncated", "filtered") and (self.strayed or self._retry):
+        while verdict.status in UNFIT and (self.strayed or self._retry):
             ordinal += ROUND_STRIDE
-            ask = self.builder.ask(prepared, ordinal=ordinal, parent=verdict.key)
-            known = yield Query(ask, "known")
+            turn = _Turn(prepared, ordinal, verdict.key)
+            known = yield from self._known(turn)
             if known is None and (asked_again or verdict.status not in self._retry):
                 return verdict
-            asked_again = known is None or (isinstance(known, Settled) and known.fresh)
-            verdict = yield from self._round(prepared, ordinal, parent=verdict.key)
+            asked_again = asked_again or known is None or known[0].fresh or known[0].open
+            verdict = yield from self._round(turn)
         return verdict
 
-    def _round(self, prepared: Prepared, ordinal: int, parent: bytes | None) -> Talk:
-        reused = yield from self._earlier_answer(prepared, ordinal, parent)
-        if reused is not None:
-            return reused
-        settled, via = yield from self._first_answer(prepared, ordinal, parent)
-        verdict = self._judge(settled)
-        for _ in range(self._reasks):
-            answer = self._answer_of(settled)
-            if answer is None or answer.status != "invalid_output" or not answer.text:
-                break
-            further = reask_messages(answer)
-            ask = self._via(via, prepared, ordinal=ordinal, parent=settled.key, further=further)
-            settled = yield from self._send(Query(ask))
-            verdict = self._judge(settled)
-        options = self._twice_the_tokens(prepared)
-        if verdict.status == "truncated" and options:
-            longer = self._via(via, prepared, ordinal=ordinal, parent=settled.key, options=options)
-            settled = yield from self._send(Query(longer))
-            verdict = self._judge(settled)
-        return verdict
-
-    def _via(self, via: _Via, prepared: Prepared, **kwargs: Any) -> Ask:
-        return self.builder.ask(prepared, model=via.model, mode=via.mode, **kwargs)
-
-    def _send(self, query: Query) -> Generator[Query, Reply, Settled]:
-        reply = yield query
-        assert isinstance(reply, Settled)  # noqa: S101  # who drives a conversation answers an `answer` query
-        return reply
-
-    def _earlier_answer(
-        self, prepared: Prepared, ordinal: int, parent: bytes | None
-    ) -> Generator[Query, Reply, Verdict | None]:
-        """Look for an answer to the same question that was given under another schema and still serves."""
-        if self.builder.schema is None:
-            return None
-        ask = self.builder.ask(prepared, ordinal=ordinal, parent=parent, mode=self._modes[0])
-        if (yield Query(ask, "known")) is not None:
-            return None
-        earlier = yield Query(ask, "earlier")
-        for settled in earlier if isinstance(earlier, list) else []:
-            verdict = self._judge(settled)
-            if verdict.status == "ok":
-                return verdict
-        return None
-
-    def _first_answer(
-        self, prepared: Prepared, ordinal: int, parent: bytes | None
-    ) -> Generator[Query, Reply, tuple[Settled, _Via]]:
-        """Find an answer that is paid for, under any model or mode; else ask, model after model."""
-        if self.strayed:
-            for via in (_Via(mode, model) for mode in self._modes for model in self._models):
-                reply = yield Query(self._via(via, prepared, ordinal=ordinal, parent=parent), "known")
-                if isinstance(reply, Settled) and isinstance(reply.result, Completion):
-                    return reply, via
-        models = self._breaker.usable(self._models)
+    def _round(self, turn: _Turn) -> Talk:
+        """Ask, and ask again as long as the answer is unfit and may be improved on."""
+        left = self.builder.step.reask
         while True:
-            via = _Via(self._modes[self._first_mode], models[0])
-            ask = self._via(via, prepared, ordinal=ordinal, parent=parent)
-            settled = yield from self._send(Query(ask, fallback=len(models) > 1))
-            if isinstance(settled.result, Completion):
+            settled = yield from self._settled(turn)
+            verdict = judge(self._reader, settled)
+            if verdict.status == "invalid_output" and verdict.text is not None and left:
+                left -= 1
+                turn = replace(turn, parent=settled.key, further=(*turn.further, *self._correction(settled)))
+            elif verdict.status == "truncated" and not turn.options and (more := self._longer(turn)):
+                turn = replace(turn, parent=settled.key, options=more)
+            elif verdict.status in UNFIT and (earlier := (yield from self._earlier(turn))) is not None:
+                return judge(self._reader, earlier)
+            else:
+                return verdict
+
+    def _settled(self, turn: _Turn) -> Generator[Query, Reply, Settled]:
+        """Find the answer that is paid for, whichever way it was asked for; else ask, model after model."""
+        known = None
+        if self.strayed or self.builder.reuses:
+            known = yield from self._known(turn)
+            if known is not None and isinstance(known[0].result, Completion):
+                return known[0]
+            earlier = (yield from self._earlier(turn)) if known is None else None
+            if earlier is not None:
+                return earlier
+        return (yield from self._asked(turn, known[1] if known is not None else None))
+
+    def _known(self, turn: _Turn) -> Generator[Query, Reply, tuple[Settled, _Via] | None]:
+        """Look for a request that was answered; else for one that may be paid for without an answer."""
+        waiting: tuple[Settled, _Via] | None = None
+        for via in self._ways():
+            reply = yield self._query(turn, via, want="known")
+            if not isinstance(reply, Settled):
+                continue
+            if isinstance(reply.result, Completion):
+                return reply, via
+            if waiting is None and (reply.open or reply.in_doubt or reply.skipped):
+                waiting = reply, via
+        return waiting
+
+    def _ways(self) -> list[_Via]:
+        """Give the ways that requests may have taken."""
+        if not self.strayed:
+            return [_Via(self._modes[0], self._models[0])]
+        return [_Via(mode, model) for mode in self._modes for model in self._models]
+
+    def _earlier(self, turn: _Turn) -> Generator[Query, Reply, Settled | None]:
+        """Look for an answer to the same question, given under another schema or rule, that serves now."""
+        if not self.builder.reuses:
+            return None
+        earlier = yield self._query(turn, self._ways()[0], want="earlier")
+        fitting = (s for s in earlier or () if judge(self._reader, s).status == "ok")  # type: ignore[union-attr]  # an `earlier` query is answered by a list
+        return next(fitting, None)
+
+    def _asked(self, turn: _Turn, via: _Via | None) -> Generator[Query, Reply, Settled]:
+        """Ask, first by the way given, then by what is left of ways and models."""
+        models = self._models[self._models.index(via.model) :] if via else self._breaker.usable(self._models)
+        while True:
+            via = via or _Via(self._modes[self._first_mode[models[0]]], models[0])
+            self.strayed = self.strayed or via != _Via(self._modes[0], self._models[0])
+            query = self._query(turn, via, fallback=len(models) > 1)
+            settled = yield query
+            assert isinstance(settled, Settled)  # noqa: S101  # who drives a conversation answers an `answer` query
+            failure = settled.result
+            if isinstance(failure, Completion):
                 self._breaker.served(via.model)
-                return settled, via
-            if self._refuses_mode(settled.result):
-                self._leave_mode(via.mode)
-            elif settled.result.code in _NEXT_MODEL and len(models) > 1:
-                self.strayed = True
+                return settled
+            if settled.in_doubt or settled.skipped:
+                return settled
+            if via.mode != self._modes[-1] and refuses_format(failure):
+                self._leave_mode(via)
+            elif failure.code in NEXT_MODEL and len(models) > 1:
                 self._breaker.unavailable(models.pop(0))
             else:
-                return settled, via
-            parent = ask.key
+                return settled
+            turn, via = replace(turn, parent=query.ask.key), None
 
-    def _refuses_mode(self, failure: Failure) -> bool:
-        return (
-            failure.code == "unsupported_option"
-            and "response_format" in failure.message
-            and self.builder.schema is not None
-            and self._modes[self._first_mode] != MODES[-1]
+    def _leave_mode(self, via: _Via) -> None:
+        following = self._modes.index(via.mode) + 1
+        self._first_mode[via.model] = max(self._first_mode[via.model], following)
+
+    def _query(
+        self,
+        turn: _Turn,
+        via: _Via,
+        *,
+        want: Literal["answer", "known", "earlier"] = "answer",
+        fallback: bool = False,
+    ) -> Query:
+        options = dict(turn.options)
+        ask = self.builder.ask(
+            turn.prepared,
+            model=via.model,
+            ordinal=turn.ordinal,
+            parent=turn.parent,
+            further=turn.further,
+            options=options,
+            mode=via.mode,
         )
+        limits = {**self.builder.token_limits(turn.prepared), **options}
+        return Query(ask, want, fallback, max(limits.values(), default=None))
 
-    def _leave_mode(self, refused: str) -> None:
-        self.strayed = True
-        self._first_mode = max(self._first_mode, self._modes.index(refused) + 1)
+    def _correction(self, settled: Settled) -> list[dict[str, str]]:
+        assert isinstance(settled.result, Completion)  # noqa: S101  # only an answer can be invalid
+        answer = self._reader.read(settled.result)
+        return reask_messages(answer, as_json=self.builder.schema is not None)
 
-    def _twice_the_tokens(self, prepared: Prepared) -> dict[str, int]:
-        """Give the token limit, doubled, when `on_truncated` asks for it and the step has one."""
-        step = self.builder.step
-        if step.on_truncated != "retry":
-            return {}
-        limits = {
-            n: prepared.options.get(n, getattr(step, n)) for n in ("max_tokens", "max_completion_tokens")
-        }
-        return {name: 2 * limit for name, limit in limits.items() if isinstance(limit, int)}
-
-    def _answer_of(self, settled: Settled) -> Answer | None:
-        return self._reader.read(settled.result) if isinstance(settled.result, Completion) else None
-
-    def _judge(self, settled: Settled) -> Verdict:
-        return judge(self._reader, settled)
-
-
-_NEXT_MODEL = UNSUPPORTED | {"model_unavailable"}
+    def _longer(self, turn: _Turn) -> tuple[tuple[str, int], ...]:
+        """Give the token limit, doubled, when `on_truncated` asks for it."""
+        if self.builder.step.on_truncated != "retry":
+            return ()
+        return tuple((name, 2 * limit) for name, limit in self.builder.token_limits(turn.prepared).items())
 
 
 def judge(reader: AnswerReader, settled: Settled) -> Verdict:

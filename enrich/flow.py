@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import enum
 from collections import Counter, deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -66,7 +66,6 @@ class Step:
     generation: int
     given: tuple[str, ...]
     needs: tuple[str, ...]
-    max_tokens: int | None
 
 
 class _Later(enum.Enum):
@@ -81,12 +80,13 @@ _LATER = _Later.LATER
 class _Row:
     """One row on its way."""
 
-    __slots__ = ("began", "index", "known", "step", "story", "worst")
+    __slots__ = ("asked", "began", "index", "known", "step", "story", "worst")
 
     def __init__(self, index: int) -> None:
         self.index = index
         self.step = 0
         self.worst: RowStatus = "ok"
+        self.asked = False
         self.known = False
         self.began: float | None = None  # monotonic seconds: the step's first attempt
         self.story: Generator[Query, Reply, None]
@@ -186,7 +186,7 @@ class Flow:
         done: dict[str, Verdict] = {}
         for number, step in enumerate(self._steps):
             row.step = number
-            row.known = False
+            row.known = row.asked
             row.began = None
             verdict = yield from self._step(step, values, done)
             self._mark(row, number, verdict)
@@ -257,6 +257,7 @@ class Flow:
             for row, query in asking:
                 if query.want == "earlier":
                     records = earlier.get(query.ask.question or b"", [])
+                    row.known = row.known or bool(records)
                     reply: Reply = [settled_record(record, self._read) for record in records]
                 else:
                     settled = await self._known(row, query, known.get(query.ask.key))
@@ -272,12 +273,16 @@ class Flow:
         """Say how a request ended; None when that is not known and was only wondered about."""
         if record is None:
             return None if query.want == "known" else await self._ask(row, query)
-        settled = settled_record(record, self._read)
-        if record.state == "answered" and isinstance(settled.result, Failure) and self._engine is not None:
-            await self._ledger.reject(record.key, settled.result, final=False)
-            return await self._ask(row, query)
         row.known = True
-        if record.state == "sent" and not (record.skipped or record.in_doubt):
+        settled = settled_record(record, self._read)
+        unreadable = settled.result if record.state == "answered" and settled.in_doubt else None
+        is_open = record.state == "sent" and not (record.skipped or record.in_doubt)
+        if query.want == "known":
+            return replace(settled, open=is_open or unreadable is not None, fresh=record.run == self._run)
+        if isinstance(unreadable, Failure) and self._engine is not None:
+            await self._ledger.reject(record.key, unreadable, final=False)
+            return await self._ask(row, query)
+        if is_open:
             return await self._ask(row, query)
         if record.state == "failed" and record.run != self._run and self._may_resend(settled):
             return await self._ask(row, query, resend=True)
@@ -296,6 +301,7 @@ class Flow:
         if self._engine is None or (self._retry and not row.known):
             self._leave(row)
             return _LATER
+        row.asked = True
         step = self._steps[row.step]
         if step.conversation.strayed and step.name not in self._noted:
             self._noted.add(step.name)
@@ -306,7 +312,7 @@ class Flow:
             stream=step.builder.step.stream,
             fallback=query.fallback,
             resend=resend,
-            max_tokens=step.max_tokens,
+            max_tokens=query.max_tokens,
             began=row.began,
         )
         return _LATER

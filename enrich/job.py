@@ -120,7 +120,6 @@ def _compiled(
     needs = tuple(
         dict.fromkeys(given[name] for name in sorted(builder.columns) if name in given and name not in free)
     )
-    limit = step.max_completion_tokens or step.max_tokens
     return Step(
         name=step.name,
         builder=builder,
@@ -129,7 +128,6 @@ def _compiled(
         generation=0,
         given=_given(step.name, builder.schema),
         needs=needs,
-        max_tokens=limit if isinstance(limit, int) else None,
     )
 
 

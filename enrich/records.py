@@ -184,6 +184,7 @@ class Settled:
         skipped: whether the operator gave it up.
         fresh: whether it was sent in this run.
         began: monotonic seconds when its first attempt of this run began, or that of the request it followed.
+        open: whether it was sent and has no answer yet: sending it again gets the one that is paid for.
     """
 
     key: bytes
@@ -192,6 +193,7 @@ class Settled:
     skipped: bool = False
     fresh: bool = False
     began: float | None = None
+    open: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,7 +32,9 @@ if TYPE_CHECKING:
     from enrich.schema import AnswerSchema
 
 NAMESPACE = uuid.UUID("7e0b0c5e-6d0c-5d5c-9d5b-1f6a3c2b8e44")  # of every key this program makes
+ROUND_STRIDE = 1 << 48  # between ordinals of the rounds that `retry` adds; far above any count of duplicates
 JSON_MODE = {"type": "json_object"}
+TOKEN_LIMITS = ("max_tokens", "max_completion_tokens")
 
 Messages = list[dict[str, str]]
 
@@ -81,6 +83,7 @@ class RequestBuilder:
     Attributes:
         step: the step's configuration.
         schema: the parsed answer schema, or None.
+        reuses: whether an answer that was given under another schema or rule may serve.
         columns: the columns whose values the templates need.
         fingerprint: 16 bytes that identify the step's question: its templates, model and parameters.
     """
@@ -95,9 +98,8 @@ class RequestBuilder:
         self._fixed, self._per_row = _split_options(step, where)
         self._tails: dict[str, bytes] = {}
         self._heads: dict[str, bytes] = {}
-        self._question = (
-            hashlib.sha1(base_url.encode(), usedforsecurity=False) if schema is not None else None
-        )
+        self.reuses = schema is not None or step.check is not None
+        self._question = hashlib.sha1(base_url.encode(), usedforsecurity=False)
         templates: list[Template | Expression] = [m.content for m in self._messages]
         templates += list(self._per_row.values())
         self.asking = tuple(templates)
@@ -156,7 +158,7 @@ class RequestBuilder:
         model = model or self.step.model
         mode = mode or self.step.schema_mode
         messages = [*prepared.messages, *further] if further else prepared.messages
-        if self.schema is not None and mode == "prompt":
+        if self.schema is not None and mode != "json_schema":
             messages = self._with_schema_message(messages)
         own = {**prepared.options, **(options or {})}
         try:
@@ -166,7 +168,7 @@ class RequestBuilder:
             raise RowError("template_error", f"steps.{self.step.name}: {error}") from None
         body = b'{"model":%b,"messages":%b%b' % (self._head(model), body_messages, tail)
         key = idempotency_key(self._base_url, body, ordinal)
-        return Ask(key, body, model, parent, self._question_of(prepared, further, model, own, ordinal))
+        return Ask(key, body, model, parent, self._question_of(prepared, ordinal))
 
     def _head(self, model: str) -> bytes:
         if model not in self._heads:
@@ -199,29 +201,30 @@ class RequestBuilder:
             return [{"role": "system", "content": f"{messages[0]['content']}\n\n{text}"}, *messages[1:]]
         return [{"role": "system", "content": text}, *messages]
 
-    def _question_of(
-        self,
-        prepared: Prepared,
-        further: Sequence[dict[str, str]],
-        model: str,
-        own: Mapping[str, Any],
-        ordinal: int,
-    ) -> bytes | None:
-        if self._question is None or further:
+    def token_limits(self, prepared: Prepared) -> dict[str, int]:
+        """Give the request's limits on the answer's tokens, by name; empty without one."""
+        fields = {**self._fixed, **prepared.options}
+        return {name: fields[name] for name in TOKEN_LIMITS if isinstance(fields.get(name), int)}
+
+    def _question_of(self, prepared: Prepared, ordinal: int) -> bytes | None:
+        """Identify what the row asks, whatever model, mode, schema, re-ask or round it is asked in."""
+        if not self.reuses:
             return None
+        asked = [
+            prepared.messages,
+            self.step.model,
+            {**self._fixed, **prepared.options},
+            ordinal % ROUND_STRIDE,
+        ]
         digest = self._question.copy()
-        digest.update(
-            orjson.dumps(
-                [prepared.messages, model, {**self._fixed, **own}, ordinal], option=orjson.OPT_SORT_KEYS
-            )
-        )
+        digest.update(orjson.dumps(asked, option=orjson.OPT_SORT_KEYS))
         return digest.digest()[:16]
 
     def _render_options(self, values: Mapping[str, Any]) -> dict[str, Any]:
         options: dict[str, Any] = {}
         for name, template in self._per_row.items():
             value = template.value(values) if isinstance(template, Expression) else template.render(values)
-            if name in ("max_tokens", "max_completion_tokens"):
+            if name in TOKEN_LIMITS:
                 value = _as_count(value, template.where)
             options[name] = value
         return options
@@ -260,7 +263,7 @@ def _split_options(step: StepConfig, where: str) -> tuple[dict[str, Any], dict[s
         if isinstance(value, str) and is_template(value):
             per_row[name] = compile_value(value, f"{where}.{name}")
             del fields[name]
-        elif name in ("max_tokens", "max_completion_tokens") and isinstance(value, str):
+        elif name in TOKEN_LIMITS and isinstance(value, str):
             raise ConfigError(f"{where}.{name}: {value!r} is neither a whole number nor a template")
     try:
         orjson.dumps(fields)

@@ -105,6 +105,8 @@ def refuse(refusal: Refusal, request_id: str) -> web.Response:
 
 async def play_uncharged(kind: str, request: web.Request, request_id: str) -> web.Response | None:
     """Play a fault of a request that is not executed; None when no answer was sent."""
+    if kind == "unsupported_option" and b'"response_format"' in await request.read():
+        return refuse(unsupported_option(["response_format"]), request_id)
     if kind in REFUSALS:
         return refuse(REFUSALS[kind], request_id)
     if kind in PAGES:
