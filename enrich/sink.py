@@ -19,7 +19,7 @@ import re
 import secrets
 import stat
 import threading
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from decimal import Decimal
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, ClassVar, Literal, Protocol, cast, get_args
@@ -170,8 +170,7 @@ def preflight(config: OutputConfig, schema: pa.Schema) -> None:
     """
     target = _target(config)
     _check_schema(schema, config)
-    with _access_errors(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
+    with _access_errors(target), _folders(target):
         probe = _Temporary(target)
         renamed = _temporary_path(target)
         try:
@@ -192,14 +191,28 @@ def hold_output(path: str | Path) -> Iterator[None]:
     """
     target = Path(os.path.realpath(path))
     lock = target.with_name(f".{target.name}.lock")
-    with _access_errors(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = _lock(lock, target)
+    with ExitStack() as stack:
+        with _access_errors(target):
+            stack.enter_context(_folders(target))
+            descriptor = _lock(lock, target)
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)  # before it is let go: nobody can have locked this very file in between
+            os.close(descriptor)
+
+
+@contextmanager
+def _folders(target: Path) -> Iterator[None]:
+    """Make the folders above a target that are missing; on the way out, remove those that stayed empty."""
+    missing = [folder for folder in target.parents if not folder.exists()]
+    target.parent.mkdir(parents=True, exist_ok=True)
     try:
         yield
     finally:
-        lock.unlink(missing_ok=True)  # before it is let go: nobody can have locked this very file in between
-        os.close(descriptor)
+        for folder in missing:
+            with suppress(OSError):
+                folder.rmdir()
 
 
 def read_manifest(path: str | Path) -> dict[str, Any] | None:
