@@ -13,7 +13,7 @@ from enrich.columns import output_schema, step_fields
 from enrich.config import URL_VARIABLE
 from enrich.conversation import Conversation
 from enrich.endpoint import Endpoint, resolve_endpoint
-from enrich.errors import TemplateError
+from enrich.errors import OutputError, TemplateError
 from enrich.fallback import ModelBreaker
 from enrich.flow import Step
 from enrich.request import RequestBuilder
@@ -23,9 +23,10 @@ from enrich.template import check_columns
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from enrich.config import JobConfig
+    from enrich.config import Config, JobConfig
     from enrich.records import RowStatus
     from enrich.schema import AnswerSchema
+    from enrich.source import Source
 
 SANDBOX = "sandbox"  # the base URL that stands for the built-in emulator
 GIVEN_SUFFIXES = ("status", "error", "model")  # what a later step sees of an earlier one beside its answer
@@ -87,6 +88,26 @@ def compile_job(
     whole = any(s.builder.whole_row for s in steps)
     columns = tuple(name for name in input_schema.names if whole or name in needed)
     return Job(config, tuple(steps), columns, joined, base_url, endpoint)
+
+
+def refuse_overlap(config: Config, source: Source) -> None:
+    """Keep the output apart from the input: it would replace a file of it, or be read as one by the next run.
+
+    Raises:
+        OutputError: the output is one of the input's files, or lies in a folder of it.
+    """
+    target = os.path.realpath(config.output.path)
+    if any(os.path.realpath(file.path) == target for file in source.files):
+        raise OutputError(
+            f"the output {config.output.path} is a file of the input", hint="give the output a path of its own."
+        )
+    paths = [config.input.path] if isinstance(config.input.path, str) else config.input.path
+    for path in paths:
+        if os.path.isdir(path) and target.startswith(os.path.join(os.path.realpath(path), "")):
+            raise OutputError(
+                f"the output {config.output.path} lies in the input's folder {path}: the next run would read it",
+                hint="put the output into another folder.",
+            )
 
 
 def _endpoint(config: JobConfig, env: Mapping[str, str], *, key_needed: bool) -> tuple[str, Endpoint | None]:
