@@ -15,7 +15,7 @@ from enrich.completion import read
 from enrich.config import EndpointConfig
 from enrich.endpoint import Endpoint, resolve_endpoint
 from enrich.errors import EnrichError, LedgerError, RunStopped
-from enrich.job import Job, compile_job
+from enrich.job import Job, compile_job, refuse_overlap
 from enrich.records import Completion, key_text
 from enrich.session import open_ledger, sandbox_endpoint
 from enrich.sink import preflight
@@ -90,7 +90,7 @@ async def check_job(config: Config, limit: int | None = None) -> list[Finding]:
     except EnrichError as error:
         return [*findings, _failed("templates", error)]
     findings.append(Finding("templates", ok=True, text=f"use {', '.join(job.columns) or 'no column'}"))
-    findings.append(await asyncio.to_thread(_try, "output", lambda: _output(config, job)))
+    findings.append(await asyncio.to_thread(_try, "output", lambda: _output(config, source, job)))
     findings.append(await _ledger(config))
     return [*findings, *await _endpoint(config, job)]
 
@@ -116,7 +116,8 @@ def _input(source: Source) -> str:
     return f"{source.num_rows:,} rows in {files:,} {'file' if files == 1 else 'files'}, {len(source.schema)} columns"
 
 
-def _output(config: Config, job: Job) -> str:
+def _output(config: Config, source: Source, job: Job) -> str:
+    refuse_overlap(config, source)
     preflight(config.output, job.output_schema)
     return f"{config.output.path} can be written, {len(job.output_schema)} columns"
 
@@ -214,8 +215,7 @@ async def status_job(config: Config) -> LedgerStatus:
         LedgerError: there is no ledger yet.
     """
     location = config.ledger_location()
-    if "://" not in location and not Path(location).exists():
-        raise LedgerError(f"there is no ledger at {location} yet", hint="beatra-enrich run CONFIG makes it.")
+    _must_be_there(location)
     ledger = await open_ledger(location)
     requests = dict.fromkeys(("answered", "failed", "sent", "in_doubt", "skipped"), 0)
     attempts = prompt = answer = total = 0
@@ -245,6 +245,11 @@ async def status_job(config: Config) -> LedgerStatus:
         round(credits_, 9),
         last.summary if last else None,
     )
+
+
+def _must_be_there(location: str) -> None:
+    if "://" not in location and not Path(location).exists():
+        raise LedgerError(f"there is no ledger at {location} yet", hint="beatra-enrich run CONFIG makes it.")
 
 
 def _state(record: Any) -> str:
