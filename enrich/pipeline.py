@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from enrich import __version__
 from enrich.errors import EnrichError, RunInterrupted, RunStopped
 from enrich.flow import prefetched
-from enrich.job import Job, compile_job
+from enrich.job import Job, compile_job, refuse_overlap
 from enrich.marks import Marks
 from enrich.occurrences import Occurrences
 from enrich.records import STATUSES, RowStatus, Summary
@@ -148,6 +148,7 @@ async def _prepare(config: Config, options: RunOptions, *, send: bool = True) ->
         options.progress.phase("reading the input", None)
     source = await asyncio.to_thread(open_source, config.input, limit=options.limit)
     job = compile_job(config, source.schema, key_needed=send, retry=options.retry)
+    refuse_overlap(config, source)
     await asyncio.to_thread(preflight, config.output, job.output_schema)
     options.interrupt.check()
     return source, job
@@ -259,7 +260,7 @@ def _stopped(
     done = sum(statuses.values())
     statuses["pending"] = statuses.get("pending", 0) + source.num_rows - done
     what = "interrupted" if isinstance(error, RunInterrupted) else f"stopped: {error.message}"
-    hint = f" {error.hint}" if error.hint else ""
+    hint = f" {error.hint[:1].upper()}{error.hint[1:]}" if error.hint else ""
     collect = options.command.replace(" run ", " collect ").replace(" retry ", " collect ")
     reason = (
         f"{what} after {done:,} of {_rows(source.num_rows)}.{hint} Everything paid for is kept: `{options.command}` "
