@@ -1,0 +1,201 @@
+"""Killed at any instant, a job goes on: nothing is paid twice, nothing that was paid for is missing."""
+
+from __future__ import annotations
+
+import random
+import signal
+import time
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.chaos import (
+    CHANGES,
+    Dropping,
+    answers_kept,
+    end_of,
+    let_go_under_strace,
+    make_job,
+    place,
+    posts_in,
+    read_trace,
+    tracing_refused,
+    unheralded,
+    violations,
+)
+from tests.endpoint import BookedEndpoint
+from tests.warm import Warm
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.chaos import Job
+
+REFUSED = tracing_refused()
+traced = pytest.mark.skipif(REFUSED is not None, reason=str(REFUSED))
+KILLS = 16  # random kills in the default suite
+RELEASE_KILLS = 1_000
+
+
+@pytest.fixture(scope="module")
+def warm() -> Iterator[Warm]:
+    """Command lines without the wait."""
+    with Warm() as process:
+        yield process
+
+
+# --- at random times -----------------------------------------------------------------------------------------
+
+
+def killed_at_random(
+    warm: Warm, folder: Path, kills: int, *, dropping: bool, seed: int = 0, env: dict[str, str] | None = None
+) -> list[str]:
+    """Kill runs at random times, each job until it is done, and check each; gives what breaks the promise."""
+    chance = random.Random(seed)
+    found: list[str] = []
+    killed = number = 0
+    workers = 4
+    longest = 0.0  # seconds; that of the first run, which is not disturbed
+    while killed < kills:
+        number += 1
+        with BookedEndpoint(script=Dropping(7) if dropping else None) as endpoint:
+            job = make_job(folder / f"job{number}", 60, limits={"concurrency": workers})
+            while True:
+                started = time.monotonic()
+                running = warm.start(job.folder, "run", job.config, "-q", env=place(endpoint) | (env or {}))
+                if longest and killed < kills:
+                    time.sleep(chance.uniform(0.0, longest))
+                    running.signal(signal.SIGKILL)
+                ended = running.wait()
+                if ended.code == 0:
+                    longest = longest or time.monotonic() - started
+                    break
+                assert ended.code == -signal.SIGKILL, ended
+                killed += 1
+                if not dropping and len(endpoint.charges) - answers_kept(job.ledger) > workers:
+                    found.append(f"{len(endpoint.charges)} were paid for, {answers_kept(job.ledger)} kept")
+            found += violations(job, endpoint)
+    return found
+
+
+@pytest.mark.parametrize("dropping", [False, True], ids=["calm", "dropping connections"])
+def test_killed_at_random_times_it_pays_once_and_loses_nothing(
+    warm: Warm, tmp_path: Path, dropping: bool
+) -> None:
+    """SIGKILL at random, again and again: each body is charged once, the output is an undisturbed run's."""
+    assert killed_at_random(warm, tmp_path, KILLS // 2, dropping=dropping, seed=int(dropping)) == []
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("dropping", [False, True], ids=["calm", "dropping connections"])
+def test_a_thousand_random_kills(warm: Warm, tmp_path: Path, dropping: bool) -> None:
+    """The same, a thousand times."""
+    found = killed_at_random(warm, tmp_path, RELEASE_KILLS // 2, dropping=dropping, seed=10 + dropping)
+    assert found == []
+
+
+# --- at every change the program makes to the world ---------------------------------------------------------
+
+
+def survives_a_kill_at(warm: Warm, job: Job, endpoint: BookedEndpoint, call: str, nth: int) -> bool:
+    """Kill a run as it enters its n-th call of a kind, and run again; False when there was no such call."""
+    running = warm.start(job.folder, "run", job.config, "-q", stopped=True, env=place(endpoint))
+    log = job.folder / "strace.log"
+    strace = let_go_under_strace(
+        running, log, "-e", f"trace={call}", "-e", f"inject={call}:signal=KILL:when={nth}"
+    )
+    ended = running.wait()
+    end_of(strace)
+    if ended.code == 0:
+        return False
+    assert ended.code == -signal.SIGKILL, ended
+    again = warm.run(job.folder, "run", job.config, "-q", env=place(endpoint))
+    assert again.code == 0, again
+    assert violations(job, endpoint) == []
+    return True
+
+
+def begin(warm: Warm, folder: Path, endpoint: BookedEndpoint, start: str) -> Job:
+    """Make a job of 6 rows that nothing was done for yet, or whose ledger is there, or half done, or done."""
+    job = make_job(folder, 6, limits={"concurrency": 2})
+    limit = {"nothing": None, "an empty ledger": 0, "half the answers": 3, "all answers": 6}[start]
+    if limit is not None:
+        ended = warm.run(job.folder, "run", job.config, "-q", "--limit", str(limit), env=place(endpoint))
+        assert ended.code == 0, ended
+    return job
+
+
+STARTS = ("nothing", "an empty ledger", "half the answers", "all answers")
+
+
+def points(warm: Warm, folder: Path, start: str) -> list[tuple[str, int]]:
+    """List the changes an undisturbed run makes: call and number, as far as threads can be told apart by it."""
+    with BookedEndpoint() as endpoint:
+        job = begin(warm, folder, endpoint, start)
+        running = warm.start(job.folder, "run", job.config, "-q", stopped=True, env=place(endpoint))
+        strace = let_go_under_strace(running, folder / "trace", "-e", f"trace={CHANGES}")
+        assert running.wait().code == 0
+        end_of(strace)
+    calls = Counter((call.thread, call.name) for call in read_trace(folder / "trace") if call.ended)
+    most: Counter[str] = Counter()
+    for (_, name), count in calls.items():
+        most[name] = max(most[name], count)
+    return [(name, nth) for name, count in sorted(most.items()) for nth in range(1, count + 1)]
+
+
+def sweep(warm: Warm, folder: Path, start: str, chosen: slice) -> tuple[int, int]:
+    """Kill at each of the chosen points, each time in a job of its own; gives how many kills landed, and points."""
+    everywhere = points(warm, folder / "listing", start)[chosen]
+    landed = 0
+    for number, (call, nth) in enumerate(everywhere):
+        with BookedEndpoint() as endpoint:
+            job = begin(warm, folder / str(number), endpoint, start)
+            landed += survives_a_kill_at(warm, job, endpoint, call, nth)
+    return landed, len(everywhere)
+
+
+@traced
+@pytest.mark.parametrize("start", ["nothing", "half the answers"])
+def test_killed_at_some_changes(warm: Warm, tmp_path: Path, start: str) -> None:
+    """Killed at some of its writes, syncs, sends and renames, a run goes on as if nothing had happened."""
+    landed, _ = sweep(warm, tmp_path, start, slice(None, None, 11))
+    assert landed > 3
+
+
+@traced
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("start", STARTS)
+def test_killed_at_every_change(warm: Warm, tmp_path: Path, start: str) -> None:
+    """Killed at every single one of them, from every start."""
+    landed, count = sweep(warm, tmp_path, start, slice(None))
+    assert landed > 0.8 * count  # threads take turns as they like: a few numbers are not reached again
+
+
+# --- what is on disk before what is sent ------------------------------------------------------------------------
+
+
+def trace_of_a_run(warm: Warm, folder: Path, env: dict[str, str] | None = None) -> tuple[int, list[str]]:
+    """Trace a run of 8 rows; gives how many requests it sent, and those sent before their intent was on disk."""
+    with BookedEndpoint(script=Dropping(4)) as endpoint:
+        job = make_job(folder, 8, limits={"concurrency": 3})
+        running = warm.start(
+            job.folder, "run", job.config, "-q", stopped=True, env=place(endpoint) | (env or {})
+        )
+        options = ("-x", "-s", "100000", "-e", "trace=write,pwrite64,sendto,sendmsg,writev,fsync,fdatasync")
+        strace = let_go_under_strace(running, folder / "trace", *options)
+        ended = running.wait()
+        end_of(strace)
+        assert ended.code == 0, ended
+    return posts_in(folder / "trace"), unheralded(folder / "trace")
+
+
+@traced
+def test_the_intent_is_on_disk_before_the_first_byte_is_sent(warm: Warm, tmp_path: Path) -> None:
+    """In the trace of a run, the sync of each request's intent stands before its send."""
+    sent, early = trace_of_a_run(warm, tmp_path / "job")
+    assert sent >= 10  # 8 rows, and at least two that were cut off and sent again
+    assert early == []
