@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -96,14 +97,15 @@ def refuse_overlap(config: Config, source: Source) -> None:
     Raises:
         OutputError: the output is one of the input's files, or lies in a folder of it.
     """
-    target = os.path.realpath(config.output.path)
-    if any(os.path.realpath(file.path) == target for file in source.files):
+    target = Path(config.output.path).resolve()
+    if any(Path(file.path).resolve() == target for file in source.files):
         raise OutputError(
-            f"the output {config.output.path} is a file of the input", hint="give the output a path of its own."
+            f"the output {config.output.path} is a file of the input",
+            hint="give the output a path of its own.",
         )
     paths = [config.input.path] if isinstance(config.input.path, str) else config.input.path
     for path in paths:
-        if os.path.isdir(path) and target.startswith(os.path.join(os.path.realpath(path), "")):
+        if Path(path).is_dir() and target.is_relative_to(Path(path).resolve()):
             raise OutputError(
                 f"the output {config.output.path} lies in the input's folder {path}: the next run would read it",
                 hint="put the output into another folder.",

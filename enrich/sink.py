@@ -198,7 +198,7 @@ def hold_output(path: str | Path) -> Iterator[None]:
         try:
             yield
         finally:
-            lock.unlink(missing_ok=True)  # before it is let go: nobody can have locked this very file in between
+            lock.unlink(missing_ok=True)  # while it is held: nobody can have locked this very file in between
             os.close(descriptor)
 
 
