@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from enrich.api import collect, run
+    from enrich.batches import aenrich_batches, enrich_batches, output_schema
     from enrich.config import Config, load_config
     from enrich.errors import (
         BalanceSpent,
@@ -29,7 +30,10 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "aenrich_batches": "enrich.batches",
     "collect": "enrich.api",
+    "enrich_batches": "enrich.batches",
+    "output_schema": "enrich.batches",
     "run": "enrich.api",
     "Config": "enrich.config",
     "load_config": "enrich.config",
@@ -55,8 +59,11 @@ __all__ = [
     "TemplateError",
     "UsageError",
     "__version__",
+    "aenrich_batches",
     "collect",
+    "enrich_batches",
     "load_config",
+    "output_schema",
     "run",
 ]
 

@@ -12,6 +12,7 @@ import numpy as np
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from enrich.occurrences import Occurrences
     from enrich.records import RowStatus, Verdict
 
 RECORD = np.dtype([("high", ">u8"), ("low", ">u8"), ("note", "<u4"), ("copy", "u1")])
@@ -47,7 +48,7 @@ class Marks:
     def __init__(self, rows: int, steps: int, directory: Path | None = None) -> None:
         self._steps = steps
         self._rows = rows
-        self._file = tempfile.TemporaryFile(dir=directory, prefix=".beatra-marks-")  # noqa: SIM115  # closed in __exit__
+        self._file = tempfile.TemporaryFile(dir=directory, prefix=".beatra-marks-")  # noqa: SIM115  # closed in close
         size = max(1, rows * steps) * RECORD.itemsize
         self._file.truncate(size)
         self._map = mmap.mmap(self._file.fileno(), size)
@@ -58,6 +59,10 @@ class Marks:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the file."""
         self._map.close()
         self._file.close()
 
@@ -103,6 +108,16 @@ class Marks:
         distinct = sum(self._copies_in_slice(flat, bits, number) for number in range(1 << bits))
         del flat
         return distinct
+
+    def find_repeats(self, row: int, count: int, seen: Occurrences) -> None:
+        """Mark those of so many rows, from ``row`` on, whose request was counted before; count them all."""
+        raw = self._array()[row : row + count].tobytes()
+        size = RECORD.itemsize
+        start = row * self._steps * size
+        for at in range(0, len(raw), size):
+            by_key = int.from_bytes(raw[at + 16 : at + 20], "little") == BY_KEY
+            if by_key and seen.count(raw[at : at + 16]):
+                self._map[start + at + 20] = 1
 
     def _copies_in_slice(
         self, flat: np.ndarray[tuple[int], np.dtype[np.void]], bits: int, number: int

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from rich.console import Group
 
     from enrich.engine import Engine
-    from enrich.flow import Flow
 
 LINE_EVERY = 10.0  # seconds between lines where there is no terminal
 BAR_EVERY = 0.25  # seconds between redraws on a terminal
@@ -80,13 +79,21 @@ class Snapshot:
         return " · ".join(parts)
 
 
+class Rows(Protocol):
+    """What counts rows: a flow, or several."""
+
+    @property
+    def rows_done(self) -> int:
+        """Give the rows that have their verdict."""
+
+
 class Progress(Protocol):
     """Who is told what a run is doing."""
 
     def phase(self, name: str, total: int | None) -> None:
         """A new phase begins."""
 
-    def asking(self, total: int, flow: Flow, engine: Engine | None) -> None:
+    def asking(self, total: int | None, flow: Rows, engine: Engine | None) -> None:
         """Rows are being asked; flow and engine can be looked at from now on."""
 
     def advance(self, rows: int) -> None:
@@ -100,7 +107,7 @@ class Watch:
         self._phase = "starting"
         self._total: int | None = None
         self._done = 0
-        self._flow: Flow | None = None
+        self._flow: Rows | None = None
         self._engine: Engine | None = None
         self._since = time.monotonic()
 
@@ -110,7 +117,7 @@ class Watch:
         self._flow = None
         self._since = time.monotonic()
 
-    def asking(self, total: int, flow: Flow, engine: Engine | None) -> None:
+    def asking(self, total: int | None, flow: Rows, engine: Engine | None) -> None:
         """Begin the phase in which rows are asked."""
         self.phase("asking" if engine is not None else "looking up", total)
         self._flow, self._engine = flow, engine
