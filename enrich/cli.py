@@ -242,6 +242,33 @@ def status(config: Path, *, as_json: bool, **options: Any) -> None:
     click.echo(json.dumps(found.to_dict()) if as_json else found.text())
 
 
+@main.command()
+@CONFIG
+@_job_options
+@click.option(
+    "-o",
+    "--out",
+    metavar="FILE",
+    help="Write here. [default: `report` of the configuration, else report.html beside the output]",
+)
+@click.option(
+    "--no-content", is_flag=True, help="Leave out what prompts and answers say: numbers, statuses, ids only."
+)
+def report(config: Path, out: str | None, *, no_content: bool, **options: Any) -> None:
+    """Write a page on the last run; send nothing.
+
+    One HTML file that needs no network: status, throughput, latency, costs, retries, failures, samples.
+
+    \b
+    Examples:
+      beatra-enrich report config.yaml
+      beatra-enrich report config.yaml -o night.html --no-content
+    """
+    from enrich.report.page import report_job
+
+    click.echo(_run_async(lambda: report_job(_load(config, options), out, content=not no_content)))
+
+
 @main.group()
 def ledger() -> None:
     """Look after a ledger: list, export, verify, prune.

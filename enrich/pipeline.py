@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import logging
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -18,6 +19,7 @@ from enrich.job import Job, compile_job, refuse_overlap
 from enrich.marks import Marks
 from enrich.occurrences import Occurrences
 from enrich.records import STATUSES, RowStatus, Summary
+from enrich.report.page import write_report
 from enrich.session import Interrupt, Session, open_session
 from enrich.sink import hold_output, open_sink, preflight
 from enrich.source import Source, open_source
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
 FAILED: tuple[RowStatus, ...] = ("error", "invalid_output", "truncated", "filtered", "in_doubt")
 DOUBT_ROWS = 65_536  # rows looked at once for requests in doubt
 MOST_UNDER_WAY = 2  # times the concurrency: requests made ready ahead of the dispatcher
+
+log = logging.getLogger("enrich")
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +96,7 @@ async def run_job(config: Config, options: RunOptions) -> Summary:
                     await _drained(session, error)
                     summary = _stopped(session, flow, source, error, options)
                 await _close(session, summary)
+                await _report(config, session, options)
                 return summary
 
 
@@ -201,6 +206,18 @@ async def _close(session: Session, summary: Summary) -> None:
         RunStopped
     ):  # a full disk: the run counts as dead, which the next one copes with
         await session.ledger.close_run(summary.to_dict())
+
+
+async def _report(config: Config, session: Session, options: RunOptions) -> None:
+    """Write the page on this run where one is wanted; what stands in its way is told, and does not undo the run."""
+    if config.report is None:
+        return
+    if options.progress is not None:
+        options.progress.phase("writing the report", None)
+    try:
+        await write_report(config, session.ledger, config.report)
+    except EnrichError as error:
+        log.warning("no report: %s", error)
 
 
 # --- summaries ------------------------------------------------------------------------------------------

@@ -1,0 +1,212 @@
+"""What a report shows, as frozen records: gathered once, then only rendered."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from enrich.ledger.protocol import RunInfo
+
+
+@dataclass(frozen=True, slots=True)
+class Timeline:
+    """A run in slices of equal length.
+
+    Attributes:
+        begin: wall-clock seconds since the epoch, of the first slice.
+        width: seconds of one slice.
+        answers: answers per second, one number per slice.
+        failures: failed attempts per second.
+        in_flight: attempts under way, on average over the slice; of the attempts that were answered.
+    """
+
+    begin: float
+    width: float
+    answers: tuple[float, ...]
+    failures: tuple[float, ...]
+    in_flight: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """How long answers took, in milliseconds.
+
+    Attributes:
+        edges: of the bars, one more than ``counts``; each a fixed ratio above the one before.
+        counts: answers per bar.
+        p50: half of the answers came within this time (within 1 %, as all percentiles here).
+    """
+
+    answers: int
+    edges: tuple[float, ...]
+    counts: tuple[int, ...]
+    p50: float
+    p95: float
+    p99: float
+    longest: float
+
+
+@dataclass(frozen=True, slots=True)
+class ModelUse:
+    """What one model served."""
+
+    model: str
+    answers: int
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    credits: float
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """One reason why attempts failed.
+
+    Attributes:
+        attempts: how many failed so.
+        recovered: how many of them belong to a request that was answered in the end.
+        message: of the first one.
+        request_id: of the first one.
+    """
+
+    code: str
+    attempts: int
+    recovered: int
+    status: int | None
+    message: str
+    request_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Requests:
+    """What the ledger tells of the requests that a report covers.
+
+    Attributes:
+        tries: requests by the number of attempts they took.
+        elsewhere: answers of a pinned model's request that another model served.
+    """
+
+    requests: int
+    attempts: int
+    failed_attempts: int
+    timeline: Timeline
+    latency: Latency | None
+    models: tuple[ModelUse, ...]
+    causes: tuple[Cause, ...]
+    tries: tuple[tuple[int, int], ...]
+    elsewhere: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One question and its answer; texts are cut to a readable length.
+
+    Attributes:
+        row: the output's row, from 1; None when no output tells.
+        parsed: column → value, as text.
+    """
+
+    row: int | None
+    step: str
+    status: str
+    model: str
+    key: bytes | None
+    request_id: str
+    tokens: int | None
+    credits: float | None
+    latency_ms: float | None
+    answer: str
+    parsed: tuple[tuple[str, str], ...] = ()
+    prompt: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class FailedRow:
+    """A row without a usable answer."""
+
+    row: int | None
+    step: str
+    status: str
+    code: str
+    message: str
+    request_id: str
+    attempts: int
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """How often a column has each value, over the rows that were really asked.
+
+    Attributes:
+        values: the commonest first; at most `rows.MAX_DISTINCT`.
+    """
+
+    column: str
+    total: int
+    values: tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StepRows:
+    """How the rows stand at one step."""
+
+    name: str
+    statuses: tuple[tuple[str, int], ...]
+    sources: tuple[tuple[str, int], ...]
+    credits: float
+    spreads: tuple[Spread, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """What the output's rows tell.
+
+    Attributes:
+        failure_codes: failed rows per code, the commonest first; `failures` shows some of each.
+        costliest: by credits, the dearest first.
+    """
+
+    count: int
+    steps: tuple[StepRows, ...]
+    failure_codes: tuple[tuple[str, int], ...]
+    failures: tuple[FailedRow, ...]
+    samples: tuple[Sample, ...]
+    costliest: tuple[Sample, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something that a person should look at.
+
+    Attributes:
+        hint: what to do about it.
+    """
+
+    title: str
+    detail: str
+    hint: str
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Everything on the page.
+
+    Attributes:
+        last: the run it is about, as the ledger keeps it.
+        summary: of that run, as ``--json`` prints it.
+        whole_ledger: whether the requests are those of all runs, because the last one sent none.
+        manifest: of the output; empty when there is none of this run.
+        content: whether prompts and answers may be shown.
+    """
+
+    last: RunInfo
+    summary: dict[str, Any]
+    output: str
+    ledger: str
+    whole_ledger: bool
+    manifest: dict[str, Any]
+    rows: Rows
+    requests: Requests
+    findings: tuple[Finding, ...]
+    content: bool

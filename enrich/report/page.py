@@ -1,0 +1,222 @@
+"""Gather a report and write it: one HTML file that needs nothing else and asks nobody."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import os
+from dataclasses import asdict, replace
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jinja2
+import orjson
+from markupsafe import Markup
+
+from enrich import __version__
+from enrich.errors import EnrichError, OutputError
+from enrich.records import STATUSES
+from enrich.report import texts
+from enrich.report.facts import Report, Rows
+from enrich.report.findings import find
+from enrich.report.log import read_log
+from enrich.report.rows import MAX_DISTINCT, read_rows
+from enrich.session import open_ledger
+from enrich.sink import read_manifest
+
+if TYPE_CHECKING:
+    from enrich.config import Config
+    from enrich.ledger.protocol import Ledger
+
+LIBRARY = "vendor/uplot-1.6.32"
+FINISHED = (0, 3)  # the exit codes of runs that replaced the output
+MAX_LABELS = 12  # values of a column that are drawn as bars
+
+
+async def report_job(config: Config, path: str | None = None, *, content: bool = True) -> Path:
+    """Write the report on a job's last run; gives its path. Sends nothing.
+
+    Args:
+        config: the job.
+        path: default: ``report`` of the configuration, else ``report.html`` beside the output.
+        content: False leaves out everything that prompts and answers say.
+
+    Raises:
+        EnrichError: there is no ledger yet, no run has ended, or the last one was another job's.
+        OutputError: the file cannot be written.
+    """
+    location = config.ledger_location()
+    if "://" not in location and not await asyncio.to_thread(Path(location).exists):
+        raise EnrichError(f"there is no ledger at {location} yet", hint="beatra-enrich run CONFIG makes it.")
+    ledger = await open_ledger(location)
+    try:
+        return await write_report(config, ledger, path or config.report or _beside(config), content=content)
+    finally:
+        await ledger.close()
+
+
+def _beside(config: Config) -> Path:
+    return Path(config.output.path).parent / "report.html"
+
+
+async def write_report(config: Config, ledger: Ledger, path: str | Path, *, content: bool = True) -> Path:
+    """Write the report on a ledger's last run.
+
+    Args:
+        config: the job.
+        ledger: where its last run has ended.
+        path: the HTML file, replaced whole.
+        content: False leaves out everything that prompts and answers say.
+
+    Raises:
+        EnrichError: no run has ended yet, or the last one was another job's.
+        OutputError: the file cannot be written.
+    """
+    report = await gather(config, ledger, content=content)
+    html = await asyncio.to_thread(render, report)
+    await asyncio.to_thread(_replace, Path(path), html)
+    return Path(path)
+
+
+async def gather(config: Config, ledger: Ledger, *, content: bool) -> Report:
+    """Read everything that a report shows.
+
+    Raises:
+        EnrichError: no run has ended yet, or the last one was another job's.
+    """
+    last = await ledger.last_run()
+    if last is None or last.summary is None:
+        raise EnrichError(
+            f"no run has ended yet in {config.ledger_location()}",
+            hint="beatra-enrich run CONFIG goes on with it; beatra-enrich status CONFIG shows how far it came.",
+        )
+    summary, output = last.summary, config.output.path
+    if summary["output"] != output:
+        raise EnrichError(
+            f"the last run in {config.ledger_location()} wrote {summary['output']}, not {output}",
+            hint=f"add --output {summary['output']}, or run this job again: nothing is sent twice.",
+        )
+    whole = not summary["requests"]
+    manifest = await asyncio.to_thread(read_manifest, output) if summary["exit_code"] in FINISHED else None
+    rows = await asyncio.to_thread(read_rows, config) if manifest is not None else None
+    shown = (*rows.samples, *rows.costliest) if rows is not None else ()
+    log = await read_log(
+        ledger,
+        run=None if whole else last.number,
+        begin=last.started_at,
+        end=last.ended_at or last.started_at,
+        wanted={sample.key for sample in shown if sample.key is not None},
+    )
+    if rows is None:
+        rows = Rows(0, (), (), log.failures, log.samples, ())
+    prompted = [replace(s, prompt=log.prompts.get(s.key or b"", s.prompt)) for s in rows.samples]
+    rows = replace(rows, samples=tuple(prompted))
+    return Report(
+        last=last,
+        summary=summary,
+        output=output,
+        ledger=config.ledger_location(),
+        whole_ledger=whole,
+        manifest=manifest or {},
+        rows=rows,
+        requests=log.requests,
+        findings=find(rows, log.requests, content=content),
+        content=content,
+    )
+
+
+def render(report: Report) -> str:
+    """Make the page. Its policy forbids any network, and any script or style that is not its own."""
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {
+        "number": texts.number,
+        "milliseconds": texts.milliseconds,
+        "moment": texts.moment,
+    }
+    styles = _asset(f"{LIBRARY}/uPlot.min.css") + _asset("page.css")
+    scripts = [_asset(f"{LIBRARY}/uPlot.iife.min.js"), _asset("page.js")]
+    return environment.from_string(_asset("page.html.jinja")).render(
+        report=report,
+        summary=report.summary,
+        rows=report.rows,
+        requests=report.requests,
+        statuses=_row_statuses(report),
+        labels=_labels(report),
+        percent=texts.percent,
+        version=__version__,
+        charts=_script_json(_charts(report)),
+        styles=_trusted(styles),
+        scripts=[_trusted(script) for script in scripts],
+        policy=_policy(styles, scripts),
+    )
+
+
+def _row_statuses(report: Report) -> list[tuple[str, list[tuple[str, int]]]]:
+    """Give rows per status: of each step, or of the run when no output tells of steps."""
+    order: dict[str, int] = {status: place for place, status in enumerate(STATUSES)}
+    given = [(step.name, list(step.statuses)) for step in report.rows.steps]
+    if not given:
+        given = [
+            ("rows", [(status, report.summary[status]) for status in STATUSES if report.summary[status]])
+        ]
+    return [(name, sorted(counts, key=lambda item: order.get(item[0], 99))) for name, counts in given]
+
+
+def _labels(report: Report) -> list[tuple[str, int, list[tuple[str, int]]]]:
+    """Give the columns whose values are few enough to be drawn; none when content is left out."""
+    if not report.content:
+        return []
+    return [
+        (spread.column, spread.total, list(spread.values[:MAX_LABELS]))
+        for step in report.rows.steps
+        for spread in step.spreads
+        if len(spread.values) < MAX_DISTINCT
+    ]
+
+
+def _charts(report: Report) -> dict[str, Any]:
+    latency = report.requests.latency
+    return {"time": asdict(report.requests.timeline), "latency": asdict(latency) if latency else None}
+
+
+def _script_json(value: Any) -> Markup:
+    """Give JSON that nothing in it can end the script element with."""
+    text = orjson.dumps(value).decode()
+    for character in "<>&\u2028\u2029":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return _trusted(text)
+
+
+def _trusted(text: str) -> Markup:
+    return Markup(text)  # noqa: S704  # our own files, and JSON without a `<`
+
+
+def _policy(styles: str, scripts: list[str]) -> str:
+    hashes = " ".join(_hash(script) for script in scripts)
+    return f"default-src 'none'; script-src {hashes}; style-src {_hash(styles)}; base-uri 'none'; form-action 'none'"
+
+
+def _hash(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+def _asset(name: str) -> str:
+    return (resources.files("enrich.report") / name).read_text(encoding="utf-8").strip()
+
+
+def _replace(path: Path, html: str) -> None:
+    """Write the file beside its place and move it there."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(html, encoding="utf-8", errors="backslashreplace")
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise OutputError(
+            f"the report {path} cannot be written: {error.strerror}", hint="give another path with -o."
+        ) from None
