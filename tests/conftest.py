@@ -1,0 +1,86 @@
+"""What several test modules share: a clean environment, an endpoint that keeps books, the real command line."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import yaml
+
+from tests.endpoint import KEY, BookedEndpoint
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+SCRIPT = Path(sys.executable).parent / "beatra-enrich"  # as pip installs it
+SCRUBBED = ("BEATRA_", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_CERT")
+
+
+@pytest.fixture(autouse=True)
+def _scrubbed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test sees the settings of who runs it."""
+    for name in list(os.environ):
+        if name.upper().startswith(SCRUBBED):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def endpoint() -> Iterator[BookedEndpoint]:
+    """An endpoint that keeps books, on loopback."""
+    with BookedEndpoint() as server:
+        yield server
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a process ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def cli(tmp_path: Path) -> Callable[..., Ended]:
+    """Run the console script in a process of its own, in the test's folder."""
+
+    def run(*args: str | Path, endpoint: BookedEndpoint | None = None, **env: str) -> Ended:
+        there = {} if endpoint is None else {"BEATRA_BASE_URL": endpoint.base_url, "BEATRA_API_KEY": KEY}
+        done = subprocess.run(
+            [SCRIPT, *map(str, args)],
+            cwd=tmp_path,
+            env={**os.environ, **there, **env},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=100,
+            check=False,
+        )
+        assert "Traceback" not in done.stderr, done.stderr
+        return Ended(done.returncode, done.stdout, done.stderr)
+
+    return run
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Callable[..., Path]:
+    """Write a job into the test's folder: one step `s` over a column `t`, unless told otherwise."""
+
+    def write(rows: list[dict[str, Any]] | None = None, **config: Any) -> Path:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        given = [{"t": "one"}, {"t": "two"}, {"t": "three"}] if rows is None else rows
+        pq.write_table(pa.Table.from_pylist(given), tmp_path / "in.parquet")
+        step = {"name": "s", "prompt": "{{ t }}", **config.pop("step", {})}
+        document = {"input": "in.parquet", "output": "out.parquet", "steps": [step], **config}
+        path = tmp_path / "config.yaml"
+        path.write_text(yaml.safe_dump(document, sort_keys=False, allow_unicode=True), encoding="utf-8")
+        return path
+
+    return write
