@@ -17,7 +17,7 @@ _FATES: Final = {fate.value.encode(): fate for fate in Fate}
 
 
 class Row(NamedTuple):
-    """One line of the query ``known``; texts are bytes."""
+    """One line of the query ``known_keys``; texts are bytes."""
 
     id: int
     key: bytes
@@ -45,7 +45,7 @@ class Row(NamedTuple):
 
 
 def to_record(row: tuple[Any, ...], failures: Mapping[int, Failure], now: Moment) -> Record:
-    """Turn one line of the query ``known`` into what the ledger knows at this moment.
+    """Turn one line of the query ``known_keys`` into what the ledger knows at this moment.
 
     Args:
         row: the columns of `Row`; a plain tuple, because a million of them are read on a resume.

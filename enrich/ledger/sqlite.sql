@@ -60,15 +60,16 @@ CREATE INDEX failure_request ON failure (request);
 CREATE TABLE generation (step BLOB PRIMARY KEY, n INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE memory (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 
--- name: known
+-- name: known_keys
 SELECT r.id, r.key, r.state, r.run, r.attempts, r.sent_at, r.boot, r.boottime, r.failure, r.model, r.parent,
        r.question, a.crc, a.streamed, a.latency_ms, a.first_token_ms, a.request_id, a.body
 FROM request r LEFT JOIN answer a ON a.id = r.id
-
--- name: by_keys
 WHERE r.key IN (:list)
 
--- name: by_questions
+-- name: known_questions
+SELECT r.id, r.key, r.state, r.run, r.attempts, r.sent_at, r.boot, r.boottime, r.failure, r.model, r.parent,
+       r.question, a.crc, a.streamed, a.latency_ms, a.first_token_ms, a.request_id, a.body
+FROM request r LEFT JOIN answer a ON a.id = r.id
 WHERE r.question IN (:list) AND a.id IS NOT NULL
 
 -- name: failures
@@ -112,14 +113,15 @@ DELETE FROM answer WHERE id = ?
 INSERT INTO failure (request, attempt, attempt_id, at, code, message, fate, status, retryable, request_id, retry_after,
                      evidence, answer)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+RETURNING id
 
 -- name: last_failure
 UPDATE request SET failure = ? WHERE id = ?
 
 -- name: harmless_failures
 SELECT count(DISTINCT attempt) FROM failure
-WHERE request = :request AND attempt NOT IN (
-    SELECT attempt FROM failure WHERE request = :request AND (fate = 'unknown' OR answer IS NOT NULL))
+WHERE request = ? AND attempt NOT IN (
+    SELECT attempt FROM failure WHERE request = ? AND (fate = 'unknown' OR answer IS NOT NULL))
 
 -- name: withdraw
 DELETE FROM request

@@ -1,0 +1,292 @@
+"""What may happen to a request, and when: the same rules in every SQL ledger, inside one transaction each."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
+
+from enrich.errors import EnrichError
+from enrich.ledger import rows
+from enrich.ledger.checks import Moment, answer_crc, request_crc
+from enrich.ledger.protocol import Claim, Entry, Totals, attempt_uuid
+from enrich.ledger.rows import FAILED, RELEASED, SENT, SKIPPED, Row
+from enrich.records import key_text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from enrich.clock import Clock
+    from enrich.records import Ask, Failure, Record, Reply
+
+WIDTH = len(Row._fields)
+
+
+class Misuse(Exception):  # not an error of the run: a defect of the caller
+    """What was asked of the ledger makes no sense; the transaction it happened in is rolled back."""
+
+
+class Cursor(Protocol):
+    """What a statement gave."""
+
+    @property
+    def rowcount(self) -> int: ...  # noqa: D102  # as in the DB-API
+    def fetchone(self) -> Any: ...  # noqa: D102  # as in the DB-API
+    def fetchall(self) -> list[Any]: ...  # noqa: D102  # as in the DB-API
+
+
+class Transaction(Protocol):
+    """The named queries of one database, inside one transaction."""
+
+    def run(self, name: str, values: Sequence[Any] = ()) -> Cursor:
+        """Run a query once."""
+
+    def many(self, name: str, values: Sequence[Sequence[Any]]) -> int:
+        """Run a query for each of these; gives how many lines it touched."""
+
+    def select(self, name: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
+        """Run a query over a list of values."""
+
+    def insert_requests(self, lines: Sequence[tuple[Any, ...]]) -> int:
+        """Write down new requests, leaving known keys alone; gives how many were new."""
+
+    def is_alive(self, run: int) -> bool:
+        """Say whether another process is still working on a run."""
+
+
+class Rules:
+    """Decides on requests. Everything takes the transaction it happens in.
+
+    Attributes:
+        run: the number of the open run; 0 without one.
+    """
+
+    def __init__(self, clock: Clock, boot: int) -> None:
+        self._clock = clock
+        self._boot = boot
+        self.run = 0
+
+    def now(self) -> Moment:
+        """Read the clocks."""
+        return Moment(self._clock.wall(), self._boot, self._clock.boottime())
+
+    # --- claims --------------------------------------------------------------------------------------------
+
+    def claim(self, tx: Transaction, asks: Sequence[Ask], *, resend_failed: bool) -> list[Claim]:
+        """Write down the intents that are new, and decide on those that are not.
+
+        Raises:
+            Misuse: a key stands twice.
+        """
+        (last,) = tx.run("last_request").fetchone()
+        now = self.now()
+        stamp = (self.run, now.wall, now.boot, now.boottime)
+        inserted = tx.insert_requests([(*stamp, *_columns(ask)) for ask in asks])
+        if inserted == len(asks):
+            return [Claim("mine", 1, ask.body) for ask in asks]
+        known = {
+            row.key: (row, record)
+            for row, record in self.known(tx, "known_keys", [ask.key for ask in asks])
+            if row.id <= last
+        }
+        if inserted + len(known) != len(asks):
+            raise Misuse("a key stands twice in one claim")
+        is_alive = functools.cache(tx.is_alive)
+        return [
+            self._reclaim(tx, ask, *known[ask.key], is_alive, resend_failed=resend_failed)
+            if ask.key in known
+            else Claim("mine", 1, ask.body)
+            for ask in asks
+        ]
+
+    def _reclaim(
+        self,
+        tx: Transaction,
+        ask: Ask,
+        row: Row,
+        record: Record,
+        is_alive: Callable[[int], bool],
+        *,
+        resend_failed: bool,
+    ) -> Claim:
+        """Decide on an ask that the ledger knows."""
+        if record.state == "answered":
+            return Claim("done", record=record)
+        if record.state == "failed":
+            if row.run == self.run or not resend_failed:
+                return Claim("done", record=record)
+            return self._retry(tx, ask, row, record)
+        if row.run != self.run and is_alive(row.run):
+            return Claim("held", record=record)
+        if record.in_doubt:
+            return Claim("in_doubt", record=record)
+        return self._take(tx, ask, row, record, as_new=row.state == RELEASED)
+
+    def _retry(self, tx: Transaction, ask: Ask, row: Row, record: Record) -> Claim:
+        """Ask a failed request again, unless it may have been paid for and the server has forgotten the key."""
+        too_old = self.now().outlives(row.first_sent)
+        if too_old and self._harmless(tx, row) < row.attempts:
+            tx.run("set_state", (SENT, row.id))
+            return Claim("in_doubt", record=replace(record, state="sent", in_doubt=True))
+        return self._take(tx, ask, row, record, as_new=too_old)
+
+    def _harmless(self, tx: Transaction, row: Row) -> int:
+        """Count the attempts that were refused or never left this machine."""
+        return int(tx.run("harmless_failures", (row.id, row.id)).fetchone()[0])
+
+    def _take(self, tx: Transaction, ask: Ask, row: Row, record: Record, *, as_new: bool) -> Claim:
+        """Take a request over, with the body it was first sent with."""
+        attempt = row.attempts + 1
+        first = self.now() if as_new else row.first_sent
+        if row.reply is not None:
+            self._log(tx, row, rows.damaged_answer(row.reply), answer=row.reply)
+            tx.run("delete_answer", (row.id,))
+        values = (self.run, attempt, attempt_uuid(row.key, attempt), first.wall, first.boot, first.boottime)
+        tx.run("take_over", (*values, row.id))
+        crc, body = tx.run("stored_body", (row.id,)).fetchone()
+        if not rows.matches(request_crc, crc, row.key, body):
+            body = ask.body  # the same: the key is a function of it
+            tx.run("mend_body", (request_crc(row.key, body), body, row.id))
+        return Claim("mine", attempt, body, record)
+
+    # --- attempts and answers ------------------------------------------------------------------------------
+
+    def answer_line(self, key: bytes, reply: Reply, at: float) -> tuple[Any, ...]:
+        """Give an answer's line, its key last."""
+        request_id = None if reply.request_id is None else rows.storable(reply.request_id)
+        crc = answer_crc(key, None if request_id is None else request_id.encode(), reply.body)
+        measured = (int(reply.streamed), reply.latency_ms, reply.first_token_ms)
+        return (self.run, at, *measured, request_id, crc, reply.body, key)
+
+    def again(self, tx: Transaction, key: bytes, failure: Failure) -> int | None:
+        """Log a failed attempt and number the next one; None when the key is too old for another."""
+        row = self.row(tx, key)
+        self._log(tx, row, failure)
+        if self.now().outlives(row.first_sent):
+            return None
+        attempt = row.attempts + 1
+        tx.run("next_attempt", (attempt, attempt_uuid(key, attempt), row.id))
+        return attempt
+
+    def fail(self, tx: Transaction, key: bytes, failure: Failure, *, final: bool, reject: bool) -> None:
+        """Log the last failure; ``reject`` takes the answer back as well."""
+        row = self.row(tx, key)
+        self._log(tx, row, failure, answer=row.reply if reject else None)
+        if reject:
+            tx.run("delete_answer", (row.id,))
+        tx.run("set_state", (FAILED if final else SENT, row.id))
+
+    def withdraw(self, tx: Transaction, keys: Sequence[bytes]) -> None:
+        """Undo claims of this run that cannot have been paid for."""
+        claims = [(key, self.run) for key in keys]
+        tx.many("withdraw", claims)
+        tx.many("release_refused", claims)
+
+    def settle_doubt(self, tx: Transaction, keys: Sequence[bytes], state: int) -> int:
+        """Carry out the operator's word on requests in doubt; gives how many these were."""
+        is_alive = functools.cache(tx.is_alive)
+        settled = [
+            row
+            for row, record in self.known(tx, "known_keys", keys)
+            if record.in_doubt and (row.run == self.run or not is_alive(row.run))
+        ]
+        tx.many("set_state", [(state, row.id) for row in settled])
+        return len(settled)
+
+    def _log(self, tx: Transaction, row: Row, failure: Failure, *, answer: bytes | None = None) -> None:
+        """Put a failure of a request's latest attempt into the log."""
+        request_id = failure.request_id and rows.storable(failure.request_id)
+        retryable = None if failure.retryable is None else int(failure.retryable)
+        attempt = (row.id, row.attempts, attempt_uuid(row.key, row.attempts), self._clock.wall())
+        what = (rows.storable(failure.code), rows.storable(failure.message), failure.fate.value)
+        response = (failure.status, retryable, request_id, failure.retry_after, failure.evidence)
+        (logged,) = tx.run("insert_failure", (*attempt, *what, *response, answer)).fetchone()
+        tx.run("last_failure", (logged, row.id))
+
+    # --- what is known -------------------------------------------------------------------------------------
+
+    def row(self, tx: Transaction, key: bytes) -> Row:
+        """Give the line of a request that was claimed."""
+        known = self.known(tx, "known_keys", [key])
+        return known[0][0] if known else unknown(key)
+
+    def lookup(self, tx: Transaction, keys: Sequence[bytes]) -> dict[bytes, Record]:
+        """Give what is known of these keys."""
+        return {record.key: record for record in self.records(tx, tx.select("known_keys", keys))}
+
+    def lookup_question(self, tx: Transaction, questions: Sequence[bytes]) -> dict[bytes, list[Record]]:
+        """Give the answered requests per question, oldest first."""
+        records: dict[bytes, list[Record]] = {}
+        for row, record in sorted(self.known(tx, "known_questions", questions), key=lambda pair: pair[0].id):
+            if row.question is not None and record.state == "answered":
+                records.setdefault(row.question, []).append(record)
+        return records
+
+    def known(self, tx: Transaction, name: str, values: Sequence[bytes]) -> list[tuple[Row, Record]]:
+        """Give lines with what they amount to."""
+        lines = tx.select(name, values)
+        return [
+            (Row._make(line), record) for line, record in zip(lines, self.records(tx, lines), strict=True)
+        ]
+
+    def records(self, tx: Transaction, lines: Sequence[tuple[Any, ...]]) -> Iterator[Record]:
+        """Turn lines of the query ``known_keys`` into records.
+
+        Raises:
+            TypeError: a damaged line gives its columns other types.
+        """
+        failed = [line[8] for line in lines if line[8] is not None and line[17] is None]
+        failures = {line[0]: rows.to_failure(line[1:]) for line in tx.select("failures", failed)}
+        now = self.now()
+        for line in lines:
+            yield rows.to_record(line, failures, now)
+
+    def page(self, tx: Transaction, *, after: int, limit: int) -> tuple[int, list[Entry]]:
+        """Read everything about the requests that follow an id; gives the last id as well."""
+        lines = tx.run("page", (after, limit)).fetchall()
+        logs = rows.to_logs(tx.select("logs", [line[0] for line in lines]))
+        records = self.records(tx, [line[:WIDTH] for line in lines])
+        entries = [
+            rows.to_entry(Row._make(line[:WIDTH]), record, line[WIDTH:], logs)
+            for line, record in zip(lines, records, strict=True)
+        ]
+        return (lines[-1][0] if lines else after), entries
+
+    def totals(self, tx: Transaction) -> Totals:
+        """Count the requests per state."""
+        requests, answered = tx.run("count").fetchone()
+        now = self.now()
+        failed = in_doubt = skipped = 0
+        for state, *first in tx.run("unanswered").fetchall():
+            failed += state == FAILED
+            skipped += state == SKIPPED
+            in_doubt += state == SENT and now.outlives(Moment(*first))
+        sent = requests - answered - failed - in_doubt - skipped
+        return Totals(requests, answered, failed, sent, in_doubt, skipped)
+
+    def contradictions(self, tx: Transaction) -> list[str]:
+        """Give what is wrong between the tables."""
+        problems = []
+        requests, _ = tx.run("count").fetchone()
+        (distinct,) = tx.run("distinct_keys").fetchone()
+        if distinct != requests:
+            problems.append(f"{requests} requests have only {distinct} distinct keys")
+        (orphans,) = tx.run("orphans").fetchone()
+        if orphans:
+            problems.append(f"{orphans} answers or failures belong to no request")
+        return problems
+
+
+def _columns(ask: Ask) -> tuple[Any, ...]:
+    """Give the part of a new request's line that is a function of the ask."""
+    crc = request_crc(ask.key, ask.body)
+    return ask.key, attempt_uuid(ask.key, 1), ask.model, ask.parent, ask.question, crc, ask.body
+
+
+def unknown(key: bytes) -> NoReturn:
+    """Raise for a request that was never claimed.
+
+    Raises:
+        EnrichError: always.
+    """
+    raise EnrichError(f"the ledger holds no request {key_text(key)}: it was never claimed")
