@@ -22,6 +22,7 @@ from enrich.completion import DONE, has_content, is_finished, stream_error
 from enrich.endpoint import Endpoint, resolve_endpoint
 from enrich.envelope import MAX_EVIDENCE, http_failure, loads, one_line
 from enrich.errors import ConfigError, EndpointFailing, KeyRefused
+from enrich.post import Poster, Response
 from enrich.records import Failure, Fate, Reply
 from enrich.sse import MAX_EVENT, EventParser, EventTooLarge
 
@@ -95,6 +96,7 @@ class Client:
         self._limits = _limits(endpoint.timeout, stream=False)
         self._stream_limits = _limits(endpoint.timeout, stream=True)
         self._session: aiohttp.ClientSession | None = None
+        self._poster: Poster | None = None
 
     async def __aenter__(self) -> Self:
         self._session = aiohttp.ClientSession(
@@ -110,6 +112,8 @@ class Client:
             raise_for_status=False,  # raising would throw the error envelope away
             auto_decompress=False,  # 0.5 MB of gzip can become 1 GB
         )
+        if self._endpoint.proxy is None:
+            self._poster = Poster(self._session, self._chat, self._headers())
         return self
 
     async def __aexit__(
@@ -150,14 +154,24 @@ class Client:
         """
         limit = min(self._endpoint.timeout, timeout or self._endpoint.timeout)
         stock = self._stream_limits if stream else self._limits
-        request = self._open.post(
+        limits = stock if limit == self._endpoint.timeout else _limits(limit, stream=stream)
+        request = self._posting(body, key, request_id, limits)
+        return await self._exchange(request, limit, stream=stream)
+
+    def _posting(
+        self, body: bytes, key: str, request_id: str, limits: aiohttp.ClientTimeout
+    ) -> AbstractAsyncContextManager[ClientResponse | Response]:
+        if self._poster is not None:
+            return self._poster.post(
+                body, f"Idempotency-Key: {key}\r\nX-Request-Id: {request_id}\r\n", limits
+            )
+        return self._open.post(
             self._chat,
             data=body if len(body) <= MAX_UNWARNED else io.BytesIO(body),
             headers={"Idempotency-Key": key, "X-Request-Id": request_id},
             allow_redirects=False,  # 301 to 303 turn a POST into a GET, and the key is for this host alone
-            timeout=stock if limit == self._endpoint.timeout else _limits(limit, stream=stream),
+            timeout=limits,
         )
-        return await self._exchange(request, limit, stream=stream)
 
     async def models(self) -> list[str]:
         """Give the ids of the account's models, in the endpoint's order.
@@ -201,7 +215,7 @@ class Client:
         return await self._exchange(request, PROBE_TIMEOUT, stream=False)
 
     async def _exchange(
-        self, request: AbstractAsyncContextManager[ClientResponse], limit: float, *, stream: bool
+        self, request: AbstractAsyncContextManager[ClientResponse | Response], limit: float, *, stream: bool
     ) -> Reply | Failure:
         exchange = _Exchange(self._endpoint.stream_end)
         try:
@@ -241,7 +255,7 @@ class _Exchange:
 
     __slots__ = ("_parts", "_size", "_started", "_stream_end", "outcome", "response")
 
-    response: ClientResponse
+    response: ClientResponse | Response
     outcome: Reply | Failure | None
 
     def __init__(self, stream_end: str) -> None:
