@@ -349,9 +349,10 @@ class Engine:
                 self.stop(error)
             finally:
                 self._claims -= len(batch)
-                for ticket in batch:
-                    if ticket.stage is Stage.CLAIMING:  # stopped before its turn
-                        self._postpone(ticket, 0.0)
+                if self.stopped is not None:
+                    for ticket in batch:
+                        if ticket.stage is Stage.CLAIMING:  # stopped before its turn
+                            self._postpone(ticket, 0.0)
                 self._changed.set()  # who drains waits for no claim any more
 
     async def _claim(self, batch: list[Ticket]) -> None:
