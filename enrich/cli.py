@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -130,7 +131,7 @@ def run(config: Path, **options: Any) -> None:
     from enrich.pipeline import run_job
 
     loaded = _load(config, options)
-    _execute(run_job, loaded, options, command=f"beatra-enrich run {config}", fresh=options["fresh"])
+    _execute(run_job, loaded, options, command=_command("run", config, options), fresh=options["fresh"])
 
 
 @main.command(epilog=EXIT_CODES)
@@ -162,7 +163,7 @@ def retry(config: Path, statuses: str, in_doubt: Literal["resend", "skip"] | Non
 
     chosen = _statuses(statuses)
     loaded = _load(config, options)
-    command = f"beatra-enrich retry {config}"
+    command = _command("retry", config, options)
     _execute(settle_doubt_job(in_doubt), loaded, options, command=command, retry=chosen)
 
 
@@ -182,8 +183,9 @@ def collect(config: Path, out: str | None, **options: Any) -> None:
     """
     from enrich.pipeline import collect_job
 
+    command = _command("run", config, options)
     options["output"] = out or options["output"]
-    _execute(collect_job, _load(config, options), options, command=f"beatra-enrich run {config}")
+    _execute(collect_job, _load(config, options), options, command=command)
 
 
 @main.command()
@@ -535,7 +537,7 @@ def _execute(
     if options["as_json"]:
         click.echo(json.dumps(summary.to_dict()))
     if not options["quiet"] or summary.exit_code:
-        click.echo(_closing(summary), err=True)
+        click.echo(_closing(summary, command), err=True)
     raise click.exceptions.Exit(summary.exit_code)
 
 
@@ -545,7 +547,18 @@ def _run_async(main_path: Callable[[], Coroutine[object, object, Any]]) -> Any:
     return run_sync(main_path)
 
 
-def _closing(summary: Summary) -> str:
+def _command(name: str, config: Path, options: dict[str, Any]) -> str:
+    """Write a command for the same job as this one's, ready to be typed."""
+    words = ["beatra-enrich", name, str(config)]
+    for flag in ("limit", "input", "output"):
+        if options[flag] is not None:
+            words += [f"--{flag}", str(options[flag])]
+    for override in options["overrides"]:
+        words += ["--set", override]
+    return shlex.join([*words, "--sandbox"] if options["sandbox"] else words)
+
+
+def _closing(summary: Summary, command: str) -> str:
     """Say in one sentence how a run ended, and what to type next when it did not end well."""
     spent = f"{_requests(summary.requests)} sent"
     if summary.credits:
@@ -554,7 +567,8 @@ def _closing(summary: Summary) -> str:
     if summary.exit_code in (0, 3):
         text = f"{summary.reason}: {spent}, {took} → {summary.output}"
         if summary.exit_code == 3:
-            text += "\nHint: the columns ending in _error say why; `beatra-enrich retry CONFIG` asks those rows again."
+            again = command.replace(" run ", " retry ", 1)
+            text += f"\nHint: the columns ending in _error say why; `{again}` asks those rows again."
         return text
     return f"{summary.reason[:1].upper()}{summary.reason[1:]} ({spent}, {took})"
 
