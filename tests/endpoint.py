@@ -92,6 +92,7 @@ class BookedEndpoint:
     Attributes:
         seen: every request, in order of arrival.
         charges: the books.
+        arrived: set when the first request for a completion has come.
     """
 
     def __init__(
@@ -107,6 +108,7 @@ class BookedEndpoint:
         self.conflicts = 0
         self._by_key: dict[str, tuple[bytes, bytes]] = {}
         self._ids = itertools.count(1)
+        self.arrived = threading.Event()
         self._ready = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), daemon=True)
 
@@ -176,6 +178,7 @@ class BookedEndpoint:
                 seen = await self._read(reader)
                 self.seen.append(seen)
                 if seen.method == "POST":
+                    self.arrived.set()
                     await self._open.wait()
                 raw = self._respond(seen)
                 writer.write(self._written(raw))
