@@ -538,8 +538,10 @@ class Engine:
 
     async def _give_up(self, ticket: Ticket, failure: Failure, *, unusable: bool, in_doubt: bool) -> None:
         """End a request without an answer; another one may take its place."""
-        write = self._ledger.reject if unusable else self._ledger.fail
-        await write(ticket.ask.key, failure, final=not in_doubt)
+        if unusable:
+            await self._ledger.reject(ticket.ask.key, failure, final=not in_doubt)
+        if in_doubt or not unusable:
+            await self._ledger.fail(ticket.ask.key, failure, final=not in_doubt)
         self._give_back(ticket, None)
         if self._finish(ticket, failure, in_doubt=in_doubt):
             self._note_retry(ticket, failure, None)

@@ -191,7 +191,10 @@ class Ledger(Protocol):
         """
 
     async def fail(self, key: bytes, failure: Failure, *, final: bool) -> None:
-        """Log the last failure. ``final``: the request is ``failed``; else it stays ``sent`` (unknown outcome)."""
+        """Give a request up and log its last failure. ``final``: it is ``failed``.
+
+        Else its outcome is unknown: it stays ``sent``, this run claims it no more, and any other run may.
+        """
 
     async def withdraw(self, keys: Iterable[bytes]) -> None:
         """Undo claims of this run whose latest attempt never left this machine, or was refused.

@@ -11,7 +11,7 @@ from enrich.records import Ask, Failure, Fate, Record, Reply, key_text
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-SENT, FAILED, RELEASED, SKIPPED = range(4)  # request.state
+SENT, FAILED, RELEASED, SKIPPED, DOUBTED = range(5)  # request.state
 EVIDENCE_BYTES: Final = 2_048  # bytes of a damaged answer that its failure shows
 _FATES: Final = {fate.value.encode(): fate for fate in Fate}
 

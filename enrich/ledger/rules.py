@@ -10,7 +10,7 @@ from enrich.errors import EnrichError
 from enrich.ledger import rows
 from enrich.ledger.checks import Moment, answer_crc, request_crc
 from enrich.ledger.protocol import Claim, Entry, Totals, attempt_uuid
-from enrich.ledger.rows import FAILED, RELEASED, SENT, SKIPPED, Row
+from enrich.ledger.rows import DOUBTED, FAILED, RELEASED, SENT, SKIPPED, Row
 from enrich.records import key_text
 
 if TYPE_CHECKING:
@@ -116,11 +116,15 @@ class Rules:
             if row.run == self.run or not resend_failed:
                 return Claim("done", record=record)
             return self._retry(tx, ask, row, record)
-        if row.run != self.run and is_alive(row.run):
+        if self._is_held(row, is_alive):
             return Claim("held", record=record)
-        if record.in_doubt:
+        if record.in_doubt or (row.state == DOUBTED and row.run == self.run):
             return Claim("in_doubt", record=record)
         return self._take(tx, ask, row, record, as_new=row.state == RELEASED)
+
+    def _is_held(self, row: Row, is_alive: Callable[[int], bool]) -> bool:
+        """Say whether another live run is at work on a request; one that it gave up it holds no longer."""
+        return row.run != self.run and row.state != DOUBTED and is_alive(row.run)
 
     def _retry(self, tx: Transaction, ask: Ask, row: Row, record: Record) -> Claim:
         """Ask a failed request again, unless it may have been paid for and the server has forgotten the key."""
@@ -174,7 +178,7 @@ class Rules:
         self._log(tx, row, failure, answer=row.reply if reject else None)
         if reject:
             tx.run("delete_answer", (row.id,))
-        tx.run("set_state", (FAILED if final else SENT, row.id))
+        tx.run("set_state", (FAILED if final else SENT if reject else DOUBTED, row.id))
 
     def withdraw(self, tx: Transaction, keys: Sequence[bytes]) -> None:
         """Undo claims of this run that cannot have been paid for."""
@@ -188,7 +192,7 @@ class Rules:
         settled = [
             row
             for row, record in self.known(tx, "known_keys", keys)
-            if record.in_doubt and (row.run == self.run or not is_alive(row.run))
+            if record.in_doubt and not self._is_held(row, is_alive)
         ]
         tx.many("set_state", [(state, row.id) for row in settled])
         return len(settled)

@@ -13,7 +13,8 @@ CREATE TABLE run (
 CREATE TABLE request (
     id         INTEGER PRIMARY KEY,
     key        BLOB NOT NULL UNIQUE, -- the Idempotency-Key, 16 bytes
-    state      INTEGER NOT NULL, -- 0 sent, 1 failed, 2 released (may be sent as if new), 3 skipped (given up)
+    state      INTEGER NOT NULL, -- 0 sent, 1 failed, 2 released (may be sent as if new), 3 skipped (by the operator),
+                                 -- 4 doubted (its run gave it up, any other may send it)
     run        INTEGER NOT NULL, -- that sent it last
     attempts   INTEGER NOT NULL, -- over all runs
     sent_at    REAL NOT NULL, -- of the first intent; boot and boottime (seconds) as well
