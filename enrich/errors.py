@@ -13,6 +13,7 @@ EnrichError                      exit 1
 │   ├── BudgetSpent                       the run's own budget
 │   ├── EndpointFailing                   the breaker: nearly everything fails, or all rows fail alike
 │   └── DiskFull                          no room for the answers
+├── RowsFailed                   exit 3   a data frame's rows, where `errors="raise"` was asked for
 ├── OutputLocked                 exit 5   another run holds this output
 └── RunInterrupted               exit 130 a signal, resumable
 """
@@ -95,6 +96,12 @@ class EndpointFailing(RunStopped):
 
 class DiskFull(RunStopped):
     """There is no room left to keep answers."""
+
+
+class RowsFailed(EnrichError):
+    """Rows failed; everything paid for is kept."""
+
+    exit_code = 3
 
 
 class OutputLocked(EnrichError):

@@ -23,22 +23,27 @@ from enrich.source import open_source
 from enrich.template import RowError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from enrich.config import Config
     from enrich.source import Source
 
 
 def preview_job(config: Config, rows: int) -> Iterator[str]:
-    """Give the first rows' requests as text: method, key and body, or why a row has none.
-
-    Later steps are shown as far as they do not need an earlier step's answer.
-    """
+    """Give the first rows' requests as text."""
     source = open_source(config.input, limit=rows)
     job = compile_job(config, source.schema, key_needed=False)
     batches = source.batches(columns=job.columns)
     values = itertools.chain.from_iterable(batch.to_pylist() for batch in batches)
-    for number, row in enumerate(itertools.islice(values, rows)):
+    return request_texts(job, itertools.islice(values, rows))
+
+
+def request_texts(job: Job, rows: Iterable[dict[str, Any]]) -> Iterator[str]:
+    """Give these rows' requests as text: method, key and body, or why a row has none.
+
+    Later steps are shown as far as they do not need an earlier step's answer.
+    """
+    for number, row in enumerate(rows):
         for step in job.steps:
             yield f"# row {number + 1}, step {step.name}"
             if step.needs:
