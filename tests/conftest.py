@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,7 @@ import pytest
 import yaml
 
 from tests.endpoint import KEY, BookedEndpoint
+from tests.warm import Ended, Warm
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -21,12 +21,17 @@ SCRIPT = Path(sys.executable).parent / "beatra-enrich"  # as pip installs it
 SCRUBBED = ("BEATRA_", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_CERT")
 
 
-@pytest.fixture(autouse=True)
-def _scrubbed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test sees the settings of who runs it."""
+def scrub(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take the settings of who runs the tests out of the environment."""
     for name in list(os.environ):
         if name.upper().startswith(SCRUBBED):
             monkeypatch.delenv(name)
+
+
+@pytest.fixture(autouse=True)
+def _scrubbed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test sees the settings of who runs it."""
+    scrub(monkeypatch)
 
 
 @pytest.fixture
@@ -36,33 +41,45 @@ def endpoint() -> Iterator[BookedEndpoint]:
         yield server
 
 
-@dataclass(frozen=True)
-class Ended:
-    """How a process ended."""
-
-    code: int
-    out: str
-    err: str
+@pytest.fixture(scope="session")
+def warm() -> Iterator[Warm]:
+    """A process that has imported everything and forks command lines, in a clean environment."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        scrub(monkeypatch)
+        with Warm() as process:
+            yield process
 
 
 @pytest.fixture
-def cli(tmp_path: Path) -> Callable[..., Ended]:
-    """Run the console script in a process of its own, in the test's folder."""
+def cli(tmp_path: Path, warm: Warm) -> Callable[..., Ended]:
+    """Run the command line in a process of its own, in the test's folder.
 
-    def run(*args: str | Path, endpoint: BookedEndpoint | None = None, **env: str) -> Ended:
+    With ``script=True`` it is the installed console script, from its first import on; else a fork that has imported
+    everything already, which saves a second.
+    """
+
+    def run(
+        *args: str | Path, endpoint: BookedEndpoint | None = None, script: bool = False, **env: str
+    ) -> Ended:
         there = {} if endpoint is None else {"BEATRA_BASE_URL": endpoint.base_url, "BEATRA_API_KEY": KEY}
-        done = subprocess.run(
-            [SCRIPT, *map(str, args)],
-            cwd=tmp_path,
-            env={**os.environ, **there, **env},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=100,
-            check=False,
-        )
-        assert "Traceback" not in done.stderr, done.stderr
-        return Ended(done.returncode, done.stdout, done.stderr)
+        if script:
+            done = subprocess.run(
+                [SCRIPT, *args],
+                cwd=tmp_path,
+                env={**os.environ, **there, **env},
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                timeout=100,
+                check=False,
+            )
+            ended = Ended(done.returncode, done.stdout, done.stderr)
+        else:
+            ended = warm.run(tmp_path, *args, env={**there, **env})
+            for name in ("stdout", "stderr"):
+                (tmp_path / name).unlink()
+        assert "Traceback" not in ended.err, ended.err
+        return ended
 
     return run
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from tests.conftest import Ended
+    from tests.warm import Ended
 
 STATUSES = ("ok", "error", "invalid_output", "truncated", "filtered", "in_doubt", "skipped", "pending")
 SUMMARY = {
@@ -57,7 +57,7 @@ def test_run_twice_with_json(
 ) -> None:
     """`run --json` prints one summary; a second run sends nothing and gives the same rows."""
     config = job([{"t": "a"}, {"t": "b"}, {"t": "a"}])
-    first = summary_of(cli("run", config, "--json", endpoint=endpoint))
+    first = summary_of(cli("run", config, "--json", endpoint=endpoint, script=True))
     assert (first["rows"], first["ok"], first["requests"], first["attempts"]) == (3, 3, 2, 2)
     assert first["credits"] == pytest.approx(endpoint.credits)
     assert first["output"] == str(tmp_path / "out.parquet")
@@ -209,7 +209,7 @@ def test_exit_code_130_when_interrupted(
 
 def test_a_mistake_is_one_message_without_a_traceback(cli: Callable[..., Ended], tmp_path: Path) -> None:
     """A missing file ends with 2 and two lines."""
-    ended = cli("run", "nowhere.yaml")
+    ended = cli("run", "nowhere.yaml", script=True)
     assert (ended.code, ended.out) == (2, "")
     assert ended.err == "Error: no configuration file nowhere.yaml\nHint: beatra-enrich init makes one.\n"
     assert list(tmp_path.iterdir()) == []
@@ -373,7 +373,7 @@ def test_the_sandbox_command_serves_a_job(cli: Callable[..., Ended], job: Callab
 
 def test_help_and_version_answer_fast(cli: Callable[..., Ended]) -> None:
     """`--help` names the exit codes; it and `--version` import nothing heavy."""
-    assert "130  interrupted, resumable" in cli("--help").out
+    assert "130  interrupted, resumable" in cli("--help", script=True).out
     code = (
         "import sys\nfrom enrich.cli import main\n"
         "try: main([sys.argv[1]])\nexcept SystemExit: pass\n"
