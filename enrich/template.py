@@ -196,7 +196,7 @@ def _is_text(output: nodes.Output) -> bool:
 def _parse(source: str, where: str) -> tuple[nodes.Template, frozenset[str], bool]:
     try:
         tree = _environment.parse(source)
-        names = meta.find_undeclared_variables(tree)
+        names = meta.find_undeclared_variables(tree) | _named_like_functions(tree)
     except TemplateSyntaxError as error:
         raise _syntax_error(error, where) from None
     for kind in (nodes.Include, nodes.Import, nodes.FromImport, nodes.Extends):
@@ -206,14 +206,14 @@ def _parse(source: str, where: str) -> tuple[nodes.Template, frozenset[str], boo
                 hint="put the whole prompt into one file and name it with `prompt_file`.",
             )
     named, whole_row = _row_columns(tree) if "row" in names else (set[str](), False)
-    return tree, frozenset((names - {"row"} - _called_globals(tree)) | named), whole_row
+    return tree, frozenset((names - {"row"}) | named), whole_row
 
 
-def _called_globals(tree: nodes.Template) -> set[str]:
-    """Find Jinja's own functions, such as ``range``, that are only ever called: else the name is a column's."""
-    own = [name for name in tree.find_all(nodes.Name) if name.name in _environment.globals]
+def _named_like_functions(tree: nodes.Template) -> set[str]:
+    """Find columns named like one of Jinja's own functions, such as ``range``: names that are not just called."""
+    uses = Counter(name.name for name in tree.find_all(nodes.Name) if name.name in _environment.globals)
     calls = Counter(call.node.name for call in tree.find_all(nodes.Call) if isinstance(call.node, nodes.Name))
-    return {name for name, uses in Counter(n.name for n in own).items() if uses == calls[name]}
+    return set(uses - calls)
 
 
 def _row_columns(tree: nodes.Template) -> tuple[set[str], bool]:
