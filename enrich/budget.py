@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from enrich.errors import BudgetSpent
 
 if TYPE_CHECKING:
     from enrich.config import BudgetConfig
-    from enrich.records import Usage
+    from enrich.records import Completion, Usage
 
-BYTES_PER_TOKEN_FLOOR = 1.0  # no tokenizer in use makes more than one token of a byte
-LENGTH_MARGIN = 1.5  # over the longest answer seen, where the request sets no limit of its own
+LENGTH_MARGIN = 1.5  # over the longest answer seen, or the most tokens per byte seen, once many were seen
+LENGTH_DOUBT = 8.0  # what is added to that margin after the first answer; falls with the root of their number
 BYTES_PER_TOKEN = 4.0  # of ordinary English, the first guess
 FIRST_GUESS = 256  # tokens of an answer, the first guess
 FIRST_ANSWER = 4_096  # tokens expected of an answer before any was seen and when no limit is set
-PRICE_MARGIN = 1.1  # over the dearest token seen
+PRICE_MARGIN = 1.1  # over the dearest price that what was charged so far allows
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,10 +28,84 @@ class Reservation:
     credits: float
 
 
+class Charge(NamedTuple):
+    """What one completion was charged."""
+
+    prompt: int
+    completion: int
+    credits: float
+
+    @property
+    def share(self) -> float:
+        """Give the share of its tokens that the answer makes up."""
+        return self.completion / max(self.prompt + self.completion, 1)
+
+
+class Prices:
+    """Bounds what a request can cost by what earlier ones did; the endpoint names charges, but no rates.
+
+    A charge is taken as linear in prompt and completion tokens. Each charge then bounds the two rates; of every
+    model the two that tell most are kept, those with the largest and the smallest share of completion tokens.
+    The bound is what a request would cost at the dearest rates that both allow. A charge above its bound widens
+    the margin of all later ones.
+    """
+
+    def __init__(self) -> None:
+        self._extremes: dict[str | None, tuple[Charge, Charge]] = {}
+        self._cheapest = math.inf
+        self._margin = PRICE_MARGIN
+
+    @property
+    def known(self) -> bool:
+        """Say whether any charge was seen."""
+        return bool(self._extremes)
+
+    def learn(self, model: str | None, charge: Charge) -> None:
+        """Take in what a completion by this model was charged."""
+        if model in self._extremes:
+            expected = _dearest(*self._extremes[model], charge.prompt, charge.completion)
+            if charge.credits > expected > 0:
+                self._margin = max(self._margin, PRICE_MARGIN * charge.credits / expected)
+        least, most = self._extremes.get(model, (charge, charge))
+        self._extremes[model] = (
+            min(least, charge, key=lambda c: c.share),
+            max(most, charge, key=lambda c: c.share),
+        )
+        self._cheapest = min(self._cheapest, charge.credits)
+
+    def worst(self, prompt: float, completion: float) -> float:
+        """Give the most credits that so many tokens can cost, whichever model seen so far serves them."""
+        dearest = (_dearest(*pair, prompt, completion) for pair in self._extremes.values())
+        return self._margin * max(self._cheapest, *dearest)
+
+
+def _dearest(one: Charge, two: Charge, prompt: float, completion: float) -> float:
+    """Maximise what the tokens cost over all rates that do not make either charge cheaper than it was.
+
+    A linear programme in two unknowns: its solution lies where the bounds meet each other or an axis.
+    """
+    by_prompt = min(c.credits / max(c.prompt, 1) for c in (one, two))
+    by_completion = min(c.credits / max(c.completion, 1) for c in (one, two))
+    best = max(by_prompt * prompt, by_completion * completion)
+    determinant = one.prompt * two.completion - two.prompt * one.completion
+    if determinant:
+        p = (one.credits * two.completion - two.credits * one.completion) / determinant
+        c = (one.prompt * two.credits - two.prompt * one.credits) / determinant
+        if p >= 0 and c >= 0:
+            best = max(best, p * prompt + c * completion)
+    return best
+
+
 class Budget:
     """Keeps a run's spending within its budget, what is in flight included.
 
-    Learns from the run's own answers: the most tokens per byte of request, the longest answer, the dearest token.
+    Learns from the run's own answers: tokens per byte of request, the longest answer, the prices.
+
+    Attributes:
+        requests: distinct requests sent, or about to be.
+        tokens: used; where an answer named no usage, what was reserved for it.
+        credits: charged, in the same way.
+        held: why the next request waits for what is in flight; empty when it does not.
     """
 
     def __init__(self, config: BudgetConfig) -> None:
@@ -38,11 +113,13 @@ class Budget:
         self.requests = 0
         self.tokens = 0.0
         self.credits = 0.0
+        self.held = ""
         self._reserved_tokens = 0.0
         self._reserved_credits = 0.0
         self._in_flight = 0
-        self._price: float | None = None
-        self._tokens_per_byte: float | None = None
+        self._prices = Prices()
+        self._tokens_per_byte = 0.0
+        self._longest_body = 0
         self._longest_answer = 0
         self._answers = 0
         self._unpriced = False
@@ -67,26 +144,34 @@ class Budget:
         Raises:
             BudgetSpent: even with nothing else in flight it would not fit.
         """
-        tokens = self.worst_tokens(body_bytes, max_tokens)
-        credits_ = tokens * self._price * PRICE_MARGIN if self._price is not None else 0.0
-        over = self._over(tokens, credits_)
+        prompt, answer = self._worst(body_bytes, max_tokens)
+        credits_ = self._prices.worst(prompt, answer) if self._prices.known else 0.0
+        over = self._over(prompt + answer, credits_)
         if over is None:
+            self.held = ""
             self.requests += 1
             self._in_flight += 1
-            self._reserved_tokens += tokens
+            self._reserved_tokens += prompt + answer
             self._reserved_credits += credits_
-            return Reservation(tokens, credits_)
+            return Reservation(prompt + answer, credits_)
         if self._in_flight:
+            self.held = over
             return None
-        raise BudgetSpent(
-            over, hint="raise `budget` in the configuration and run again; what is paid for is kept."
-        )
+        raise BudgetSpent(over, hint="raise `budget` in the configuration and run again.")
 
-    def worst_tokens(self, body_bytes: int, max_tokens: int | None) -> float:
-        """Give the most tokens a request may use, by what this run has seen so far."""
-        per_byte = self._tokens_per_byte or BYTES_PER_TOKEN_FLOOR
-        longest = LENGTH_MARGIN * self._longest_answer if self._answers else FIRST_ANSWER
-        return body_bytes * per_byte + (max_tokens if max_tokens is not None else longest)
+    def _worst(self, body_bytes: int, max_tokens: int | None) -> tuple[float, float]:
+        """Give the most tokens of prompt and answer that a request may use.
+
+        No tokenizer makes more than one token of a byte. Up to the longest body seen the run's own answers say
+        better; beyond it each further byte counts as a token.
+        """
+        if not self._answers:
+            return body_bytes, max_tokens if max_tokens is not None else FIRST_ANSWER
+        margin = LENGTH_MARGIN + LENGTH_DOUBT / math.sqrt(self._answers)
+        known = min(body_bytes, self._longest_body)
+        prompt = min(margin * self._tokens_per_byte, 1.0) * known + body_bytes - known
+        longest = margin * max(self._longest_answer, 1)
+        return prompt, max_tokens if max_tokens is not None else longest
 
     def likely_tokens(self, body_bytes: int, max_tokens: int | None) -> float:
         """Estimate the tokens a request will use, from the mean of this run's last answers."""
@@ -94,32 +179,59 @@ class Budget:
             return body_bytes * self._mean_per_byte
         return body_bytes / BYTES_PER_TOKEN + min(max_tokens or FIRST_GUESS, FIRST_GUESS)
 
-    def settle(self, reservation: Reservation, body_bytes: int, usage: Usage | None) -> None:
-        """Replace a reservation by what was used; None for a request that brought no answer."""
+    def settle(
+        self,
+        reservation: Reservation,
+        body_bytes: int,
+        completion: Completion | None,
+        *,
+        maybe_paid: bool = False,
+    ) -> None:
+        """Replace a reservation by what was used.
+
+        Args:
+            reservation: as `reserve` gave it.
+            body_bytes: the request's size.
+            completion: the answer; None when there is none.
+            maybe_paid: whether a request without an answer may have been charged: then it counts as reserved.
+        """
+        self._free(reservation)
+        if completion is not None:
+            usage = completion.usage
+            total = _total(usage)
+            self.tokens += total if total is not None else reservation.tokens
+            self.credits += usage.credits if usage.credits is not None else reservation.credits
+            self.learn(body_bytes, completion)
+        elif maybe_paid:
+            self.tokens += reservation.tokens
+            self.credits += reservation.credits
+
+    def release(self, reservation: Reservation) -> None:
+        """Undo a reservation whose request is not sent by this run after all."""
+        self._free(reservation)
+        self.requests -= 1
+
+    def _free(self, reservation: Reservation) -> None:
         self._in_flight -= 1
         self._reserved_tokens -= reservation.tokens
         self._reserved_credits -= reservation.credits
-        if usage is None:
-            return
-        self.tokens += usage.total_tokens if usage.total_tokens is not None else reservation.tokens
-        self.learn(body_bytes, usage)
 
-    def learn(self, body_bytes: int, usage: Usage) -> None:
+    def learn(self, body_bytes: int, completion: Completion) -> None:
         """Learn from an answer what requests of this run cost."""
-        total = usage.total_tokens
+        usage = completion.usage
+        total = _total(usage)
         self._answers += 1
         self._mean_per_byte += ((total or 0) / max(body_bytes, 1) - self._mean_per_byte) / min(
             self._answers, 200
         )
+        prompt, answer = usage.prompt_tokens or 0, usage.completion_tokens or 0
         if usage.credits is None:
             self._unpriced = True
-        else:
-            self.credits += usage.credits
-            if total:
-                self._price = max(self._price or 0.0, usage.credits / total)
-        if usage.prompt_tokens and body_bytes:
-            self._tokens_per_byte = max(self._tokens_per_byte or 0.0, usage.prompt_tokens / body_bytes)
-        self._longest_answer = max(self._longest_answer, usage.completion_tokens or 0)
+        elif self._config.credits is not None:
+            self._prices.learn(completion.model, Charge(prompt, answer, usage.credits))
+        self._tokens_per_byte = max(self._tokens_per_byte, prompt / max(body_bytes, 1))
+        self._longest_body = max(self._longest_body, body_bytes if prompt else 0)
+        self._longest_answer = max(self._longest_answer, answer)
 
     def _over(self, tokens: float, credits_: float) -> str | None:
         """Say which budget a further request would break, or None."""
@@ -132,11 +244,18 @@ class Budget:
         return None if limit.credits is None else self._over_credits(limit.credits, credits_)
 
     def _over_credits(self, limit: float, credits_: float) -> str | None:
-        if self._price is None:
-            if self._answers and self._unpriced:
-                return f"the budget of {limit:g} credits cannot be held: the endpoint names no price"
-            return "the price is not known yet" if self._in_flight else None
+        if not self._prices.known:
+            if self._unpriced:
+                return f"the budget of {limit:g} credits cannot be held: the endpoint names no charge"
+            return "the price is not known before the first answer" if self._in_flight else None
         if self.credits + self._reserved_credits + credits_ > limit:
-            spent = f"{self.credits:g} used; the next request may take {credits_:g}"
+            spent = f"{self.credits:,.6g} used; the next request may take {credits_:,.3g}"
             return f"the budget of {limit:g} credits is spent ({spent})"
         return None
+
+
+def _total(usage: Usage) -> int | None:
+    """Give the tokens of prompt and answer together, when the server said anything of them."""
+    if usage.total_tokens is not None or usage.prompt_tokens is None:
+        return usage.total_tokens
+    return usage.prompt_tokens + (usage.completion_tokens or 0)

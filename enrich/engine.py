@@ -557,12 +557,15 @@ class Engine:
             self.stop(alike_error(failure, ALIKE))
 
     def _give_back(self, ticket: Ticket, result: Completion | None) -> None:
-        if ticket.reservation is not None:
-            usage = result.usage if result is not None else None
-            self._budget.settle(ticket.reservation, len(ticket.ask.body), usage)
-            ticket.reservation = None
-        elif result is not None:
-            self._budget.learn(len(ticket.ask.body), result.usage)
+        reservation, ticket.reservation = ticket.reservation, None
+        if reservation is None:
+            if result is not None:
+                self._budget.learn(len(ticket.ask.body), result)
+        elif result is None and not ticket.sent_at:
+            self._budget.release(reservation)
+        else:
+            maybe_paid = ticket.history.unknowns > 0
+            self._budget.settle(reservation, len(ticket.ask.body), result, maybe_paid=maybe_paid)
 
     def _finish(self, ticket: Ticket, result: Completion | Failure, *, in_doubt: bool = False) -> bool:
         return self._tell(
