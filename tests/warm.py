@@ -51,6 +51,7 @@ class Running:
     def wait(self) -> Ended:
         """Wait for its end."""
         code = self._warm.reply()["code"]
+        self._warm.running = None
         out, err = (
             (self._folder / name).read_text(encoding="utf-8", errors="replace")
             for name in ("stdout", "stderr")
@@ -60,6 +61,9 @@ class Running:
 
 class Warm:
     """Forks command lines, one at a time. A context manager."""
+
+    def __init__(self) -> None:
+        self.running: Running | None = None
 
     def __enter__(self) -> Self:
         self._process = subprocess.Popen(
@@ -99,12 +103,16 @@ class Warm:
             "stopped": stopped,
             "env": dict(env or {}),
         }
+        if self.running is not None:  # of a test that failed
+            self.running.signal(signal.SIGKILL)
+            self.running.wait()
         for name in ("stdout", "stderr"):
             (folder / name).touch()
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(order) + "\n")
         self._process.stdin.flush()
-        return Running(self, self.reply()["pid"], folder)
+        self.running = Running(self, self.reply()["pid"], folder)
+        return self.running
 
     def run(self, folder: Path, *args: str | Path, env: Mapping[str, str] | None = None) -> Ended:
         """Run ``beatra-enrich`` to its end."""

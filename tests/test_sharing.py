@@ -1,0 +1,137 @@
+"""Several runs at once: one output has one run, one ledger may have many, and each request is paid for once."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from tests.chaos import Job, make_job, place, violations
+from tests.endpoint import BookedEndpoint, Raw, echo
+from tests.test_stopping import until
+from tests.warm import Warm
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.endpoint import Seen
+
+
+@pytest.fixture(scope="module")
+def pair() -> Iterator[tuple[Warm, Warm]]:
+    """Two command lines at once, without the wait."""
+    with contextlib.ExitStack() as stack:
+        yield stack.enter_context(Warm()), stack.enter_context(Warm())
+
+
+def share(folder: Path, name: str, texts: list[str], **config: Any) -> Job:
+    """Write a job with an input and an output of its own, on the ledger of the folder above."""
+    job = make_job(folder / name, 0, ledger="../shared.db", **config)
+    pq.write_table(pa.table({"n": list(range(len(texts))), "t": texts}), job.folder / "in.parquet")
+    return Job(job.folder, texts, job.config)
+
+
+def test_a_second_run_on_one_output_is_turned_away(pair: tuple[Warm, Warm], tmp_path: Path) -> None:
+    """It exits with 5, names the process that holds the output, and sends nothing; the first is not disturbed."""
+    job = make_job(tmp_path / "job", 6)
+    with BookedEndpoint() as endpoint:
+        endpoint.pause()
+        first = pair[0].start(job.folder, "run", job.config, "-q", env=place(endpoint))
+        until(lambda: len(endpoint.posts) == 6)
+        second = pair[1].run(tmp_path, "run", job.config, "-q", env=place(endpoint))
+        assert second.code == 5
+        assert f"process {first.pid}" in second.err
+        endpoint.resume()
+        assert first.wait().code == 0
+        assert len(endpoint.posts) == 6
+        assert violations(job, endpoint) == []
+
+
+def test_two_runs_on_one_ledger_pay_once_between_them(pair: tuple[Warm, Warm], tmp_path: Path) -> None:
+    """Started together on rows of which half are common, both end whole, and no body is charged twice."""
+    texts = [f"shared {number}" for number in range(90)]
+    with BookedEndpoint() as endpoint:
+        jobs = [
+            share(tmp_path, "a", texts[:60], limits={"concurrency": 4}),
+            share(tmp_path, "b", texts[:29:-1], limits={"concurrency": 4}),
+        ]
+        endpoint.pause()
+        runs = [
+            warm.start(job.folder, "run", job.config, "-q", env=place(endpoint))
+            for warm, job in zip(pair, jobs, strict=True)
+        ]
+        until(lambda: len(endpoint.posts) == 8)
+        endpoint.resume()
+        assert [run.wait().code for run in runs] == [0, 0]
+        assert len(endpoint.charges) == len(texts)
+        for job in jobs:
+            assert violations(job, endpoint) == []
+
+
+def test_what_a_killed_run_was_sending_is_taken_over(pair: tuple[Warm, Warm], tmp_path: Path) -> None:
+    """A run that waits for another one's requests sends them itself, with the same bytes, when that one dies."""
+    texts = [f"taken {number}" for number in range(12)]
+    with BookedEndpoint() as endpoint:
+        jobs = [share(tmp_path, name, texts, limits={"concurrency": 4}) for name in "ab"]
+        endpoint.pause()
+        dies = pair[0].start(jobs[0].folder, "run", jobs[0].config, "-q", env=place(endpoint))
+        until(lambda: len(endpoint.posts) == 4)
+        lives = pair[1].start(jobs[1].folder, "run", jobs[1].config, "-q", env=place(endpoint))
+        until(lambda: len(endpoint.posts) == 8)
+        dies.signal(signal.SIGKILL)
+        assert dies.wait().code == -signal.SIGKILL
+        endpoint.resume()
+        assert lives.wait().code == 0
+        assert violations(jobs[1], endpoint) == []
+        bodies = {seen.key: set[bytes]() for seen in endpoint.posts}
+        for seen in endpoint.posts:
+            bodies[seen.key].add(seen.raw)
+        assert all(len(bytes_sent) == 1 for bytes_sent in bodies.values())
+        assert pair[0].run(jobs[0].folder, "run", jobs[0].config, "-q", env=place(endpoint)).code == 0
+        assert violations(jobs[0], endpoint) == []
+        assert len(endpoint.charges) == len(texts)
+
+
+def test_two_runs_do_not_wait_for_what_each_has_given_up(pair: tuple[Warm, Warm], tmp_path: Path) -> None:
+    """When neither gets its answers, both end and say which rows are in doubt; a later run gets the answers."""
+    texts = [f"lost {number}" for number in range(6)]
+
+    def lose(seen: Seen) -> Raw | None:
+        return Raw(b"{" + b" " * 80, cut=8, charge=True) if seen.method == "POST" else None
+
+    with BookedEndpoint(script=lose) as endpoint:
+        jobs = [
+            share(tmp_path, "a", texts, limits={"concurrency": 1}),
+            share(tmp_path, "b", texts[::-1], limits={"concurrency": 1}),
+        ]
+        endpoint.pause()
+        runs = [
+            warm.start(job.folder, "run", job.config, "-q", env=place(endpoint))
+            for warm, job in zip(pair, jobs, strict=True)
+        ]
+        until(lambda: len(endpoint.posts) == 2)
+        endpoint.resume()
+        assert [run.wait().code for run in runs] == [3, 3]
+        assert jobs[0].table()["s_status"].to_pylist() == ["in_doubt"] * len(texts)
+        endpoint.script = None
+        assert pair[0].run(jobs[0].folder, "run", jobs[0].config, "-q", env=place(endpoint)).code == 0
+        assert jobs[0].table()["s"].to_pylist() == [echo({"messages": [{"content": text}]}) for text in texts]
+        assert len(endpoint.charges) == len(texts)
+
+
+def test_a_ledger_may_be_named_by_several_jobs(pair: tuple[Warm, Warm], tmp_path: Path) -> None:
+    """What one job has paid for, another one on the same ledger gets for nothing."""
+    texts = [f"common {number}" for number in range(5)]
+    with BookedEndpoint() as endpoint:
+        for name in "ab":
+            job = share(tmp_path, name, texts)
+            assert pair[0].run(job.folder, "run", job.config, "-q", env=place(endpoint)).code == 0
+        assert set(job.table()["s_source"].to_pylist()) == {"ledger"}
+        assert len(endpoint.posts) == len(texts)
+        assert yaml.safe_load(job.config.read_text(encoding="utf-8"))["ledger"] == "../shared.db"
