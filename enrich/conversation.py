@@ -6,7 +6,7 @@ state that the ledger does not: run again over the same ledger, it takes the sam
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
@@ -37,13 +37,13 @@ class Query:
         ask: the request in question.
         want: ``answer`` (send it unless the ledger knows it), ``known`` (only what the ledger knows; the reply
             may be None) or ``earlier`` (all answers to the same question, also under another schema).
-        fallback: whether there is another model to turn to.
+        fallback: given where there is another model to turn to; says whether this one was given up meanwhile.
         max_tokens: the longest answer that the request allows, or None.
     """
 
     ask: Ask
     want: Literal["answer", "known", "earlier"] = "answer"
-    fallback: bool = False
+    fallback: Callable[[], bool] | None = None
     max_tokens: int | None = None
 
 
@@ -183,7 +183,8 @@ class Conversation:
         while True:
             via = via or _Via(self._modes[self._first_mode[models[0]]], models[0])
             self.strayed = self.strayed or via != _Via(self._modes[0], self._models[0])
-            query = self._query(turn, via, fallback=len(models) > 1)
+            given_up = self._breaker.watch(via.model) if len(models) > 1 else None
+            query = self._query(turn, via, fallback=given_up)
             settled = yield query
             assert isinstance(settled, Settled)  # noqa: S101  # who drives a conversation answers an `answer` query
             failure = settled.result
@@ -210,7 +211,7 @@ class Conversation:
         via: _Via,
         *,
         want: Literal["answer", "known", "earlier"] = "answer",
-        fallback: bool = False,
+        fallback: Callable[[], bool] | None = None,
     ) -> Query:
         options = dict(turn.options)
         ask = self.builder.ask(

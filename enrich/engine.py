@@ -78,7 +78,7 @@ class Ticket:
     ask: Ask
     done: list[Callable[[Settled], bool]]
     stream: bool
-    fallback: bool
+    fallback: Callable[[], bool] | None
     resend: bool
     max_tokens: int | None
     stage: Stage = Stage.NEW
@@ -197,7 +197,7 @@ class Engine:
         done: Callable[[Settled], bool],
         *,
         stream: bool = False,
-        fallback: bool = False,
+        fallback: Callable[[], bool] | None = None,
         resend: bool = False,
         max_tokens: int | None = None,
         began: float | None = None,
@@ -208,7 +208,8 @@ class Engine:
             ask: the request. One that is under way already is not sent again.
             done: called in the event loop; says whether it goes on with another request in this one's place.
             stream: whether the body asks for an event stream.
-            fallback: whether there is another model to turn to when this one is unavailable.
+            fallback: given where there is another model to turn to; says whether other rows have found this one
+                unavailable since: then the request is passed over, unsent.
             resend: ask again although it failed for good in an earlier run.
             max_tokens: the longest answer the request allows, for the budget.
             began: monotonic seconds when the row's first attempt began, for a request that follows another one:
@@ -357,7 +358,7 @@ class Engine:
 
     async def _claim(self, batch: list[Ticket]) -> None:
         again = [ticket for ticket in batch if ticket.attempt]
-        first = [ticket for ticket in batch if not ticket.attempt]
+        first = [ticket for ticket in batch if not ticket.attempt and not self._passed_over(ticket)]
         for resend in (False, True):
             tickets = [ticket for ticket in first if ticket.resend is resend]
             if tickets:
@@ -366,6 +367,16 @@ class Engine:
                     self._claimed(ticket, claim)
         if again:
             await asyncio.gather(*map(self._claim_again, again))
+
+    def _passed_over(self, ticket: Ticket) -> bool:
+        """Settle a request unsent whose model other rows found unavailable while it waited."""
+        if ticket.fallback is None or not ticket.fallback():
+            return False
+        ticket.stage = Stage.LATER
+        self._give_back(ticket, None)
+        failure = Failure("model_unavailable", "not asked: other rows found it so", Fate.UNSENT)
+        self._tell(ticket, Settled(ticket.ask.key, failure, fresh=True))
+        return True
 
     async def _claim_again(self, ticket: Ticket) -> None:
         assert ticket.failure is not None  # noqa: S101  # only a failure brings a ticket here again
@@ -495,7 +506,7 @@ class Engine:
         else:
             ticket.history = ticket.history.add(failure, waited=waited)
         decision = decide(
-            failure, ticket.history, self._policy, has_fallback=ticket.fallback, random=random.random
+            failure, ticket.history, self._policy, has_fallback=ticket.fallback is not None, random=random.random
         )
         if failure.status == 429:
             self.pace.limited(ticket.sent_at, failure.retry_after)

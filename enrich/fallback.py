@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ class ModelBreaker:
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._monotonic = monotonic
         self._closed: dict[str, tuple[float, float]] = {}
+        self._given_up: Counter[str] = Counter()
 
     def usable(self, models: Sequence[str]) -> list[str]:
         """Give the models worth asking, in order; the last one always, for somebody must be asked."""
@@ -25,10 +27,14 @@ class ModelBreaker:
         return [*usable, models[-1]]
 
     def unavailable(self, model: str) -> None:
-        """Note that a model was given up for a row."""
-        _, wait = self._closed.get(model, (0.0, COOL_DOWN / 2))
-        wait = min(2 * wait, COOL_DOWN_MAX)
-        self._closed[model] = (self._monotonic() + wait, wait)
+        """Note that a model was given up for a row; rows that find out together count as one."""
+        self._given_up[model] += 1
+        self._closed.setdefault(model, (self._monotonic() + COOL_DOWN, COOL_DOWN))
+
+    def watch(self, model: str) -> Callable[[], bool]:
+        """Give a question for a request that waits to be sent: was its model given up meanwhile?"""
+        before = self._given_up[model]
+        return lambda: self._given_up[model] != before
 
     def served(self, model: str) -> None:
         """Note that a model answered."""
@@ -41,5 +47,6 @@ class ModelBreaker:
         until, wait = self._closed[model]
         if self._monotonic() < until:
             return False
+        wait = min(2 * wait, COOL_DOWN_MAX)
         self._closed[model] = (self._monotonic() + wait, wait)  # this row probes; the others wait on
         return True

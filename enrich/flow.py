@@ -310,7 +310,7 @@ class Flow:
             query.ask,
             partial(self._settled, row),
             stream=step.builder.step.stream,
-            fallback=query.fallback,
+            fallback=_keeps if query.fallback is not None and row.known else query.fallback,
             resend=resend,
             max_tokens=query.max_tokens,
             began=row.began,
@@ -327,6 +327,11 @@ class Flow:
             return False
         self._revived.append((row, query))
         return row.step == step
+
+
+def _keeps() -> bool:
+    """Say that a request is not passed over: it may be paid for already."""
+    return False
 
 
 def strayed_name(builder: RequestBuilder) -> str:

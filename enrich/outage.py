@@ -118,7 +118,7 @@ def stop_error(kind: str, failure: Failure, model: str) -> RunStopped:
     if kind == "unsupported_model":
         return EndpointFailing(
             f"the endpoint does not serve model `{model}` for this request: {said}",
-            hint="beatra-enrich models CONFIG lists the models there are.",
+            hint="see which models there are: `beatra-enrich models CONFIG`.",
         )
     return EndpointFailing(f"the endpoint is out of service: {said}", hint="run again later.")
 
@@ -127,5 +127,5 @@ def alike_error(failure: Failure, rows: int) -> RunStopped:
     """Make the error for a run whose first rows all fail in the same way."""
     return EndpointFailing(
         f"the first {rows} requests all failed alike: {failure}",
-        hint="beatra-enrich preview CONFIG shows the request bodies.",
+        hint="look at the request bodies: `beatra-enrich preview CONFIG`.",
     )
