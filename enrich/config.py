@@ -126,12 +126,21 @@ class Message(Section):
     content: str
 
 
+class Example(Section):
+    """One turn to learn from, sent as it stands: no templates. An answer given as a mapping is sent as JSON."""
+
+    user: str
+    assistant: str | dict[str, Any]
+
+
 class StepConfig(Section):
     """One question asked of every row. Field meanings are in docs/reference.
 
     Attributes:
         name: prefix of the output columns.
-        params: further request fields; strings in it are templates.
+        examples: turns to learn from (few-shot), between `system` and the prompt.
+        examples_file: a .yaml, .json or .jsonl file of such turns.
+        params: further request fields; strings in it, at any depth, are templates.
         when: rows for which this renders to an empty text, `false`, `0`, `no` or `none` are skipped.
         answer_schema: JSON Schema of the answer (`schema` in the file): inline, a file's path, or `module:Model`.
         schema_mode: how the endpoint is told of the schema.
@@ -146,6 +155,8 @@ class StepConfig(Section):
     prompt_file: Path | None = None
     messages: list[Message] | None = None
     messages_file: Path | None = None
+    examples: list[Example] = []
+    examples_file: Path | None = None
     model: str = "auto"
     fallback_models: list[str] = []
     temperature: Annotated[float, Field(ge=0.0, le=2.0)] | None = None
@@ -174,10 +185,23 @@ class StepConfig(Section):
             raise ValueError(f"`{given[0]}` and `{given[1]}` exclude each other; keep one")
         if self.messages is not None and not self.messages:
             raise ValueError("`messages` is empty; it needs at least one message")
-        if self.messages is not None and self.system is not None:
-            raise ValueError(
-                "`system` stands beside `prompt`; among `messages` write `{role: system, content: …}`"
-            )
+        if given[0].startswith("messages"):
+            if self.system is not None:
+                raise ValueError(
+                    "`system` stands beside `prompt`; among `messages` write `{role: system, content: …}`"
+                )
+            if self.examples or self.examples_file is not None:
+                raise ValueError("examples stand beside `prompt`; among `messages` write them as messages")
+        if self.examples and self.examples_file is not None:
+            raise ValueError("`examples` and `examples_file` exclude each other; keep one")
+        return self
+
+    @model_validator(mode="after")
+    def _can_grow(self) -> Self:
+        limits = ("max_tokens", "max_completion_tokens")
+        given = any(getattr(self, name) is not None or name in self.params for name in limits)
+        if self.on_truncated == "retry" and not given:
+            raise ValueError("`on_truncated: retry` doubles `max_tokens`, which is not given; set it")
         return self
 
     @model_validator(mode="after")
@@ -402,6 +426,7 @@ TEMPLATE_KEYS = frozenset(
         "system",
         "prompt",
         "content",
+        "examples",
         "when",
         "check",
         "params",
@@ -707,7 +732,9 @@ def _resolve_paths(document: dict[str, Any], base: Path) -> dict[str, Any]:
     document["endpoint"] = inside(document.get("endpoint", {}), "api_key_file", "ca_file")
     steps = document.get("steps")
     if isinstance(steps, list):
-        document["steps"] = [_resolve_schema(inside(s, "prompt_file", "messages_file"), base) for s in steps]
+        document["steps"] = [
+            _resolve_schema(inside(s, "prompt_file", "messages_file", "examples_file"), base) for s in steps
+        ]
     return {k: v for k, v in document.items() if v is not None}
 
 

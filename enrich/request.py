@@ -4,37 +4,27 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import orjson
-from pydantic import TypeAdapter, ValidationError
 
-from enrich.config import Message, StepConfig, parse_yaml, problems, read_text
-from enrich.errors import ConfigError
+from enrich import parameters
+from enrich.messages import compile_messages
+from enrich.parameters import TOKEN_LIMITS
 from enrich.records import Ask
-from enrich.template import (
-    Expression,
-    RowError,
-    Template,
-    compile_template,
-    compile_value,
-    is_null,
-    is_template,
-)
+from enrich.template import Expression, RowError, Template, compile_template, is_null
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
+    from enrich.config import StepConfig
     from enrich.schema import AnswerSchema
 
 NAMESPACE = uuid.UUID("7e0b0c5e-6d0c-5d5c-9d5b-1f6a3c2b8e44")  # of every key this program makes
 ROUND_STRIDE = 1 << 48  # between ordinals of the rounds that `retry` adds; far above any count of duplicates
 JSON_MODE = {"type": "json_object"}
-TOKEN_LIMITS = ("max_tokens", "max_completion_tokens")
 
 Messages = list[dict[str, str]]
 
@@ -56,12 +46,6 @@ def idempotency_key(base_url: str, body: bytes, ordinal: int = 0) -> bytes:
     value = value & ~(0xF << 76) | (5 << 76)  # the version field (RFC 9562, 5.5)
     value = value & ~(0x3 << 62) | (0x2 << 62)  # the variant field
     return value.to_bytes(16, "big")
-
-
-@dataclass(frozen=True, slots=True)
-class _MessageTemplate:
-    role: str
-    content: Template
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,15 +77,15 @@ class RequestBuilder:
         self.step = step
         self.schema = schema
         self._base_url = base_url
-        self._messages = _compile_messages(step, where)
+        self._messages = compile_messages(step, where, schema)
         self.when = compile_template(step.when, f"{where}.when") if step.when is not None else None
-        self._fixed, self._per_row = _split_options(step, where)
+        self._fixed, self._per_row = parameters.split(step, where)
         self._tails: dict[str, bytes] = {}
         self._heads: dict[str, bytes] = {}
         self.reuses = schema is not None or step.check is not None
         self._question = hashlib.sha1(base_url.encode(), usedforsecurity=False)
         templates: list[Template | Expression] = [m.content for m in self._messages]
-        templates += list(self._per_row.values())
+        templates += [leaf for tree in self._per_row.values() for leaf in parameters.leaves(tree)]
         self.asking = tuple(templates)
         self.templates = (*self.asking, *((self.when,) if self.when else ()))
         self.columns = frozenset().union(*(t.variables for t in self.templates))
@@ -120,7 +104,8 @@ class RequestBuilder:
                 if is_null(values.get(name, "")):
                     raise RowError("null_value", f"column `{name}` is null")
         messages = [{"role": m.role, "content": m.content.render(values)} for m in self._messages]
-        return Prepared(messages, self._render_options(values) if self._per_row else {})
+        options = {name: parameters.render(name, tree, values) for name, tree in self._per_row.items()}
+        return Prepared(messages, options)
 
     def wanted(self, values: Mapping[str, Any]) -> bool:
         """Say whether ``when`` lets this row through.
@@ -220,86 +205,10 @@ class RequestBuilder:
         digest.update(orjson.dumps(asked, option=orjson.OPT_SORT_KEYS))
         return digest.digest()[:16]
 
-    def _render_options(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        options: dict[str, Any] = {}
-        for name, template in self._per_row.items():
-            value = template.value(values) if isinstance(template, Expression) else template.render(values)
-            if name in TOKEN_LIMITS:
-                value = _as_count(value, template.where)
-            options[name] = value
-        return options
-
     def _fingerprint(self) -> bytes:
         parts = [
             [(m.role, m.content.source) for m in self._messages],
-            [self.step.model, self._fixed, {k: t.source for k, t in self._per_row.items()}],
+            [self.step.model, self._fixed, {k: parameters.source(tree) for k, tree in self._per_row.items()}],
         ]
         text = json.dumps([self._base_url, parts], sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).digest()[:16]
-
-
-def _as_count(value: Any, where: str) -> int:
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        raise RowError("template_error", f"{where}: {value!r} is no number") from None
-    if not math.isfinite(number) or number < 1 or number != int(number):
-        raise RowError("template_error", f"{where}: {value!r} is no whole number from 1")
-    return int(number)
-
-
-def _split_options(step: StepConfig, where: str) -> tuple[dict[str, Any], dict[str, Template | Expression]]:
-    """Part the request fields into those that are the same for every row and those that are templates."""
-    fields = dict(step.params)
-    for name in ("temperature", "top_p", "max_tokens", "max_completion_tokens"):
-        value = getattr(step, name)
-        if value is not None:
-            fields[name] = value
-    if step.stream:
-        fields["stream"] = True
-        fields["stream_options"] = {"include_usage": True, **fields.get("stream_options", {})}
-    per_row: dict[str, Template | Expression] = {}
-    for name, value in list(fields.items()):
-        if isinstance(value, str) and is_template(value):
-            per_row[name] = compile_value(value, f"{where}.{name}")
-            del fields[name]
-        elif name in TOKEN_LIMITS and isinstance(value, str):
-            raise ConfigError(f"{where}.{name}: {value!r} is neither a whole number nor a template")
-    try:
-        orjson.dumps(fields)
-    except TypeError as error:
-        raise ConfigError(f"{where}.params: {error}") from None
-    if b"NaN" in json.dumps(fields).encode() or b"Infinity" in json.dumps(fields).encode():
-        raise ConfigError(f"{where}.params: JSON has no NaN and no Infinity")
-    return fields, per_row
-
-
-def _compile_messages(step: StepConfig, where: str) -> tuple[_MessageTemplate, ...]:
-    messages = step.messages
-    if step.messages_file is not None:
-        messages = _read_messages(step.messages_file, where)
-    if messages is not None:
-        return tuple(
-            _MessageTemplate(m.role, compile_template(m.content, f"{where}.messages.{i}"))
-            for i, m in enumerate(messages)
-        )
-    prompt, place = step.prompt, f"{where}.prompt"
-    if step.prompt_file is not None:
-        prompt, place = (
-            read_text(step.prompt_file, f"{where}.prompt_file:"),
-            f"{where} ({step.prompt_file.name})",
-        )
-    user = _MessageTemplate("user", compile_template(prompt or "", place))
-    if step.system is None:
-        return (user,)
-    return (_MessageTemplate("system", compile_template(step.system, f"{where}.system")), user)
-
-
-def _read_messages(path: Path, where: str) -> list[Message]:
-    items = parse_yaml(read_text(path, f"{where}.messages_file:"), str(path))
-    if not isinstance(items, list) or not items:
-        raise ConfigError(f"{where}.messages_file: {path} holds no list of messages")
-    try:
-        return TypeAdapter(list[Message]).validate_python(items)
-    except ValidationError as error:
-        raise ConfigError(f"{where}.messages_file: {path} is not valid:\n{problems(error, items)}") from None

@@ -6,7 +6,7 @@ import json
 import math
 import re
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from jinja2 import StrictUndefined, TemplateSyntaxError, UndefinedError, meta, nodes
@@ -170,6 +170,11 @@ def compile_template(source: str, where: str) -> Template:
         return template.new_context({**shared, **values}, shared=True)
 
     return Template(source, where, variables, whole_row, constant, template.root_render_func, context)
+
+
+def literal(text: str, where: str) -> Template:
+    """Give a template that renders to this text, whatever stands in it."""
+    return replace(compile_template("", where), source=text, constant=text)
 
 
 def compile_value(source: str, where: str) -> Template | Expression:
