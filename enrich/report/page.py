@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import hashlib
 import os
 from dataclasses import asdict, replace
@@ -138,7 +139,8 @@ def render(report: Report) -> str:
         "moment": texts.moment,
     }
     styles = _asset(f"{LIBRARY}/uPlot.min.css") + _asset("page.css")
-    scripts = [_asset(f"{LIBRARY}/uPlot.iife.min.js"), _asset("page.js")]
+    licence = f"/*\n{_asset(f'{LIBRARY}/LICENSE')}\n*/\n"  # it asks to go with every copy
+    scripts = [licence + _asset(f"{LIBRARY}/uPlot.iife.min.js"), _asset("page.js")]
     return environment.from_string(_asset("page.html.jinja")).render(
         report=report,
         summary=report.summary,
@@ -216,7 +218,8 @@ def _replace(path: Path, html: str) -> None:
         temporary.write_text(html, encoding="utf-8", errors="backslashreplace")
         temporary.replace(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
         raise OutputError(
             f"the report {path} cannot be written: {error.strerror}", hint="give another path with -o."
         ) from None
