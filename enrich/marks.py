@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import mmap
+import os
 import struct
 import tempfile
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 import numpy as np
+
+from enrich.errors import DiskFull
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -43,6 +46,9 @@ class Marks:
         rows: how many rows there are.
         steps: how many steps.
         directory: where the file goes; it has no name and is gone with the process.
+
+    Raises:
+        DiskFull: there is no room for it.
     """
 
     def __init__(self, rows: int, steps: int, directory: Path | None = None) -> None:
@@ -50,7 +56,7 @@ class Marks:
         self._rows = rows
         self._file = tempfile.TemporaryFile(dir=directory, prefix=".beatra-marks-")  # noqa: SIM115  # closed in close
         size = max(1, rows * steps) * RECORD.itemsize
-        self._file.truncate(size)
+        _take_room(self._file.fileno(), size)
         self._map = mmap.mmap(self._file.fileno(), size)
         self._notes: list[tuple[RowStatus, str | None]] = [("pending", None), ("ok", None)]
         self._numbers: dict[tuple[RowStatus, str | None], int] = {}
@@ -142,6 +148,19 @@ class Marks:
     def _array(self) -> np.ndarray[tuple[int, int], np.dtype[np.void]]:
         flat = np.frombuffer(self._map, dtype=RECORD, count=self._rows * self._steps)
         return flat.reshape(self._rows, self._steps)
+
+
+def _take_room(descriptor: int, size: int) -> None:
+    """Make a file of so many bytes without holes: a map over a hole kills the process when the disk is full."""
+    try:
+        os.ftruncate(descriptor, size)
+        if hasattr(os, "posix_fallocate"):  # macOS has none
+            os.posix_fallocate(descriptor, 0, size)
+    except OSError as error:
+        raise DiskFull(
+            f"there is no room for the {size:,} bytes that keep track of the rows: {error.strerror}",
+            hint="free some space beside the output and run again.",
+        ) from None
 
 
 _BY_KEY = struct.pack("<I", BY_KEY)

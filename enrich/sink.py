@@ -141,16 +141,18 @@ def open_sink(config: OutputConfig, schema: pa.Schema) -> Iterator[Sink]:
         schema: of every batch; its metadata is kept where the format has room for it.
 
     Raises:
-        OutputError: it cannot be written there.
+        OutputError: the format cannot hold a column.
+        DiskFull: there is no room for it.
+        RunStopped: it cannot be written there; `preflight` says so in time.
     """
     target = _target(config)
     _check_schema(schema, config)
-    with _access_errors(target):
+    with _write_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         _sweep(target)
         temporary = _Temporary(target)
     try:
-        with _access_errors(target):
+        with _write_errors(target):
             sink = Sink(config, schema, temporary)
         try:
             yield sink
