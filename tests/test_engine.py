@@ -439,7 +439,7 @@ async def test_waits_are_told(tmp_path: Path) -> None:
         tmp_path, outcomes, workers=1, on_retry=lambda a, f, after: told.append((a.key, f.code, after))
     ) as b:
         b.submit(ask(1))
-        b.engine.submit(ask(2), lambda _: True, fallback=True)
+        b.engine.submit(ask(2), lambda _: True, fallback=lambda: False)
         await b.finish()
     assert [(key, code) for key, code, _ in told] == [
         (ask(1).key, "rate_limited"),
@@ -448,6 +448,25 @@ async def test_waits_are_told(tmp_path: Path) -> None:
     assert told[0][2] is not None
     assert 0.05 <= told[0][2] <= 1.05
     assert told[1][2] is None
+
+
+async def test_passed_over(tmp_path: Path) -> None:
+    """A request whose model was given up while it waited is told so without being sent."""
+    async with bench(tmp_path, workers=1) as b:
+        b.wire.gate.clear()
+        gone: list[bool] = []
+        b.submit(ask(0))
+        b.submit(*(ask(n) for n in range(1, 300)), fallback=lambda: bool(gone))
+        await b.wire.until(lambda: b.wire.flying == 1)
+        gone.append(True)
+        b.wire.gate.set()
+        await b.finish()
+        known = await b.ledger.lookup([ask(299).key])
+    last = b.result(299)
+    assert isinstance(last.result, Failure)
+    assert (last.result.code, last.result.fate, last.in_doubt) == ("model_unavailable", Fate.UNSENT, False)
+    assert len(b.wire.sent) < 150
+    assert known == {}
 
 
 async def test_budget(tmp_path: Path) -> None:
