@@ -82,7 +82,12 @@ class Session:
         """Give what the engine has done; all zero without one."""
         return self.engine.stats if self.engine is not None else Stats()
 
-    def flow(self, marks: Marks, occurrences: Occurrences | None = None) -> Flow:
+    def flow(
+        self,
+        marks: Marks,
+        occurrences: Occurrences | None = None,
+        observe: Callable[[int, int, Ask, bool], None] | None = None,
+    ) -> Flow:
         """Make the flow that takes rows to these marks."""
         return Flow(
             list(self.job.steps),
@@ -93,6 +98,7 @@ class Session:
             engine=self.engine,
             occurrences=occurrences,
             retry=self.retry,
+            observe=observe,
         )
 
     def assembler(self, marks: Marks) -> Assembler:
@@ -173,6 +179,10 @@ async def open_ledger(location: str, *, clock: Clock | None = None) -> Ledger:
     Raises:
         LedgerError: it cannot be opened.
     """
+    if location.startswith(("postgresql://", "postgres://")):
+        from enrich.ledger import postgres
+
+        return await postgres.open_ledger(location, clock=clock)
     from enrich.ledger import sqlite
 
     return await sqlite.open_ledger(Path(location), clock=clock)

@@ -20,9 +20,10 @@ from hypothesis.stateful import (
 from enrich.ledger.protocol import ATTEMPTS, DOUBT_AFTER, Ledger, attempt_id, attempt_uuid
 from enrich.ledger.sqlite import open_ledger
 from enrich.records import Ask, Failure, Fate, Reply
+from tests.postgres import Server, find_binaries, running
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
 
@@ -67,7 +68,7 @@ class Open(Protocol):
 
 @dataclass
 class Opener:
-    """The ledgers a test has open; one kind per implementation."""
+    """The ledgers a test has open; ``kind`` is ``sqlite`` or a database's URL."""
 
     kind: str
     directory: Path
@@ -76,7 +77,13 @@ class Opener:
 
     async def __call__(self) -> Ledger:
         """Open it once more."""
-        ledger = await open_ledger(self.directory / "ledger.db", clock=self.clock)
+        ledger: Ledger
+        if self.kind == "sqlite":
+            ledger = await open_ledger(self.directory / "ledger.db", clock=self.clock)
+        else:
+            from enrich.ledger import postgres
+
+            ledger = await postgres.open_ledger(self.kind, clock=self.clock)
         self.opened.append(ledger)
         return ledger
 
@@ -87,10 +94,23 @@ def clock() -> FakeClock:
     return FakeClock()
 
 
-@pytest.fixture(params=["sqlite"])
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[Server]:
+    """Run a real PostgreSQL."""
+    if find_binaries() is None:
+        pytest.skip("there is no PostgreSQL on this machine (Debian: apt-get install postgresql)")
+    with running() as server:
+        yield server
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
 async def another(request: pytest.FixtureRequest, tmp_path: Path, clock: FakeClock) -> AsyncIterator[Open]:
     """Open the same ledger as often as a test needs; closes them all."""
-    opener = Opener(request.param, tmp_path, clock)
+    kind = request.param
+    if kind == "postgres":
+        server: Server = request.getfixturevalue("postgres_server")
+        kind = server.create(f"test_{uuid.uuid4().hex}")
+    opener = Opener(kind, tmp_path, clock)
     yield opener
     for ledger in opener.opened:
         await ledger.close()
@@ -474,6 +494,7 @@ class Model:
     sent_at: float
     refused: dict[int, bool] = field(default_factory=dict)  # attempt → whether all its failures were refusals
     failure: Failure | None = None
+    given_up: bool = False  # its run sends it no more; another may
 
 
 KEYS = st.sampled_from([make_ask(text) for text in "abcd"])
@@ -520,7 +541,8 @@ class LedgerMachine(RuleBasedStateMachine):
             return (
                 "in_doubt" if self.too_old(model) and sum(model.refused.values()) < model.attempts else "mine"
             )
-        return "in_doubt" if self.too_old(model) else "mine"
+        given_up = model.given_up and model.run == self.run
+        return "in_doubt" if given_up or self.too_old(model) else "mine"
 
     @rule(asks=st.lists(KEYS, unique_by=lambda ask: ask.key), resend=st.booleans())
     def claim(self, asks: list[Ask], resend: bool) -> None:
@@ -543,7 +565,8 @@ class LedgerMachine(RuleBasedStateMachine):
         if model is None:
             return Model("sent", self.run, 1, now)
         first = now if self.too_old(model) else model.sent_at
-        return replace(model, state="sent", run=self.run, attempts=model.attempts + 1, sent_at=first)
+        attempts = model.attempts + 1
+        return replace(model, state="sent", run=self.run, attempts=attempts, sent_at=first, given_up=False)
 
     def mine(self, ask: Ask, state: str = "sent") -> Model | None:
         """Give the request when it is this run's and in that state."""
@@ -563,6 +586,7 @@ class LedgerMachine(RuleBasedStateMachine):
         if model := self.mine(ask):
             self.runner.run(self.ledger.fail(ask.key, failure, final=final))
             model.state = "failed" if final else "sent"
+            model.given_up = not final
             self.logged(model, failure)
 
     @rule(ask=KEYS, failure=FAILURES)
@@ -580,6 +604,7 @@ class LedgerMachine(RuleBasedStateMachine):
         if model := self.mine(ask, "answered"):
             self.runner.run(self.ledger.reject(ask.key, LOST, final=final))
             model.state = "failed" if final else "sent"
+            model.given_up = False
             self.logged(model, LOST)
 
     def logged(self, model: Model, failure: Failure) -> None:

@@ -240,7 +240,8 @@ async def test_work_that_cannot_be_done_fails_alone(path: Path) -> None:
         results = await asyncio.gather(
             *writes, ledger.answer(b"?" * 16, make_reply(1)), return_exceptions=True
         )
-        assert isinstance(results[1], LedgerError)
+        assert isinstance(results[1], EnrichError)
+        assert "twice" in str(results[1])
         assert isinstance(results[3], EnrichError)
         assert "never claimed" in str(results[3])
         assert len(await ledger.lookup([make_ask(n).key for n in (1, 2, 7)])) == 2

@@ -20,10 +20,7 @@ if TYPE_CHECKING:
     from enrich.records import Ask, Failure, Record, Reply
 
 WIDTH = len(Row._fields)
-
-
-class Misuse(Exception):  # not an error of the run: a defect of the caller
-    """What was asked of the ledger makes no sense; the transaction it happened in is rolled back."""
+KEY = 4  # the key's place in a new request's line
 
 
 class Cursor(Protocol):
@@ -47,8 +44,8 @@ class Transaction(Protocol):
     def select(self, name: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
         """Run a query over a list of values."""
 
-    def insert_requests(self, lines: Sequence[tuple[Any, ...]]) -> int:
-        """Write down new requests, leaving known keys alone; gives how many were new."""
+    def insert_requests(self, lines: Sequence[tuple[Any, ...]]) -> set[bytes]:
+        """Write down new requests, leaving known keys alone; gives the keys that were new."""
 
     def is_alive(self, run: int) -> bool:
         """Say whether another process is still working on a run."""
@@ -76,21 +73,15 @@ class Rules:
         """Write down the intents that are new, and decide on those that are not.
 
         Raises:
-            Misuse: a key stands twice.
+            EnrichError: a key stands twice; nothing was written.
         """
-        (last,) = tx.run("last_request").fetchone()
+        if len({ask.key for ask in asks}) != len(asks):
+            raise EnrichError("a key stands twice in one claim")
         now = self.now()
         stamp = (self.run, now.wall, now.boot, now.boottime)
-        inserted = tx.insert_requests([(*stamp, *_columns(ask)) for ask in asks])
-        if inserted == len(asks):
-            return [Claim("mine", 1, ask.body) for ask in asks]
-        known = {
-            row.key: (row, record)
-            for row, record in self.known(tx, "known_keys", [ask.key for ask in asks])
-            if row.id <= last
-        }
-        if inserted + len(known) != len(asks):
-            raise Misuse("a key stands twice in one claim")
+        new = tx.insert_requests([(*stamp, *_columns(ask)) for ask in asks])
+        old = [ask.key for ask in asks if ask.key not in new]
+        known = {row.key: (row, record) for row, record in self.known(tx, "known_keys", old)}
         is_alive = functools.cache(tx.is_alive)
         return [
             self._reclaim(tx, ask, *known[ask.key], is_alive, resend_failed=resend_failed)

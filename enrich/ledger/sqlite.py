@@ -21,7 +21,7 @@ from enrich.ledger.commit import GroupCommit
 from enrich.ledger.locks import RunLocks
 from enrich.ledger.protocol import Claim, Entry, RunInfo, Totals, VerifyReport
 from enrich.ledger.rows import RELEASED, SKIPPED
-from enrich.ledger.rules import Misuse, Rules, unknown
+from enrich.ledger.rules import KEY, Rules, unknown
 from enrich.ledger.sql import statements
 from enrich.ledger.sqlite_file import SQL
 
@@ -238,9 +238,6 @@ class SqliteLedger:
                 return [sqlite_file.explain(error, self._path) for _ in works]
         except UnicodeDecodeError:  # SQLite quotes what is damaged in its message
             return [sqlite_file.damaged(self._path) for _ in works]
-        except Misuse as error:
-            if len(works) == 1:
-                return [LedgerError(str(error))]
         half = len(works) // 2
         return [*self._commit(works[:half]), *self._commit(works[half:])]
 
@@ -382,9 +379,12 @@ class SqliteTransaction:
             lines += self.connection.execute(_in_list(name, size), [*chunk, *[None] * (size - len(chunk))])
         return lines
 
-    def insert_requests(self, lines: Sequence[tuple[Any, ...]]) -> int:
-        """Write down new requests; gives how many were new."""
-        return self.many("insert_request", lines)
+    def insert_requests(self, lines: Sequence[tuple[Any, ...]]) -> set[bytes]:
+        """Write down new requests; gives the keys that were new."""
+        (last,) = self.run("last_request").fetchone()
+        if self.many("insert_request", lines) == len(lines):
+            return {line[KEY] for line in lines}
+        return {key for (key,) in self.run("keys_since", (last,))}
 
     def is_alive(self, run: int) -> bool:
         """Say whether another process holds a run's lock."""

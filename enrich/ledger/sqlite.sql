@@ -87,6 +87,9 @@ ON CONFLICT (key) DO NOTHING
 -- name: last_request
 SELECT coalesce(max(id), 0) FROM request
 
+-- name: keys_since
+SELECT key FROM request WHERE id > ?
+
 -- name: take_over
 UPDATE request SET state = 0, run = ?, attempts = ?, attempt_id = ?, sent_at = ?, boot = ?, boottime = ? WHERE id = ?
 
@@ -131,7 +134,7 @@ WHERE key = ? AND run = ? AND state = 0 AND attempts = 1 AND failure IS NULL
 
 -- name: release_refused
 UPDATE request SET state = 2
-WHERE key = ? AND run = ? AND state = 0 AND failure IS NOT NULL
+WHERE key = ? AND run = ? AND state IN (0, 4) AND failure IS NOT NULL
   AND NOT EXISTS (SELECT 1 FROM answer WHERE answer.id = request.id)
   AND attempts <= 1 + (SELECT count(DISTINCT attempt) FROM failure WHERE failure.request = request.id)
   AND NOT EXISTS (SELECT 1 FROM failure

@@ -1,0 +1,499 @@
+"""The shared ledger: PostgreSQL, for many processes on many machines; runs hold leases instead of file locks."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
+from urllib.parse import urlsplit, urlunsplit
+
+import orjson
+
+from enrich.clock import Clock, SystemClock
+from enrich.errors import ConfigError, EnrichError, LedgerError
+from enrich.ledger.checks import boot_number
+from enrich.ledger.commit import GroupCommit
+from enrich.ledger.protocol import Claim, Entry, RunInfo, Totals, VerifyReport
+from enrich.ledger.rows import RELEASED, SKIPPED
+from enrich.ledger.rules import KEY, Rules, unknown
+from enrich.ledger.sql import load_queries, statements
+
+try:
+    import psycopg
+except ImportError:
+    raise ConfigError(
+        "a ledger on PostgreSQL needs psycopg", hint="pip install 'beatra-enrich[postgres]'"
+    ) from None
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+
+    from enrich.records import Ask, Failure, Record, Reply
+
+    Connection = psycopg.Connection[tuple[Any, ...]]
+    Work = Callable[["PostgresTransaction"], Any]
+
+SQL: Final = load_queries("postgres.sql")
+SCHEMAS: Final = (SQL["schema_1"],)  # script n takes a ledger from version n - 1 to n
+SCHEMA: Final = "beatra"  # where the tables are
+LEASE: Final = 15.0  # seconds without a sign of life after which a run's requests may be taken over
+PATIENCE: Final = 300.0  # seconds that a lost database is waited for
+RECONNECT_EVERY: Final = 1.0  # seconds between tries
+CONNECT_TIMEOUT: Final = 10  # seconds
+SCAN_BATCH: Final = 256  # requests per step of a scan
+MIGRATION_LOCK: Final = 0x42656C31  # the advisory lock under which the tables are made
+
+T = TypeVar("T")
+
+
+async def open_ledger(url: str, *, clock: Clock | None = None, lease: float = LEASE) -> PostgresLedger:
+    """Open the ledger in a database, making its tables in the schema ``beatra`` when they are missing.
+
+    Args:
+        url: ``postgresql://user:password@host/database``, as libpq takes it.
+        clock: the machine's by default.
+        lease: seconds without a sign of life after which another process may take this run's requests over.
+
+    Raises:
+        LedgerError: the database cannot be reached or used, or its ledger is of a newer version.
+    """
+    clock = clock or SystemClock()
+    try:
+        writer, reader = await asyncio.to_thread(_open, url)
+    except psycopg.Error as error:
+        raise _explain(error, url) from None
+    return PostgresLedger(url, clock, writer, reader, lease=lease)
+
+
+class PostgresLedger:
+    """A `Ledger` in a PostgreSQL database; made by `open_ledger`. It belongs to the event loop that opened it.
+
+    A lost connection is waited for: what was queued is carried out once the database is back.
+    """
+
+    def __init__(
+        self, url: str, clock: Clock, writer: Connection, reader: Connection, *, lease: float = LEASE
+    ) -> None:
+        self._url = url
+        self._clock = clock
+        self._rules = Rules(clock, boot_number(clock.boot_id()))
+        self._writer = writer
+        self._reader = reader
+        self._lease = lease
+        self._commits: GroupCommit[Work] = GroupCommit(self._commit, "ledger-writer")
+        self._reads = ThreadPoolExecutor(1, thread_name_prefix="ledger-reader")
+        self._keeper: asyncio.Task[None] | None = None
+
+    # --- runs ----------------------------------------------------------------------------------------------
+
+    async def open_run(self, info: dict[str, Any]) -> int:
+        """Register a run and keep its lease until `close_run`; gives its number."""
+        if self._rules.run:
+            raise RuntimeError(f"run {self._rules.run} is still open")
+        values = (self._clock.wall(), self._lease, orjson.dumps(info).decode())
+        row = await self._submit(lambda tx: tx.run("insert_run", values).fetchone())
+        assert row is not None  # noqa: S101  # the statement returns the number
+        self._rules.run = row[0]
+        self._keeper = asyncio.create_task(self._keep_alive(), name="beatra-lease")
+        return self._rules.run
+
+    async def close_run(self, summary: dict[str, Any]) -> None:
+        """Mark the run ended: what it left ``sent`` may be claimed by the next."""
+        values = (self._clock.wall(), orjson.dumps(summary).decode(), self._rules.run)
+        await self._submit(lambda tx: tx.run("end_run", values))
+        await self._let_go()
+
+    async def _keep_alive(self) -> None:
+        values = (self._lease, self._rules.run)
+        while True:
+            await asyncio.sleep(self._lease / 3)
+            await self._submit(lambda tx: tx.run("renew_lease", values))
+
+    async def _let_go(self) -> None:
+        self._rules.run = 0
+        if self._keeper is not None:
+            self._keeper.cancel()
+            await asyncio.wait([self._keeper])
+            self._keeper = None
+
+    async def last_run(self) -> RunInfo | None:
+        """Give the newest run that ended."""
+        row = await self._read(lambda tx: tx.run("last_run").fetchone())
+        if not row:
+            return None
+        number, started_at, ended_at, summary = row
+        return RunInfo(number, started_at, ended_at, orjson.loads(summary))
+
+    async def close(self) -> None:
+        """Write everything that is queued and let go of the database. A run that is still open counts as dead."""
+        if run := self._rules.run:
+            await self._let_go()
+            await self._submit(lambda tx: tx.run("end_lease", (run,)))
+        await self._commits.close()
+        await asyncio.to_thread(self._shut)
+
+    # --- requests ------------------------------------------------------------------------------------------
+
+    async def lookup(self, keys: Sequence[bytes]) -> dict[bytes, Record]:
+        """Give what is known of these keys; unknown ones are absent."""
+        return await self._read(lambda tx: self._rules.lookup(tx, keys))
+
+    async def lookup_question(self, questions: Sequence[bytes]) -> dict[bytes, list[Record]]:
+        """Give the answered requests per question, oldest first."""
+        return await self._read(lambda tx: self._rules.lookup_question(tx, questions))
+
+    async def claim(self, asks: Sequence[Ask], *, resend_failed: bool = False) -> list[Claim]:
+        """Make the intents durable and say for each ask whether this run may send it."""
+        if not self._rules.run:
+            raise RuntimeError("claims need an open run")
+        return await self._submit(lambda tx: self._rules.claim(tx, asks, resend_failed=resend_failed))
+
+    async def again(self, key: bytes, failure: Failure) -> int | None:
+        """Log that an attempt failed, and that the next is about to be sent; gives its number, None if too old."""
+        return await self._submit(lambda tx: self._rules.again(tx, key, failure))
+
+    async def answer(self, key: bytes, reply: Reply) -> None:
+        """Keep a raw answer. A second one to the same request changes nothing."""
+        line = self._rules.answer_line(key, reply, self._clock.wall())
+        await self._submit(_Answer(line))
+
+    async def reject(self, key: bytes, failure: Failure, *, final: bool) -> None:
+        """Move an unusable answer into the log: the request is ``failed`` when ``final``, else ``sent``."""
+        await self._submit(lambda tx: self._rules.fail(tx, key, failure, final=final, reject=True))
+
+    async def fail(self, key: bytes, failure: Failure, *, final: bool) -> None:
+        """Log the last failure. ``final``: the request is ``failed``; else it stays ``sent`` (unknown outcome)."""
+        await self._submit(lambda tx: self._rules.fail(tx, key, failure, final=final, reject=False))
+
+    async def withdraw(self, keys: Iterable[bytes]) -> None:
+        """Undo claims of this run whose latest attempt never left this machine, or was refused."""
+        withdrawn = list(keys)
+        await self._submit(lambda tx: self._rules.withdraw(tx, withdrawn))
+
+    async def settle_doubt(self, keys: Sequence[bytes], how: Literal["resend", "skip"]) -> int:
+        """Carry out the operator's decision on requests in doubt; gives how many it touched."""
+        state = RELEASED if how == "resend" else SKIPPED
+        return await self._submit(lambda tx: self._rules.settle_doubt(tx, keys, state))
+
+    # --- small things remembered ---------------------------------------------------------------------------
+
+    async def generation(self, step: bytes, *, bump: bool = False) -> int:
+        """Give how often ``--fresh`` was asked for this step; ``bump`` counts one more."""
+        if bump:
+            await self._submit(lambda tx: tx.run("bump_generation", (step,)))
+        row = await self._read(lambda tx: tx.run("generation", (step,)).fetchone())
+        return row[0] if row else 0
+
+    async def recall(self, name: str) -> dict[str, Any] | None:
+        """Give what was remembered under a name."""
+        row = await self._read(lambda tx: tx.run("recall", (name,)).fetchone())
+        return orjson.loads(row[0]) if row else None
+
+    async def remember(self, name: str, value: dict[str, Any]) -> None:
+        """Keep a small value for the next run."""
+        values = (name, orjson.dumps(value).decode())
+        await self._submit(lambda tx: tx.run("remember", values))
+
+    # --- looking after the tables --------------------------------------------------------------------------
+
+    async def totals(self) -> Totals:
+        """Count the requests per state."""
+        return await self._read(self._rules.totals)
+
+    async def scan(self, batch: int = SCAN_BATCH) -> AsyncIterator[list[Entry]]:
+        """Give everything the ledger holds, oldest first, so many requests at a time."""
+        last = 0
+        while True:
+            last, entries = await self._read(functools.partial(self._rules.page, after=last, limit=batch))
+            if not entries:
+                return
+            yield entries
+
+    async def verify(self) -> VerifyReport:
+        """Check every checksum, and that every key is there once."""
+        return await self._read(self._verify)
+
+    async def prune(self, older_than_s: float) -> int:
+        """Forget requests that were answered or failed so many seconds ago; gives how many.
+
+        What is ``sent`` stays. A forgotten request is asked, and paid for, anew when it turns up again.
+
+        Raises:
+            LedgerError: a run is using the ledger.
+        """
+        before = self._clock.wall() - older_than_s
+        return await self._submit(lambda tx: _prune(tx, before))
+
+    def _verify(self, tx: PostgresTransaction) -> VerifyReport:
+        requests, answers = tx.run("count").fetchone() or (0, 0)
+        damaged: dict[str, list[bytes]] = {"request": [], "answer": []}
+        for entry in self._entries(tx):
+            for part in entry.damaged:
+                damaged[part].append(entry.ask.key)
+        problems = tuple(self._rules.contradictions(tx))
+        return VerifyReport(requests, answers, problems, tuple(damaged["request"]), tuple(damaged["answer"]))
+
+    def _entries(self, tx: PostgresTransaction) -> Iterator[Entry]:
+        last, entries = self._rules.page(tx, after=0, limit=SCAN_BATCH)
+        while entries:
+            yield from entries
+            last, entries = self._rules.page(tx, after=last, limit=SCAN_BATCH)
+
+    # --- in the writer's thread ----------------------------------------------------------------------------
+
+    async def _submit(self, work: Callable[[PostgresTransaction], T]) -> T:
+        result: T = await self._commits.submit(work)
+        return result
+
+    def _commit(self, works: Sequence[Work]) -> list[Any]:
+        """Carry out all the work in one transaction; what cannot be carried out together is halved until it can."""
+        try:
+            return self._insist(functools.partial(self._transact, works))
+        except psycopg.Error as error:
+            if len(works) == 1:
+                return [_explain(error, self._url)]
+        except LedgerError as error:
+            return [error for _ in works]
+        half = len(works) // 2
+        return [*self._commit(works[:half]), *self._commit(works[half:])]
+
+    def _insist(self, transact: Callable[[], T]) -> T:
+        """Run a transaction again when the connection was lost, or when it lost a race against another process.
+
+        Everything that is queued can be carried out twice: a claim of this run is this run's, an answer that is
+        there stays.
+        """
+        while True:
+            try:
+                return transact()
+            except (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure):
+                continue
+            except psycopg.OperationalError:
+                if not self._writer.broken:
+                    raise
+                self._writer = self._reconnected()
+
+    def _transact(self, works: Sequence[Work]) -> list[Any]:
+        """Run one transaction; answers that stand side by side go as one statement."""
+        results: list[Any] = []
+        with self._writer.transaction():
+            tx = PostgresTransaction(self._writer, locking=True)
+            for work in works:
+                try:
+                    results.append(work(tx))
+                except EnrichError as error:
+                    results.append(error)
+            tx.flush_answers()
+        return [_was_claimed(work, result, tx.missing) for work, result in zip(works, results, strict=True)]
+
+    def _reconnected(self) -> Connection:
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            try:
+                return _connect(self._url)
+            except psycopg.OperationalError as error:
+                if time.monotonic() > deadline:
+                    raise _explain(error, self._url) from None
+                time.sleep(RECONNECT_EVERY)
+
+    # --- in the reader's thread ----------------------------------------------------------------------------
+
+    async def _read(self, work: Callable[[PostgresTransaction], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._reads, self._reading, work)
+
+    def _reading(self, work: Callable[[PostgresTransaction], T]) -> T:
+        while True:
+            try:
+                return work(PostgresTransaction(self._reader, locking=False))
+            except psycopg.OperationalError as error:
+                if not self._reader.broken:
+                    raise _explain(error, self._url) from None
+                self._reader = self._reconnected()
+            except psycopg.Error as error:
+                raise _explain(error, self._url) from None
+
+    def _shut(self) -> None:
+        self._reads.shutdown()
+        self._reader.close()
+        self._writer.close()
+
+
+class PostgresTransaction:
+    """The queries of ``postgres.sql`` on one connection.
+
+    Args:
+        connection: to run them on.
+        locking: hold the requests that are looked at until the transaction ends.
+
+    Attributes:
+        missing: the keys of answers to requests that were never claimed.
+    """
+
+    __slots__ = ("_answers", "_connection", "_locking", "missing")
+
+    def __init__(self, connection: Connection, *, locking: bool) -> None:
+        self._connection = connection
+        self._locking = locking
+        self._answers: list[tuple[Any, ...]] = []
+        self.missing: set[bytes] = set()
+
+    def run(self, name: str, values: Sequence[Any] = ()) -> psycopg.Cursor[tuple[Any, ...]]:
+        """Run a query once."""
+        self.flush_answers()
+        return self._connection.execute(_query(name), [_storable(value) for value in values])
+
+    def many(self, name: str, values: Sequence[Sequence[Any]]) -> int:
+        """Run a query for each of these; gives how many lines it touched."""
+        self.flush_answers()
+        with self._connection.cursor() as cursor:
+            cursor.executemany(_query(name), values)
+            return cursor.rowcount
+
+    def select(self, name: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
+        """Run a query over a list of values."""
+        if not values:
+            return []
+        if self._locking and name == "known_keys":
+            name = "known_keys_locked"
+        return self.run(name, (list(values),)).fetchall()
+
+    def insert_requests(self, lines: Sequence[tuple[Any, ...]]) -> set[bytes]:
+        """Write down new requests, in the order of their keys so that two processes never wait for each other."""
+        if not lines:
+            return set()
+        ordered = sorted(lines, key=lambda line: line[KEY])
+        columns = [list(column) for column in zip(*(line[KEY:] for line in ordered), strict=True)]
+        return {key for (key,) in self.run("insert_requests", (*ordered[0][:KEY], *columns)).fetchall()}
+
+    def is_alive(self, run: int) -> bool:
+        """Say whether a run's lease holds."""
+        row = self.run("is_alive", (run,)).fetchone()
+        return bool(row and row[0])
+
+    def add_answer(self, line: tuple[Any, ...]) -> None:
+        """Take an answer's line; it is written before anything else of this transaction."""
+        self._answers.append(line)
+
+    def flush_answers(self) -> None:
+        """Write the answers taken so far, as one statement."""
+        if not self._answers:
+            return
+        lines, self._answers = self._answers, []
+        columns = [[_storable(value) for value in column] for column in zip(*lines, strict=True)]
+        written = self._connection.execute(_query("insert_answers"), columns).rowcount
+        if written < len(lines):
+            keys = {line[-1] for line in lines}
+            found = self._connection.execute(_query("has_requests"), (list(keys),)).fetchall()
+            self.missing |= keys - {key for (key,) in found}
+
+
+class _Answer:
+    """The work of keeping one answer."""
+
+    __slots__ = ("line",)
+
+    def __init__(self, line: tuple[Any, ...]) -> None:
+        self.line = line
+
+    def __call__(self, tx: PostgresTransaction) -> None:
+        tx.add_answer(self.line)
+
+
+def _was_claimed(work: Work, result: Any, missing: set[bytes]) -> Any:
+    """Turn the result of an answer to a request that was never claimed into its error."""
+    if not isinstance(work, _Answer) or work.line[-1] not in missing:
+        return result
+    try:
+        unknown(work.line[-1])
+    except EnrichError as error:
+        return error
+
+
+@functools.cache
+def _query(name: str) -> bytes:
+    return SQL[name].encode()
+
+
+def _storable(value: Any) -> Any:
+    """Escape the one character that PostgreSQL's texts cannot hold."""
+    return value.replace("\0", "\\x00") if isinstance(value, str) and "\0" in value else value
+
+
+def _prune(tx: PostgresTransaction, before: float) -> int:
+    (alive,) = tx.run("live_run").fetchone() or (None,)
+    if alive is not None:
+        raise LedgerError(f"run {alive} is using the ledger", hint="prune it when the run has ended.")
+    return tx.run("prune", (before, before)).rowcount
+
+
+# --- the connection -------------------------------------------------------------------------------------
+
+
+def _open(url: str) -> tuple[Connection, Connection]:
+    with contextlib.ExitStack() as opened:
+        writer = opened.enter_context(contextlib.closing(_connect(url)))
+        _migrate(writer)
+        reader = opened.enter_context(contextlib.closing(_connect(url)))
+        opened.pop_all()
+    return writer, reader
+
+
+def _connect(url: str) -> Connection:
+    return psycopg.connect(
+        url,
+        autocommit=True,
+        connect_timeout=CONNECT_TIMEOUT,
+        application_name="beatra-enrich",
+        options=f"-c search_path={SCHEMA} -c synchronous_commit=on",
+        keepalives_idle=10,
+        keepalives_interval=5,
+        keepalives_count=3,
+    )
+
+
+def _migrate(connection: Connection) -> None:
+    """Make the tables, or bring them up to date, one process at a time.
+
+    Raises:
+        LedgerError: they are of a newer version.
+    """
+    with connection.transaction():
+        connection.execute(b"SELECT pg_advisory_xact_lock(%s)", (MIGRATION_LOCK,))
+        if connection.execute(b"SELECT to_regnamespace('beatra') IS NULL").fetchone() == (True,):
+            connection.execute(b"CREATE SCHEMA beatra")
+        connection.execute(b"CREATE TABLE IF NOT EXISTS beatra.version (number INTEGER NOT NULL)")
+        found = connection.execute(b"SELECT number FROM beatra.version").fetchone()
+        version = found[0] if found else 0
+        if version > len(SCHEMAS):
+            raise LedgerError(
+                f"the ledger's tables have version {version}; this program knows up to {len(SCHEMAS)}",
+                hint="pip install --upgrade beatra-enrich",
+            )
+        for script in SCHEMAS[version:]:
+            for statement in statements(script):
+                connection.execute(statement.encode())
+        connection.execute(b"DELETE FROM beatra.version")
+        connection.execute(b"INSERT INTO beatra.version VALUES (%s)", (len(SCHEMAS),))
+
+
+def shown(url: str) -> str:
+    """Write a database's URL without its password."""
+    parts = urlsplit(url)
+    host = parts.netloc.rpartition("@")[2]
+    user = parts.username
+    return urlunsplit((parts.scheme, f"{user}@{host}" if user else host, parts.path, "", ""))
+
+
+def _explain(error: psycopg.Error, url: str) -> LedgerError:
+    """Put a database's error into words; never the password."""
+    what = " ".join(str(error).split()) or type(error).__name__
+    password = urlsplit(url).password
+    if password:
+        what = what.replace(password, "…")
+    return LedgerError(
+        f"the ledger {shown(url)} cannot be used: {what[:500]}",
+        hint="check the `ledger` URL and that the database is up, then run the same command again.",
+    )
