@@ -14,7 +14,6 @@ CREATE TABLE request (
     key        BYTEA NOT NULL UNIQUE, -- the Idempotency-Key, 16 bytes
     state      SMALLINT NOT NULL, -- 0 sent, 1 failed, 2 released (may be sent as if new), 3 skipped (by the operator),
                                   -- 4 doubted (its run gave it up, any other may send it)
-                                      -- 4 doubted (its run gave it up, any other may send it)
     run        BIGINT NOT NULL,       -- that sent it last
     attempts   INTEGER NOT NULL,      -- over all runs
     sent_at    DOUBLE PRECISION NOT NULL, -- of the first intent; boot and boottime (seconds) as well
