@@ -42,7 +42,18 @@ class Section(BaseModel):
 
 
 class CsvOptions(Section):
-    """How a CSV file is written, where it differs from RFC 4180."""
+    """How a CSV file is written, where it differs from RFC 4180.
+
+    Attributes:
+        delimiter: one character; a comma, or a tab for TSV, unless given.
+        quote: one character; an empty text means that nothing is quoted.
+        encoding: a Python codec.
+        header: whether the first line names the columns; else they are `f0`, `f1`, ….
+        null_values: texts that mean null when they are not quoted.
+        types: Arrow types by column, such as `{zip: string}`; the others are told from the data.
+        bad_rows: `reject` leaves out lines that do not fit; `error` stops before anything is sent.
+        reject_file: where rejected lines go.
+    """
 
     delimiter: Annotated[str, Field(min_length=1, max_length=1)] | None = None
     quote: Annotated[str, Field(max_length=1)] = '"'
@@ -120,30 +131,54 @@ class EndpointConfig(Section):
 
 
 class Message(Section):
-    """One message of a conversation; its content is a template."""
+    """One message of a conversation.
+
+    Attributes:
+        role: who speaks.
+        content: a template.
+    """
 
     role: Role
     content: str
 
 
 class Example(Section):
-    """One turn to learn from, sent as it stands: no templates. An answer given as a mapping is sent as JSON."""
+    """One turn to learn from, sent as it stands: no templates.
+
+    Attributes:
+        user: what was asked.
+        assistant: what the good answer was; a mapping is sent as JSON.
+    """
 
     user: str
     assistant: str | dict[str, Any]
 
 
 class StepConfig(Section):
-    """One question asked of every row. Field meanings are in docs/reference.
+    """One question asked of every row.
 
     Attributes:
         name: prefix of the output columns.
+        system: template of the system message.
+        prompt: template of the user's message; the row's columns are its variables.
+        prompt_file: a file that holds the prompt.
+        messages: templates of a whole conversation, instead of `system` and `prompt`.
+        messages_file: a .yaml or .json file of such messages.
         examples: turns to learn from (few-shot), between `system` and the prompt.
         examples_file: a .yaml, .json or .jsonl file of such turns.
+        model: the model to ask; `auto` lets the endpoint choose.
+        fallback_models: models to turn to, in order, when that one is not available.
+        temperature: of sampling; excludes `top_p`.
+        top_p: share of the probability mass to sample from; excludes `temperature`.
+        max_tokens: the most tokens of an answer, or a template that gives them.
+        max_completion_tokens: the same under its newer name, which reasoning models want.
         params: further request fields; strings in it, at any depth, are templates.
+        stream: ask for an event stream; the answer is the same.
         when: rows for which this renders to an empty text, `false`, `0`, `no` or `none` are skipped.
+        on_null: what becomes of rows that lack a value the prompt needs: they fail, are skipped, or render it empty.
         answer_schema: JSON Schema of the answer (`schema` in the file): inline, a file's path, or `module:Model`.
         schema_mode: how the endpoint is told of the schema.
+        repair: take JSON out of fences and mend small breaks before an answer counts as invalid.
         reask: how often an answer that breaks the schema or `check` is asked again.
         on_truncated: `retry` asks once more with twice the tokens when the answer ran out of them.
         check: an expression on the parsed answer that must be true.
@@ -225,7 +260,13 @@ class StepConfig(Section):
 
 
 class WindowConfig(Section):
-    """At most so many requests or tokens in any span of so many seconds."""
+    """At most so many requests or tokens in any span of so many seconds.
+
+    Attributes:
+        requests: how many may begin.
+        tokens: how many may be used.
+        seconds: the span.
+    """
 
     requests: Annotated[int, Field(ge=1)] | None = None
     tokens: Annotated[int, Field(ge=1)] | None = None
@@ -244,6 +285,9 @@ class LimitsConfig(Section):
     Attributes:
         concurrency: the most requests in flight.
         adaptive: find the endpoint's own ceiling below `concurrency` from its 429s; false goes to it at once.
+        requests_per_minute: spread evenly, without a burst at the start.
+        tokens_per_minute: estimated before sending, settled on usage.
+        windows: further limits over other spans.
     """
 
     concurrency: Annotated[int, Field(ge=1, le=20_000)] = 64
@@ -268,7 +312,13 @@ class RetryConfig(Section):
 
 
 class BudgetConfig(Section):
-    """What one run may spend; reserved before sending, settled on usage."""
+    """What one run may spend; reserved before sending, settled on usage.
+
+    Attributes:
+        credits: Beatra's charge.
+        tokens: of prompts and answers together.
+        requests: distinct ones that are sent; a retry is not counted again.
+    """
 
     credits: Annotated[float, Field(gt=0)] | None = None
     tokens: Annotated[int, Field(gt=0)] | None = None
@@ -280,7 +330,21 @@ def _as_path_mapping(value: Any) -> Any:
 
 
 class JobConfig(Section):
-    """What is asked and how, wherever the rows come from and go to."""
+    """What is asked and how, wherever the rows come from and go to.
+
+    Attributes:
+        input: the rows; a path, or a mapping.
+        output: the enriched rows; a path, or a mapping.
+        ledger: a file, or a database's URL that machines share; default `.beatra/ledger.db` beside the output.
+        endpoint: where requests go, and how.
+        steps: the questions, in order; a later one sees the answers of earlier ones.
+        limits: how fast requests may go.
+        retry: how hard a row is tried.
+        budget: what one run may spend.
+        dedupe: ask identical requests once; `false` asks each row on its own.
+        tolerate: failed rows (a count, or a share such as `1%`) that still count as success.
+        report: write a page on each run to this file.
+    """
 
     input: Annotated[InputConfig | None, BeforeValidator(_as_path_mapping)] = None
     output: Annotated[OutputConfig | None, BeforeValidator(_as_path_mapping)] = None
