@@ -68,11 +68,12 @@ class Assembler:
         """Give the steps' columns for so many rows, from ``row`` on."""
         columns: list[pa.Array[Any]] = []
         for number, step in enumerate(self._steps):
-            outcomes = await self._outcomes(number, step, row, count)
+            outcomes = await self.outcomes(number, step, row, count)
             columns += step_columns(step.builder.schema, outcomes)
         return columns
 
-    async def _outcomes(self, number: int, step: Step, row: int, count: int) -> list[Outcome]:
+    async def outcomes(self, number: int, step: Step, row: int, count: int) -> list[Outcome]:
+        """Give what so many rows, from ``row`` on, have to show for a step."""
         marks = self._marks.read(row, count, number)
         records = await self._ledger.lookup(list({mark.key for mark in marks if mark.key is not None}))
         chains = await self._earlier_turns(records)

@@ -11,7 +11,7 @@ import enum
 from collections import Counter, deque
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from enrich.engine import settled_record
 from enrich.records import STATUSES, Failure, Settled, Verdict
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from enrich.ledger.protocol import Ledger
     from enrich.marks import Marks
     from enrich.occurrences import Occurrences
-    from enrich.records import Completion, Record, RowStatus
+    from enrich.records import Ask, Completion, Record, RowStatus
     from enrich.records import Reply as RawReply
     from enrich.request import RequestBuilder
 
@@ -57,6 +57,7 @@ class Step:
         generation: how often its answers were asked anew (`--fresh`).
         given: the columns that later steps may use, as far as the row has an answer.
         needs: the earlier steps whose answers its templates use.
+        follows: the earlier steps of which its templates use anything at all.
     """
 
     name: str
@@ -66,15 +67,25 @@ class Step:
     generation: int
     given: tuple[str, ...]
     needs: tuple[str, ...]
+    follows: tuple[str, ...]
 
 
 class _Later(enum.Enum):
-    """Stands for a reply that is still to come."""
+    """Stands for a reply that is still to come, or that is not to be had."""
 
     LATER = enum.auto()
+    LEFT = enum.auto()
 
 
-_LATER = _Later.LATER
+_LATER: Final = _Later.LATER
+_LEFT: Final = _Later.LEFT
+
+
+class _NotAsked(Exception):
+    """Thrown into a row's story: the request is not known and is not to be sent."""
+
+    def __init__(self, key: bytes) -> None:
+        self.key = key
 
 
 class _Row:
@@ -104,6 +115,8 @@ class Flow:
         engine: sends what is not known; None sends nothing and leaves such rows ``pending``.
         occurrences: counts equal requests when each is to have an answer of its own (``dedupe: false``).
         retry: only rows of these statuses are asked (again).
+        observe: without an engine: told of every request of a row by row, step and request, and whether a run
+            would send it now.
     """
 
     def __init__(
@@ -117,6 +130,7 @@ class Flow:
         engine: Engine | None,
         occurrences: Occurrences | None = None,
         retry: frozenset[RowStatus] = frozenset(),
+        observe: Callable[[int, int, Ask, bool], None] | None = None,
     ) -> None:
         self._steps = steps
         self._ledger = ledger
@@ -126,6 +140,7 @@ class Flow:
         self._engine = engine
         self._occurrences = occurrences
         self._retry = retry
+        self._observe = observe
         self._revived: deque[tuple[_Row, Query]] = deque()
         self._open = 0
         self._noted: set[str] = set()
@@ -197,6 +212,8 @@ class Flow:
     def _step(
         self, step: Step, values: dict[str, Any], done: Mapping[str, Verdict]
     ) -> Generator[Query, Reply, Verdict]:
+        if any(done[name].status == "pending" for name in step.follows):
+            return Verdict("pending")
         for name in step.needs:
             if done[name].status != "ok":
                 because = done[name].error or done[name].status
@@ -207,6 +224,8 @@ class Flow:
             prepared = step.builder.prepare(values)
             ordinal = self._ordinal(step, prepared)
             return (yield from step.conversation.hold(prepared, ordinal))
+        except _NotAsked as left:
+            return Verdict("pending", key=left.key)
         except RowError as error:
             skip = error.code == "null_value" and step.builder.step.on_null == "skip"
             return Verdict("skipped" if skip else "error", str(error))
@@ -235,12 +254,13 @@ class Flow:
         self.rows_done += 1
         self.tally[row.worst] += 1
 
-    def _leave(self, row: _Row) -> None:
-        """Leave a row where it is: what it needs is not known and is not to be asked."""
-        row.story.close()
-        for number in range(row.step, len(self._steps)):
-            self._mark(row, number, Verdict("pending"))
-        self._close(row)
+    def _leave(self, row: _Row, query: Query) -> Query | None:
+        """Leave a step where it is: what it needs is not known and is not to be asked. Gives the row's next question."""
+        try:
+            return row.story.throw(_NotAsked(query.ask.key))
+        except StopIteration:
+            self._close(row)
+            return None
 
     # --- many rows ------------------------------------------------------------------------------------
 
@@ -258,13 +278,15 @@ class Flow:
                 if query.want == "earlier":
                     records = earlier.get(query.ask.question or b"", [])
                     row.known = row.known or bool(records)
-                    reply: Reply = [settled_record(record, self._read) for record in records]
+                    reply: Reply | Literal[_Later.LEFT] = [
+                        settled_record(record, self._read) for record in records
+                    ]
                 else:
                     settled = await self._known(row, query, known.get(query.ask.key))
                     if settled is _LATER:
                         continue
                     reply = settled
-                next_query = self._tell(row, reply)
+                next_query = self._leave(row, query) if reply is _LEFT else self._tell(row, reply)
                 if next_query is not None:
                     further.append((row, next_query))
             asking = further
@@ -274,6 +296,7 @@ class Flow:
         if record is None:
             return None if query.want == "known" else await self._ask(row, query)
         row.known = True
+        self._note(row, query, left=False)
         settled = settled_record(record, self._read)
         unreadable = settled.result if record.state == "answered" and settled.in_doubt else None
         is_open = record.state == "sent" and not (record.skipped or record.in_doubt)
@@ -281,8 +304,7 @@ class Flow:
             return replace(settled, open=is_open or unreadable is not None, fresh=record.run == self._run)
         if isinstance(unreadable, Failure) and self._engine is not None:
             await self._ledger.reject(record.key, unreadable, final=False)
-            return await self._ask(row, query)
-        if is_open:
+        if is_open or (unreadable is not None and (self._engine is not None or self._observe is not None)):
             return await self._ask(row, query)
         if record.state == "failed" and record.run != self._run and self._may_resend(settled):
             return await self._ask(row, query, resend=True)
@@ -290,7 +312,7 @@ class Flow:
 
     def _may_resend(self, settled: Settled) -> bool:
         """Say whether a request that failed in an earlier run is asked again in this one."""
-        if self._engine is None or settled.skipped:
+        if (self._engine is None and self._observe is None) or settled.skipped:
             return False
         if self._retry:
             return "error" in self._retry
@@ -299,8 +321,8 @@ class Flow:
     async def _ask(self, row: _Row, query: Query, *, resend: bool = False) -> _Later:
         """Have a request sent; the row goes on when it is answered. Where nothing may be sent, leave the row."""
         if self._engine is None or (self._retry and not row.known):
-            self._leave(row)
-            return _LATER
+            self._note(row, query, left=True)
+            return _LEFT
         row.asked = True
         step = self._steps[row.step]
         if step.conversation.strayed and step.name not in self._noted:
@@ -316,6 +338,10 @@ class Flow:
             began=row.began,
         )
         return _LATER
+
+    def _note(self, row: _Row, query: Query, *, left: bool) -> None:
+        if self._observe is not None:
+            self._observe(row.index, row.step, query.ask, left)
 
     def _settled(self, row: _Row, settled: Settled) -> bool:
         """Take a row on that got its answer; says whether it asks something else for the same step."""

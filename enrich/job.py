@@ -143,6 +143,7 @@ def _compiled(
     needs = tuple(
         dict.fromkeys(given[name] for name in sorted(builder.columns) if name in given and name not in free)
     )
+    follows = tuple(dict.fromkeys(given[name] for name in sorted(builder.columns) if name in given))
     return Step(
         name=step.name,
         builder=builder,
@@ -151,6 +152,7 @@ def _compiled(
         generation=0,
         given=_given(step.name, builder.schema),
         needs=needs,
+        follows=follows,
     )
 
 

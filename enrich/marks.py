@@ -6,6 +6,7 @@ import mmap
 import os
 import struct
 import tempfile
+from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 import numpy as np
@@ -24,6 +25,7 @@ ROWS_AT_ONCE = 1_048_576  # rows scanned at once in a pass
 NOTES_MOST = 100_000  # distinct reasons kept apart; beyond that only their code is
 UNDECIDED = 0  # the note of a row that nothing was decided for
 BY_KEY = 1  # the note of a row whose request decides
+LEFT = 2  # the note of a row whose request is not known and was not sent
 
 
 class Mark(NamedTuple):
@@ -37,6 +39,20 @@ class Mark(NamedTuple):
     status: RowStatus
     error: str | None
     copy: bool
+
+
+class Firsts(NamedTuple):
+    """Where distinct requests stand first: an array of rows × steps each.
+
+    Attributes:
+        known: requests that are settled.
+        left: requests that are not known and were not sent.
+        undecided: places where nothing could be said yet, not even what would be asked.
+    """
+
+    known: np.ndarray[tuple[int, int], np.dtype[np.bool]]
+    left: np.ndarray[tuple[int, int], np.dtype[np.bool]]
+    undecided: np.ndarray[tuple[int, int], np.dtype[np.bool]]
 
 
 class Marks:
@@ -58,8 +74,8 @@ class Marks:
         size = max(1, rows * steps) * RECORD.itemsize
         _take_room(self._file.fileno(), size)
         self._map = mmap.mmap(self._file.fileno(), size)
-        self._notes: list[tuple[RowStatus, str | None]] = [("pending", None), ("ok", None)]
-        self._numbers: dict[tuple[RowStatus, str | None], int] = {}
+        self._notes: list[tuple[RowStatus, str | None]] = [("pending", None), ("ok", None), ("pending", None)]
+        self._numbers: dict[tuple[RowStatus, str | None], int] = {("pending", None): UNDECIDED}
 
     def __enter__(self) -> Self:
         return self
@@ -76,7 +92,8 @@ class Marks:
         """Note how a row stands at a step."""
         place = (row * self._steps + step) * RECORD.itemsize
         if verdict.key is not None:
-            self._map[place : place + 20] = verdict.key + _BY_KEY
+            note = _LEFT if verdict.status == "pending" else _BY_KEY
+            self._map[place : place + 20] = verdict.key + note
         else:
             self._map[place + 16 : place + 20] = struct.pack("<I", self._note(verdict))
 
@@ -104,7 +121,7 @@ class Marks:
         return result
 
     def find_copies(self) -> int:
-        """Mark every row whose request decides an earlier row (or step) too; gives the number of distinct requests.
+        """Mark every row whose request is an earlier row's (or step's) too; gives the number of distinct requests.
 
         Works through the keys a slice at a time, so memory stays flat however many there are.
         """
@@ -114,6 +131,28 @@ class Marks:
         distinct = sum(self._copies_in_slice(flat, bits, number) for number in range(1 << bits))
         del flat
         return distinct
+
+    def firsts(self, row: int, count: int) -> Firsts:
+        """Say where distinct requests stand first, for so many rows from ``row`` on; after `find_copies`."""
+        part = self._array()[row : row + count]
+        first = part["copy"] == 0
+        return Firsts(
+            known=first & (part["note"] == BY_KEY),
+            left=first & (part["note"] == LEFT),
+            undecided=part["note"] == UNDECIDED,
+        )
+
+    def reasons(self, step: int) -> Counter[RowStatus]:
+        """Count the rows that have no request at a step, by status."""
+        counts = np.zeros(len(self._notes), dtype=np.int64)
+        for start in range(0, self._rows, ROWS_AT_ONCE):
+            notes = self._array()[start : start + ROWS_AT_ONCE, step]["note"]
+            counts += np.bincount(notes, minlength=len(self._notes))
+        found: Counter[RowStatus] = Counter()
+        for number, (status, _) in enumerate(self._notes):
+            if number not in (BY_KEY, LEFT):
+                found[status] += int(counts[number])
+        return found
 
     def find_repeats(self, row: int, count: int, seen: Occurrences) -> None:
         """Mark those of so many rows, from ``row`` on, whose request was counted before; count them all."""
@@ -131,7 +170,7 @@ class Marks:
         found = []
         for start in range(0, len(flat), ROWS_AT_ONCE):
             part = flat[start : start + ROWS_AT_ONCE]
-            chosen = part["note"] == BY_KEY
+            chosen = (part["note"] == BY_KEY) | (part["note"] == LEFT)
             if bits:
                 chosen &= (part["high"] >> np.uint64(64 - bits)) == number
             found.append(np.flatnonzero(chosen) + start)
@@ -164,3 +203,4 @@ def _take_room(descriptor: int, size: int) -> None:
 
 
 _BY_KEY = struct.pack("<I", BY_KEY)
+_LEFT = struct.pack("<I", LEFT)

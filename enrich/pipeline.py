@@ -73,10 +73,10 @@ async def run_job(config: Config, options: RunOptions) -> Summary:
         OutputLocked: another run holds this output.
     """
     with hold_output(config.output.path):
-        source, job = await _prepare(config, options)
+        source, job = await prepare(config, options)
         with (
-            Marks(source.num_rows, len(job.steps), _scratch(config)) as marks,
-            _occurrences(config) as occurrences,
+            Marks(source.num_rows, len(job.steps), scratch_of(config)) as marks,
+            occurrences_of(config) as occurrences,
         ):
             async with open_session(
                 job,
@@ -103,10 +103,10 @@ async def run_job(config: Config, options: RunOptions) -> Summary:
 async def collect_job(config: Config, options: RunOptions) -> Summary:
     """Assemble an output from the ledger as it stands; send nothing. Unanswered rows are ``pending``."""
     with hold_output(config.output.path):
-        source, job = await _prepare(config, options, send=False)
+        source, job = await prepare(config, options, send=False)
         with (
-            Marks(source.num_rows, len(job.steps), _scratch(config)) as marks,
-            _occurrences(config) as occurrences,
+            Marks(source.num_rows, len(job.steps), scratch_of(config)) as marks,
+            occurrences_of(config) as occurrences,
         ):
             async with open_session(job, send=False, clock=options.clock) as session:
                 flow = session.flow(marks, occurrences)
@@ -132,10 +132,10 @@ def settle_doubt_job(
 
 async def _settle_doubt(config: Config, options: RunOptions, how: Literal["resend", "skip"]) -> None:
     """Find the requests in doubt among this job's rows, and settle them."""
-    source, job = await _prepare(config, options)
+    source, job = await prepare(config, options)
     with (
-        Marks(source.num_rows, len(job.steps), _scratch(config)) as marks,
-        _occurrences(config) as occurrences,
+        Marks(source.num_rows, len(job.steps), scratch_of(config)) as marks,
+        occurrences_of(config) as occurrences,
     ):
         async with open_session(job, send=False, clock=options.clock) as session:
             await _ask(session, session.flow(marks, occurrences), source, options)
@@ -147,7 +147,7 @@ async def _settle_doubt(config: Config, options: RunOptions, how: Literal["resen
                     await session.ledger.settle_doubt([k for k, r in known.items() if r.in_doubt], how)
 
 
-async def _prepare(config: Config, options: RunOptions, *, send: bool = True) -> tuple[Source, Job]:
+async def prepare(config: Config, options: RunOptions, *, send: bool = True) -> tuple[Source, Job]:
     """Find everything that is wrong before anything is spent."""
     if options.progress is not None:
         options.progress.phase("reading the input", None)
@@ -320,7 +320,8 @@ def manifest(job: Job, source: Source, summary: Summary) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _occurrences(config: Config) -> Any:
+def occurrences_of(config: Config) -> Any:
+    """Count equal requests while the block runs, where each is to have an answer of its own; else give None."""
     if config.dedupe:
         yield None
         return
@@ -328,6 +329,6 @@ def _occurrences(config: Config) -> Any:
         yield occurrences
 
 
-def _scratch(config: Config) -> Path:
+def scratch_of(config: Config) -> Path:
     """Give the folder for what a run keeps on disk beside the ledger: the output's, which is known to take files."""
     return Path(config.output.path).parent
