@@ -22,16 +22,21 @@ if TYPE_CHECKING:
 
 MAX_PROBLEMS = 8  # as many as a model can act on in one reply
 MAX_REPAIR_CHARS = 32_768  # characters; the repair library takes quadratic time
+MAX_REPAIR_DEPTH = 64  # levels; deeper, it takes seconds
 MAX_BLOCKS = 8  # fenced blocks of one answer; in more of them nobody can tell which one is meant
 NOT_JSON = "the answer is not JSON"
 SEVERAL = "the answer holds several JSON objects that differ"
 
 _LONG_NUMBER = re.compile(r"\d{19}")  # orjson turns integers of more than 64 bits into floats
-_NO_NUMBER = re.compile(r"\b(?:nan|inf|infinity)\b", re.IGNORECASE)
+_QUOTED = re.compile(r"""\"(?:\\["'\\/nrt]|[^"\\])*\"|'(?:\\["'\\/nrt]|[^'\\])*'""")
+_TOKEN = re.compile(
+    r"""""|[\s{}\[\]:,]|-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?|\b(?:[tT]rue|[fF]alse|null|None|[A-Za-z_]\w*(?=\s*:))\b"""
+)
 _LINE_ESCAPES = re.compile(r"\\[nrt]")
 _TRAILING_COMMA = re.compile(r",(?=[}\]])")
 _TRAILING_ZEROS = re.compile(r"\.(\d*?)0+(?!\d)")
-_DRESS = str.maketrans("", "", " \t\r\n\"'`\\")  # what a repair may add or take away
+_BARE_KEY = re.compile(r"([{,])([a-z_]\w*):")
+_DRESS = str.maketrans("'", '"', " \t\r\n\\")
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,18 +195,24 @@ def _mended(source: str) -> Iterator[dict[str, Any]]:
 
 
 def _is_whole(source: str) -> bool:
-    """Say whether a text may be an object to mend: nothing is cut off, and no number is none."""
-    if not 0 < len(source) <= MAX_REPAIR_CHARS or _NO_NUMBER.search(source):
+    """Say whether a text may be an object to mend: nothing cut off, no word without quotes but a key or a literal."""
+    if not 0 < len(source) <= MAX_REPAIR_CHARS:
         return False
-    quotes = source.count('"') - source.count('\\"')
-    pairs = (("{", "}"), ("[", "]"))
-    return quotes % 2 == 0 and all(source.count(opens) == source.count(closes) for opens, closes in pairs)
+    bare = _QUOTED.sub('""', source)
+    if _TOKEN.sub("", bare):
+        return False
+    depth = deepest = 0
+    for sign in bare:
+        depth += (sign in "{[") - (sign in "}]")
+        deepest = max(deepest, depth)
+    return depth == 0 and deepest <= MAX_REPAIR_DEPTH
 
 
 def _undressed(text: str) -> str:
-    """Leave out of JSON, or nearly JSON, what a repair may change: quotes, blanks, trailing commas and zeros."""
+    """Leave out of JSON, or nearly JSON, what a repair may change: blanks, the kind of quotes, trailing commas."""
     bare = _LINE_ESCAPES.sub("", text).translate(_DRESS).lower().replace("none", "null")
-    return _TRAILING_ZEROS.sub(r".\1", _TRAILING_COMMA.sub("", bare))
+    bare = _TRAILING_ZEROS.sub(r".\1", _TRAILING_COMMA.sub("", bare))
+    return _BARE_KEY.sub(r'\1"\2":', bare)
 
 
 def reask_messages(answer: Answer, *, as_json: bool) -> list[dict[str, str]]:
