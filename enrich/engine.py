@@ -1,7 +1,7 @@
 """The engine: one dispatcher that does all the waiting, a fixed pool of workers that do all the sending.
 
-submit → new → dispatcher (pause · ceiling · windows · budget) → claim in the ledger → worker → answer in the
-ledger → read → done. What must be tried again waits in a heap and goes through the same dispatcher.
+submit → new → claim in the ledger, a little ahead → dispatcher (pause · ceiling · budget · windows) → worker → answer
+in the ledger → read → done. What must be tried again waits in a heap and goes the same way.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ if TYPE_CHECKING:
 ALIKE = 20  # rows, the first ones, that must fail in the same way to stop a run in which nothing succeeded
 HELD_WAIT = 0.2  # seconds between looks at a request that another process is sending
 SHORTEST = 1.0  # second that an attempt gets at least, however late it is for its row
-AHEAD = 16  # requests that may be made durable before there is room for them in flight
+AHEAD = 64  # requests that may be made durable before it is their turn
+SPARE = 64  # workers beyond those whose requests are in flight: they wait for the ledger
 
 
 class Transport(Protocol):
@@ -72,6 +73,7 @@ class Ticket:
     Attributes:
         attempt: the number of the attempt that is allowed, over all runs; 0 before the ledger was asked.
         fresh: whether this run was the first to send it: no earlier attempt can have been charged.
+        number: of the latest attempt, as the pace counts them.
         went_out: whether this run really sent it: an attempt reached the endpoint, or may have.
     """
 
@@ -90,6 +92,7 @@ class Ticket:
     sent_at: float = 0.0
     history: History = field(default_factory=History)
     failure: Failure | None = None
+    number: int = 0
     tokens: float = 0.0
     reservation: Reservation | None = None
 
@@ -161,8 +164,6 @@ class Engine:
         self._new: deque[Ticket] = deque()
         self._later: list[tuple[float, int, Ticket]] = []
         self._order = itertools.count()
-        self._claiming: list[Ticket] = []
-        self._claims = 0
         self._ready: deque[Ticket] = deque()
         self._idle: deque[asyncio.Future[Ticket]] = deque()
         self._dispatchable = asyncio.Event()
@@ -173,9 +174,9 @@ class Engine:
         self._response_ids = ResponseIds()
 
     async def __aenter__(self) -> Self:
-        for name, loop in (("dispatcher", self._dispatch()), ("claimer", self._claim_batches())):
+        for name, loop in (("dispatcher", self._dispatch()), ("claimer", self._claim_ahead())):
             self._spawn(loop, name)
-        for number in range(self._workers):
+        for number in range(self._workers + min(self._workers, SPARE)):
             self._spawn(self._work(), f"worker-{number}")
         return self
 
@@ -222,7 +223,7 @@ class Engine:
         ticket = Ticket(ask, [done], stream, fallback, resend, max_tokens, first_sent=began or 0.0)
         self._tickets[ask.key] = ticket
         self._new.append(ticket)
-        self._dispatchable.set()
+        self._claimable.set()
 
     async def change(self) -> None:
         """Wait until a request settles or the run stops."""
@@ -251,110 +252,52 @@ class Engine:
         if unpaid:
             await self._ledger.withdraw(unpaid)
 
-    # --- the dispatcher: all the waiting --------------------------------------------------------------
+    # --- the claimer: intents, a batch at a time, a little ahead of the sending ------------------------
 
-    async def _dispatch(self) -> None:
+    async def _claim_ahead(self) -> None:
         while self.stopped is None:
-            await self._pause_over()
-            ticket = self._next_ticket()
-            if ticket is None:
-                await self._something_to_dispatch()
-                continue
-            try:
-                admitted = await self._admit(ticket)
-            except RunStopped as error:
-                self._put_back(ticket)
-                self.stop(error)
-                return
-            if not admitted:
-                self._put_back(ticket)
-                await self.change()
-                continue
-            if self._has_stopped():
-                self._put_back(ticket)
-                return
-            ticket.stage = Stage.CLAIMING
-            self._claims += 1
-            self._claiming.append(ticket)
-            self._claimable.set()
-
-    def _has_stopped(self) -> bool:
-        return self.stopped is not None
-
-    async def _pause_over(self) -> None:
-        while self.stopped is None and (wait := self.pace.paused_for()) > 0:
-            await self._woken(wait)
-        self._hand_out()
-
-    def _next_ticket(self) -> Ticket | None:
-        """Take the next request that may go: one whose wait is over first, else the oldest new one.
-
-        A probe of an outage is a new one where there is one: what keeps failing says less of the endpoint.
-        """
-        under_way = self.in_flight + len(self._ready) + self._claims
-        if under_way >= self._most_under_way():
-            return None
-        if self.outage.on and self._new:
-            return self._new.popleft()
-        if self._later and self._later[0][0] <= time.monotonic():
-            return heapq.heappop(self._later)[2]
-        return self._new.popleft() if self._new else None
-
-    def _most_under_way(self) -> int:
-        if self.outage.on:
-            return 1  # one request probes
-        ceiling = self.pace.ceiling
-        return ceiling + min(AHEAD, ceiling // 8) if ceiling == self._workers else ceiling
-
-    async def _something_to_dispatch(self) -> None:
-        wait = max(0.0, self._later[0][0] - time.monotonic()) if self._later else None
-        await self._woken(wait or None)
-
-    async def _woken(self, wait: float | None) -> None:
-        self._dispatchable.clear()
-        if wait is None:
-            await self._dispatchable.wait()
-            return
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._dispatchable.wait(), wait)
-
-    async def _admit(self, ticket: Ticket) -> bool:
-        """Wait for the windows and reserve the budget; False when the budget must wait for what is in flight."""
-        if self._budget.active and ticket.reservation is None:
-            ticket.reservation = self._budget.reserve(len(ticket.ask.body), ticket.max_tokens)
-            if ticket.reservation is None:
-                return False
-        ticket.tokens = self._budget.likely_tokens(len(ticket.ask.body), ticket.max_tokens)
-        await self.pace.turn(ticket.tokens)
-        return True
-
-    def _put_back(self, ticket: Ticket) -> None:
-        if ticket.attempt:
-            heapq.heappush(self._later, (0.0, next(self._order), ticket))
-        else:
-            self._new.appendleft(ticket)
-
-    # --- the claimer: intents, a batch at a time ------------------------------------------------------
-
-    async def _claim_batches(self) -> None:
-        while True:
-            self._claimable.clear()
-            batch, self._claiming = self._claiming, []
+            batch = self._next_batch()
             if not batch:
-                await self._claimable.wait()
+                await self._something_to_claim()
                 continue
             try:
-                if self.stopped is None:
-                    await self._claim(batch)
+                await self._claim(batch)
             except RunStopped as error:
                 self.stop(error)
             finally:
-                self._claims -= len(batch)
-                if self.stopped is not None:
-                    for ticket in batch:
-                        if ticket.stage is Stage.CLAIMING:  # stopped before its turn
-                            self._postpone(ticket, 0.0)
+                for ticket in batch:
+                    if ticket.stage is Stage.CLAIMING:  # stopped before its turn
+                        self._postpone(ticket, 0.0)
                 self._changed.set()  # who drains waits for no claim any more
+
+    def _next_batch(self) -> list[Ticket]:
+        """Take the requests that may go next: those whose wait is over first, then the oldest new ones.
+
+        A probe of an outage is a new one where there is one: what keeps failing says less of the endpoint.
+        """
+        batch: list[Ticket] = []
+        most = 1 if self.outage.on else AHEAD
+        room = min(most, self._ahead) - len(self._ready)
+        now = time.monotonic()
+        if self.outage.on and self._new and room > 0:
+            batch.append(self._new.popleft())
+        while len(batch) < most and self._later and self._later[0][0] <= now:  # whether or not there is room:
+            batch.append(heapq.heappop(self._later)[2])  # they may hold what the budget has left
+        while len(batch) < room and self._new:
+            batch.append(self._new.popleft())
+        for ticket in batch:
+            ticket.stage = Stage.CLAIMING
+        return batch
+
+    @property
+    def _ahead(self) -> int:
+        """Give how many requests may be durable and waiting for their turn: enough for commits of many at once."""
+        return max(1, min(AHEAD, self.pace.ceiling // 2))
+
+    async def _something_to_claim(self) -> None:
+        """Wait until a retry is due, or there is a new request and room for it."""
+        wait = max(0.001, self._later[0][0] - time.monotonic()) if self._later else None
+        await self._woken(self._claimable, wait)
 
     async def _claim(self, batch: list[Ticket]) -> None:
         again = [ticket for ticket in batch if ticket.attempt]
@@ -403,22 +346,79 @@ class Engine:
 
     def _make_ready(self, ticket: Ticket) -> None:
         ticket.stage = Stage.READY
-        self._ready.append(ticket)
-        self._hand_out()
+        if ticket.failure is None or self.outage.on:
+            self._ready.append(ticket)
+        else:
+            self._ready.appendleft(ticket)
+        self._dispatchable.set()
 
-    def _hand_out(self) -> None:
-        """Give ready requests to idle workers, as many as may be in flight."""
-        if self.stopped is not None or self.pace.paused_for() > 0:
-            return
-        most = min(self._workers, self.pace.ceiling) if not self.outage.on else 1
-        while self._ready and self._idle and self.in_flight < most:
-            worker = self._idle.popleft()
-            if worker.cancelled():
+    # --- the dispatcher: all the waiting --------------------------------------------------------------
+
+    async def _dispatch(self) -> None:
+        while await self._may_send():
+            if not self._ready:
+                await self._woken(self._dispatchable, None)
                 continue
-            ticket = self._ready.popleft()
-            ticket.stage = Stage.FLYING
-            self.in_flight += 1
-            worker.set_result(ticket)
+            try:
+                ticket = self._next_affordable()
+            except RunStopped as error:
+                self.stop(error)
+                return
+            if ticket is None:
+                await self.change()
+                continue
+            await self.pace.turn(ticket.tokens)
+            if not await self._may_send():
+                return
+            self._launch(ticket)
+
+    async def _may_send(self) -> bool:
+        """Wait for the end of a pause and for room below the ceiling; False when the run has stopped."""
+        while self.stopped is None:
+            pause = self.pace.paused_for()
+            most = 1 if self.outage.on else min(self._workers, self.pace.ceiling)
+            if not pause and self.in_flight < most and self._idle:
+                return True
+            await self._woken(self._dispatchable, pause or None)
+        return False
+
+    async def _woken(self, event: asyncio.Event, wait: float | None) -> None:
+        """Wait for an event, at most so many seconds."""
+        event.clear()
+        if self.stopped is not None:
+            return
+        if wait is None:
+            await event.wait()
+            return
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(event.wait(), wait)
+
+    def _next_affordable(self) -> Ticket | None:
+        """Take the next ready request that the budget allows; None when it must wait for what is in flight."""
+        first = self._ready[0]
+        if self._reserve(first):
+            return self._ready.popleft()
+        retry = next((ticket for ticket in self._ready if ticket.reservation is not None), None)
+        if retry is not None and self._reserve(retry):
+            self._ready.remove(retry)
+        return retry
+
+    def _reserve(self, ticket: Ticket) -> bool:
+        """Reserve what a request may cost; False when it does not fit beside what is in flight."""
+        size = len(ticket.ask.body)
+        if self._budget.active and ticket.reservation is None:
+            ticket.reservation = self._budget.reserve(size, ticket.max_tokens)
+            if ticket.reservation is None:
+                return False
+        ticket.tokens = self._budget.likely_tokens(size, ticket.max_tokens)
+        return True
+
+    def _launch(self, ticket: Ticket) -> None:
+        ticket.stage = Stage.FLYING
+        self.in_flight += 1
+        self._idle.popleft().set_result(ticket)
+        if len(self._ready) <= self._ahead // 2:
+            self._claimable.set()
 
     # --- the workers: all the sending -----------------------------------------------------------------
 
@@ -427,11 +427,12 @@ class Engine:
         while True:
             turn: asyncio.Future[Ticket] = loop.create_future()
             self._idle.append(turn)
-            self._hand_out()
+            self._dispatchable.set()
             await self._fly(await turn)
 
     async def _fly(self, ticket: Ticket) -> None:
         ticket.sent_at = time.monotonic()
+        ticket.number = self.pace.sent()
         ticket.first_sent = ticket.first_sent or ticket.sent_at
         left = ticket.first_sent + self._policy.deadline - ticket.sent_at
         key = ticket.ask.key
@@ -465,7 +466,15 @@ class Engine:
         if isinstance(result, Reply):
             await self._keep(ticket, result, in_flight)
         else:
+            self._slow_down(ticket, result, in_flight)
             await self._failed(ticket, result, unusable=False)
+
+    def _slow_down(self, ticket: Ticket, failure: Failure, in_flight: int) -> None:
+        """Tell the pace what a refusal says of the endpoint."""
+        if failure.status == 429:
+            self.pace.limited(ticket.number, failure.retry_after, in_flight=in_flight, sent_at=ticket.sent_at)
+        elif (failure.status or 0) >= 500:
+            self.pace.troubled()
 
     async def _keep(self, ticket: Ticket, reply: Reply, in_flight: int) -> None:
         """Make a raw answer durable, then read it."""
@@ -479,7 +488,7 @@ class Engine:
         self._alike[""] = 1  # something succeeded: the rows do not all fail alike
         usage = result.usage
         self.pace.answered(
-            ticket.sent_at, in_flight=in_flight, reserved=ticket.tokens, used=usage.total_tokens
+            ticket.number, in_flight=in_flight, reserved=ticket.tokens, used=usage.total_tokens
         )
         self._give_back(ticket, result)
         self._count(result, reply)
@@ -508,8 +517,6 @@ class Engine:
         decision = decide(
             failure, ticket.history, self._policy, has_fallback=ticket.fallback is not None, random=random.random
         )
-        if failure.status == 429:
-            self.pace.limited(ticket.sent_at, failure.retry_after)
         match decision:
             case Again(after=after):
                 if unusable:
@@ -544,7 +551,7 @@ class Engine:
     def _postpone(self, ticket: Ticket, after: float) -> None:
         ticket.stage = Stage.LATER
         heapq.heappush(self._later, (time.monotonic() + after, next(self._order), ticket))
-        self._dispatchable.set()
+        self._claimable.set()
         self._changed.set()
 
     async def _give_up(self, ticket: Ticket, failure: Failure, *, unusable: bool, in_doubt: bool) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
+from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,16 +16,34 @@ if TYPE_CHECKING:
 
     from enrich.config import LimitsConfig
 
-START_CEILING = 32  # requests in flight before anything is known of the endpoint
-CUT = 0.8  # of the ceiling that is left after an episode of 429s
-GROW_ABOVE = 0.8  # share of the ceiling that must be in use before it grows
 SMOOTH = 0.05  # seconds' worth of requests that may go at once
 SLACK = 0.005  # share of a window that may go at once, and that is kept back for it
-UNDER = 0.98  # of the delivered rate that is paced at once 429s were seen
-PROBE_AFTER = 15.0  # seconds without a 429 before the learned rate is tried a little higher
-PROBE_UP = 1.03  # by how much
-BACKOFF = 0.25  # seconds of pause for a 429 that names none; doubles per episode in a row
+JITTER = 0.02  # seconds by which requests may draw together on their way
+TOKENS_KEPT = 0.015  # share of a token window that is kept back for estimates that were too low
+
+START_CEILING = 48  # requests in flight before anything is known of the endpoint
+GROWTH = 3.0  # by which the ceiling grows per clean answer before the first 429: it quadruples each round
+REGROWTH = 1.0  # by which it grows per clean answer after that; halves with each cut of the ceiling
+SLOWEST_REGROWTH = 1.0  # by which it grows per round at least
+CUT = 0.8  # of the ceiling that is left after an episode of 429s
+IN_USE = 0.8  # share of the ceiling that must be in use for it to grow, and for a 429 to cut it
+
+UNDER = 0.98  # of the delivered rate that is sent after a 429
+FASTEST_PROBE = 1.0  # growth of the learned rate per second, relative, when next to nothing is known of it
+SLOWEST_PROBE = 0.002  # the same when it is known well
+PROBE_DOUBLES = 5.0  # seconds without a 429 after which the growth doubles: the limit must have risen
+MOST_PER_REQUEST = 0.02  # growth of the learned rate per request, relative
+PROBE_COST = 10.0  # per second of pause that a 429 brings: by how much slower it is probed for
+STRETCH = 1.1  # growth of the rate after which a new stretch begins
+TOO_FEW = 30  # requests between two 429s below which they may have come together by chance
+STRETCHES = 64  # that are looked at
+PAUSE_REQUESTS = 3.0  # requests' worth of pause after a 429 that names none
+TIMER = 0.001  # seconds; an event loop's timer is no finer
+FIRST_PAUSE = 0.1  # seconds, the same before a rate is known
+BACKOFF = 0.25  # seconds of pause when nothing was let through after one; doubles
 BACKOFF_MAX = 30.0  # seconds
+
+log = logging.getLogger("enrich")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +60,14 @@ class Window:
 
     @property
     def rate(self) -> float:
-        """Give the units per second that, with the burst on top, stay within the window wherever it starts."""
-        return max(self.amount * (1 - SLACK) - (self.burst - 1), self.amount / 2) / self.seconds
+        """Give the units per second that, with the burst on top, stay within the window wherever it starts.
+
+        A span of ``seconds`` in the server's books holds what left here within ``seconds + JITTER``, and that is
+        at most ``burst + rate × (seconds + JITTER)``, which this makes ``amount + 1 − SLACK × amount``: below
+        ``amount + 1``, and requests are whole.
+        """
+        sustained = max(self.amount * (1 - SLACK) - (self.burst - 1), self.amount / 2)
+        return sustained / (self.seconds + JITTER)
 
 
 def request_windows(limits: LimitsConfig) -> list[Window]:
@@ -64,11 +90,13 @@ class TokenBucket:
     """A leaky bucket whose level is corrected once the true amount is known.
 
     Reserve an estimate before sending, settle when the usage arrives: an answer that was longer than
-    estimated delays the next request, a shorter one lets it go sooner.
+    estimated delays the next request, a shorter one lets it go sooner. Over any span of the window's length
+    no more is used than leaks out in it (``amount × (1 − SLACK − TOKENS_KEPT)``) and what the level can rise by: the
+    capacity (``SLACK × amount``), one request, and by how much those in flight turn out longer than estimated.
     """
 
     def __init__(self, window: Window, monotonic: Callable[[], float]) -> None:
-        self._rate = window.amount / window.seconds * (1 - 2 * SLACK)
+        self._rate = window.amount * (1 - SLACK - TOKENS_KEPT) / (window.seconds + JITTER)
         self._capacity = window.amount * SLACK
         self._monotonic = monotonic
         self._level = 0.0
@@ -76,32 +104,51 @@ class TokenBucket:
 
     def wait(self) -> float:
         """Give the seconds until the next request may reserve."""
-        self._leak()
-        return max(0.0, (self._level - self._capacity) / self._rate)
-
-    def reserve(self, tokens: float) -> None:
-        """Take an estimate out of the window."""
-        self._leak()
-        self._level += tokens
-
-    def settle(self, reserved: float, used: float) -> None:
-        """Replace an estimate by what was used."""
-        self._level += used - reserved
-
-    def _leak(self) -> None:
         now = self._monotonic()
         self._level = max(0.0, self._level - (now - self._at) * self._rate)
         self._at = now
+        return max(0.0, (self._level - self._capacity) / self._rate)
+
+    def settle(self, reserved: float, used: float) -> None:
+        """Replace an estimate, or nothing (0), by what is reserved or was used."""
+        self._level += used - reserved
+
+
+@dataclass(slots=True)
+class _Mark:
+    """From where on the delivered rate is measured.
+
+    Attributes:
+        at: monotonic seconds.
+        number: of the first request after it.
+        paused: seconds of pause since.
+        rejected: requests since that were answered 429.
+        first: whether it is the run's start and not a 429.
+    """
+
+    at: float
+    number: int
+    paused: float = 0.0
+    rejected: int = 0
+    first: bool = True
 
 
 class Pace:
     """Holds a run to the limits it was given and to those it finds.
 
-    Only the dispatcher waits here, so requests go in the order they came.
+    Only the dispatcher waits here, so requests go in the order they came. Requests are numbered as they are sent;
+    a 429 for one that was sent before the last cut belongs to the same episode, and an answer to one is no sign of
+    recovery.
+
+    How a limit is learned. When a 429 comes, the server has just let through all it would: between two such
+    moments it let through what its limit yields in that time, no more (and less only where it was not asked
+    for more). So requests let through ÷ time between two 429 episodes is the limit's rate, exactly, without
+    knowing how much it lets through at once. The run goes on a little below that, and creeps up until the next
+    429; the better the rate is known, the slower. At a rate that close a failed probe costs a handful of refusals.
 
     Attributes:
-        ceiling: the requests that may be in flight now.
         rate: the learned rate in requests per second; None until a 429 was seen.
+        pause_cause: why there is a pause, for people.
     """
 
     def __init__(
@@ -116,144 +163,227 @@ class Pace:
         self._monotonic = monotonic
         self._limiters = [AsyncLimiter(w.burst, w.burst / w.rate) for w in request_windows(limits)]
         self._buckets = [TokenBucket(w, monotonic) for w in token_windows(limits)]
-        self.ceiling = min(self._most, START_CEILING) if self._adaptive else self._most
-        self.rate: float | None = None
+        self._ceiling = min(self._most, START_CEILING) if self._adaptive else self._most
+        self._growth = GROWTH
+        self._room = 0.0  # of the next request by which the ceiling grows
+        self._sent = 0
+        self._cut_number = 0  # of the last request sent before the last cut
+        self._steady_number = 0  # answers to requests up to this one are no reason to grow
+        self._refused = 0  # of the requests sent since the last cut
+        self._droughts = 0  # episodes in a row between which nothing was let through
+        self._mark: _Mark | None = None  # the last episode
+        self._known = 0.0  # what the limit was last found to yield, in requests per second
+        self._checked_rate = 0.0  # the rate when the last stretch began
+        self._stretches: deque[tuple[float, int]] = deque(
+            maxlen=STRETCHES
+        )  # when, and the first request in it
+        self._burst = 0.0  # requests that the limit is thought to let through at once
         self._next_turn = 0.0
         self._paused_until = 0.0
-        self._pause_cause = ""
-        self._ever_limited = False
-        self._episodes_in_a_row = 0
-        self._episode_at = float("-inf")
-        self._answers_since = 0
-        self._counting_from = monotonic()
-        self._probe_at = float("inf")
-        self._probe_gap = PROBE_AFTER
-        self._known_good: float | None = None
+        self._probe = FASTEST_PROBE  # growth of the rate per second, relative
+        self._quiet_since = monotonic()
+        self.rate: float | None = None
+        self.pause_cause = ""
         if learned and self._adaptive:
             self._learn_from(learned)
+
+    @property
+    def ceiling(self) -> int:
+        """Give how many requests may be in flight now: a single one while it is to show that a drought is over."""
+        return 1 if self._droughts else self._ceiling
 
     # --- before a request ---
 
     async def turn(self, tokens: float) -> None:
         """Wait until one request of about so many tokens may go by every window and the learned rate."""
         for bucket in self._buckets:
-            while (wait := bucket.wait()) > 0:
+            while (wait := bucket.wait()) > 0:  # noqa: ASYNC110  # the time is known, and may grow meanwhile
                 await asyncio.sleep(wait)
         for limiter in self._limiters:
             await limiter.acquire()
         if self.rate is not None:
-            await self._wait_for_rate()
+            await self._wait_for_rate(self.rate)
         for bucket in self._buckets:
-            bucket.reserve(tokens)
+            bucket.settle(0.0, tokens)
 
-    async def _wait_for_rate(self) -> None:
-        assert self.rate is not None  # noqa: S101  # the caller looked
+    async def _wait_for_rate(self, rate: float) -> None:
         now = self._monotonic()
-        if now >= self._probe_at:
-            self._probe(now)
-        self._next_turn = max(self._next_turn, now - SMOOTH / 2) + 1 / self.rate
+        if self._next_turn > now - SMOOTH / 5:  # the rate is what holds the run up: see whether there is more
+            self._creep(now, rate)
+        self._next_turn = max(self._next_turn, now - SMOOTH) + 1 / rate
         wait = self._next_turn - now
-        if wait > 0.001:  # an event loop's timer is no finer
+        if wait > TIMER:
             await asyncio.sleep(wait)
+
+    def _creep(self, now: float, rate: float) -> None:
+        """Let the learned rate grow by what the time of one request is worth."""
+        if now - self._quiet_since > PROBE_DOUBLES:
+            self._quiet_since = now
+            self._probe = min(FASTEST_PROBE, 2 * self._probe)
+            self._growth = min(REGROWTH, 2 * self._growth)
+            log.info("no 429 at %.4g requests/s: trying more", rate)
+        self.rate = rate = rate + min(self._probe, MOST_PER_REQUEST * rate)
+        if rate > STRETCH * self._checked_rate:
+            self._checked_rate = rate
+            self._stretches.append((now, self._sent + 1))
+
+    def sent(self) -> int:
+        """Note that a request goes now; gives its number."""
+        self._sent += 1
+        if self._mark is None:
+            self._mark = _Mark(self._monotonic(), self._sent)
+        return self._sent
 
     def paused_for(self) -> float:
         """Give the seconds that nobody may send; 0 when there is no pause."""
-        return max(0.0, self._paused_until - self._monotonic())
-
-    @property
-    def pause_cause(self) -> str:
-        """Say why there is a pause, for people."""
-        return self._pause_cause
+        return max(0.0, self._paused_until - self._monotonic()) if self._paused_until else 0.0
 
     def pause(self, seconds: float, cause: str) -> None:
         """Keep everybody from sending; the longest pause wins."""
-        until = self._monotonic() + seconds
-        if until > self._paused_until:
-            self._paused_until, self._pause_cause = until, cause
+        now = self._monotonic()
+        until = now + seconds
+        if until <= self._paused_until:
+            return
+        if self._mark is not None:
+            self._mark.paused += until - max(now, self._paused_until)
+        self._paused_until, self.pause_cause = until, cause
+        self._next_turn = max(self._next_turn, until)
+        log.info("paused for %.3g s: %s", seconds, cause)
 
     # --- after a request ---
 
     def answered(
-        self, sent_at: float, *, in_flight: int, reserved: float = 0.0, used: float | None = None
+        self, number: int, *, in_flight: int, reserved: float = 0.0, used: float | None = None
     ) -> None:
         """Note an answer: settle its tokens, let the ceiling grow when it is in use.
 
         Args:
-            sent_at: monotonic seconds.
-            in_flight: requests in flight when it was answered.
+            number: as `sent` gave it.
+            in_flight: requests in flight when it was answered, itself included.
             reserved: tokens that were estimated.
             used: tokens that were used, when the server said so.
         """
         if used is not None:
             for bucket in self._buckets:
                 bucket.settle(reserved, used)
-        self._answers_since += 1
-        if sent_at < self._episode_at:
-            return  # sent before the cut: no sign of recovery
-        self._episodes_in_a_row = 0
-        if not self._adaptive or self.ceiling >= self._most or in_flight < GROW_ABOVE * self.ceiling:
-            return
-        self._grow()
+        if number > self._cut_number:
+            self._droughts = 0
+        if number > self._steady_number and self._adaptive and in_flight >= IN_USE * self._ceiling:
+            self._grow()
 
     def _grow(self) -> None:
-        step = 1.0 if not self._ever_limited else 1.0 / self.ceiling
-        self._room = getattr(self, "_room", 0.0) + step
+        self._room += max(self._growth, SLOWEST_REGROWTH / self._ceiling)
         whole = int(self._room)
         self._room -= whole
-        self.ceiling = min(self._most, self.ceiling + whole)
+        self._ceiling = min(self._most, self._ceiling + whole)
 
     def released(self, reserved: float) -> None:
         """Give back the tokens of a request that brought no answer."""
         for bucket in self._buckets:
             bucket.settle(reserved, 0.0)
 
-    def limited(self, sent_at: float, retry_after: float | None) -> None:
-        """Note a 429: one cut per episode, and a pause for everybody."""
-        now = self._monotonic()
-        if retry_after is not None:
-            self.pause(retry_after, "the endpoint asked to wait (429)")
-        if sent_at < self._episode_at:
-            return  # the same episode: it was sent before the cut
-        backoff = min(BACKOFF * 2**self._episodes_in_a_row, BACKOFF_MAX)
-        if retry_after is None:
-            self.pause(backoff, "rate limited (429)")
-        if self._adaptive:
-            self._cut(now)
-        self._ever_limited = True
-        self._episodes_in_a_row += 1
-        self._episode_at = now
+    def troubled(self) -> None:
+        """Note an answer of 5xx: what is in flight now is no reason to send more."""
+        self._steady_number = self._sent
+        self._quiet_since = self._monotonic()
 
-    def _cut(self, now: float) -> None:
-        if self._probe_gap > PROBE_AFTER and self._known_good is not None and self.rate != self._known_good:
-            self.rate = self._known_good  # a probe failed: back to what held
+    def limited(self, number: int, retry_after: float | None, *, in_flight: int, sent_at: float) -> None:
+        """Note a 429: one cut per episode, and a pause for everybody.
+
+        Args:
+            number: as `sent` gave it.
+            retry_after: seconds the server asks to wait.
+            in_flight: requests in flight when it was answered, itself included.
+            sent_at: monotonic seconds.
+        """
+        if self._mark is not None and number >= self._mark.number:
+            self._mark.rejected += 1
+        begins = number > self._cut_number
+        wait = retry_after
+        if begins:
+            drought = number - self._cut_number - 1 <= self._refused and self._cut_number > 0
+            self._droughts = self._droughts + 1 if drought else 0
+            wait = max(self._backoff(), retry_after or 0.0)
+            if self._adaptive:
+                self._cut(number, in_flight=in_flight, sent_at=sent_at, wait=wait)
+            self._cut_number = self._steady_number = self._sent
+            self._refused = 0
+        self._refused += number > self._cut_number
+        if wait is not None:
+            self.pause(
+                wait, "rate limited (429)" if retry_after is None else "the endpoint asked to wait (429)"
+            )
+
+    def _backoff(self) -> float:
+        if self._droughts:
+            return min(BACKOFF * 2.0 ** (self._droughts - 1), BACKOFF_MAX)
+        return FIRST_PAUSE if self.rate is None else min(PAUSE_REQUESTS / self.rate, FIRST_PAUSE)
+
+    def _cut(self, number: int, *, in_flight: int, sent_at: float, wait: float) -> None:
+        """Learn from the 429 that begins an episode."""
+        mark, before = self._mark, self.rate
+        if mark is None:
+            return  # of a run before this one
+        if self._droughts:
+            mark.paused = 0.0  # it was just shown that nothing ran over meanwhile
+            return
+        through = max(1, number - mark.number - mark.rejected + 1)
+        seconds = max(sent_at - mark.at, 1e-3)
+        if mark.first:
+            self._learn_first(through, seconds, wait)
         else:
-            elapsed = max(now - self._counting_from, 1e-3)
-            delivered = max(self._answers_since, 1) / elapsed
-            self.rate = UNDER * delivered if self.rate is None else UNDER * min(delivered, self.rate)
-            self._known_good = self.rate
-        self.ceiling = max(1, int(self.ceiling * CUT))
-        self._answers_since = 0
-        self._counting_from = now
-        self._probe_at = now + self._probe_gap
+            self._learn(mark, number, sent_at, wait)
+        self.rate = self._checked_rate = UNDER * self._known
+        self._stretches.clear()
+        self._mark = _Mark(sent_at, number, rejected=1, first=False)
+        still_learning = before is None or self.rate < IN_USE * before
+        if in_flight >= IN_USE * self._ceiling and not still_learning:
+            self._ceiling = max(1, int(CUT * self._ceiling))
+            self._growth = min(REGROWTH, self._growth / 2)
+        self._quiet_since = self._monotonic()
+        log.info(
+            "429 after %d requests in %.3g s: going on at %.4g requests/s, at most %d in flight",
+            through,
+            seconds,
+            self.rate,
+            self._ceiling,
+        )
 
-    def _probe(self, now: float) -> None:
-        assert self.rate is not None  # noqa: S101  # only a learned rate is probed
-        self._known_good = self.rate
-        self.rate *= PROBE_UP
-        self._probe_gap = 2 * PROBE_AFTER
-        self._probe_at = now + self._probe_gap
+    def _learn_first(self, through: int, seconds: float, wait: float) -> None:
+        """Guess a rate: what was let through at once takes about the pause to come back, as far as is known."""
+        self._known = through / (seconds + wait)
+        self._burst = through * wait / (seconds + wait)
+        self._probe = FASTEST_PROBE
+
+    def _learn(self, mark: _Mark, number: int, sent_at: float, wait: float) -> None:
+        """Take the most that was surely sustained as the limit's rate, its likely error as the speed of the next probe.
+
+        From one 429 to the next the limit yields at least what was let through. Where it may have yielded more,
+        because the run paused or was slow at first, what was let through over some later stretch, less what the
+        limit lets through at once, is a lower bound as well.
+        """
+        through = max(1, number - mark.number - mark.rejected + 1)
+        seconds = max(sent_at - mark.at, 1e-3)
+        bounds = [through / seconds, (through - self._burst) / max(seconds - mark.paused, 1e-3)]
+        bounds += [(number - n - self._burst) / max(sent_at - at, 1e-3) for at, n in self._stretches]
+        rate = max(bounds)
+        if through < TOO_FEW:
+            rate = max(rate, CUT * self._known)
+        error = min(1.0, 2 / through + abs(rate / self._known - 1))
+        self._probe = min(FASTEST_PROBE, max(SLOWEST_PROBE, error / (1 + PROBE_COST * wait)))
+        self._known = rate
 
     # --- between runs ---
 
     def learned(self) -> dict[str, Any]:
         """Give what the next run may start from."""
-        return {"ceiling": self.ceiling, "rate": self.rate}
+        return {"ceiling": self._ceiling, "rate": self._known or None}
 
     def _learn_from(self, learned: dict[str, Any]) -> None:
         ceiling, rate = learned.get("ceiling"), learned.get("rate")
         if isinstance(ceiling, int) and ceiling > 0:
-            self.ceiling = min(self._most, ceiling)
+            self._ceiling = min(self._most, ceiling)
         if isinstance(rate, int | float) and rate > 0:
-            self.rate, self._ever_limited = float(rate), True
-            self._known_good = self.rate
-            self._probe_at = self._monotonic() + PROBE_AFTER
+            self._known = rate
+            self.rate = self._checked_rate = UNDER * rate
+            self._probe = 10 * SLOWEST_PROBE
