@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from enrich.progress import Progress
 
 FAILED: tuple[RowStatus, ...] = ("error", "invalid_output", "truncated", "filtered", "in_doubt")
+UNDONE: tuple[RowStatus, ...] = (*FAILED, "pending")  # `retry` leaves rows pending that were never asked
 DOUBT_ROWS = 65_536  # rows looked at once for requests in doubt
 MOST_UNDER_WAY = 2  # times the concurrency: requests made ready ahead of the dispatcher
 
@@ -253,11 +254,11 @@ def finished(session: Session, tally: Counter[RowStatus]) -> Summary:
     """Sum up a run in which every row has its verdict; ``tally`` counts them."""
     config = session.job.config
     rows = sum(tally.values())
-    failed = sum(tally[status] for status in FAILED)
+    failed = sum(tally[status] for status in UNDONE)
     tolerated = config.tolerated(rows)
     if not failed:
         return summarize(session, tally, 0, f"{_rows(rows)} done")
-    causes = ", ".join(f"{tally[status]:,} {status}" for status in FAILED if tally[status])
+    causes = ", ".join(f"{tally[status]:,} {status}" for status in UNDONE if tally[status])
     if failed <= tolerated:
         return summarize(session, tally, 0, f"{_rows(rows)} done, {causes} (tolerated: {tolerated:,})")
     return summarize(session, tally, 3, f"{_rows(rows)} done, but {causes}")
