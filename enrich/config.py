@@ -48,7 +48,7 @@ class CsvOptions(Section):
         delimiter: one character; a comma, or a tab for TSV, unless given.
         quote: one character; an empty text means that nothing is quoted.
         encoding: a Python codec.
-        header: whether the first line names the columns; else they are `f0`, `f1`, ….
+        header: whether the first line names the columns; else they are `column_1`, `column_2`, ….
         null_values: texts that mean null when they are not quoted.
         types: Arrow types by column, such as `{zip: string}`; the others are told from the data.
         bad_rows: `reject` leaves out lines that do not fit; `error` stops before anything is sent.
@@ -72,6 +72,7 @@ class InputConfig(Section):
         path: a file, a glob, a directory (Hive partitions become columns), or a list of these.
         format: told from the suffix unless given.
         columns: read only these columns.
+        csv: how a CSV or TSV file is written.
     """
 
     path: str | list[str]
@@ -163,7 +164,7 @@ class StepConfig(Section):
         prompt: template of the user's message; the row's columns are its variables.
         prompt_file: a file that holds the prompt.
         messages: templates of a whole conversation, instead of `system` and `prompt`.
-        messages_file: a .yaml or .json file of such messages.
+        messages_file: a .yaml, .json or .jsonl file of such messages.
         examples: turns to learn from (few-shot), between `system` and the prompt.
         examples_file: a .yaml, .json or .jsonl file of such turns.
         model: the model to ask; `auto` lets the endpoint choose.

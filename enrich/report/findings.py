@@ -32,7 +32,7 @@ STATUS_FINDINGS = (
         "truncated",
         MANY_TRUNCATED,
         "Many answers ran out of tokens",
-        "Raise max_tokens, then: beatra-enrich retry CONFIG --status truncated",
+        "Set on_truncated: retry (twice the tokens), then: beatra-enrich retry CONFIG --status truncated",
     ),
     (
         "invalid_output",

@@ -1,0 +1,335 @@
+"""Write docs/reference from the code: `python -m tools.reference`. A test holds the committed pages to it."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+import enrich
+from enrich import errors
+from enrich.cli import EXIT_CODES, main
+from enrich.columns import RECORD_COLUMNS
+from enrich.config import Config, Section
+from enrich.records import STATUSES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+FOLDER = Path(__file__).parent.parent / "docs" / "reference"
+NOTE = "<!-- Made from the code by `python -m tools.reference`; edit the code instead. -->"
+
+COLUMN_MEANINGS = {
+    "status": "how the row stands; see [Statuses](../concepts/statuses.md)",
+    "error": "null, or `code: message`",
+    "model": "the model that served it; with `model: auto` it differs from what was asked",
+    "request_id": "`X-Request-Id` of the answering response, on failure of the last error: what support asks for",
+    "finish_reason": "why the answer ended, as the model says: `stop`, `length`, `content_filter`, …",
+    "prompt_tokens": "null when the server sent no usage",
+    "completion_tokens": "null when the server sent no usage",
+    "total_tokens": "null when the server sent no usage",
+    "credits": "Beatra's charge",
+    "attempts": "requests sent for this row, over all runs",
+    "latency_ms": "of the answering attempt, in milliseconds",
+    "source": "`api` (asked in this run), `ledger` (paid for in an earlier run), `copy` (same request as an earlier row)",
+    "idempotency_key": "the key that the request is paid for once under",
+}
+
+
+def pages() -> dict[str, str]:
+    """Give every page of the reference by its file's name."""
+    return {
+        "configuration.md": configuration(),
+        "command-line.md": command_line(),
+        "columns.md": columns(),
+        "exit-codes.md": exit_codes(),
+        "python.md": python(),
+    }
+
+
+# --- configuration --------------------------------------------------------------------------------------
+
+
+def configuration() -> str:
+    """List every key with its type, default and meaning."""
+    schema = Config.model_json_schema(by_alias=True)
+    parts = [
+        NOTE,
+        "# Configuration",
+        (
+            "One YAML file is one job. Unknown keys are errors, relative paths are relative to the file, and `${NAME}` is "
+            "taken from the environment, except in templates. `beatra-enrich schema` prints the JSON Schema, for editors."
+        ),
+        (
+            "The key to the API is never in this file: it comes from `BEATRA_API_KEY`, or from where `endpoint.api_key_env` "
+            "or `endpoint.api_key_file` points."
+        ),
+        "## The file",
+        _keys(Config, schema, schema),
+    ]
+    for title, model in _sections():
+        parts += [f"## {title}", _about(model), _keys(model, schema["$defs"][model.__name__], schema)]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _sections() -> Iterator[tuple[str, type[Section]]]:
+    from enrich import config
+
+    yield "`input`", config.InputConfig
+    yield "`input.csv`", config.CsvOptions
+    yield "`output`", config.OutputConfig
+    yield "`endpoint`", config.EndpointConfig
+    yield "`steps`", config.StepConfig
+    yield "`steps.messages`", config.Message
+    yield "`steps.examples`", config.Example
+    yield "`limits`", config.LimitsConfig
+    yield "`limits.windows`", config.WindowConfig
+    yield "`retry`", config.RetryConfig
+    yield "`budget`", config.BudgetConfig
+
+
+def _about(model: type[Section]) -> str:
+    return inspect.getdoc(model).partition("\n")[0]  # type: ignore[union-attr]  # every section has one
+
+
+def _keys(model: type[Section], node: dict[str, Any], schema: dict[str, Any]) -> str:
+    meanings = _meanings(model)
+    lines = ["| key | type | default | meaning |", "|---|---|---|---|"]
+    for name, info in model.model_fields.items():
+        key = info.alias or name
+        part = node["properties"][key]
+        required = key in node.get("required", ())
+        default = "required" if required else _default(part.get("default"), part)
+        lines.append(f"| `{key}` | {_type(part, schema)} | {default} | {meanings[name]} |")
+    return "\n".join(lines)
+
+
+def _meanings(model: type) -> dict[str, str]:
+    """Read the ``Attributes:`` of a class and of those it is made from."""
+    found: dict[str, str] = {}
+    for base in reversed(model.__mro__):
+        _, _, listed = (inspect.cleandoc(base.__doc__ or "")).partition("Attributes:\n")
+        found |= dict(re.findall(r"^    (\w+): (.*(?:\n {8}.*)*)", listed, re.MULTILINE))
+    return {name: re.sub(r"\s+", " ", text).replace("|", "\\|") for name, text in found.items()}
+
+
+def _default(value: Any, part: dict[str, Any]) -> str:
+    if value is None or value in ({}, []) or "$ref" in part:
+        return ""
+    return (
+        f"`{value:g}`"
+        if isinstance(value, float)
+        else f"`{json.dumps(value)}`".replace('`"', "`").replace('"`', "`")
+    )
+
+
+def _type(part: dict[str, Any], schema: dict[str, Any]) -> str:
+    if "$ref" in part:
+        return "mapping"
+    if "anyOf" in part:
+        kinds = [_type(branch, schema) for branch in part["anyOf"] if branch.get("type") != "null"]
+        return " or ".join(dict.fromkeys(kinds))
+    if "enum" in part:
+        return ", ".join(f"`{value}`" for value in part["enum"])
+    kind = {
+        "string": "text",
+        "integer": "integer",
+        "number": "number",
+        "boolean": "boolean",
+        "object": "mapping",
+    }
+    if part.get("type") == "array":
+        item = _type(part["items"], schema)
+        return f"list of {item if item.endswith('s') or ',' in item else item + 's'}"
+    bounds = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤"}
+    limits = [f"{sign} {part[name]:g}" for name, sign in bounds.items() if name in part]
+    return " ".join([kind.get(part.get("type", ""), "anything"), ", ".join(limits)]).strip()
+
+
+# --- the command line -----------------------------------------------------------------------------------
+
+
+def command_line() -> str:
+    """Give the help of every command, as it prints it."""
+    parts = [
+        NOTE,
+        "# Command line",
+        "Progress and logs go to stderr, results to stdout.",
+        _help(main, "beatra-enrich"),
+    ]
+    for path, command in _commands(main, "beatra-enrich"):
+        parts += [f"## {path.partition(' ')[2]}", _help(command, path)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _commands(group: click.Group, path: str) -> Iterator[tuple[str, click.Command]]:
+    for name, command in sorted(group.commands.items()):
+        yield f"{path} {name}", command
+        if isinstance(command, click.Group):
+            yield from _commands(command, f"{path} {name}")
+
+
+def _help(command: click.Command, path: str) -> str:
+    context = click.Context(
+        command,
+        info_name=path,
+        terminal_width=96,
+        max_content_width=96,
+        help_option_names=["-h", "--help"],
+    )
+    return f"```text\n{command.get_help(context)}\n```"
+
+
+# --- columns, codes -------------------------------------------------------------------------------------
+
+
+def columns() -> str:
+    """List the columns that a step adds."""
+    lines = [
+        "| column | Arrow type | meaning |",
+        "|---|---|---|",
+        "| `s` | string | the answer's text (with a schema: the raw text) |",
+        "| `s_<field>` | from the schema | one typed column per top-level property, nested ones as struct or list |",
+    ]
+    for suffix, kind, _ in RECORD_COLUMNS:
+        shown = (
+            "dictionary&lt;string&gt;"
+            if suffix in ("status", "source")
+            else str(kind).replace("double", "float64")
+        )
+        lines.append(f"| `s_{suffix}` | {shown} | {COLUMN_MEANINGS[suffix]} |")
+    return (
+        "\n\n".join(
+            [
+                NOTE,
+                "# Output columns",
+                "All input columns, untouched and in input order, one output row per input row; then, for a step named `s`:",
+                "\n".join(lines),
+                f"A status is one of {', '.join(f'`{status}`' for status in STATUSES)}.",
+                (
+                    "Usage and credits stand on exactly one row per completion (0 on `copy` rows), so a column's sum is what the "
+                    "answers cost. A column of the input that has one of these names is refused before anything is sent."
+                ),
+                (
+                    "The output's metadata carries a manifest of the run (version, fingerprints of configuration and templates, "
+                    "counts per status, totals): in the file for Parquet and Arrow, beside it as `<output>.manifest.json` for text."
+                ),
+            ]
+        )
+        + "\n"
+    )
+
+
+def exit_codes() -> str:
+    """List the exit codes and the errors behind them."""
+    lines = [line.strip() for line in EXIT_CODES.splitlines()[2:]]
+    text = re.sub(r"\s*\n(?!\d)", " ", "\n".join(lines))
+    codes = [line.split(maxsplit=1) for line in text.splitlines()]
+    table = ["| exit code | meaning |", "|---|---|", *(f"| {code} | {meaning} |" for code, meaning in codes)]
+    tree = ["| error | exit code | meaning |", "|---|---|---|"]
+    for error in _tree(errors.EnrichError):
+        meaning = (inspect.getdoc(error) or "").partition("\n")[0]
+        tree.append(f"| `enrich.{error.__name__}` | {error.exit_code} | {meaning} |")
+    return (
+        "\n\n".join(
+            [
+                NOTE,
+                "# Exit codes and errors",
+                "\n".join(table),
+                (
+                    "The output is only ever replaced by a run that ends with 0 or 3. From Python, what is found before anything "
+                    "is sent is raised as one of these; a run that stops early returns a summary with that `exit_code`."
+                ),
+                "\n".join(tree),
+            ]
+        )
+        + "\n"
+    )
+
+
+def _tree(error: type[errors.EnrichError]) -> Iterator[type[errors.EnrichError]]:
+    yield error
+    for child in error.__subclasses__():
+        if child.__module__ == "enrich.errors":
+            yield from _tree(child)
+
+
+# --- Python ---------------------------------------------------------------------------------------------
+
+
+def python() -> str:
+    """Give the signatures and docstrings of what is public."""
+    parts = [NOTE, "# Python", _public("import enrich")]
+    for name in enrich.__all__:
+        thing = getattr(enrich, name)
+        if inspect.isfunction(thing):
+            parts.append(_documented(f"enrich.{name}", thing))
+    parts += ["## enrich.Summary", _docstring(enrich.Summary)]
+    parts += ["## Errors", "See [Exit codes and errors](exit-codes.md)."]
+    from enrich.pandas import FrameAccessor, SeriesAccessor
+
+    parts.append("## df.beatra, series.beatra")
+    parts.append(
+        "`import enrich.pandas` gives every pandas DataFrame and Series this accessor; `import enrich.polars` gives "
+        "Polars the same."
+    )
+    for owner, holder in (("df.beatra", FrameAccessor), ("series.beatra", SeriesAccessor)):
+        for name, method in vars(holder).items():
+            if not name.startswith("_") and inspect.isfunction(method):
+                parts.append(_documented(f"{owner}.{name}", method, level=3))
+    return "\n\n".join(parts) + "\n"
+
+
+def _public(line: str) -> str:
+    return f"```python\n{line}\n```"
+
+
+def _documented(name: str, function: Any, level: int = 2) -> str:
+    return f"{'#' * level} {name}\n\n{_call(name, function)}\n\n{_docstring(function)}"
+
+
+def _call(name: str, function: Any) -> str:
+    """Write a function's parameters with their defaults, one a line when they are many."""
+    parameters = [
+        p.replace(annotation=p.empty)
+        for p in inspect.signature(function).parameters.values()
+        if p.name != "self"
+    ]
+    short = f"{name}{inspect.Signature(parameters)}"
+    if len(short) > 96:
+        inner = str(inspect.Signature(parameters))[1:-1]
+        short = f"{name}(\n    " + ",\n    ".join(re.split(r", (?=[\w*])", inner)) + ",\n)"
+    return f"```text\n{short}\n```"
+
+
+def _docstring(thing: Any) -> str:
+    """Turn a docstring in Google's style into Markdown."""
+    text = inspect.getdoc(thing) or ""
+    parts: list[str] = []
+    for block in re.split(r"\n\n(?=\S)", text):
+        title, _, rest = block.partition("\n")
+        if re.fullmatch(r"(Args|Attributes|Returns|Raises|Example|Examples|Yields):", title):
+            parts.append(_section(title.rstrip(":"), inspect.cleandoc(rest)))
+        else:
+            parts.append(" ".join(block.split()))
+    return re.sub(r"(?<!`)``(?!`)", "`", "\n\n".join(parts))
+
+
+def _section(title: str, body: str) -> str:
+    if title.startswith("Example"):
+        return f"**Example**\n\n```pycon\n{body}\n```"
+    items = re.split(r"\n(?=\S)", body)
+    if title in ("Args", "Attributes", "Raises"):
+        lines = [re.sub(r"^([\w, ]+): ", r"`\1`: ", " ".join(item.split())) for item in items]
+        return f"**{title}**\n\n" + "\n".join(f"- {line}" for line in lines)
+    return f"**{title}**\n\n" + " ".join(body.split())
+
+
+if __name__ == "__main__":
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    for name, text in pages().items():
+        (FOLDER / name).write_text(text, encoding="utf-8")
