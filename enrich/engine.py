@@ -471,7 +471,7 @@ class Engine:
 
     def _slow_down(self, ticket: Ticket, failure: Failure, in_flight: int) -> None:
         """Tell the pace what a refusal says of the endpoint."""
-        if failure.status == 429:
+        if failure.status == 429 or (failure.code == _BUSY_PROXY and not self.outage.on):
             self.pace.limited(ticket.number, failure.retry_after, in_flight=in_flight, sent_at=ticket.sent_at)
         elif (failure.status or 0) >= 500:
             self.pace.troubled()
@@ -610,6 +610,7 @@ class Engine:
             self.stop(error if isinstance(error, Exception) else RuntimeError(repr(error)))
 
 
+_BUSY_PROXY = "http_503"  # a 503 without an envelope: nginx's limit_req says so by default, where others say 429
 _BUSY = frozenset({Stage.CLAIMING, Stage.FLYING, Stage.RECORDING})
 
 
