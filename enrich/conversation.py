@@ -141,6 +141,7 @@ class Conversation:
     def _settled(self, turn: _Turn) -> Generator[Query, Reply, Settled]:
         """Find the answer that is paid for, whichever way it was asked for; else ask, model after model."""
         known = None
+        self.strayed = self.strayed or self._breaker.troubled
         if self.strayed or self.builder.reuses:
             known = yield from self._known(turn)
             if known is not None and isinstance(known[0].result, Completion):

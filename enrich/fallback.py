@@ -21,6 +21,11 @@ class ModelBreaker:
         self._closed: dict[str, tuple[float, float]] = {}
         self._given_up: Counter[str] = Counter()
 
+    @property
+    def troubled(self) -> bool:
+        """Whether any model is out of service."""
+        return bool(self._closed)
+
     def usable(self, models: Sequence[str]) -> list[str]:
         """Give the models worth asking, in order; the last one always, for somebody must be asked."""
         usable = [model for model in models[:-1] if self._may_ask(model)]

@@ -201,7 +201,7 @@ class Flow:
         done: dict[str, Verdict] = {}
         for number, step in enumerate(self._steps):
             row.step = number
-            row.known = row.asked
+            row.known = False
             row.began = None
             verdict = yield from self._step(step, values, done)
             self._mark(row, number, verdict)
@@ -320,7 +320,7 @@ class Flow:
 
     async def _ask(self, row: _Row, query: Query, *, resend: bool = False) -> _Later:
         """Have a request sent; the row goes on when it is answered. Where nothing may be sent, leave the row."""
-        if self._engine is None or (self._retry and not row.known):
+        if self._engine is None or (self._retry and not (row.known or row.asked)):
             self._note(row, query, left=True)
             return _LEFT
         row.asked = True
