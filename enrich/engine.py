@@ -64,6 +64,7 @@ class Stage(enum.Enum):
     FLYING = "flying"
     RECORDING = "recording"
     LATER = "later"
+    TOLD = "told"
 
 
 @dataclass(slots=True, eq=False)
@@ -315,7 +316,6 @@ class Engine:
         """Settle a request unsent whose model other rows found unavailable while it waited."""
         if ticket.fallback is None or not ticket.fallback():
             return False
-        ticket.stage = Stage.LATER
         self._give_back(ticket, None)
         failure = Failure("model_unavailable", "not asked: other rows found it so", Fate.UNSENT)
         self._tell(ticket, Settled(ticket.ask.key, failure, fresh=True))
@@ -593,6 +593,7 @@ class Engine:
 
     def _tell(self, ticket: Ticket, settled: Settled) -> bool:
         """Tell those who asked how it ended; says whether any of them asks something else instead."""
+        ticket.stage = Stage.TOLD
         self._tickets.pop(ticket.ask.key, None)
         going_on = [done(settled) for done in ticket.done]
         self._dispatchable.set()
