@@ -7,18 +7,19 @@ import os
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import click
 
 from enrich import __version__
-from enrich.errors import ConfigError, EnrichError
+from enrich.errors import ConfigError, EnrichError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable
 
     from enrich.config import Config
     from enrich.pipeline import RunOptions
+    from enrich.plan import Plan
     from enrich.records import Summary
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
@@ -116,8 +117,9 @@ def _output_options(command: Callable[..., None]) -> Callable[..., None]:
 @CONFIG
 @_job_options
 @click.option("--fresh", is_flag=True, help="Ask everything anew, and pay for it again.")
+@click.option("--confirm", is_flag=True, help="Show the plan first, and ask whether to go on.")
 @_output_options
-def run(config: Path, **options: Any) -> None:
+def run(config: Path, *, confirm: bool, **options: Any) -> None:
     """Run the job CONFIG: read, ask, write.
 
     A second run resumes and sends nothing that is paid for. The output is only ever replaced whole.
@@ -131,6 +133,8 @@ def run(config: Path, **options: Any) -> None:
     from enrich.pipeline import run_job
 
     loaded = _load(config, options)
+    if confirm:
+        _confirm(loaded, options)
     _execute(run_job, loaded, options, command=_command("run", config, options), fresh=options["fresh"])
 
 
@@ -186,6 +190,37 @@ def collect(config: Path, out: str | None, **options: Any) -> None:
     command = _command("run", config, options)
     options["output"] = out or options["output"]
     _execute(collect_job, _load(config, options), options, command=command)
+
+
+@main.command(epilog=EXIT_CODES)
+@CONFIG
+@_job_options
+@click.option(
+    "--sample",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Really ask N rows, chosen at random, and measure. Their answers are kept.",
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Chooses the sample.")
+@click.option("--json", "as_json", is_flag=True, help="As one JSON object.")
+@click.option("-q", "--quiet", is_flag=True, help="Nothing on stderr but errors.")
+def plan(config: Path, *, sample: int | None, seed: int, as_json: bool, quiet: bool, **options: Any) -> None:
+    """Say what a run would do and cost; send nothing, or a sample.
+
+    Rows, distinct requests, what the ledger knows already, and tokens, credits and time with a range: guessed, or
+    measured on answers in the ledger. Exit code 4 when that is over the budget.
+
+    \b
+    Examples:
+      beatra-enrich plan config.yaml
+      beatra-enrich plan config.yaml --sample 50
+    """
+    from enrich.logs import set_up_logs
+
+    set_up_logs(0, "text", quiet=quiet)
+    found = _planned(_load(config, options), options["limit"], sample or 0, seed=seed, quiet=quiet)
+    click.echo(json.dumps(found.to_dict()) if as_json else found.text())
+    raise click.exceptions.Exit(found.exit_code)
 
 
 @main.command()
@@ -511,7 +546,7 @@ def _execute(
     **run_options: Any,
 ) -> None:
     """Run a job with its progress on stderr and its result on stdout, and leave with its exit code."""
-    from enrich.logs import set_up_logs
+    from enrich.logs import PROGRESS, set_up_logs
     from enrich.pipeline import RunOptions
     from enrich.progress import Watch, shown
     from enrich.runner import tune_collector
@@ -519,17 +554,19 @@ def _execute(
     from enrich.signals import graceful
 
     set_up_logs(options["verbose"], options["log_format"], quiet=options["quiet"])
-    watch, interrupt = Watch(), Interrupt()
+    watch, interrupt = Watch(config.limits), Interrupt()
     given = RunOptions(
         limit=options["limit"], progress=watch, interrupt=interrupt, command=command, **run_options
     )
     silent = options["quiet"] or options["no_progress"]
+    as_events = options["log_format"] == "json"
+    live = sys.stderr.isatty() and not options["verbose"] and not as_events
 
     async def main_path() -> Summary:
         with graceful(interrupt):
             if silent:
                 return await job(config, given)
-            async with shown(watch, sys.stderr, live=sys.stderr.isatty() and not options["verbose"]):
+            async with shown(watch, sys.stderr, live=live, log=PROGRESS if as_events else None):
                 return await job(config, given)
 
     tune_collector()
@@ -539,6 +576,43 @@ def _execute(
     if not options["quiet"] or summary.exit_code:
         click.echo(_closing(summary, command), err=True)
     raise click.exceptions.Exit(summary.exit_code)
+
+
+def _planned(config: Config, limit: int | None, sample: int, *, seed: int = 0, quiet: bool = False) -> Plan:
+    """Make a plan, with progress on stderr."""
+    from enrich.pipeline import RunOptions
+    from enrich.plan import plan_job
+    from enrich.progress import Watch, shown
+    from enrich.session import Interrupt
+    from enrich.signals import graceful
+
+    watch, interrupt = Watch(config.limits), Interrupt()
+    given = RunOptions(limit=limit, progress=watch, interrupt=interrupt)
+
+    async def main_path() -> Plan:
+        with graceful(interrupt):
+            if quiet:
+                return await plan_job(config, given, sample=sample, seed=seed)
+            async with shown(watch, sys.stderr, live=sys.stderr.isatty()):
+                return await plan_job(config, given, sample=sample, seed=seed)
+
+    return cast("Plan", _run_async(main_path))
+
+
+def _confirm(config: Config, options: dict[str, Any]) -> None:
+    """Show what a run would do and ask whether to go on; leaves with 130 when not."""
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise UsageError(
+            "--confirm asks on a terminal, and there is none",
+            hint="leave --confirm out, or look at `beatra-enrich plan CONFIG` first.",
+        )
+    if options["fresh"]:
+        click.echo("--fresh asks everything anew: what the ledger holds does not count.", err=True)
+    found = _planned(config, options["limit"], 0)
+    click.echo(found.text(), err=True)
+    if not click.confirm("Go on?", err=True):
+        click.echo("Nothing was sent.", err=True)
+        raise click.exceptions.Exit(130)
 
 
 def _run_async(main_path: Callable[[], Coroutine[object, object, Any]]) -> Any:

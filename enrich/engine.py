@@ -193,6 +193,11 @@ class Engine:
         """Give the number of requests that are not settled yet."""
         return len(self._tickets)
 
+    @property
+    def held(self) -> str:
+        """Say why the next request waits for the budget; empty when it does not."""
+        return self._budget.held
+
     def submit(
         self,
         ask: Ask,

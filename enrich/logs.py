@@ -8,7 +8,18 @@ import sys
 import time
 from typing import Literal
 
-FIELDS = ("key", "model", "code", "request_id", "wait_seconds")  # what a record may carry beside its message
+# What a record may carry beside its message.
+FIELDS = ("key", "model", "code", "request_id", "wait_seconds", "progress")
+PROGRESS = logging.getLogger("enrich.progress")  # heard at any verbosity where progress goes into the log
+
+
+class _StderrHandler(logging.Handler):
+    """Writes to whatever is stderr at the moment: a bar on a terminal takes its place and lets lines pass above it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one record."""
+        sys.stderr.write(self.format(record) + "\n")
+        sys.stderr.flush()
 
 
 class JsonFormatter(logging.Formatter):
@@ -36,7 +47,7 @@ def set_up_logs(verbose: int, form: Literal["text", "json"], *, quiet: bool) -> 
         form: how a record is written.
         quiet: only errors.
     """
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _StderrHandler()
     handler.setFormatter(
         JsonFormatter() if form == "json" else logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S")
     )
@@ -45,3 +56,4 @@ def set_up_logs(verbose: int, form: Literal["text", "json"], *, quiet: bool) -> 
     logger.propagate = False
     levels = {0: logging.WARNING, 1: logging.INFO}
     logger.setLevel(logging.ERROR if quiet else levels.get(verbose, logging.DEBUG))
+    PROGRESS.setLevel(logging.ERROR if quiet else logging.INFO)

@@ -18,6 +18,7 @@ from enrich.flow import prefetched
 from enrich.job import Job, compile_job, refuse_overlap
 from enrich.marks import Marks
 from enrich.occurrences import Occurrences
+from enrich.progress import Watch, pulsing
 from enrich.records import STATUSES, RowStatus, Summary
 from enrich.report.page import write_report
 from enrich.session import Interrupt, Session, open_session
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from enrich.clock import Clock
     from enrich.config import Config, OutputConfig
     from enrich.flow import Flow
-    from enrich.progress import Progress
 
 FAILED: tuple[RowStatus, ...] = ("error", "invalid_output", "truncated", "filtered", "in_doubt")
 UNDONE: tuple[RowStatus, ...] = (*FAILED, "pending")  # `retry` leaves rows pending that were never asked
@@ -49,7 +49,7 @@ class RunOptions:
         limit: only the first so many rows.
         fresh: ask everything anew.
         retry: only rows of these statuses, again.
-        progress: told what is going on; None shows nothing.
+        progress: told what is going on; whoever made it may show it.
         interrupt: fired by a signal handler.
         clock: tells the age of requests.
         command: what a user types to go on, for messages.
@@ -58,7 +58,7 @@ class RunOptions:
     limit: int | None = None
     fresh: bool = False
     retry: frozenset[RowStatus] = frozenset()
-    progress: Progress | None = None
+    progress: Watch = field(default_factory=Watch)
     interrupt: Interrupt = field(default_factory=Interrupt)
     clock: Clock | None = None
     command: str = "beatra-enrich run CONFIG"
@@ -79,14 +79,17 @@ async def run_job(config: Config, options: RunOptions) -> Summary:
             Marks(source.num_rows, len(job.steps), scratch_of(config)) as marks,
             occurrences_of(config) as occurrences,
         ):
-            async with open_session(
-                job,
-                send=True,
-                fresh=options.fresh,
-                retry=options.retry,
-                interrupt=options.interrupt,
-                clock=options.clock,
-            ) as session:
+            async with (
+                open_session(
+                    job,
+                    send=True,
+                    fresh=options.fresh,
+                    retry=options.retry,
+                    interrupt=options.interrupt,
+                    clock=options.clock,
+                ) as session,
+                pulsing(options.progress, session.ledger, run=session.run, output=config.output.path),
+            ):
                 flow = session.flow(marks, occurrences)
                 try:
                     await _ask(session, flow, source, options)
@@ -150,8 +153,7 @@ async def _settle_doubt(config: Config, options: RunOptions, how: Literal["resen
 
 async def prepare(config: Config, options: RunOptions, *, send: bool = True) -> tuple[Source, Job]:
     """Find everything that is wrong before anything is spent."""
-    if options.progress is not None:
-        options.progress.phase("reading the input", None)
+    options.progress.phase("reading the input", None)
     source = await asyncio.to_thread(open_source, config.input, limit=options.limit)
     job = compile_job(config, source.schema, key_needed=send, retry=options.retry)
     refuse_overlap(config, source)
@@ -162,8 +164,7 @@ async def prepare(config: Config, options: RunOptions, *, send: bool = True) -> 
 
 async def _ask(session: Session, flow: Flow, source: Source, options: RunOptions) -> None:
     """See to it that every request is answered in the ledger, in whatever order answers come."""
-    if options.progress is not None:
-        options.progress.asking(source.num_rows, flow, session.engine)
+    options.progress.asking(source.num_rows, flow, session.engine)
     batches = prefetched(source.batches(columns=session.job.columns))
     most = MOST_UNDER_WAY * session.job.config.limits.concurrency
     async with contextlib.aclosing(batches):
@@ -181,17 +182,14 @@ async def _assemble(
 ) -> None:
     """Write the output in input order from what the ledger holds, and put it in place whole."""
     job = session.job
-    progress = options.progress
-    if progress is not None:
-        progress.phase("writing the output", source.num_rows)
+    options.progress.phase("writing the output", source.num_rows)
     with open_sink(output, job.output_schema) as sink:
         batches = prefetched(source.batches())
         async with contextlib.aclosing(batches):
             async for batch in session.assembler(marks).batches(batches):
                 options.interrupt.check()
                 await asyncio.to_thread(sink.write, batch)
-                if progress is not None:
-                    progress.advance(batch.num_rows)
+                options.progress.advance(batch.num_rows)
         await asyncio.to_thread(sink.commit, manifest(job, source, summary))
 
 
@@ -213,8 +211,7 @@ async def _report(config: Config, session: Session, options: RunOptions) -> None
     """Write the page on this run where one is wanted; what stands in its way is told, and does not undo the run."""
     if config.report is None:
         return
-    if options.progress is not None:
-        options.progress.phase("writing the report", None)
+    options.progress.phase("writing the report", None)
     try:
         await write_report(config, session.ledger, config.report)
     except EnrichError as error:
