@@ -302,8 +302,8 @@ class Flow:
         is_open = record.state == "sent" and not (record.skipped or record.in_doubt)
         if query.want == "known":
             return replace(settled, open=is_open or unreadable is not None, fresh=record.run == self._run)
-        if isinstance(unreadable, Failure) and self._engine is not None:
-            await self._ledger.reject(record.key, unreadable, final=False)
+        if isinstance(unreadable, Failure) and record.reply is not None and self._engine is not None:
+            await self._ledger.reject(record.key, unreadable, final=False, answer=record.reply.body)
         if is_open or (unreadable is not None and (self._engine is not None or self._observe is not None)):
             return await self._ask(row, query)
         if record.state == "failed" and record.run != self._run and self._may_resend(settled):

@@ -184,10 +184,11 @@ class Ledger(Protocol):
     async def answer(self, key: bytes, reply: Reply) -> None:
         """Keep a raw answer."""
 
-    async def reject(self, key: bytes, failure: Failure, *, final: bool) -> None:
+    async def reject(self, key: bytes, failure: Failure, *, final: bool, answer: bytes | None = None) -> None:
         """Take an answer that proved unusable back: to ``failed`` when ``final``, else to ``sent``.
 
-        Its raw bytes stay in the log.
+        Its raw bytes stay in the log. With ``answer``, only those bytes are taken back: where another run has got
+        another answer meanwhile, that one stays.
         """
 
     async def fail(self, key: bytes, failure: Failure, *, final: bool) -> None:

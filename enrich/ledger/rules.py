@@ -163,13 +163,22 @@ class Rules:
         tx.run("next_attempt", (attempt, attempt_uuid(key, attempt), row.id))
         return attempt
 
-    def fail(self, tx: Transaction, key: bytes, failure: Failure, *, final: bool, reject: bool) -> None:
-        """Log the last failure; ``reject`` takes the answer back as well."""
+    def reject(
+        self, tx: Transaction, key: bytes, failure: Failure, *, final: bool, answer: bytes | None
+    ) -> None:
+        """Take an answer back, unless another than the one that is meant stands there by now."""
         row = self.row(tx, key)
-        self._log(tx, row, failure, answer=row.reply if reject else None)
-        if reject:
-            tx.run("delete_answer", (row.id,))
-        tx.run("set_state", (FAILED if final else SENT if reject else DOUBTED, row.id))
+        if answer is not None and answer != row.reply:
+            return
+        self._log(tx, row, failure, answer=row.reply)
+        tx.run("delete_answer", (row.id,))
+        tx.run("set_state", (FAILED if final else SENT, row.id))
+
+    def fail(self, tx: Transaction, key: bytes, failure: Failure, *, final: bool) -> None:
+        """Log the last failure of a request that is given up."""
+        row = self.row(tx, key)
+        self._log(tx, row, failure)
+        tx.run("set_state", (FAILED if final else DOUBTED, row.id))
 
     def withdraw(self, tx: Transaction, keys: Sequence[bytes]) -> None:
         """Undo claims of this run that cannot have been paid for."""

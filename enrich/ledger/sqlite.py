@@ -148,13 +148,13 @@ class SqliteLedger:
         line = self._rules.answer_line(key, reply, self._clock.wall())
         await self._commits.submit(functools.partial(_answer, line))
 
-    async def reject(self, key: bytes, failure: Failure, *, final: bool) -> None:
+    async def reject(self, key: bytes, failure: Failure, *, final: bool, answer: bytes | None = None) -> None:
         """Move an unusable answer into the log: the request is ``failed`` when ``final``, else ``sent``."""
-        await self._submit(lambda tx: self._rules.fail(tx, key, failure, final=final, reject=True))
+        await self._submit(lambda tx: self._rules.reject(tx, key, failure, final=final, answer=answer))
 
     async def fail(self, key: bytes, failure: Failure, *, final: bool) -> None:
         """Log the last failure. ``final``: the request is ``failed``; else it stays ``sent`` (unknown outcome)."""
-        await self._submit(lambda tx: self._rules.fail(tx, key, failure, final=final, reject=False))
+        await self._submit(lambda tx: self._rules.fail(tx, key, failure, final=final))
 
     async def withdraw(self, keys: Iterable[bytes]) -> None:
         """Undo claims of this run whose latest attempt never left this machine, or was refused."""
