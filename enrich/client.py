@@ -95,6 +95,13 @@ class Client:
         self._chat = self._base / "chat/completions"  # built once: parsing a URL is dear
         self._limits = _limits(endpoint.timeout, stream=False)
         self._stream_limits = _limits(endpoint.timeout, stream=True)
+        self._headers = {
+            **endpoint.headers,
+            "User-Agent": f"beatra-enrich/{__version__}",
+            "Content-Type": "application/json",
+            "Accept-Encoding": "identity",  # what is counted on the wire is what is held in memory
+            **({"Authorization": f"Bearer {self._key}"} if self._key else {}),
+        }
         self._session: aiohttp.ClientSession | None = None
         self._poster: Poster | None = None
 
@@ -105,7 +112,7 @@ class Client:
                 ssl=_trust(self._endpoint.ca_file),
                 ttl_dns_cache=DNS_TTL,  # a burst of connections asks for the name once
             ),
-            headers=self._headers(),  # built once; a request adds its two ids
+            # No headers here: aiohttp would tell those of a session to the proxy as well, the key among them.
             cookie_jar=aiohttp.DummyCookieJar(),  # requests are independent; a cookie would tie them together
             proxy=self._endpoint.proxy,
             trust_env=False,  # no proxy or .netrc password that the configuration does not name
@@ -113,7 +120,7 @@ class Client:
             auto_decompress=False,  # 0.5 MB of gzip can become 1 GB
         )
         if self._endpoint.proxy is None:
-            self._poster = Poster(self._session, self._chat, self._headers())
+            self._poster = Poster(self._session, self._chat, self._headers)
         return self
 
     async def __aexit__(
@@ -121,15 +128,6 @@ class Client:
     ) -> None:
         if self._session is not None:
             await self._session.close()
-
-    def _headers(self) -> dict[str, str]:
-        return {
-            **self._endpoint.headers,
-            "User-Agent": f"beatra-enrich/{__version__}",
-            "Content-Type": "application/json",
-            "Accept-Encoding": "identity",  # what is counted on the wire is what is held in memory
-            **({"Authorization": f"Bearer {self._key}"} if self._key else {}),
-        }
 
     async def attempt(
         self,
@@ -168,7 +166,7 @@ class Client:
         return self._open.post(
             self._chat,
             data=body if len(body) <= MAX_UNWARNED else io.BytesIO(body),
-            headers={"Idempotency-Key": key, "X-Request-Id": request_id},
+            headers={**self._headers, "Idempotency-Key": key, "X-Request-Id": request_id},
             allow_redirects=False,  # 301 to 303 turn a POST into a GET, and the key is for this host alone
             timeout=limits,
         )
@@ -211,7 +209,9 @@ class Client:
 
     async def _get(self, name: str) -> Reply | Failure:
         limits = _limits(PROBE_TIMEOUT, stream=False)
-        request = self._open.get(self._base / name, allow_redirects=False, timeout=limits)
+        request = self._open.get(
+            self._base / name, headers=self._headers, allow_redirects=False, timeout=limits
+        )
         return await self._exchange(request, PROBE_TIMEOUT, stream=False)
 
     async def _exchange(
