@@ -15,8 +15,7 @@ def main() -> None:
     path, rows = sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 5
     frame = pd.read_parquet(path) if path.endswith(".parquet") else pd.read_csv(path)
     sys.stdout.write(f"\n{path}: {len(frame):,} rows, {len(frame.columns)} columns; the first {rows}:\n\n")
-    with pd.option_context("display.max_columns", None, "display.width", 160, "display.max_colwidth", WIDTH):
-        sys.stdout.write(f"{frame.head(rows).T.to_string()}\n")
+    sys.stdout.write(f"{frame.head(rows).T.to_string(max_colwidth=WIDTH)}\n")
 
 
 if __name__ == "__main__":
