@@ -6,7 +6,7 @@ import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 
 import yaml
 from platformdirs import user_cache_path
@@ -392,12 +392,26 @@ class JobConfig(Section):
             return _ledger_beside(self.output.path)
         return str(user_cache_path("beatra-enrich") / "ledger.db")
 
+    def ledger_shown(self) -> str:
+        """Give `ledger_location` as it may be printed and kept: a URL without its password."""
+        return without_password(self.ledger_location())
+
 
 class Config(JobConfig):
     """One job over files, as `beatra-enrich run` takes it."""
 
     input: Annotated[InputConfig, BeforeValidator(_as_path_mapping)]
     output: Annotated[OutputConfig, BeforeValidator(_as_path_mapping)]
+
+
+def without_password(location: str) -> str:
+    """Write a ledger's URL without its password, wherever that stands in it; a path stays as it is."""
+    if "://" not in location:
+        return location
+    parts = urlsplit(location)
+    host = parts.netloc.rpartition("@")[2]
+    user = parts.username
+    return urlunsplit((parts.scheme, f"{user}@{host}" if user else host, parts.path, "", ""))
 
 
 _Job = TypeVar("_Job", bound=JobConfig)

@@ -133,7 +133,7 @@ async def _ledger(config: Config) -> Finding:
     except EnrichError as error:
         return _failed("ledger", error)
     await ledger.close()
-    return Finding("ledger", ok=True, text=config.ledger_location())
+    return Finding("ledger", ok=True, text=config.ledger_shown())
 
 
 async def _endpoint(config: Config, job: Job) -> list[Finding]:
@@ -241,7 +241,7 @@ async def status_job(config: Config) -> LedgerStatus:
     finally:
         await ledger.close()
     return LedgerStatus(
-        location,
+        config.ledger_shown(),
         requests,
         attempts,
         prompt,

@@ -356,6 +356,15 @@ def test_a_page_of_long_and_hostile_texts_stays_small(tmp_path: Path) -> None:
     assert len(page_of(config).encode()) < MOST_BYTES / 2
 
 
+def test_a_shared_ledgers_password_is_nowhere(made: tuple[Config, Summary]) -> None:
+    """A database's URL is shown without the password in it, wherever it stands."""
+    for url in ("postgresql://ann:hush@db:5432/ledger", "postgres://db/ledger?password=hush&user=ann"):
+        config = made[0].model_copy(update={"ledger": url})
+        assert "hush" not in config.ledger_shown()
+        assert config.ledger_shown().endswith("/ledger")
+    assert made[0].ledger_shown() == made[0].ledger_location()
+
+
 # --- suspicious patterns --------------------------------------------------------------------------------
 
 

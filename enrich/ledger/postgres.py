@@ -8,11 +8,12 @@ import functools
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 import orjson
 
 from enrich.clock import Clock, SystemClock
+from enrich.config import without_password
 from enrich.errors import ConfigError, EnrichError, LedgerError
 from enrich.ledger.checks import boot_number
 from enrich.ledger.commit import GroupCommit
@@ -479,14 +480,6 @@ def _migrate(connection: Connection) -> None:
         connection.execute(b"INSERT INTO beatra.version VALUES (%s)", (len(SCHEMAS),))
 
 
-def shown(url: str) -> str:
-    """Write a database's URL without its password."""
-    parts = urlsplit(url)
-    host = parts.netloc.rpartition("@")[2]
-    user = parts.username
-    return urlunsplit((parts.scheme, f"{user}@{host}" if user else host, parts.path, "", ""))
-
-
 def _explain(error: psycopg.Error, url: str) -> LedgerError:
     """Put a database's error into words; never the password."""
     what = " ".join(str(error).split()) or type(error).__name__
@@ -494,6 +487,6 @@ def _explain(error: psycopg.Error, url: str) -> LedgerError:
     if password:
         what = what.replace(password, "…")
     return LedgerError(
-        f"the ledger {shown(url)} cannot be used: {what[:500]}",
+        f"the ledger {without_password(url)} cannot be used: {what[:500]}",
         hint="check the `ledger` URL and that the database is up, then run the same command again.",
     )

@@ -90,13 +90,13 @@ async def gather(config: Config, ledger: Ledger, *, content: bool) -> Report:
     last = await ledger.last_run()
     if last is None or last.summary is None:
         raise EnrichError(
-            f"no run has ended yet in {config.ledger_location()}",
+            f"no run has ended yet in {config.ledger_shown()}",
             hint="beatra-enrich run CONFIG goes on with it; beatra-enrich status CONFIG shows how far it came.",
         )
     summary, output = last.summary, config.output.path
     if summary["output"] != output:
         raise EnrichError(
-            f"the last run in {config.ledger_location()} wrote {summary['output']}, not {output}",
+            f"the last run in {config.ledger_shown()} wrote {summary['output']}, not {output}",
             hint=f"add --output {summary['output']}, or run this job again: nothing is sent twice.",
         )
     whole = not summary["requests"]
@@ -118,7 +118,7 @@ async def gather(config: Config, ledger: Ledger, *, content: bool) -> Report:
         last=last,
         summary=summary,
         output=output,
-        ledger=config.ledger_location(),
+        ledger=config.ledger_shown(),
         whole_ledger=whole,
         manifest=manifest or {},
         rows=rows,
