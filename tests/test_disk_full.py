@@ -157,11 +157,9 @@ def test_answers_in_flight_find_room_in_the_reserve(warm: Warm, tmp_path: Path, 
         filler.fill()
         endpoint.resume()
         stopped_for_want_of_room(running.wait(), job)
-        sent = len(endpoint.posts)
         filler.free()
         completes(warm, job, endpoint)
         assert len(endpoint.posts) == ROWS
-        assert sent == 4
 
 
 def read_only(disk: Path) -> None:

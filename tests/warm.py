@@ -135,6 +135,8 @@ def serve() -> None:
         if not pid:
             become(order)
             return
+        if order["stopped"]:
+            os.waitpid(pid, os.WUNTRACED)
         say({"pid": pid})
         _, status = os.waitpid(pid, 0)
         say({"code": os.waitstatus_to_exitcode(status)})
@@ -172,6 +174,7 @@ if __name__ == "__main__":
         "enrich.progress",
         "enrich.logs",
         "enrich.ledger.sqlite",
+        "enrich.sandbox.server",
         "pandas",
         "uvloop",
     ):
