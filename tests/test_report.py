@@ -38,7 +38,7 @@ from enrich.report.facts import (
 )
 from enrich.report.findings import find
 from enrich.report.log import _Latencies, _Slices, prompt_text
-from enrich.report.page import gather, report_job, write_report
+from enrich.report.page import LIBRARY, gather, report_job, write_report
 from enrich.report.rows import read_rows
 from enrich.report.texts import cut, milliseconds, number, percent
 from enrich.runner import run_sync
@@ -363,6 +363,16 @@ def test_a_shared_ledgers_password_is_nowhere(made: tuple[Config, Summary]) -> N
         assert "hush" not in config.ledger_shown()
         assert config.ledger_shown().endswith("/ledger")
     assert made[0].ledger_shown() == made[0].ledger_location()
+
+
+def test_the_embedded_library_is_the_one_that_is_named(made: tuple[Config, Summary]) -> None:
+    """Name, version and licence of the chart library go with every page."""
+    text = page_of(made[0])
+    name, version = LIBRARY.rpartition("/")[2].split("-")
+    assert f"(v{version})" in text
+    assert f"charts by uPlot {version} (MIT)" in text
+    assert "Permission is hereby granted, free of charge" in text
+    assert name == "uplot"
 
 
 # --- suspicious patterns --------------------------------------------------------------------------------
