@@ -266,15 +266,23 @@ def check(config: Path, **options: Any) -> None:
 @CONFIG
 @_job_options
 @click.option("--json", "as_json", is_flag=True, help="As one JSON object.")
-def status(config: Path, *, as_json: bool, **options: Any) -> None:
+@click.option("--watch", is_flag=True, help="Follow the run that is going on, until it ends.")
+def status(config: Path, *, as_json: bool, watch: bool, **options: Any) -> None:
     """Show what the ledger knows: requests per state, spent so far, in doubt.
 
+    With --watch, from another terminal: how far the run is, its rate, what it spent, why it waits. It reads the
+    ledger and leaves the run alone.
+
     \b
-    Example:
+    Examples:
       beatra-enrich status config.yaml
+      beatra-enrich status config.yaml --watch
     """
     from enrich.inspect import status_job
 
+    if watch:
+        _watch(_load(config, options), as_json=as_json)
+        return
     found = _run_async(lambda: status_job(_load(config, options)))
     click.echo(json.dumps(found.to_dict()) if as_json else found.text())
 
@@ -412,15 +420,27 @@ def ledger_prune(where: str, older_than: str) -> None:
 @main.command()
 @click.argument("directory", type=click.Path(path_type=Path), default=".")
 def init(directory: Path) -> None:
-    """Make a starter configuration and data that run at once on the sandbox.
+    """Make a starter configuration that runs at once on the sandbox.
+
+    On a terminal it asks for your data and what is to be done with each row; with an empty answer, or without a
+    terminal, it makes up data as well.
 
     \b
     Example:
       beatra-enrich init demo
     """
-    from enrich.starter import write_starter
+    from enrich.starter import write_for, write_starter
 
-    for path in write_starter(directory):
+    data = task = ""
+    if sys.stdin.isatty() and sys.stdout.isatty():
+        data = click.prompt(
+            "Your data (a CSV, JSON Lines or Parquet file; Enter for an example)",
+            default="",
+            show_default=False,
+        )
+        if data:
+            task = click.prompt("What is to be done with each row", default="Summarize in one sentence.")
+    for path in write_for(directory, Path(data), task) if data else write_starter(directory):
         click.echo(f"made {path}")
     click.echo(f"\nNow: beatra-enrich run {directory / 'config.yaml'}")
 
@@ -441,6 +461,24 @@ def models(config: Path | None) -> None:
     endpoint = None if config is None else _load(config, {}).endpoint
     for name in _run_async(lambda: list_models(endpoint)):
         click.echo(name)
+
+
+@main.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Print what makes SHELL complete commands, options and files of beatra-enrich.
+
+    \b
+    Once, then open a new terminal:
+      bash   beatra-enrich completion bash >> ~/.bashrc
+      zsh    beatra-enrich completion zsh >> ~/.zshrc
+      fish   beatra-enrich completion fish > ~/.config/fish/completions/beatra-enrich.fish
+    """
+    from click.shell_completion import get_completion_class
+
+    kind = get_completion_class(shell)
+    assert kind is not None  # noqa: S101  # click knows the three
+    click.echo(kind(main, {}, "beatra-enrich", "_BEATRA_ENRICH_COMPLETE").source())
 
 
 @main.command()
@@ -576,6 +614,25 @@ def _execute(
     if not options["quiet"] or summary.exit_code:
         click.echo(_closing(summary, command), err=True)
     raise click.exceptions.Exit(summary.exit_code)
+
+
+def _watch(config: Config, *, as_json: bool) -> None:
+    """Show a run that goes on elsewhere: redrawn in place on a terminal, else a line now and then."""
+    from enrich.inspect import watch_job
+    from enrich.progress import BAR_EVERY, LINE_EVERY, Picture, Snapshot
+
+    def line(now: Snapshot) -> None:
+        click.echo(json.dumps(now.to_dict()) if as_json else now.line())
+
+    try:
+        if as_json or not sys.stdout.isatty():
+            ending = _run_async(lambda: watch_job(config, line, every=LINE_EVERY))
+        else:
+            with Picture(sys.stdout) as picture:
+                ending = _run_async(lambda: watch_job(config, picture.draw, every=4 * BAR_EVERY))
+    except KeyboardInterrupt:
+        raise click.exceptions.Exit(130) from None
+    click.echo(ending, err=as_json)
 
 
 def _planned(config: Config, limit: int | None, sample: int, *, seed: int = 0, quiet: bool = False) -> Plan:

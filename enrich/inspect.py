@@ -6,7 +6,8 @@ import asyncio
 import itertools
 import json
 import os
-from dataclasses import asdict, dataclass
+import time
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from enrich.config import EndpointConfig
 from enrich.endpoint import Endpoint, resolve_endpoint
 from enrich.errors import EnrichError, LedgerError, RunStopped
 from enrich.job import Job, compile_job, refuse_overlap
+from enrich.progress import Pulse, duration, pulse_name
 from enrich.records import Completion, key_text
 from enrich.session import open_ledger, sandbox_endpoint
 from enrich.sink import preflight
@@ -26,7 +28,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from enrich.config import Config
+    from enrich.ledger.protocol import Ledger
+    from enrich.progress import Snapshot
     from enrich.source import Source
+
+LATE_AFTER = 10.0  # seconds without a note of a run, which makes one every other second
+LOST_AFTER = 60.0  # seconds after which it counts as gone
 
 
 def preview_job(config: Config, rows: int) -> Iterator[str]:
@@ -250,6 +257,51 @@ async def status_job(config: Config) -> LedgerStatus:
         round(credits_, 9),
         last.summary if last else None,
     )
+
+
+async def watch_job(config: Config, show: Callable[[Snapshot], None], *, every: float) -> str:
+    """Follow a run of this job from outside until it ends; reads notes in the ledger, writes nothing.
+
+    Args:
+        config: the job.
+        show: told where the run stands.
+        every: seconds between looks.
+
+    Returns:
+        How it ended, for people.
+
+    Raises:
+        LedgerError: there is no ledger yet.
+    """
+    location = config.ledger_location()
+    _must_be_there(location)
+    ledger = await open_ledger(location, read_only=True)
+    try:
+        while True:
+            note = await ledger.recall(pulse_name(config.output.path))
+            if note is None:
+                return "no run of this job has begun yet"
+            pulse = Pulse.from_dict(note)
+            if pulse.ended:
+                return await _ending(ledger, pulse.run)
+            age = time.time() - pulse.at
+            if age > LOST_AFTER:
+                return (
+                    f"nothing was heard of the run for {duration(age)}: it was killed, or its machine sleeps\n"
+                    "Hint: beatra-enrich run CONFIG goes on from there."
+                )
+            late = f"nothing was heard of the run for {duration(age)}" if age > LATE_AFTER else ""
+            show(replace(pulse.snapshot, waiting_for=late or pulse.snapshot.waiting_for))
+            await asyncio.sleep(every)
+    finally:
+        await ledger.close()
+
+
+async def _ending(ledger: Ledger, run: int) -> str:
+    last = await ledger.last_run()
+    if last is None or last.number < run or last.summary is None:
+        return "the last run of this job has ended"
+    return f"the last run has ended: {last.summary.get('reason', '')}"
 
 
 def _must_be_there(location: str) -> None:

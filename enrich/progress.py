@@ -82,9 +82,6 @@ class Snapshot:
             parts.append(f"{self.tokens:,} tokens")
         if self.credits:
             parts.append(f"{self.credits:,.4g} credits")
-        if self.retries:
-            count = sum(number for _, number in self.retries)
-            parts.append(f"{count:,} {'retry' if count == 1 else 'retries'} ({_causes(self.retries)})")
         return " · ".join(parts)
 
     @property
@@ -92,9 +89,14 @@ class Snapshot:
         """Tell what failed for good."""
         return f"failed: {_causes(self.failures)}" if self.failures else ""
 
+    @property
+    def retried(self) -> str:
+        """Tell what was tried again."""
+        return f"retried: {_causes(self.retries)}" if self.retries else ""
+
     def line(self) -> str:
         """Tell it on one line."""
-        parts = (f"{self.phase}: {self.place}", self.facts, self.failed, self.waiting_for)
+        parts = (f"{self.phase}: {self.place}", self.facts, self.retried, self.failed, self.waiting_for)
         return " · ".join(part for part in parts if part)
 
     def to_dict(self) -> dict[str, Any]:
@@ -339,7 +341,7 @@ class Picture:
 
 
 def _picture(now: Snapshot, width: int) -> Group:
-    """Draw at most four lines, none wider than the terminal."""
+    """Draw at most five lines, none wider than the terminal."""
     from rich.console import Group, RenderableType
     from rich.progress_bar import ProgressBar
     from rich.table import Table
@@ -355,7 +357,7 @@ def _picture(now: Snapshot, width: int) -> Group:
         grid = Table.grid(padding=(0, 1))
         grid.add_row(line(now.phase, "bold"), bar, line(now.place, ""))
         head = grid
-    notes = ((now.facts, "dim"), (now.failed, "red"), (now.waiting_for, "yellow"))
+    notes = ((now.facts, "dim"), (now.retried, "dim"), (now.failed, "red"), (now.waiting_for, "yellow"))
     return Group(head, *(line(f"  {text}", style) for text, style in notes if text))
 
 

@@ -173,7 +173,7 @@ async def open_session(
                     await ledger.remember(_pace_name(job), pace.learned())
 
 
-async def open_ledger(location: str, *, clock: Clock | None = None) -> Ledger:
+async def open_ledger(location: str, *, clock: Clock | None = None, read_only: bool = False) -> Ledger:
     """Open the ledger at a path or URL.
 
     Raises:
@@ -185,7 +185,7 @@ async def open_ledger(location: str, *, clock: Clock | None = None) -> Ledger:
         return await postgres.open_ledger(location, clock=clock)
     from enrich.ledger import sqlite
 
-    return await sqlite.open_ledger(Path(location), clock=clock)
+    return await sqlite.open_ledger(Path(location), clock=clock, read_only=read_only)
 
 
 async def _know_the_past(job: Job, ledger: Ledger, *, fresh: bool, retry: frozenset[RowStatus]) -> None:

@@ -41,12 +41,15 @@ SCAN_BATCH: Final = 256  # requests per step of a scan
 T = TypeVar("T")
 
 
-async def open_ledger(path: str | Path, *, clock: Clock | None = None) -> SqliteLedger:
+async def open_ledger(
+    path: str | Path, *, clock: Clock | None = None, read_only: bool = False
+) -> SqliteLedger:
     """Open a ledger, or make a new one, readable by its owner only.
 
     Args:
         path: the database file; its directory is made when it is missing.
         clock: the machine's by default.
+        read_only: open one that is there, and leave whoever works with it alone; nothing can be written then.
 
     Raises:
         LedgerError: it cannot be opened for writing, is damaged, is of a newer version, or is no ledger.
@@ -54,6 +57,9 @@ async def open_ledger(path: str | Path, *, clock: Clock | None = None) -> Sqlite
     real = await asyncio.to_thread(Path(path).resolve)
     clock = clock or SystemClock()
     boot = boot_number(clock.boot_id())
+    if read_only:
+        reader = await asyncio.to_thread(sqlite_file.open_for_reading, real)
+        return SqliteLedger(real, clock, boot, reader, reader)
     writer, reader = await asyncio.to_thread(sqlite_file.open_file, real, boot)
     return SqliteLedger(real, clock, boot, writer, reader)
 

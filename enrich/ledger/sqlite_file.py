@@ -6,7 +6,7 @@ import contextlib
 import fcntl
 import os
 import sqlite3
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 from enrich.errors import DiskFull, EnrichError, LedgerError
 from enrich.ledger.locks import RunLocks
@@ -44,6 +44,26 @@ def open_file(path: Path, boot: int) -> tuple[sqlite3.Connection, sqlite3.Connec
     return writer, reader
 
 
+def open_for_reading(path: Path) -> sqlite3.Connection:
+    """Give a connection to a ledger that is there; nothing is made, locked, checked or brought up to date."""
+    with contextlib.ExitStack() as opened:
+        try:
+            con = opened.enter_context(contextlib.closing(_connect(path, READER_CACHE, mode="ro")))
+            _must_be_current(con, path)
+        except sqlite3.Error as error:
+            raise explain(error, path) from error
+        opened.pop_all()
+    return con
+
+
+def _must_be_current(con: sqlite3.Connection, path: Path) -> None:
+    version = _pragma(con, "user_version")
+    if version > len(SCHEMAS):
+        raise _too_new(path, version, len(SCHEMAS))
+    if version < len(SCHEMAS) or _pragma(con, "application_id") != APPLICATION_ID:
+        raise LedgerError(f"{path} is no ledger of this version", hint="beatra-enrich run CONFIG makes one.")
+
+
 @contextlib.contextmanager
 def _alone(directory: Path) -> Iterator[None]:
     """Make a directory, readable by its owner only, and keep others from opening a ledger in it meanwhile."""
@@ -73,8 +93,9 @@ def _create(path: Path) -> None:
         raise _unwritable(path, error) from None
 
 
-def _connect(path: Path, cache: int) -> sqlite3.Connection:
-    con = sqlite3.connect(path, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False)
+def _connect(path: Path, cache: int, mode: Literal["rw", "ro"] = "rw") -> sqlite3.Connection:
+    uri = f"{path.absolute().as_uri()}?mode={mode}"
+    con = sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False)
     con.text_factory = bytes  # damaged text must not keep the rest from being read
     for setting in (
         f"cache_size = -{cache}",
@@ -96,10 +117,7 @@ def _migrate(con: sqlite3.Connection, path: Path, schemas: Sequence[str]) -> Non
     """
     version = _pragma(con, "user_version")
     if version > len(schemas):
-        raise LedgerError(
-            f"the ledger {path} is of version {version}; this beatra-enrich knows {len(schemas)}",
-            hint="pip install --upgrade beatra-enrich",
-        )
+        raise _too_new(path, version, len(schemas))
     if (
         _pragma(con, "application_id") != APPLICATION_ID
         and con.execute("SELECT 1 FROM sqlite_master").fetchone()
@@ -116,6 +134,13 @@ def _migrate(con: sqlite3.Connection, path: Path, schemas: Sequence[str]) -> Non
                     con.execute(statement)
             con.execute(f"PRAGMA user_version = {len(schemas)}")
             con.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+
+
+def _too_new(path: Path, version: int, known: int) -> LedgerError:
+    return LedgerError(
+        f"the ledger {path} is of version {version}; this beatra-enrich knows {known}",
+        hint="pip install --upgrade beatra-enrich",
+    )
 
 
 def _pragma(con: sqlite3.Connection, name: str) -> int:
