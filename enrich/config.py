@@ -155,6 +155,18 @@ class Example(Section):
     assistant: str | dict[str, Any]
 
 
+class StepLimits(Section):
+    """How fast the requests of one step may go, within the limits of the run.
+
+    Attributes:
+        concurrency: the most requests of this step in flight.
+        requests_per_minute: the most requests of this step; attempts made again are not counted here.
+    """
+
+    concurrency: Annotated[int, Field(ge=1, le=20_000)] | None = None
+    requests_per_minute: Annotated[float, Field(gt=0)] | None = None
+
+
 class StepConfig(Section):
     """One question asked of every row.
 
@@ -183,6 +195,7 @@ class StepConfig(Section):
         reask: how often an answer that breaks the schema or `check` is asked again.
         on_truncated: `retry` asks once more with twice the tokens when the answer ran out of them.
         check: an expression on the parsed answer that must be true.
+        limits: of this step alone, within those of the run.
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
@@ -209,6 +222,7 @@ class StepConfig(Section):
     reask: Annotated[int, Field(ge=0, le=10)] = 1
     on_truncated: Literal["keep", "retry"] = "keep"
     check: str | None = None
+    limits: StepLimits | None = None
 
     @model_validator(mode="after")
     def _one_way_to_ask(self) -> Self:

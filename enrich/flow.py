@@ -14,6 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from enrich.engine import settled_record
+from enrich.gate import Gate
 from enrich.records import STATUSES, Failure, Settled, Verdict
 from enrich.retry import may_retry
 from enrich.template import RowError
@@ -144,6 +145,7 @@ class Flow:
         self._revived: deque[tuple[_Row, Query]] = deque()
         self._open = 0
         self._noted: set[str] = set()
+        self._gates = {step.name: Gate(limits) for step in steps if (limits := step.builder.step.limits)}
         self.tally: Counter[RowStatus] = Counter()
         self.rows_done = 0
 
@@ -158,7 +160,17 @@ class Flow:
         Raises:
             RunStopped, RunInterrupted: the engine stopped; what is under way is left to `Engine.drain`.
         """
-        index = first_row
+        keepers = [
+            asyncio.create_task(gate.keep(), name=f"beatra-gate-{n}") for n, gate in self._gates.items()
+        ]
+        try:
+            await self._take(batches, most, first_row)
+        finally:
+            for keeper in keepers:
+                keeper.cancel()
+            await asyncio.gather(*keepers, return_exceptions=True)
+
+    async def _take(self, batches: AsyncIterator[pa.RecordBatch], most: int, index: int) -> None:
         async for batch in batches:
             for start in range(0, batch.num_rows, SLICE):
                 await self._room(most)
@@ -177,10 +189,14 @@ class Flow:
             if self._revived:
                 revived, self._revived = list(self._revived), deque()
                 await self._advance(revived)
-            elif engine.under_way > most if most else self._open:
+            elif engine.under_way + self._at_gates > most if most else self._open:
                 await engine.change()
             else:
                 return
+
+    @property
+    def _at_gates(self) -> int:
+        return sum(gate.waiting for gate in self._gates.values())
 
     def _opened(self, batch: pa.RecordBatch, index: int) -> Iterator[tuple[_Row, Query]]:
         names = batch.schema.names
@@ -328,15 +344,20 @@ class Flow:
         if step.conversation.strayed and step.name not in self._noted:
             self._noted.add(step.name)
             await self._ledger.remember(strayed_name(step.builder), {"strayed": True})
-        self._engine.submit(
+        submit = partial(
+            self._engine.submit,
             query.ask,
-            partial(self._settled, row),
             stream=step.builder.step.stream,
             fallback=_keeps if query.fallback is not None and row.known else query.fallback,
             resend=resend,
             max_tokens=query.max_tokens,
             began=row.began,
         )
+        done = partial(self._settled, row)
+        if step.name in self._gates:
+            self._gates[step.name].enter(submit, done, first=row.began is not None)
+        else:
+            submit(done=done)
         return _LATER
 
     def _note(self, row: _Row, query: Query, *, left: bool) -> None:
