@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 
     from enrich.config import Config
     from enrich.records import Summary
-    from tests.conftest import Ended
+    from tests.warm import Ended
 
 MOST_BYTES = 5_000_000  # of a page, whatever the run
 
@@ -220,6 +220,10 @@ def test_a_stopped_run_is_reported_from_its_ledger(tmp_path: Path) -> None:
     assert "pending" in text
     assert "Classify: number" in text
     assert "internal_error" in text
+    bare = page_of(config, content=False)
+    assert "insufficient_balance" in bare
+    assert "The account&#39;s balance is spent." in text
+    assert "The account&#39;s balance is spent." not in bare
 
 
 def test_a_ledger_without_a_run_says_what_to_type(tmp_path: Path, job: Callable[..., Path]) -> None:

@@ -144,6 +144,7 @@ def render(report: Report) -> str:
     return environment.from_string(_asset("page.html.jinja")).render(
         report=report,
         summary=report.summary,
+        reason=_reason(report),
         rows=report.rows,
         requests=report.requests,
         statuses=_row_statuses(report),
@@ -155,6 +156,14 @@ def render(report: Report) -> str:
         scripts=[_trusted(script) for script in scripts],
         policy=_policy(styles, scripts),
     )
+
+
+def _reason(report: Report) -> str:
+    """Say how the run ended; without content, of what the endpoint said only the code."""
+    reason: str = report.summary["reason"]
+    if not report.content and report.summary["exit_code"] not in FINISHED:
+        reason = ": ".join(reason.split(": ")[:3])
+    return reason[:1].upper() + reason[1:]
 
 
 def _row_statuses(report: Report) -> list[tuple[str, list[tuple[str, int]]]]:
