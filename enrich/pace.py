@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 SMOOTH = 0.05  # seconds' worth of requests that may go at once
 SLACK = 0.005  # share of a window that may go at once, and that is kept back for it
 JITTER = 0.02  # seconds by which requests may draw together on their way
-TOKENS_KEPT = 0.015  # share of a token window that is kept back for estimates that were too low
+TOKENS_KEPT = 0.025  # share of a token window that is kept back for estimates that were too low
 
 START_CEILING = 48  # requests in flight before anything is known of the endpoint
 GROWTH = 3.0  # by which the ceiling grows per clean answer before the first 429: it quadruples each round
@@ -316,7 +316,7 @@ class Pace:
 
     def _backoff(self) -> float:
         if self._droughts:
-            return min(BACKOFF * 2.0 ** (self._droughts - 1), BACKOFF_MAX)
+            return min(BACKOFF * 2.0 ** min(self._droughts - 1, 10), BACKOFF_MAX)
         return FIRST_PAUSE if self.rate is None else min(PAUSE_REQUESTS / self.rate, FIRST_PAUSE)
 
     def _cut(self, number: int, *, in_flight: int, sent_at: float, wait: float) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import heapq
 import math
 import random
@@ -27,7 +28,7 @@ class _Selector(selectors.SelectSelector):
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         if timeout is None:
             raise RuntimeError("nothing is left to happen")
-        self.now += max(timeout, 0.0)
+        self.now += max(timeout, 1e-7)  # time passes in any case, as it does for a real loop
         return []
 
 
@@ -94,19 +95,13 @@ class FixedWindowLimit:
     used: int = 0
 
     def admit(self, now: float) -> bool:
-        """Count it if there is room in this window."""
+        """Count it if this window has room."""
         if int(now // self.seconds) != self.window:
             self.window, self.used = int(now // self.seconds), 0
-        self.used += self.used < self.amount
-        return self._counted(now)
-
-    def _counted(self, now: float) -> bool:
-        if self.used == self.amount and self.full:
+        if self.used >= self.amount:
             return False
-        self.full = self.used == self.amount
+        self.used += 1
         return True
-
-    full: bool = False
 
 
 @dataclass
@@ -134,7 +129,7 @@ class ConcurrencyLimit:
     most: int
     running: int = 0
 
-    def admit(self, now: float) -> bool:  # noqa: ARG002  # the time is no matter to it
+    def admit(self, now: float) -> bool:  # the time is no matter to it
         """Count it if there is room."""
         if self.running >= self.most:
             return False
@@ -194,7 +189,7 @@ class Simulation:
                 heapq.heappop(self.retries)
             reserved = self.estimate(self)
             await self.pace.turn(reserved)
-            while (pause := self.pace.paused_for()) > 0:
+            while (pause := self.pace.paused_for()) > 0:  # noqa: ASYNC110  # the clock is virtual
                 await asyncio.sleep(pause)
             self._send(loop, reserved)
         self.run.seconds = loop.time() - began
@@ -203,10 +198,8 @@ class Simulation:
     async def _something(self, loop: asyncio.AbstractEventLoop) -> None:
         self.changed.clear()
         wait = max(0.0, self.retries[0] - loop.time()) if self.retries else None
-        try:
+        with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self.changed.wait(), wait or None)
-        except TimeoutError:
-            pass
 
     def _send(self, loop: asyncio.AbstractEventLoop, reserved: float) -> None:
         now = loop.time()
@@ -220,7 +213,7 @@ class Simulation:
         after = self.latency(self.random) if through else self.refusal
         loop.call_later(after, self._came, number, now, through, reserved, used)
 
-    def _came(self, number: int, sent_at: float, through: bool, reserved: float, used: int) -> None:  # noqa: FBT001  # a callback's arguments
+    def _came(self, number: int, sent_at: float, through: bool, reserved: float, used: int) -> None:  # a callback's arguments
         in_flight = self.in_flight
         self.in_flight -= 1
         if through and isinstance(self.limit, ConcurrencyLimit):
