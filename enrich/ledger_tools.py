@@ -133,7 +133,7 @@ def parse_age(text: str) -> float:
     Raises:
         ConfigError: it is no such age.
     """
-    match = re.fullmatch(r"(\d{1,6}(?:\.\d{1,3})?)\s*([smhdw])", text.strip())
+    match = re.fullmatch(r"([0-9]{1,6}(?:\.[0-9]{1,3})?)\s*([smhdw])", text.strip())
     if not match:
         raise ConfigError(
             f"--older-than {text}: not an age", hint="a number and s, m, h, d or w, such as 30d."
