@@ -17,7 +17,7 @@ from enrich.budget import Budget
 from enrich.client import Client
 from enrich.endpoint import Endpoint
 from enrich.engine import Engine, Stats
-from enrich.errors import RunInterrupted, RunStopped
+from enrich.errors import LedgerError, RunInterrupted, RunStopped
 from enrich.flow import Flow, strayed_name
 from enrich.pace import Pace
 from enrich.retry import Policy
@@ -183,6 +183,11 @@ async def open_ledger(location: str, *, clock: Clock | None = None, read_only: b
         from enrich.ledger import postgres
 
         return await postgres.open_ledger(location, clock=clock)
+    if "://" in location:
+        raise LedgerError(
+            f"a ledger cannot lie at a {location.partition('://')[0]}:// URL",
+            hint="give the path of a file, or a URL that begins with postgresql://",
+        )
     from enrich.ledger import sqlite
 
     return await sqlite.open_ledger(Path(location), clock=clock, read_only=read_only)
