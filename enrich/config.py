@@ -502,7 +502,7 @@ def parse_yaml(text: str, where: str) -> Any:
     except (yaml.YAMLError, ValueError) as error:  # a ValueError: `!!int x`, or an int of 5,000 digits
         mark = getattr(error, "problem_mark", None)
         place = f" line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or "not valid YAML"
+        problem = getattr(error, "problem", None) or getattr(error, "reason", None) or "not valid YAML"
         raise ConfigError(
             f"{where}:{place} {problem}",
             hint="check the indentation; quote a text that holds `: ` or begins with `{`.",
