@@ -142,7 +142,7 @@ MISTAKES = {
         config=CONFIG + "tolerate: " + "9" * 5_000 + "\n",
     ),
     "a control character": Mistake(
-        "config.yaml: not valid YAML\n"
+        "config.yaml: special characters are not allowed\n"
         "Hint: check the indentation; quote a text that holds `: ` or begins with `{`.",
         config=CONFIG + "# \x01\n",
     ),
@@ -603,6 +603,11 @@ MISTAKES = {
     "the ledger in a folder's place": Mistake(
         "the ledger DIR is a directory\nHint: name a file in it.",
         config=top(ledger="."),
+    ),
+    "a ledger of an unknown kind": Mistake(
+        "a ledger cannot lie at a mysql:// URL\n"
+        "Hint: give the path of a file, or a URL that begins with postgresql://",
+        config=top(ledger="mysql://me:secret@host/db"),
     ),
     "the ledger in another file's place": Mistake(
         "DIR/in.csv is no ledger: file is not a database\nHint: set `ledger:` to another file.",
