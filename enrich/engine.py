@@ -328,6 +328,9 @@ class Engine:
 
     async def _claim_again(self, ticket: Ticket) -> None:
         assert ticket.failure is not None  # noqa: S101  # only a failure brings a ticket here again
+        if ticket.failure.fate is Fate.UNSENT and not ticket.history.unknowns:
+            self._make_ready(ticket)  # it never left this machine: the attempt that was claimed is still to be made
+            return
         attempt = await self._ledger.again(ticket.ask.key, ticket.failure)
         if attempt is None:  # too old by now to be sent again
             self._give_back(ticket, None)
