@@ -14,11 +14,13 @@ import enrich
 from enrich import errors
 from enrich.cli import EXIT_CODES, main
 from enrich.columns import RECORD_COLUMNS
-from enrich.config import Config, Section
+from enrich.config import Config, _model_in
 from enrich.records import STATUSES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from pydantic import BaseModel
 
 FOLDER = Path(__file__).parent.parent / "docs" / "reference"
 NOTE = "<!-- Made from the code by `python -m tools.reference`; edit the code instead. -->"
@@ -71,32 +73,25 @@ def configuration() -> str:
         "## The file",
         _keys(Config, schema, schema),
     ]
-    for title, model in _sections():
-        parts += [f"## {title}", _about(model), _keys(model, schema["$defs"][model.__name__], schema)]
+    for title, model in _sections(Config):
+        parts += [f"## `{title}`", _about(model), _keys(model, schema["$defs"][model.__name__], schema)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _sections() -> Iterator[tuple[str, type[Section]]]:
-    from enrich import config
-
-    yield "`input`", config.InputConfig
-    yield "`input.csv`", config.CsvOptions
-    yield "`output`", config.OutputConfig
-    yield "`endpoint`", config.EndpointConfig
-    yield "`steps`", config.StepConfig
-    yield "`steps.messages`", config.Message
-    yield "`steps.examples`", config.Example
-    yield "`limits`", config.LimitsConfig
-    yield "`limits.windows`", config.WindowConfig
-    yield "`retry`", config.RetryConfig
-    yield "`budget`", config.BudgetConfig
+def _sections(model: type[BaseModel], place: str = "") -> Iterator[tuple[str, type[BaseModel]]]:
+    """Walk the models that a model's keys hold, with where they stand."""
+    for name, info in model.model_fields.items():
+        inner = _model_in(info.annotation)
+        if inner is not None:
+            yield f"{place}{info.alias or name}", inner
+            yield from _sections(inner, f"{place}{info.alias or name}.")
 
 
-def _about(model: type[Section]) -> str:
+def _about(model: type[BaseModel]) -> str:
     return inspect.getdoc(model).partition("\n")[0]  # type: ignore[union-attr]  # every section has one
 
 
-def _keys(model: type[Section], node: dict[str, Any], schema: dict[str, Any]) -> str:
+def _keys(model: type[BaseModel], node: dict[str, Any], schema: dict[str, Any]) -> str:
     meanings = _meanings(model)
     lines = ["| key | type | default | meaning |", "|---|---|---|---|"]
     for name, info in model.model_fields.items():
