@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from enrich.records import Completion, Usage
 
 LENGTH_MARGIN = 1.5  # over the longest answer seen, or the most tokens per byte seen, once many were seen
-LENGTH_DOUBT = 8.0  # what is added to that margin after the first answer; falls with the root of their number
+LENGTH_DOUBT = 4.0  # what is added to that margin after the first answer; falls with the root of their number
 BYTES_PER_TOKEN = 4.0  # of ordinary English, the first guess
 FIRST_GUESS = 256  # tokens of an answer, the first guess
 FIRST_ANSWER = 4_096  # tokens expected of an answer before any was seen and when no limit is set

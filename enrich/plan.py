@@ -254,6 +254,8 @@ class _Survey:
 
     async def ask(self, units: Sequence[Unit]) -> Spent:
         """Ask what is not answered yet about these rows."""
+        if not units:
+            return Spent(0, 0.0)
         batch = await asyncio.to_thread(self._rows_of, units)
         with Marks(len(units), len(self._job.steps), self._scratch) as marks:
             async with self._session(send=True) as session:
