@@ -110,7 +110,7 @@ def _loads(data: bytes, reply: Reply, what: str) -> Any:
 
 def _raise_error(payload: Any, reply: Reply) -> None:
     """Let an error envelope win over the 200 that it came with."""
-    envelope = find(payload)
+    envelope = find(payload) if isinstance(payload, dict) and "error" in payload else None
     if envelope is not None:
         raise _UnusableError(to_failure(envelope, 200, evidence=reply.body, request_id=reply.request_id))
 
@@ -164,6 +164,8 @@ def _usage(value: Any) -> Usage:
 
 
 def _count(value: Any) -> int | None:
+    if type(value) is int:  # as nearly always
+        return value if 0 <= value <= MAX_PLAUSIBLE else None
     amount = _amount(value)
     return int(amount) if amount is not None and amount.is_integer() else None
 

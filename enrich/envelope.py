@@ -94,6 +94,8 @@ def _no_constant(name: str) -> None:
 
 def mend(text: str) -> str:
     """Join surrogate pairs that came in two pieces; a half that stays alone becomes U+FFFD."""
+    if text.isascii():
+        return text
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -58,6 +58,7 @@ class Template:
         variables: the columns it needs.
         whole_row: whether it uses ``row`` in a way that may need any column.
         constant: its text when it has no variable parts, else None.
+        pieces: texts and column names in order, when it does no more than put columns between texts; else None.
     """
 
     source: str
@@ -65,6 +66,7 @@ class Template:
     variables: frozenset[str]
     whole_row: bool
     constant: str | None
+    pieces: tuple[tuple[str, str | None], ...] | None
     _parts: Callable[[Any], Iterable[str]] = field(repr=False)
     _context: Callable[[dict[str, Any]], Any] = field(repr=False)
 
@@ -80,7 +82,7 @@ class Template:
         if self.constant is not None:
             return self.constant
         try:
-            text = "".join(self._parts(self._context({**values, "row": values})))
+            text = self._joined(values) or "".join(self._parts(self._context({**values, "row": values})))
         except _ROW_ERRORS as error:
             raise RowError("template_error", f"{self.where}: {_one_line(error)}") from None
         if (
@@ -90,6 +92,20 @@ class Template:
             raise RowError(
                 "prompt_too_large", f"{self.where}: more than {MAX_PROMPT_BYTES // 2**20} MiB when rendered"
             )
+        return text
+
+    def _joined(self, values: Mapping[str, Any]) -> str | None:
+        """Put the columns between the texts, as Jinja would, in a tenth of its time; None where it must do it."""
+        if self.pieces is None:
+            return None
+        text = ""
+        for before, name in self.pieces:
+            text += before
+            if name is not None:
+                if name not in values:
+                    return None  # Jinja says what is missing
+                value = values[name]
+                text += value if type(value) is str else str(_blank_for_none(value))
         return text
 
     def is_true(self, values: Mapping[str, Any]) -> bool:
@@ -169,7 +185,16 @@ def compile_template(source: str, where: str) -> Template:
     def context(values: dict[str, Any]) -> Any:
         return template.new_context({**shared, **values}, shared=True)
 
-    return Template(source, where, variables, whole_row, constant, template.root_render_func, context)
+    return Template(
+        source,
+        where,
+        variables,
+        whole_row,
+        constant,
+        _pieces(tree, variables),
+        template.root_render_func,
+        context,
+    )
 
 
 def literal(text: str, where: str) -> Template:
@@ -192,6 +217,22 @@ def compile_value(source: str, where: str) -> Template | Expression:
     except TemplateSyntaxError as error:
         raise _syntax_error(error, where) from None
     return Expression(source, where, variables, whole_row, evaluate)
+
+
+def _pieces(tree: nodes.Template, columns: frozenset[str]) -> tuple[tuple[str, str | None], ...] | None:
+    """Take a template apart that puts columns between texts, ``A {{ x }} and {{ y }}``; None for any other."""
+    pieces: list[tuple[str, str | None]] = []
+    for output in tree.body:
+        if not isinstance(output, nodes.Output):
+            return None
+        for part in output.nodes:
+            if isinstance(part, nodes.TemplateData):
+                pieces.append((part.data, None))
+            elif isinstance(part, nodes.Name) and part.name in columns:
+                pieces.append(("", part.name))
+            else:
+                return None
+    return tuple(pieces)
 
 
 def _is_text(output: nodes.Output) -> bool:
