@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import os
 import re
 import shutil
+import signal
 import sqlite3
 import subprocess
 import tempfile
@@ -17,12 +20,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from tests.endpoint import KEY, BookedEndpoint, echo
+from tests.endpoint import KEY, BookedEndpoint, Raw, echo
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.endpoint import Raw, Seen
+    from tests.endpoint import Seen
     from tests.warm import Running
 
 CHANGES = "write,pwrite64,writev,sendto,sendmsg,fsync,fdatasync,rename,unlink,ftruncate,mkdir,flock"
@@ -143,23 +146,39 @@ def answers_kept(ledger: Path) -> int:
     return int(count)
 
 
-class Dropping:
-    """A script that executes and charges the first attempt of every n-th request, and then hangs up."""
+class Mischief:
+    """A script that hangs up on requests it has charged for, and kills the client in the middle of things.
 
-    def __init__(self, every: int) -> None:
-        self._every = every
+    Args:
+        drop: of every so many requests, the first attempt of one is charged and then cut off; 0 drops none.
+    """
+
+    def __init__(self, endpoint: BookedEndpoint, drop: int = 0) -> None:
+        self._endpoint = endpoint
+        self._drop = drop
         self._seen: dict[str, int] = {}
+        self._victim: tuple[int, int] | None = None
+
+    def kill(self, pid: int, charges: int) -> None:
+        """Kill a process with SIGKILL once so many further completions were charged."""
+        self._victim = (pid, len(self._endpoint.charges) + charges)
 
     def __call__(self, seen: Seen) -> Raw | None:
         """Decide on one request."""
-        from tests.endpoint import Raw
-
-        if seen.method != "POST" or seen.key in self._seen:
+        if seen.method != "POST":
+            return None
+        if self._victim is not None and len(self._endpoint.charges) >= self._victim[1]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._victim[0], signal.SIGKILL)
+            self._victim = None
+        if not self._drop or seen.key in self._seen:
             return None
         self._seen[seen.key] = len(self._seen)
-        drop = self._seen[seen.key] % self._every == 0
+        dropped = self._seen[seen.key] % self._drop == 0
         return (
-            Raw(b'{"id": "cut off"', headers={"Content-Length": "500"}, cut=4, charge=True) if drop else None
+            Raw(b'{"id": "cut off"', headers={"Content-Length": "500"}, cut=4, charge=True)
+            if dropped
+            else None
         )
 
 
@@ -197,7 +216,7 @@ def let_go_under_strace(running: Running, log: Path, *options: str) -> subproces
     assert strace.stderr is not None
     line = strace.stderr.readline()
     assert "attached" in line, line
-    running.signal(18)  # SIGCONT
+    running.signal(signal.SIGCONT)
     return strace
 
 
