@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import html
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from enrich.progress import BAR_EVERY, shown
@@ -13,7 +14,7 @@ from enrich.progress import BAR_EVERY, shown
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from enrich.progress import Watch
+    from enrich.progress import Snapshot, Watch
 
 
 @contextlib.asynccontextmanager
@@ -49,13 +50,13 @@ async def _in_cell(watch: Watch) -> AsyncIterator[None]:
     """Show a bar below the cell; it stays there with the last figures."""
     from IPython.display import display
 
-    handle = display(_picture(watch), raw=True, display_id=True)  # type: ignore[no-untyped-call]  # IPython's
+    handle = display(_picture(watch.snapshot()), raw=True, display_id=True)  # type: ignore[no-untyped-call]  # IPython's
     assert handle is not None  # noqa: S101  # a display with an id has a handle
 
     async def redraw() -> None:
         while True:
             await asyncio.sleep(BAR_EVERY)
-            handle.update(_picture(watch), raw=True)
+            handle.update(_picture(watch.snapshot()), raw=True)
 
     task = asyncio.create_task(redraw(), name="beatra-progress")
     try:
@@ -64,12 +65,11 @@ async def _in_cell(watch: Watch) -> AsyncIterator[None]:
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await task
-        handle.update(_picture(watch), raw=True)
+        handle.update(_picture(replace(watch.snapshot(), phase="asked", ceiling=0)), raw=True)
 
 
-def _picture(watch: Watch) -> dict[str, str]:
+def _picture(now: Snapshot) -> dict[str, str]:
     """Draw the bar, as HTML and as text."""
-    now = watch.snapshot()
     place = f' value="{now.done}" max="{now.total}"' if now.total else ""
     line = now.line()
     return {
