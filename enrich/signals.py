@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import os
 import signal
 import sys
+import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from enrich.session import Interrupt
 
 STOPPING = "\nstopping: nothing more is sent, what is in flight is awaited (again to leave at once)\n"
+DOUBLED = 0.02  # seconds within which a second signal is the first once more: timeout(1) sends each one twice
 LEAVING = "\nleft at once; everything that was answered is in the ledger\n"
 
 
@@ -22,14 +25,19 @@ LEAVING = "\nleft at once; everything that was answered is in the ledger\n"
 def graceful(interrupt: Interrupt) -> Iterator[None]:
     """Turn SIGINT and SIGTERM into `Interrupt.fire` while the block runs; must be entered inside the event loop."""
     loop = asyncio.get_running_loop()
+    first = -math.inf
 
     def on_signal() -> None:
+        nonlocal first
+        if time.monotonic() - first < DOUBLED:
+            return
         if interrupt.fired:
             sys.stderr.write(LEAVING)
             sys.stderr.flush()
             os._exit(130)  # the ledger is safe at any instant; waiting threads would only delay this
         sys.stderr.write(STOPPING)
         sys.stderr.flush()
+        first = time.monotonic()
         interrupt.fire()
 
     numbers = (signal.SIGINT, signal.SIGTERM)
