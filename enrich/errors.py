@@ -12,7 +12,8 @@ EnrichError                      exit 1
 │   ├── BalanceSpent                      402
 │   ├── BudgetSpent                       the run's own budget
 │   ├── EndpointFailing                   the breaker: nearly everything fails, or all rows fail alike
-│   └── DiskFull                          no room for the answers
+│   ├── DiskFull                          no room for the answers
+│   └── LedgerFailing                     the ledger, open and in use, cannot be read or written any more
 ├── RowsFailed                   exit 3   a data frame's rows, where `errors="raise"` was asked for
 ├── OutputLocked                 exit 5   another run holds this output
 └── RunInterrupted               exit 130 a signal, resumable
@@ -96,6 +97,10 @@ class EndpointFailing(RunStopped):
 
 class DiskFull(RunStopped):
     """There is no room left to keep answers."""
+
+
+class LedgerFailing(RunStopped, LedgerError):
+    """The ledger cannot be read or written any more."""
 
 
 class RowsFailed(EnrichError):

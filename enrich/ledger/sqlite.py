@@ -241,7 +241,7 @@ class SqliteLedger:
             if sqlite_file.is_full(error) and self._make_room():
                 return self._commit(works)
             if len(works) == 1 or sqlite_file.code(error) == sqlite3.SQLITE_BUSY:
-                return [sqlite_file.explain(error, self._path) for _ in works]
+                return [sqlite_file.explain(error, self._path, in_use=True) for _ in works]
         except UnicodeDecodeError:  # SQLite quotes what is damaged in its message
             return [sqlite_file.damaged(self._path) for _ in works]
         half = len(works) // 2
@@ -321,7 +321,7 @@ class SqliteLedger:
         try:
             return work(SqliteTransaction(self._reader, self._locks))
         except sqlite3.Error as error:
-            raise sqlite_file.explain(error, self._path) from error
+            raise sqlite_file.explain(error, self._path, in_use=True) from error
         except (
             TypeError,
             UnicodeDecodeError,

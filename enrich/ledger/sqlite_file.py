@@ -8,7 +8,7 @@ import os
 import sqlite3
 from typing import TYPE_CHECKING, Final, Literal
 
-from enrich.errors import DiskFull, EnrichError, LedgerError
+from enrich.errors import DiskFull, EnrichError, LedgerError, LedgerFailing
 from enrich.ledger.locks import RunLocks
 from enrich.ledger.sql import load_queries, statements
 
@@ -176,22 +176,23 @@ def is_full(error: sqlite3.Error) -> bool:
     return extended in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE)
 
 
-def explain(error: sqlite3.Error, path: Path) -> EnrichError:
-    """Turn an error of SQLite's into one a user can act on."""
+def explain(error: sqlite3.Error, path: Path, *, in_use: bool = False) -> EnrichError:
+    """Turn an error of SQLite's into one a user can act on; one of a ledger in use stops the run."""
     if is_full(error):
         return no_room(path, str(error))
+    kind = LedgerFailing if in_use else LedgerError
     match code(error):
         case sqlite3.SQLITE_NOTADB:
             return LedgerError(f"{path} is no ledger: {error}", hint="set `ledger:` to another file.")
         case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_CONSTRAINT:
             return damaged(path, str(error))
         case sqlite3.SQLITE_BUSY:
-            return LedgerError(
+            return kind(
                 f"the ledger {path} was locked by another program for {BUSY_TIMEOUT:.0f} s",
                 hint="close whatever has it open, then run the same command again.",
             )
         case _:
-            return LedgerError(
+            return kind(
                 f"the ledger {path} cannot be used: {error}", hint="its directory must be local and writable."
             )
 
