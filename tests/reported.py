@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 HOSTILE = """</script><script>window.pwned = 1</script><img src=x onerror="window.pwned = 1">{{ 7 * 7 }}"""
 FAULTS = (
     "internal_error=0.15:1",
-    "internal_error_final=0.03",
+    "internal_error_final=0.06",
     "broken_schema=0.05",
-    "refusal=0.05",
+    "refusal=0.06",
     "truncated=0.05",
 )
 SCHEMA = {
