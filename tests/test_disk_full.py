@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.chaos import make_job, place, violations
+from tests.chaos import end_of, let_go_under_strace, make_job, place, tracing_refused, violations
 from tests.endpoint import BookedEndpoint
 from tests.test_stopping import until
 from tests.warm import Warm
@@ -181,4 +181,23 @@ def test_unwritable_before_it_begins(
         assert str(disk) in ended.err
         assert not endpoint.posts
         subprocess.run(["mount", "-o", "remount,rw", disk], check=True, timeout=20)
+        completes(warm, job, endpoint)
+
+
+@pytest.mark.skipif(tracing_refused() is not None, reason=str(tracing_refused()))
+@pytest.mark.parametrize("nth", [2, 3, 5])
+def test_a_disk_that_fails_stops_the_run(warm: Warm, tmp_path: Path, nth: int) -> None:
+    """I/O errors from some sync on: exit 4, and once the disk is sound again the job is done, paid once."""
+    job = make_job(tmp_path / "job", ROWS, limits={"concurrency": 4})
+    with BookedEndpoint() as endpoint:
+        assert warm.run(job.folder, "run", job.config, "-q", "--limit", "0", env=place(endpoint)).code == 0
+        job.output.unlink()
+        running = warm.start(job.folder, "run", job.config, "-q", stopped=True, env=place(endpoint))
+        failing = ("-e", "trace=fdatasync", "-e", f"inject=fdatasync:error=EIO:when={nth}+")
+        strace = let_go_under_strace(running, tmp_path / "trace", *failing)
+        ended = running.wait()
+        end_of(strace)
+        assert ended.code == 4, ended
+        assert str(job.ledger) in ended.err
+        assert not job.output.exists()
         completes(warm, job, endpoint)

@@ -188,7 +188,7 @@ class Promises(RuleBasedStateMachine):
             return await asyncio.gather(*(run_job(job, RunOptions(clock=self.world)) for job in jobs))
 
         for summary in self._with(transport, both()):
-            self._check(summary, calm=not plan)
+            self._check(summary, calm=not plan, alone=False)
 
     @rule()
     def run_without_room(self) -> None:
@@ -316,15 +316,18 @@ class Promises(RuleBasedStateMachine):
 
     # --- the promises -------------------------------------------------------------------------------------
 
-    def _check(self, summary: Summary, *, calm: bool) -> None:
+    def _check(self, summary: Summary, *, calm: bool, alone: bool = True) -> None:
         assert summary.exit_code in (0, 3), summary.reason
-        statuses = self._complete(summary)
+        statuses = self._complete(summary, alone=alone)
         assert "pending" not in statuses
         if calm and self.world.oldest < SURE and not self.skipped:
             assert set(statuses) <= {"ok"}, "a run that nothing disturbs gets every answer"
 
-    def _complete(self, summary: Summary) -> list[str]:
-        """Hold an output to its input: every row there, every answer its own, the counts as told."""
+    def _complete(self, summary: Summary, *, alone: bool = True) -> list[str]:
+        """Hold an output to its input: every row there, every answer its own, the counts as told.
+
+        What a run gave up, one beside it may have got by the time the output is written.
+        """
         assert summary.output is not None
         table = pq.read_table(summary.output)
         statuses = [str(status) for status in table.column("s_status").to_pylist()]
@@ -333,7 +336,12 @@ class Promises(RuleBasedStateMachine):
         ):
             assert (answer == f"{self.prompt} {text}"[::-1]) == (status == "ok")
             assert status in {"ok", "error", "in_doubt", "skipped", "pending"}
-        assert {name: count for name, count in summary.statuses.items() if count} == Counter(statuses)
+        told = Counter({str(name): count for name, count in summary.statuses.items() if count})
+        assert (
+            told == Counter(statuses)
+            if alone
+            else not (told - Counter(statuses)).keys() - {"in_doubt", "error"}
+        )
         return statuses
 
     def never_paid_twice(self) -> None:
