@@ -176,15 +176,17 @@ def test_exit_code_5_while_another_run_holds_the_output(
     assert endpoint.seen == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(("number", "times"), [(signal.SIGINT, 1), (signal.SIGTERM, 1), (signal.SIGTERM, 2)])
 def test_exit_code_130_when_interrupted(
     cli: Callable[..., Ended],
     job: Callable[..., Path],
     endpoint: BookedEndpoint,
     tmp_path: Path,
+    *,
     number: signal.Signals,
+    times: int,
 ) -> None:
-    """A signal stops the run in good order: what is in flight is awaited and kept, the next run goes on."""
+    """A signal stops the run in good order, also one that timeout(1) doubles: what is in flight is awaited and kept."""
     config = job([{"t": f"row {i}"} for i in range(50)], limits={"concurrency": 4, "adaptive": False})
     endpoint.pause()
     environment = {**os.environ, "BEATRA_BASE_URL": endpoint.base_url, "BEATRA_API_KEY": KEY}
@@ -192,7 +194,8 @@ def test_exit_code_130_when_interrupted(
         [SCRIPT, "run", config], cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True
     ) as process:
         assert endpoint.arrived.wait(60)
-        process.send_signal(number)
+        for _ in range(times):
+            process.send_signal(number)
         assert process.stderr is not None
         line = ""
         while not line.startswith("stopping: "):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from enrich.signals import DOUBLED
 from tests.chaos import answers_kept, make_job, place, violations
 from tests.endpoint import BookedEndpoint, envelope
 from tests.warm import Warm
@@ -96,6 +97,7 @@ def test_the_second_signal_leaves_at_once(warm: Warm, job: Job) -> None:
         until(lambda: len(endpoint.posts) == IN_FLIGHT)
         running.signal(signal.SIGINT)
         until(lambda: "stopping:" in (job.folder / "stderr").read_text(encoding="utf-8"))
+        time.sleep(2 * DOUBLED)  # nobody types faster; what comes closer together counts as one
         running.signal(signal.SIGINT)
         assert running.wait().code == 130  # while the endpoint still holds its answers
         assert job.output.read_bytes() == b"of an earlier day"
