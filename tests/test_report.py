@@ -213,7 +213,7 @@ def test_a_run_that_sent_nothing_is_reported_with_the_requests_of_all_runs(tmp_p
 
 def test_a_stopped_run_is_reported_from_its_ledger(tmp_path: Path) -> None:
     """Without an output there are still samples, failures and what is pending."""
-    config, summary = reported(tmp_path, options(("internal_error_final=0.4",), balance=0.5), rows=200)
+    config, summary = reported(tmp_path, options(("internal_error_final=0.4",), balance=0.15), rows=200)
     assert summary.exit_code == 4
     text = page_of(config)
     assert "stopped early" in text
