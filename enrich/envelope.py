@@ -35,7 +35,7 @@ BEATRA_CODES = frozenset(
         "unsupported_option",
     }
 )
-_CODE = re.compile(r"[A-Za-z0-9][\w.:/-]{0,63}", re.ASCII)
+_CODE = re.compile(r"(?!\d+$|None$)[A-Za-z0-9][\w.:/-]{0,63}", re.ASCII)  # LiteLLM writes "400" and "None"
 _PLACES = (
     "path",
     "field",
