@@ -697,11 +697,25 @@ def _closing(summary: Summary, command: str) -> str:
     took = f"{summary.seconds:,.1f} s"
     if summary.exit_code in (0, 3):
         text = f"{summary.reason}: {spent}, {took} → {summary.output}"
-        if summary.exit_code == 3:
-            again = command.replace(" run ", " retry ", 1)
-            text += f"\nHint: the columns ending in _error say why; `{again}` asks those rows again."
-        return text
+        return f"{text}\n{_way_on(summary, command)}" if summary.exit_code == 3 else text
     return f"{summary.reason[:1].upper()}{summary.reason[1:]} ({spent}, {took})"
+
+
+def _way_on(summary: Summary, command: str) -> str:
+    """Say what to type when rows were not done, by what most needs it."""
+    run = command.replace(" retry ", " run ", 1)
+    retry = run.replace(" run ", " retry ", 1)
+    counts = summary.statuses
+    if counts["error"] or counts["invalid_output"]:
+        way = f"`{retry}` asks those rows again."
+    elif counts["in_doubt"]:
+        way = f"`{run}` sends what is in doubt once more under its key: what was charged is not charged again."
+    elif counts["pending"]:
+        return f"Hint: `{run}` asks the rows that were never asked."
+    else:
+        cut = ",".join(status for status in ("truncated", "filtered") if counts[status])
+        way = f"`{retry} --status {cut}` asks those rows again."
+    return f"Hint: the columns ending in _error say why; {way}"
 
 
 if __name__ == "__main__":
