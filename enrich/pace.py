@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections import deque
 from dataclasses import dataclass
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
 
 SMOOTH = 0.05  # seconds' worth of requests that may go at once
 SLACK = 0.005  # share of a window that may go at once, and that is kept back for it
-JITTER = 0.02  # seconds by which requests may draw together on their way
+JITTER = 0.03  # seconds by which requests may draw together on their way
+GUARDED = 1_000  # requests per window up to which the window is held to when they really went
 TOKENS_KEPT = 0.025  # share of a token window that is kept back for estimates that were too low
 
 START_CEILING = 48  # requests in flight before anything is known of the endpoint
@@ -84,6 +86,30 @@ def token_windows(limits: LimitsConfig) -> list[Window]:
     if limits.tokens_per_minute is not None:
         windows.append(Window(limits.tokens_per_minute, 60.0))
     return windows
+
+
+class Guard:
+    """Holds a window to when its requests really went, which may be later than when they were let go.
+
+    A limiter spaces the moments at which requests are let go. Where the process was held up in between, the next ones
+    follow more closely than it meant. Large windows have room for that; small ones have not.
+    """
+
+    def __init__(self, window: Window, monotonic: Callable[[], float]) -> None:
+        self._span = window.seconds + JITTER
+        self._times: deque[float] = deque(maxlen=math.floor(window.amount))
+        self._monotonic = monotonic
+
+    def wait(self) -> float:
+        """Give the seconds until one more request leaves the window within its limit."""
+        times = self._times
+        if len(times) < (times.maxlen or 0):
+            return 0.0
+        return max(0.0, times[0] + self._span - self._monotonic())
+
+    def sent(self, now: float) -> None:
+        """Note that a request goes now."""
+        self._times.append(now)
 
 
 class TokenBucket:
@@ -162,6 +188,7 @@ class Pace:
         self._adaptive = limits.adaptive
         self._monotonic = monotonic
         self._limiters = [AsyncLimiter(w.burst, w.burst / w.rate) for w in request_windows(limits)]
+        self._guards = [Guard(w, monotonic) for w in request_windows(limits) if 1 <= w.amount <= GUARDED]
         self._buckets = [TokenBucket(w, monotonic) for w in token_windows(limits)]
         self._ceiling = min(self._most, START_CEILING) if self._adaptive else self._most
         self._growth = GROWTH
@@ -181,6 +208,7 @@ class Pace:
         self._next_turn = 0.0
         self._paused_until = 0.0
         self._probe = FASTEST_PROBE  # growth of the rate per second, relative
+        self._patience = PROBE_DOUBLES  # seconds without a 429 after which the growth doubles
         self._quiet_since = monotonic()
         self.rate: float | None = None
         self.pause_cause = ""
@@ -203,6 +231,9 @@ class Pace:
             await limiter.acquire()
         if self.rate is not None:
             await self._wait_for_rate(self.rate)
+        for guard in self._guards:
+            while (wait := guard.wait()) > 0:  # noqa: ASYNC110  # the time is known
+                await asyncio.sleep(wait)
         for bucket in self._buckets:
             bucket.settle(0.0, tokens)
 
@@ -217,7 +248,7 @@ class Pace:
 
     def _creep(self, now: float, rate: float) -> None:
         """Let the learned rate grow by what the time of one request is worth."""
-        if now - self._quiet_since > PROBE_DOUBLES:
+        if now - self._quiet_since > self._patience:
             self._quiet_since = now
             self._probe = min(FASTEST_PROBE, 2 * self._probe)
             self._growth = min(REGROWTH, 2 * self._growth)
@@ -230,6 +261,8 @@ class Pace:
     def sent(self) -> int:
         """Note that a request goes now; gives its number."""
         self._sent += 1
+        for guard in self._guards:
+            guard.sent(self._monotonic())
         if self._mark is None:
             self._mark = _Mark(self._monotonic(), self._sent)
         return self._sent
@@ -336,6 +369,7 @@ class Pace:
         self.rate = self._checked_rate = UNDER * self._known
         self._stretches.clear()
         self._mark = _Mark(sent_at, number, rejected=1, first=False)
+        self._patience = PROBE_DOUBLES * (1 + PROBE_COST * wait)
         still_learning = before is None or self.rate < IN_USE * before
         if in_flight >= IN_USE * self._ceiling and not still_learning:
             self._ceiling = max(1, int(CUT * self._ceiling))
