@@ -709,7 +709,7 @@ def _way_on(summary: Summary, command: str) -> str:
     if counts["error"] or counts["invalid_output"]:
         way = f"`{retry}` asks those rows again."
     elif counts["in_doubt"]:
-        way = f"`{run}` sends what is in doubt once more under its key: what was charged is not charged again."
+        way = f"`{run}` sends what is in doubt once more under its key, at no second charge."
     elif counts["pending"]:
         return f"Hint: `{run}` asks the rows that were never asked."
     else:
