@@ -494,6 +494,8 @@ SHAPES = [
     ("422 with a string", Raw(b'{"detail":"no such thing"}', 422), "error", "http_422: no such thing"),
     ("400 of OpenAI", Raw(b'{"error":{"message":"bad","type":"invalid_request_error","code":null}}', 400), "error",
      "invalid_request_error: bad"),
+    ("400 of LiteLLM", Raw(b'{"error":{"message":"no db","type":"None","param":"None","code":"400"}}', 400), "error",
+     "http_400: no db"),
     ("404 of a router", Raw(b"404 page not found", 404, {"Content-Type": "text/plain"}), "error",
      "http_404: HTTP 404 and no error in JSON: 404 page not found"),
     ("405 without a body", Raw(b"", 405), "error", "http_405: "),
