@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 LINE_EVERY = 10.0  # seconds between lines where there is no terminal
 BAR_EVERY = 0.25  # seconds between redraws on a terminal, at least
-SHARE = 0.005  # of one core's time that redraws may take; a slow terminal is redrawn more seldom
+BAR_AT_LEAST = 2.0  # seconds between redraws, at most, however little else there is to do
+SHARE = 0.005  # of the run's CPU time that redraws may take
 PULSE_EVERY = 2.0  # seconds between notes in the ledger, for `status --watch`
 RECENT = 30.0  # seconds that the rate looks back
 QUIET_AFTER = 10.0  # seconds without any event after which a line says what is waited for
@@ -311,11 +312,25 @@ async def _lines(watch: Watch, stream: TextIO, log: logging.Logger | None) -> No
 
 
 async def _bar(watch: Watch, stream: TextIO) -> None:
+    busy = 1.0  # of one core, by the whole process, between two redraws
     with Picture(stream) as picture:
         while True:
             began = time.thread_time()
             picture.draw(watch.snapshot())
-            await asyncio.sleep(max(BAR_EVERY, (time.thread_time() - began) / SHARE))
+            cost = time.thread_time() - began
+            at, cpu = time.monotonic(), time.process_time()
+            await asyncio.sleep(gap(cost, busy))
+            busy = (time.process_time() - cpu) / (time.monotonic() - at)
+
+
+def gap(cost: float, busy: float) -> float:
+    """Give the seconds until the next redraw.
+
+    Args:
+        cost: CPU seconds that a redraw takes.
+        busy: CPU seconds that the run takes per second.
+    """
+    return min(max(BAR_EVERY, cost / (SHARE * max(busy, 1e-6))), BAR_AT_LEAST)
 
 
 class Picture:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 STOPPING = "\nstopping: nothing more is sent, what is in flight is awaited (again to leave at once)\n"
 DOUBLED = 0.02  # seconds within which a second signal is the first once more: timeout(1) sends each one twice
+SHOW_CURSOR = "\x1b[?25h"
 LEAVING = "\nleft at once; everything that was answered is in the ledger\n"
 
 
@@ -32,8 +33,9 @@ def graceful(interrupt: Interrupt) -> Iterator[None]:
         if time.monotonic() - first < DOUBLED:
             return
         if interrupt.fired:
-            sys.stderr.write(LEAVING)
-            sys.stderr.flush()
+            terminal = sys.__stderr__ or sys.stderr  # a bar may have taken stderr's place, and hidden the cursor
+            terminal.write(f"{SHOW_CURSOR}{LEAVING}" if terminal.isatty() else LEAVING)
+            terminal.flush()
             os._exit(130)  # the ledger is safe at any instant; waiting threads would only delay this
         sys.stderr.write(STOPPING)
         sys.stderr.flush()

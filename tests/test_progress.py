@@ -27,7 +27,7 @@ from enrich.engine import Engine, Stats
 from enrich.logs import PROGRESS, set_up_logs
 from enrich.pace import Pace
 from enrich.pipeline import RunOptions, run_job
-from enrich.progress import Picture, Snapshot, Watch, duration, shown
+from enrich.progress import Snapshot, Watch, duration, gap, shown
 from enrich.session import Interrupt
 from tests.conftest import SCRIPT
 from tests.endpoint import KEY, BookedEndpoint, Raw, envelope
@@ -216,16 +216,16 @@ async def test_lines_and_events(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
     assert event["progress"]["total"] == 10
 
 
-def test_drawing_costs_next_to_nothing() -> None:
-    """Redrawing is spaced so that it takes less than a hundredth of one core, whatever one picture costs."""
-    with Picture(io.StringIO()) as picture:
-        snapshot = Snapshot("asking", 1, 10, 1.0, ceiling=4)
-        picture.draw(snapshot)
-        began = time.thread_time()
-        for _ in range(20):
-            picture.draw(snapshot)
-        cost = (time.thread_time() - began) / 20
-    assert cost / max(progress.BAR_EVERY, cost / progress.SHARE) < 0.01
+@pytest.mark.parametrize("busy", [0.2, 0.5, 1.0])
+def test_drawing_takes_next_to_nothing_of_the_run(busy: float) -> None:
+    """Redraws are spaced so that they take less than a hundredth of the run's CPU time, whatever one picture costs."""
+    for cost in (0.0001, 0.001):
+        assert cost / gap(cost, busy) < 0.01 * busy
+
+
+def test_an_idle_run_is_still_redrawn() -> None:
+    """Where nothing is to be done but wait, the time left is redrawn every other second all the same."""
+    assert gap(0.001, 0.0) == progress.BAR_AT_LEAST
 
 
 @pytest.mark.parametrize("columns", [80, 200])
