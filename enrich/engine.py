@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from enrich.errors import RunStopped
-from enrich.ledger.protocol import attempt_id
+from enrich.ledger.protocol import DOUBT_AFTER, attempt_id
 from enrich.outage import Outage, alike_error, stop_error
 from enrich.records import Completion, Failure, Fate, Record, Reply, Settled, key_text
 from enrich.response_ids import ResponseIds
@@ -328,7 +328,8 @@ class Engine:
 
     async def _claim_again(self, ticket: Ticket) -> None:
         assert ticket.failure is not None  # noqa: S101  # only a failure brings a ticket here again
-        if ticket.failure.fate is Fate.UNSENT and not ticket.history.unknowns:
+        young = ticket.fresh and self._policy.deadline < DOUBT_AFTER
+        if young and ticket.failure.fate is Fate.UNSENT:
             self._make_ready(ticket)  # it never left this machine: the attempt that was claimed is still to be made
             return
         attempt = await self._ledger.again(ticket.ask.key, ticket.failure)
