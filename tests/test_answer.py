@@ -300,7 +300,7 @@ def _from_pandas(schema: AnswerSchema, answers: list[Answer], path: Path) -> lis
     return [dict(zip(names, map(_plain, row), strict=True)) for row in zip(*columns, strict=True)]
 
 
-@settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_any_answer_comes_back_from_pandas(data: st.DataObject, tmp_path: Path) -> None:
     """Whatever the schema: reply → answer → columns → Parquet → pandas gives the values back."""
