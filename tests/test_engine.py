@@ -14,7 +14,7 @@ from enrich.budget import Budget
 from enrich.config import BudgetConfig, LimitsConfig
 from enrich.engine import Engine
 from enrich.errors import BudgetSpent, DiskFull, EndpointFailing, KeyRefused, RunInterrupted
-from enrich.ledger.protocol import attempt_id
+from enrich.ledger.protocol import DOUBT_AFTER, attempt_id
 from enrich.ledger.sqlite import open_ledger
 from enrich.pace import Pace
 from enrich.records import Ask, Completion, Failure, Fate, Reply, Settled
@@ -241,8 +241,21 @@ async def test_never_sent(tmp_path: Path) -> None:
     async with bench(tmp_path, {1: [REFUSED] * 4}) as b:
         b.submit(ask(1))
         await b.finish()
+        record = (await b.ledger.lookup([ask(1).key]))[ask(1).key]
     assert isinstance(b.result(1).result, Completion)
-    assert (b.engine.stats.attempts, b.engine.stats.requests) == (1, 1)
+    assert len(b.wire.sent) == 5
+    assert len({request_id for *_, request_id, _ in b.wire.sent}) == 1
+    assert (b.engine.stats.attempts, b.engine.stats.requests, record.attempts) == (1, 1, 1)
+
+
+async def test_never_sent_of_an_old_key(tmp_path: Path) -> None:
+    """Where a row may take longer than the endpoint remembers a key, the ledger is asked before each attempt."""
+    policy = Policy(attempts=4, max_wait=0.01, deadline=DOUBT_AFTER)
+    async with bench(tmp_path, {1: [RESET, REFUSED]}, policy=policy) as b:
+        b.submit(ask(1))
+        await b.finish()
+        entries = [entry async for part in b.ledger.scan() for entry in part]
+    assert [line.failure.code for line in entries[0].failures] == ["connection_lost", "connect_failed"]
 
 
 async def test_unreadable_answer(tmp_path: Path) -> None:
