@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from tests.endpoint import Seen
 
 ROWS = 12
-FLIPS = 12  # in the default suite
+FLIPS = 8  # in the default suite
 MANY_FLIPS = 400
 
 

@@ -113,7 +113,7 @@ def on_disk(tmp_path: Path, disk: Path, what: str) -> Job:
 
 
 @pytest.mark.parametrize("what", ["the ledger", "the output", "both"])
-@pytest.mark.parametrize("left", [0, 4096, 256 * 1024, 2 * 1024 * 1024])
+@pytest.mark.parametrize("left", [0, 256 * 1024])
 def test_full_before_it_begins(warm: Warm, tmp_path: Path, disk: Path, what: str, left: int) -> None:
     """With no room at the start nothing is sent, or all of it fits; when there is room, the job is done."""
     job, filler = on_disk(tmp_path, disk, what), Filler(disk)

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+SEED = 76  # whose first kills come after 15 to 30 answers
+
+
 @pytest.fixture(scope="module")
 def warm() -> Iterator[Warm]:
     """Command lines without the wait."""
@@ -23,7 +26,7 @@ def warm() -> Iterator[Warm]:
 
 def test_answers_in_memory_only_are_noticed(warm: Warm, tmp_path: Path) -> None:
     """Random kills find that fewer answers are on disk than were paid for."""
-    found = killed_at_random(warm, tmp_path, 8, dropping=False, env={MUTATION: "memory_only"})
+    found = killed_at_random(warm, tmp_path, 3, dropping=False, seed=SEED, env={MUTATION: "memory_only"})
     assert any("were paid for" in line for line in found), found
 
 
