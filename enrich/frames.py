@@ -264,7 +264,8 @@ def _config(asked: Settings) -> JobConfig:
         value, known = getattr(asked, name), _CHOICES[name]
         if value not in known:
             raise ConfigError(f"{name}={value!r} is not one of {', '.join(known)}")
-    ledger = config.ledger_location() if asked.ledger in ("auto", None) else os.fspath(asked.ledger or "")
+    own = asked.ledger is None or asked.ledger == "auto"
+    ledger = config.ledger_location() if own else str(asked.ledger)
     return config.model_copy(update={"ledger": ledger, "input": None, "output": None})
 
 

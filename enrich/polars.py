@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, overload
 
-import polars as pl
 import pyarrow as pa
+
+try:
+    import polars as pl
+except ImportError as error:
+    raise ImportError("enrich.polars needs Polars: pip install 'beatra-enrich[polars]'") from error
 
 from enrich import frames
 from enrich.frames import Pipeline, Plan, Question, Source, taking

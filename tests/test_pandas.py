@@ -430,6 +430,27 @@ def test_an_interrupt_drains_and_the_same_call_goes_on(endpoint: BookedEndpoint)
     assert len(endpoint.posts) == 600
 
 
+def test_a_second_interrupt_leaves_at_once(endpoint: BookedEndpoint) -> None:
+    """Nobody has to wait for an endpoint that does not answer; the next call finds what came meanwhile."""
+    endpoint.pause()
+    process = subprocess.Popen(
+        [sys.executable, "-c", INTERRUPTED.partition("except")[0] + "finally: pass"],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    while not endpoint.posts:
+        threading.Event().wait(0.005)
+    process.send_signal(signal.SIGINT)
+    assert process.stderr.readline().startswith("stopping")
+    process.send_signal(signal.SIGINT)
+    assert process.wait(20) != 0
+    process.stderr.close()
+    endpoint.resume()
+    assert texts(600).beatra.complete("{{ t }}")["answer_status"].eq("ok").all()
+    assert set(endpoint.charges_per_body.values()) == {1}
+
+
 def test_progress_is_quiet_unless_somebody_looks(capfd: pytest.CaptureFixture[str]) -> None:
     """Without a terminal nothing is written, told or not."""
     for progress in (None, False):

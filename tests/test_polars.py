@@ -7,6 +7,8 @@ from __future__ import annotations
 import datetime as dt
 import doctest
 import inspect
+import subprocess
+import sys
 from collections import Counter
 from typing import TYPE_CHECKING
 
@@ -47,7 +49,9 @@ EVERY_TYPE = texts(2).with_columns(
     pl.Series("cat", ["a", None], dtype=pl.Categorical),
     pl.Series("enum", ["x", "y"], dtype=pl.Enum(["y", "x"])),
     pl.Series("day", [dt.date(2026, 1, 1), None]),
-    pl.Series("at", [dt.datetime(2026, 1, 1, 11, tzinfo=dt.UTC), None], dtype=pl.Datetime("ms", "Europe/Berlin")),
+    pl.Series(
+        "at", [dt.datetime(2026, 1, 1, 11, tzinfo=dt.UTC), None], dtype=pl.Datetime("ms", "Europe/Berlin")
+    ),
     pl.Series("took", [dt.timedelta(seconds=1), None]),
     pl.Series("list", [[1, 2], None]),
     pl.Series("struct", [{"a": 1}, {"a": None}]),
@@ -168,3 +172,10 @@ def test_the_examples_in_help_run() -> None:
         f"\n    {name}: " in (inspect.getdoc(complete) or "")
         for name in inspect.signature(complete).parameters
     )
+
+
+def test_without_polars_the_message_says_what_to_install() -> None:
+    """Not a bare ModuleNotFoundError."""
+    script = "import sys; sys.modules['polars'] = None; import enrich.polars"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert "ImportError: enrich.polars needs Polars: pip install 'beatra-enrich[polars]'" in done.stderr
