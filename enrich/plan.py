@@ -184,18 +184,18 @@ async def plan_job(config: Config, options: RunOptions, *, sample: int = 0, seed
     """
     source, job = await prepare(config, options, send=bool(sample))
     survey = _Survey(config, source, job, options, seed)
-    spent = Spent(0, 0.0)
-    if sample:
-        _, chosen = await survey.count(sample, known_only=False)
-        spent = await survey.ask(chosen)
-    steps, known = await survey.count(sample or FROM_LEDGER, known_only=True)
-    measured = await survey.measure(known)
+    steps, chosen = await survey.count(sample or FROM_LEDGER, known_only=not sample)
+    spent = await survey.ask(chosen) if sample else Spent(0, 0, 0.0)
+    if spent.attempts:
+        steps, chosen = await survey.count(sample, known_only=True)
+    measured = await survey.measure(chosen)
     return _plan(config, source.num_rows, steps, measured, spent)
 
 
 class Spent(NamedTuple):
     """What the sample cost."""
 
+    attempts: int
     requests: int
     credits: float
 
@@ -255,7 +255,7 @@ class _Survey:
     async def ask(self, units: Sequence[Unit]) -> Spent:
         """Ask what is not answered yet about these rows."""
         if not units:
-            return Spent(0, 0.0)
+            return Spent(0, 0, 0.0)
         batch = await asyncio.to_thread(self._rows_of, units)
         with Marks(len(units), len(self._job.steps), self._scratch) as marks:
             async with self._session(send=True) as session:
@@ -265,7 +265,7 @@ class _Survey:
                 await flow.run(_one(batch), most=len(units))
                 summary = summarize(session, flow.tally, 0, f"{len(units):,} rows sampled for a plan")
                 await session.ledger.close_run(summary.to_dict())
-                return Spent(summary.requests, summary.credits)
+                return Spent(summary.attempts, summary.requests, summary.credits)
 
     async def measure(self, units: Sequence[Unit]) -> list[list[Measured]]:
         """Read what these rows cost, per step; a row that is pending at a step is left out there."""
@@ -365,7 +365,8 @@ def _plan(
         seconds,
         bound_by,
         max((sum(m.latency_ms is not None for m in seen) for seen in measured), default=0),
-        *spent,
+        spent.requests,
+        spent.credits,
         latency,
         over,
         perhaps,
