@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from enrich import completion
+from enrich import completion, outage
 from enrich.budget import Budget
 from enrich.config import BudgetConfig, LimitsConfig
 from enrich.engine import Engine
@@ -414,6 +414,27 @@ async def test_alike_but_going_on(tmp_path: Path) -> None:
     assert b.engine.stopped is None
     assert b.engine.stats.failures == {}
     assert b.engine.stats.retries == {"invalid_request": 60}
+
+
+async def test_single_probe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In an outage one request goes at a time, until one is answered; then all go."""
+    monkeypatch.setattr(outage, "FIRST_PAUSE", 0.01)
+    asks = [ask(n) for n in range(25)]
+    async with bench(tmp_path, {n: [RESET] for n in range(25)}, workers=25) as b:
+        b.wire.gate.clear()
+        b.submit(*asks)
+        await b.wire.until(lambda: b.wire.flying == 25)
+        b.wire.gate.set()
+        await b.wire.until(lambda: not b.wire.flying)
+        b.wire.gate.clear()
+        await b.wire.until(lambda: b.wire.flying == 1)
+        await asyncio.sleep(0.1)  # time for more to be sent
+        assert (b.engine.outage.on, b.wire.flying, len(b.wire.sent)) == (True, 1, 26)
+        b.wire.gate.set()
+        await b.finish()
+    assert not b.engine.outage.on
+    assert all(isinstance(b.result(n).result, Completion) for n in range(25))
+    assert len(b.wire.sent) == 50
 
 
 async def test_deadline(tmp_path: Path) -> None:
