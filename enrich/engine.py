@@ -329,8 +329,8 @@ class Engine:
     async def _claim_again(self, ticket: Ticket) -> None:
         assert ticket.failure is not None  # noqa: S101  # only a failure brings a ticket here again
         young = ticket.fresh and self._policy.deadline < DOUBT_AFTER
-        if young and ticket.failure.fate is Fate.UNSENT:
-            self._make_ready(ticket)  # it never left this machine: the attempt that was claimed is still to be made
+        if young and ticket.failure.fate is Fate.UNSENT:  # the attempt that was claimed is still to be made
+            self._make_ready(ticket)
             return
         attempt = await self._ledger.again(ticket.ask.key, ticket.failure)
         if attempt is None:  # too old by now to be sent again
