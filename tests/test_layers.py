@@ -17,7 +17,7 @@ LAYERS = (
     ("template", "parameters", "messages", "schema", "request", "columns", "answer", "sink"),
     ("sse", "envelope", "completion", "endpoint", "post", "client", "retry"),
     ("ledger",),
-    ("pace", "budget", "outage", "response_ids", "engine"),
+    ("pace", "gate", "budget", "outage", "response_ids", "engine"),
     ("fallback", "conversation", "occurrences", "marks", "flow", "assemble"),
     ("sandbox",),
     ("session", "job", "report"),
