@@ -15,7 +15,7 @@ import pyarrow as pa
 from enrich.budget import BYTES_PER_TOKEN, FIRST_ANSWER, FIRST_GUESS
 from enrich.census import Census, Unit
 from enrich.flow import prefetched
-from enrich.forecast import Estimate, extrapolate
+from enrich.forecast import FEWEST, Estimate, extrapolate
 from enrich.marks import Marks
 from enrich.pace import request_windows, token_windows
 from enrich.pipeline import RunOptions, occurrences_of, prepare, summarize
@@ -84,6 +84,7 @@ class Plan:
         seconds: that it would take; None without any limit or measurement.
         bound_by: the limit that makes it take so long.
         measured: rows that tokens, credits and seconds are extrapolated from; 0: they are guessed.
+        drawn: whether these were drawn at random, not just those that happened to be answered.
         sampled: requests that were sent for this plan; they are paid for and part of no estimate.
         sampled_credits: what these cost.
         latency_ms: the mean, of the rows measured.
@@ -98,6 +99,7 @@ class Plan:
     seconds: Estimate | None
     bound_by: str
     measured: int
+    drawn: bool
     sampled: int
     sampled_credits: float
     latency_ms: float | None
@@ -119,6 +121,12 @@ class Plan:
         """Give 4 when the budget would be spent before the end."""
         return 4 if self.over else 0
 
+    @property
+    def _trust(self) -> str:
+        if self.measured < FEWEST:
+            return ": too few for more than a rough range"
+        return "; the ranges hold in 99 of 100 cases" + ("" if self.drawn else ", if these are like the rest")
+
     def to_dict(self) -> dict[str, Any]:
         """Give it as plain JSON."""
         return {
@@ -134,6 +142,7 @@ class Plan:
             "seconds": asdict(self.seconds) if self.seconds is not None else None,
             "bound_by": self.bound_by,
             "measured_rows": self.measured,
+            "drawn_at_random": self.drawn,
             "latency_ms": self.latency_ms,
             "sampled_requests": self.sampled,
             "sampled_credits": self.sampled_credits,
@@ -157,8 +166,9 @@ class Plan:
         if self.seconds is not None:
             lines.append(f"time        about {duration(self.seconds.likely)}, at {self.bound_by}")
         if self.measured:
-            what = f"{self.measured:,} answered {plural('row', self.measured)}"
-            lines.append(f"basis       measured on {what}; the ranges hold in 99 of 100 cases")
+            lines.append(
+                f"basis       measured on {self.measured:,} answered {plural('row', self.measured)}{self._trust}"
+            )
         else:
             lines.append("basis       a guess from the size of the prompts")
         lines += [f"over budget {text}" for text in self.over]
@@ -189,7 +199,7 @@ async def plan_job(config: Config, options: RunOptions, *, sample: int = 0, seed
     if spent.attempts:
         steps, chosen = await survey.count(sample, known_only=True)
     measured = await survey.measure(chosen)
-    return _plan(config, source.num_rows, steps, measured, spent)
+    return _plan(config, source.num_rows, steps, measured, spent, drawn=bool(sample))
 
 
 class Spent(NamedTuple):
@@ -342,6 +352,8 @@ def _plan(
     steps: Sequence[_Counted],
     measured: Sequence[Sequence[Measured]],
     spent: Spent,
+    *,
+    drawn: bool,
 ) -> Plan:
     tokens = Estimate(0.0, 0.0, 0.0)
     credits_: Estimate | None = Estimate(0.0, 0.0, 0.0)
@@ -365,6 +377,7 @@ def _plan(
         seconds,
         bound_by,
         max((sum(m.latency_ms is not None for m in seen) for seen in measured), default=0),
+        drawn,
         spent.requests,
         spent.credits,
         latency,

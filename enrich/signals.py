@@ -33,7 +33,8 @@ def graceful(interrupt: Interrupt) -> Iterator[None]:
         if time.monotonic() - first < DOUBLED:
             return
         if interrupt.fired:
-            terminal = sys.__stderr__ or sys.stderr  # a bar may have taken stderr's place, and hidden the cursor
+            # A bar may have taken stderr's place, and hidden the cursor.
+            terminal = sys.__stderr__ or sys.stderr
             terminal.write(f"{SHOW_CURSOR}{LEAVING}" if terminal.isatty() else LEAVING)
             terminal.flush()
             os._exit(130)  # the ledger is safe at any instant; waiting threads would only delay this
