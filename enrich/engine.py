@@ -524,7 +524,11 @@ class Engine:
         else:
             ticket.history = ticket.history.add(failure, waited=waited)
         decision = decide(
-            failure, ticket.history, self._policy, has_fallback=ticket.fallback is not None, random=random.random
+            failure,
+            ticket.history,
+            self._policy,
+            has_fallback=ticket.fallback is not None,
+            random=random.random,
         )
         match decision:
             case Again(after=after):
@@ -620,7 +624,9 @@ class Engine:
             self.stop(error if isinstance(error, Exception) else RuntimeError(repr(error)))
 
 
-_BUSY_PROXY = "http_503"  # a 503 without an envelope: nginx's limit_req says so by default, where others say 429
+_BUSY_PROXY = (
+    "http_503"  # a 503 without an envelope: nginx's limit_req says so by default, where others say 429
+)
 _BUSY = frozenset({Stage.CLAIMING, Stage.FLYING, Stage.RECORDING})
 
 
