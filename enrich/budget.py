@@ -155,7 +155,8 @@ class Budget:
             self._reserved_credits += credits_
             return Reservation(prompt + answer, credits_)
         if self._in_flight:
-            self.held = over
+            unpriced = self._config.credits is not None and not self._prices.known
+            self.held = over if unpriced else "they may use up what is left of the budget"
             return None
         raise BudgetSpent(over, hint="raise `budget` in the configuration and run again.")
 
