@@ -1,0 +1,188 @@
+"""What the benchmarks share: the server, the machine's description, a process measured, a table printed."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+HERE = Path(__file__).parent
+KEY = "sk-benchmark-0000"  # the server takes any key
+PIECE = 50_000  # rows written at once
+SERVER_CORE, CLIENT_CORE = "1", "0"  # so that neither takes time from the other
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One request in the server's books: when it came (seconds), how it was answered, its tokens."""
+
+    at: float
+    status: int
+    tokens: int
+
+
+class Server:
+    """The loopback server, while it runs."""
+
+    def __init__(self, port: int) -> None:
+        self.base_url = f"http://127.0.0.1:{port}/v1"
+        self._root = f"http://127.0.0.1:{port}"
+
+    def books(self) -> list[Line]:
+        """Give every POST in the order it came."""
+        lines = [line.split() for line in self._get("/books").splitlines()]
+        return [Line(float(at), int(status), int(tokens)) for at, status, tokens in lines]
+
+    def reset(self) -> None:
+        """Forget the books."""
+        self._get("/reset")
+
+    def _get(self, path: str) -> str:
+        with urllib.request.urlopen(self._root + path) as response:  # noqa: S310  # loopback
+            return str(response.read(), "ascii")
+
+
+@contextlib.contextmanager
+def server(*options: str) -> Iterator[Server]:
+    """Run the server on its own core, with these options (see ``server.c``)."""
+    process = subprocess.Popen(
+        [*pinned(SERVER_CORE), str(_built()), *options], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    try:
+        yield Server(int(process.stdout.readline()))
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _built() -> Path:
+    """Compile the server unless that was done for this source."""
+    source = HERE / "server.c"
+    program = Path(tempfile.gettempdir()) / f"beatra-bench-server-{source.stat().st_mtime_ns}"
+    if not program.exists():
+        subprocess.run(["gcc", "-O2", "-o", str(program), str(source), "-lm"], check=True)
+    return program
+
+
+def pinned(core: str) -> list[str]:
+    """Give the prefix of a command that keeps it on one core, where there are two and ``taskset``."""
+    return ["taskset", "-c", core] if (os.cpu_count() or 1) > 1 and sys.platform == "linux" else []
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A process that ended: what it printed last (JSON), seconds of wall and CPU time, peak memory in MB."""
+
+    said: dict[str, Any]
+    wall: float
+    cpu: float
+    peak_mb: float
+
+
+def measure(
+    command: Sequence[str], env: Mapping[str, str] | None = None, *, core: str = CLIENT_CORE
+) -> Measured:
+    """Run a command on one core and measure it, its threads included."""
+    began = time.perf_counter()
+    process = subprocess.Popen(
+        [*pinned(core), *command],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "BEATRA_API_KEY": KEY, **(env or {})},
+    )
+    assert process.stdout is not None
+    lines = process.stdout.read().splitlines()
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    wall = time.perf_counter() - began
+    if process.returncode:
+        print(f"! {' '.join(command)} left with {process.returncode}: {lines[-1:]}", file=sys.stderr)
+    said = json.loads(lines[-1]) if lines and lines[-1].startswith("{") else {}
+    return Measured(said, wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
+
+
+def enrich(config: Path, *flags: str) -> list[str]:
+    """Give the command that runs a job quietly and says how it went in JSON."""
+    return [sys.executable, "-m", "enrich.cli", "run", str(config), "--json", "--no-progress", "-q", *flags]
+
+
+def write_job(folder: Path, base_url: str, rows: int, **limits: Any) -> Path:
+    """Write a Parquet file of distinct rows and a job that classifies them; gives the job's configuration."""
+    import pyarrow as pa
+    import yaml
+    from pyarrow import parquet as pq
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with pq.ParquetWriter(
+        folder / "rows.parquet", pa.schema([("id", pa.int64()), ("review", pa.string())])
+    ) as writer:
+        # A piece at a time: a process's peak memory begins at that of the process that started it.
+        for start in range(0, rows, PIECE):
+            numbers = range(start, min(start + PIECE, rows))
+            reviews = [
+                f"review {n}: the coffee was fine, the chair was not, and the waiter smiled" for n in numbers
+            ]
+            writer.write_table(pa.table({"id": numbers, "review": reviews}))
+    job = {
+        "input": "rows.parquet",
+        "output": "out.parquet",
+        "ledger": "ledger.db",
+        "endpoint": {"base_url": base_url},
+        "steps": [{"name": "label", "prompt": "Classify this review: {{ review }}", "max_tokens": 8}],
+        "limits": limits,
+    }
+    config = folder / "config.yaml"
+    config.write_text(yaml.safe_dump(job), encoding="utf-8")
+    return config
+
+
+def middle(values: Sequence[float]) -> float:
+    """Give the median."""
+    return statistics.median(values)
+
+
+def machine() -> str:
+    """Describe the machine and the versions that matter, on one line."""
+    import aiohttp
+    import pyarrow as pa
+
+    from enrich import __version__
+
+    model = next(
+        (line.split(":")[1].strip() for line in _cpuinfo() if line.startswith("model name")),
+        platform.processor(),
+    )
+    load = os.getloadavg()[0]
+    return (
+        f"{time.strftime('%Y-%m-%d')}, {model}, {os.cpu_count()} cores, Python {platform.python_version()}, "
+        f"beatra-enrich {__version__}, aiohttp {aiohttp.__version__}, pyarrow {pa.__version__}, load {load:.1f}"
+    )
+
+
+def _cpuinfo() -> list[str]:
+    try:
+        return Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").splitlines()
+    except OSError:
+        return []
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Print a Markdown table."""
+    print("| " + " | ".join(head) + " |")
+    print("|" + "---|" * len(head))
+    for row in rows:
+        print("| " + " | ".join(str(cell) for cell in row) + " |")

@@ -1,0 +1,129 @@
+"""How fast rows go: bare aiohttp, `beatra-enrich run` with its durable ledger and output, the OpenAI SDK.
+
+    python benchmarks/work.py [A B C] [--rows N] [--repeat N] [--peer PYTHON]
+
+Work A: no delay, concurrency 128. Work B: lognormal latency, median 200 ms, sigma 0.5, concurrency 256. Work C: a
+limit of 300 requests/s with a burst of 30 that no client is told, with and without ``Retry-After: 1``.
+
+Ours is measured twice: `seconds` as the run's own summary gives them (ledger opened to output in place, as the others
+are measured without their imports), and the whole process. ``--peer`` is a Python that has ``openai[aiohttp]``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from common import HERE, Measured, enrich, machine, measure, middle, server, table, write_job
+
+WORKS: dict[str, dict[str, Any]] = {
+    "A": {"rows": 20_000, "concurrency": 128, "server": []},
+    "B": {"rows": 10_000, "concurrency": 256, "server": ["--median", "200", "--sigma", "0.5"]},
+    "C": {"rows": 6_000, "concurrency": 64, "server": ["--rate", "300", "--burst", "30"]},
+}
+IDEAL_RATE = 300  # of work C, requests per second
+
+
+def startup_cpu(folder: Path, base_url: str) -> float:
+    """Give the CPU seconds of a run of one row: what a process costs before its rows do."""
+    return middle([measure(enrich(write_job(folder / f"one-{n}", base_url, 1))).cpu for n in range(3)])
+
+
+def compare(name: str, rows: int, repeat: int, peer: str | None) -> None:
+    """Print bare, ours and the peer on work A or B, interleaved; medians."""
+    work = WORKS[name]
+    runs: dict[str, list[tuple[float, float]]] = {}
+    whole: list[float] = []
+    with server(*work["server"]) as endpoint, tempfile.TemporaryDirectory(dir=".") as folder:
+        start = startup_cpu(Path(folder), endpoint.base_url)
+        for number in range(repeat):
+            arguments = [endpoint.base_url, str(rows), str(work["concurrency"])]
+            bare = measure([sys.executable, str(HERE / "bare.py"), *arguments])
+            runs.setdefault("bare aiohttp", []).append((bare.said["seconds"], bare.said["cpu"]))
+            config = write_job(
+                Path(folder) / f"{name}{number}", endpoint.base_url, rows, concurrency=work["concurrency"]
+            )
+            ours = measure(enrich(config))
+            assert ours.said["ok"] == rows
+            runs.setdefault("beatra-enrich", []).append((ours.said["seconds"], ours.cpu - start))
+            whole.append(ours.wall)
+            for transport in ("aiohttp", "httpx") if peer and number == 0 else ():
+                sdk = measure([str(peer), str(HERE / "openai_sdk.py"), *arguments, transport])
+                label = f"OpenAI SDK {sdk.said['version']}, {transport}"
+                runs.setdefault(label, []).append((sdk.said["seconds"], sdk.said["cpu"]))
+    base = [middle(column) for column in zip(*runs["bare aiohttp"], strict=True)]
+    print(
+        f"\nWork {name}: {rows:,} rows, concurrency {work['concurrency']}, {repeat} interleaved runs, medians\n"
+    )
+    lines = []
+    for label, values in runs.items():
+        seconds, cpu = (middle(column) for column in zip(*values, strict=True))
+        ratios = [pair[0] / mine[0] for pair, mine in zip(runs["bare aiohttp"], values, strict=False)]
+        lines.append(
+            [
+                label,
+                f"{rows / seconds:,.0f}",
+                f"{middle(ratios):.2f}",
+                f"{cpu / rows * 1e3:.3f}",
+                f"{cpu / base[1]:.2f}",
+            ]
+        )
+    table(["client", "rows/s", "÷ bare", "CPU ms/row", "÷ bare"], lines)
+    print(
+        f"\nwhole process of beatra-enrich: {middle(whole):.2f} s, of which a run of one row has {start:.2f} s of CPU"
+    )
+
+
+def unknown_limit(rows: int, concurrency: int) -> None:
+    """Print how work C goes."""
+    lines = []
+    for label, options in {
+        "429 alone": [],
+        "429 alone, answers after 200 ms": ["--median", "200", "--sigma", "0.3"],
+        "Retry-After: 1": ["--retry-after", "1"],
+    }.items():
+        workers = 256 if "--median" in options else concurrency
+        with (
+            server(*WORKS["C"]["server"], *options) as endpoint,
+            tempfile.TemporaryDirectory(dir=".") as folder,
+        ):
+            config = write_job(Path(folder), endpoint.base_url, rows, concurrency=workers)
+            ours: Measured = measure(enrich(config))
+            books = endpoint.books()
+        rejected = sum(line.status == 429 for line in books)
+        ideal = rows / IDEAL_RATE
+        lines.append(
+            [
+                label,
+                f"{ours.said['seconds']:.1f} s",
+                f"{ideal / ours.said['seconds']:.3f}",
+                f"{100 * rejected / len(books):.1f} %",
+                rows - ours.said["ok"],
+            ]
+        )
+    print(f"\nWork C: {rows:,} rows, {IDEAL_RATE} requests/s and a burst of 30, not told\n")
+    table(["server says", "took", "ideal ÷ ours", "rejected", "rows lost"], lines)
+
+
+def main() -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("works", nargs="*", default=["A", "B", "C"])
+    parser.add_argument("--rows", type=int)
+    parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--peer", help="a Python with openai[aiohttp]")
+    options = parser.parse_args()
+    print(machine())
+    for name in options.works:
+        rows = options.rows or WORKS[name]["rows"]
+        if name == "C":
+            unknown_limit(rows, WORKS["C"]["concurrency"])
+        else:
+            compare(name, rows, options.repeat, options.peer)
+
+
+if __name__ == "__main__":
+    main()
