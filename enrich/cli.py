@@ -160,7 +160,7 @@ def retry(config: Path, statuses: str, in_doubt: Literal["resend", "skip"] | Non
     \b
     Examples:
       beatra-enrich retry config.yaml
-      beatra-enrich retry config.yaml --status truncated --set steps.label.max_tokens=200
+      beatra-enrich retry config.yaml --status truncated,filtered
       beatra-enrich retry config.yaml --in-doubt resend
     """
     from enrich.pipeline import settle_doubt_job
@@ -710,8 +710,6 @@ def _way_on(summary: Summary, command: str) -> str:
         way = f"`{retry}` asks those rows again."
     elif counts["in_doubt"]:
         way = f"`{run}` sends what is in doubt once more under its key, at no second charge."
-    elif counts["pending"]:
-        return f"Hint: `{run}` asks the rows that were never asked."
     else:
         cut = ",".join(status for status in ("truncated", "filtered") if counts[status])
         way = f"`{retry} --status {cut}` asks those rows again."

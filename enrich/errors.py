@@ -12,6 +12,7 @@ EnrichError                      exit 1
 │   ├── BalanceSpent                      402
 │   ├── BudgetSpent                       the run's own budget
 │   ├── EndpointFailing                   the breaker: nearly everything fails, or all rows fail alike
+│   ├── RowsUnasked                       `retry` met rows that were never asked
 │   ├── DiskFull                          no room for the answers
 │   └── LedgerFailing                     the ledger, open and in use, cannot be read or written any more
 ├── RowsFailed                   exit 3   a data frame's rows, where `errors="raise"` was asked for
@@ -93,6 +94,10 @@ class BudgetSpent(RunStopped):
 
 class EndpointFailing(RunStopped):
     """Nearly every request fails."""
+
+
+class RowsUnasked(RunStopped):
+    """Rows that were never asked are left; retry asks only rows that failed."""
 
 
 class DiskFull(RunStopped):

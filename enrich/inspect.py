@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import json
 import os
 import time
@@ -41,8 +40,7 @@ def preview_job(config: Config, rows: int) -> Iterator[str]:
     source = open_source(config.input, limit=rows)
     job = compile_job(config, source.schema, key_needed=False)
     batches = source.batches(columns=job.columns)
-    values = itertools.chain.from_iterable(batch.to_pylist() for batch in batches)
-    return request_texts(job, itertools.islice(values, rows))
+    return request_texts(job, [row for batch in batches for row in batch.to_pylist()])
 
 
 def request_texts(job: Job, rows: Iterable[dict[str, Any]]) -> Iterator[str]:

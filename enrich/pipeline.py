@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from enrich import __version__
-from enrich.errors import EnrichError, RunInterrupted, RunStopped
+from enrich.errors import EnrichError, RowsUnasked, RunInterrupted, RunStopped
 from enrich.flow import prefetched
 from enrich.job import Job, compile_job, refuse_overlap
 from enrich.marks import Marks
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from enrich.flow import Flow
 
 FAILED: tuple[RowStatus, ...] = ("error", "invalid_output", "truncated", "filtered", "in_doubt")
-UNDONE: tuple[RowStatus, ...] = (*FAILED, "pending")  # `retry` leaves rows pending that were never asked
 DOUBT_ROWS = 65_536  # rows looked at once for requests in doubt
 MOST_UNDER_WAY = 2  # times the concurrency: requests made ready ahead of the dispatcher
 
@@ -93,6 +92,7 @@ async def run_job(config: Config, options: RunOptions) -> Summary:
                 flow = session.flow(marks, occurrences)
                 try:
                     await _ask(session, flow, source, options)
+                    _check_finished(flow)
                     await asyncio.to_thread(marks.find_copies)
                     summary = finished(session, flow.tally)
                     await _assemble(session, marks, source, options, summary, output=config.output)
@@ -251,14 +251,29 @@ def finished(session: Session, tally: Counter[RowStatus]) -> Summary:
     """Sum up a run in which every row has its verdict; ``tally`` counts them."""
     config = session.job.config
     rows = sum(tally.values())
-    failed = sum(tally[status] for status in UNDONE)
+    failed = sum(tally[status] for status in FAILED)
     tolerated = config.tolerated(rows)
     if not failed:
         return summarize(session, tally, 0, f"{_rows(rows)} done")
-    causes = ", ".join(f"{tally[status]:,} {status}" for status in UNDONE if tally[status])
+    causes = ", ".join(f"{tally[status]:,} {status}" for status in FAILED if tally[status])
     if failed <= tolerated:
         return summarize(session, tally, 0, f"{_rows(rows)} done, {causes} (tolerated: {tolerated:,})")
     return summarize(session, tally, 3, f"{_rows(rows)} done, but {causes}")
+
+
+def _check_finished(flow: Flow) -> None:
+    """Keep a `retry` from putting rows that were never asked in the place of a finished output.
+
+    Raises:
+        RowsUnasked: there are such rows.
+    """
+    pending = flow.tally["pending"]
+    if pending:
+        verb = "was" if pending == 1 else "were"
+        raise RowsUnasked(
+            f"{_rows(pending)} {verb} never asked in this form, and retry asks only rows that failed",
+            hint="a changed prompt, model or parameter makes a new request.",
+        )
 
 
 def _collected(session: Session, flow: Flow) -> Summary:
@@ -276,9 +291,11 @@ def _stopped(
     statuses["pending"] = statuses.get("pending", 0) + source.num_rows - done
     what = "interrupted" if isinstance(error, RunInterrupted) else f"stopped: {error.message}"
     hint = f" {error.hint[:1].upper()}{error.hint[1:]}" if error.hint else ""
-    collect = options.command.replace(" run ", " collect ").replace(" retry ", " collect ")
+    run = options.command.replace(" retry ", " run ")
+    goes_on = run if isinstance(error, RowsUnasked) else options.command
+    collect = run.replace(" run ", " collect ")
     reason = (
-        f"{what} after {done:,} of {_rows(source.num_rows)}.{hint} Everything paid for is kept: `{options.command}` "
+        f"{what} after {done:,} of {_rows(source.num_rows)}.{hint} Everything paid for is kept: `{goes_on}` "
         f"goes on from here, `{collect}` shows what there is."
     )
     return summarize(session, statuses, error.exit_code, reason)

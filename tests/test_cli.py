@@ -284,6 +284,21 @@ def test_retry_asks_failed_rows_only(
     assert set(endpoint.charges_per_body.values()) == {1}
 
 
+def test_retry_leaves_the_output_when_rows_were_never_asked(
+    cli: Callable[..., Ended], job: Callable[..., Path], endpoint: BookedEndpoint, tmp_path: Path
+) -> None:
+    """A changed request was never asked: `retry` does not put pending rows in the place of answers."""
+    config = job()
+    assert cli("run", config, endpoint=endpoint).code == 0
+    before = (tmp_path / "out.parquet").read_bytes()
+    ended = cli("retry", config, "--set", "steps.0.temperature=1", "--json", endpoint=endpoint)
+    summary = summary_of(ended)
+    assert (ended.code, summary["pending"], summary["requests"]) == (4, 3, 0)
+    assert "never asked in this form" in summary["reason"]
+    assert f"`beatra-enrich run {config}" in summary["reason"]
+    assert (tmp_path / "out.parquet").read_bytes() == before
+
+
 def test_retry_takes_known_statuses_only(cli: Callable[..., Ended], job: Callable[..., Path]) -> None:
     """An unknown status is refused with those there are."""
     ended = cli("retry", job(), "--status", "eror")
