@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from tests.endpoint import KEY, BookedEndpoint
+from tests.postgres import Server, find_binaries, running
 from tests.warm import Ended, Warm
 
 if TYPE_CHECKING:
@@ -101,3 +102,12 @@ def job(tmp_path: Path) -> Callable[..., Path]:
         return path
 
     return write
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[Server]:
+    """Run a real PostgreSQL."""
+    if find_binaries() is None:
+        pytest.skip("there is no PostgreSQL on this machine (Debian: apt-get install postgresql)")
+    with running() as server:
+        yield server

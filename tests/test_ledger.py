@@ -20,11 +20,12 @@ from hypothesis.stateful import (
 from enrich.ledger.protocol import ATTEMPTS, DOUBT_AFTER, Ledger, attempt_id, attempt_uuid
 from enrich.ledger.sqlite import open_ledger
 from enrich.records import Ask, Failure, Fate, Reply
-from tests.postgres import Server, find_binaries, running
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator
     from pathlib import Path
+
+    from tests.postgres import Server
 
 
 @dataclass
@@ -92,15 +93,6 @@ class Opener:
 def clock() -> FakeClock:
     """Give a clock to turn."""
     return FakeClock()
-
-
-@pytest.fixture(scope="session")
-def postgres_server() -> Iterator[Server]:
-    """Run a real PostgreSQL."""
-    if find_binaries() is None:
-        pytest.skip("there is no PostgreSQL on this machine (Debian: apt-get install postgresql)")
-    with running() as server:
-        yield server
 
 
 @pytest.fixture(params=["sqlite", "postgres"])

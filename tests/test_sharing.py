@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import uuid
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.endpoint import Seen
+    from tests.postgres import Server
 
 
 @pytest.fixture(scope="module")
@@ -30,9 +32,9 @@ def pair() -> Iterator[tuple[Warm, Warm]]:
         yield stack.enter_context(Warm()), stack.enter_context(Warm())
 
 
-def share(folder: Path, name: str, texts: list[str], **config: Any) -> Job:
-    """Write a job with an input and an output of its own, on the ledger of the folder above."""
-    job = make_job(folder / name, 0, ledger="../shared.db", **config)
+def share(folder: Path, name: str, texts: list[str], ledger: str = "../shared.db", **config: Any) -> Job:
+    """Write a job with an input and an output of its own, on a ledger it has in common with others."""
+    job = make_job(folder / name, 0, ledger=ledger, **config)
     pq.write_table(pa.table({"n": list(range(len(texts))), "t": texts}), job.folder / "in.parquet")
     return Job(job.folder, texts, job.config)
 
@@ -53,13 +55,24 @@ def test_a_second_run_on_one_output_is_turned_away(pair: tuple[Warm, Warm], tmp_
         assert violations(job, endpoint) == []
 
 
-def test_two_runs_on_one_ledger_pay_once_between_them(pair: tuple[Warm, Warm], tmp_path: Path) -> None:
+@pytest.fixture(params=["sqlite", "postgres"])
+def ledger(request: pytest.FixtureRequest) -> str:
+    """Give a ledger that several runs can have in common, of each kind."""
+    if request.param == "sqlite":
+        return "../shared.db"
+    server: Server = request.getfixturevalue("postgres_server")
+    return server.create(f"sharing_{uuid.uuid4().hex}")
+
+
+def test_two_runs_on_one_ledger_pay_once_between_them(
+    pair: tuple[Warm, Warm], tmp_path: Path, ledger: str
+) -> None:
     """Started together on rows of which half are common, both end whole, and no body is charged twice."""
     texts = [f"shared {number}" for number in range(90)]
     with BookedEndpoint() as endpoint:
         jobs = [
-            share(tmp_path, "a", texts[:60], limits={"concurrency": 4}),
-            share(tmp_path, "b", texts[:29:-1], limits={"concurrency": 4}),
+            share(tmp_path, "a", texts[:60], ledger, limits={"concurrency": 4}),
+            share(tmp_path, "b", texts[:29:-1], ledger, limits={"concurrency": 4}),
         ]
         endpoint.pause()
         runs = [
@@ -72,6 +85,26 @@ def test_two_runs_on_one_ledger_pay_once_between_them(pair: tuple[Warm, Warm], t
         assert len(endpoint.charges) == len(texts)
         for job in jobs:
             assert violations(job, endpoint) == []
+
+
+def test_a_lost_database_pauses_a_run_and_nothing_is_lost_or_paid_twice(
+    pair: tuple[Warm, Warm], tmp_path: Path, postgres_server: Server
+) -> None:
+    """The database crashes while answers are on their way, comes back, and the run ends as if nothing had been."""
+    texts = [f"outlives the database {number}" for number in range(40)]
+    url = postgres_server.create(f"lost_{uuid.uuid4().hex}")
+    with BookedEndpoint() as endpoint:
+        job = share(tmp_path, "a", texts, url, limits={"concurrency": 8})
+        endpoint.pause()
+        run = pair[0].start(job.folder, "run", job.config, "-q", env=place(endpoint))
+        until(lambda: len(endpoint.posts) == 8)
+        postgres_server.stop()
+        endpoint.resume()
+        until(lambda: len(endpoint.charges) >= 8)
+        postgres_server.start()
+        assert run.wait().code == 0
+        assert len(endpoint.charges) == len(texts)
+        assert violations(job, endpoint) == []
 
 
 def test_what_a_killed_run_was_sending_is_taken_over(pair: tuple[Warm, Warm], tmp_path: Path) -> None:
