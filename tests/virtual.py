@@ -213,7 +213,9 @@ class Simulation:
         after = self.latency(self.random) if through else self.refusal
         loop.call_later(after, self._came, number, now, through, reserved, used)
 
-    def _came(self, number: int, sent_at: float, through: bool, reserved: float, used: int) -> None:  # a callback's arguments
+    def _came(
+        self, number: int, sent_at: float, through: bool, reserved: float, used: int
+    ) -> None:  # a callback's arguments
         in_flight = self.in_flight
         self.in_flight -= 1
         if through and isinstance(self.limit, ConcurrencyLimit):

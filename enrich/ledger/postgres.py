@@ -344,7 +344,7 @@ class PostgresTransaction:
     def run(self, name: str, values: Sequence[Any] = ()) -> psycopg.Cursor[tuple[Any, ...]]:
         """Run a query once."""
         self.flush_answers()
-        return self._connection.execute(_query(name), [_storable(value) for value in values])
+        return self._connection.execute(_query(name), values)
 
     def many(self, name: str, values: Sequence[Sequence[Any]]) -> int:
         """Run a query for each of these; gives how many lines it touched."""
@@ -383,7 +383,7 @@ class PostgresTransaction:
         if not self._answers:
             return
         lines, self._answers = self._answers, []
-        columns = [[_storable(value) for value in column] for column in zip(*lines, strict=True)]
+        columns = [list(column) for column in zip(*lines, strict=True)]
         written = self._connection.execute(_query("insert_answers"), columns).rowcount
         if written < len(lines):
             keys = {line[-1] for line in lines}
@@ -416,11 +416,6 @@ def _was_claimed(work: Work, result: Any, missing: set[bytes]) -> Any:
 @functools.cache
 def _query(name: str) -> bytes:
     return SQL[name].encode()
-
-
-def _storable(value: Any) -> Any:
-    """Escape the one character that PostgreSQL's texts cannot hold."""
-    return value.replace("\0", "\\x00") if isinstance(value, str) and "\0" in value else value
 
 
 def _prune(tx: PostgresTransaction, before: float) -> int:

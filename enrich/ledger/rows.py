@@ -130,8 +130,10 @@ def _text(value: bytes) -> str:
 
 
 def storable(text: str) -> str:
-    """Escape what UTF-8 cannot hold (a header's stray bytes come as lone surrogates)."""
-    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
+    """Escape what a database's text cannot hold: lone surrogates (a header's stray bytes) and NUL."""
+    if not text.isascii():
+        text = text.encode("utf-8", "backslashreplace").decode()
+    return text.replace("\0", "\\x00")
 
 
 def matches(checksum: Callable[..., int], crc: int | None, *parts: bytes | None) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from enrich.ledger import sqlite_file
 
@@ -15,8 +15,8 @@ def apply() -> None:
     """Break this process's commits."""
     connect = sqlite_file._connect
 
-    def unsynced(path: Path, cache: int) -> sqlite3.Connection:
-        connection = connect(path, cache)
+    def unsynced(path: Path, cache: int, mode: Literal["rw", "ro"] = "rw") -> sqlite3.Connection:
+        connection = connect(path, cache, mode)
         connection.execute("PRAGMA synchronous = OFF")
         return connection
 
