@@ -32,7 +32,7 @@ def test_answers_in_memory_only_are_noticed(warm: Warm, tmp_path: Path) -> None:
 
 def test_a_new_key_per_attempt_is_noticed(warm: Warm, tmp_path: Path) -> None:
     """Random kills and dropped connections find bodies that were charged twice, and sent under two keys."""
-    found = killed_at_random(warm, tmp_path, 2, dropping=True, env={MUTATION: "new_keys"})
+    found = killed_at_random(warm, tmp_path, 3, dropping=True, env={MUTATION: "new_keys"})
     assert any("was charged 2 times" in line for line in found)
     assert any("was sent under 2 keys" in line for line in found)
 
