@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
+from hypothesis import settings
 
 from tests.endpoint import KEY, BookedEndpoint
 from tests.postgres import Server, find_binaries, running
@@ -20,6 +21,11 @@ if TYPE_CHECKING:
 
 SCRIPT = Path(sys.executable).parent / "beatra-enrich"  # as pip installs it
 SCRUBBED = ("BEATRA_", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_CERT")
+
+# A red CI must mean that the change broke something: there the examples are the same every time, elsewhere drawn anew.
+settings.register_profile("ci", derandomize=True)
+if os.environ.get("CI"):
+    settings.load_profile("ci")
 
 
 def scrub(monkeypatch: pytest.MonkeyPatch) -> None:
