@@ -463,6 +463,7 @@ def test_a_terminal_sees_a_bar(endpoint: BookedEndpoint, tmp_path: Path) -> None
     import pty
 
     script = "import pandas as pd, enrich.pandas; pd.DataFrame({'t': range(400)}).beatra.complete('{{ t }}', concurrency=4)"
+    endpoint.pause()
     here, there = pty.openpty()
     process = subprocess.Popen(
         [sys.executable, "-c", script], stderr=there, env={**os.environ, "TERM": "xterm", "COLUMNS": "120"}
@@ -472,6 +473,8 @@ def test_a_terminal_sees_a_bar(endpoint: BookedEndpoint, tmp_path: Path) -> None
     try:
         while chunk := os.read(here, 4096):
             seen += chunk
+            if b"of 400 rows" in seen:  # the answers wait until the bar was drawn
+                endpoint.resume()
     except OSError:  # how Linux says that the other side of a terminal is closed
         pass
     os.close(here)
