@@ -1,0 +1,1 @@
+"""Thin faces for engines that schedule and spread work; each is imported with its engine, from an extra."""
