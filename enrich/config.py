@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import re
 from pathlib import Path
@@ -23,7 +24,7 @@ from pydantic import (
 from enrich.errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 DEFAULT_BASE_URL = "https://api.beatra.ai/v1"
 KEY_VARIABLE = "BEATRA_API_KEY"
@@ -632,10 +633,39 @@ def load_job(path: str | Path, *, base_url: str | None = None) -> JobConfig:
     return validate_job(document, str(path))
 
 
-def _read_document(
-    path: Path, overrides: list[str], env: Mapping[str, str], flags: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Read a file as a mapping, with assignments, variables, paths and flags put in."""
+def complete_config(
+    document: Mapping[str, Any],
+    *,
+    folder: Path,
+    where: str = "config",
+    overrides: Sequence[str] = (),
+    env: Mapping[str, str] | None = None,
+    **flags: Any,
+) -> Config:
+    """Make a configuration of a mapping as `load_config` makes one of a file that holds it.
+
+    Args:
+        document: the content of such a file; it stays as it is.
+        folder: what relative paths in it are relative to.
+        where: what it is called in messages.
+        overrides: as for `load_config`.
+        env: as for `load_config`.
+        flags: as for `load_config`.
+
+    Raises:
+        ConfigError: with the place, the value and the nearest real key.
+    """
+    env = os.environ if env is None else env
+    completed = _completed(copy.deepcopy(dict(document)), folder, overrides, env, flags)
+    return validate_config(completed, where)
+
+
+def read_mapping(path: Path) -> dict[str, Any]:
+    """Read a configuration file as it stands.
+
+    Raises:
+        ConfigError: it is not there, or holds no mapping.
+    """
     if not path.exists():
         raise ConfigError(f"no configuration file {path}", hint="beatra-enrich init makes one.")
     document = parse_yaml(read_text(path, "the configuration file"), str(path))
@@ -643,18 +673,37 @@ def _read_document(
         raise ConfigError(
             f"{path} holds no mapping of keys", hint="beatra-enrich init makes a file to start from."
         )
+    return document
+
+
+def _read_document(
+    path: Path, overrides: Sequence[str], env: Mapping[str, str], flags: Mapping[str, Any]
+) -> dict[str, Any]:
+    return _completed(read_mapping(path), path.parent.resolve(), overrides, env, flags)
+
+
+def _completed(
+    document: dict[str, Any],
+    folder: Path,
+    overrides: Sequence[str],
+    env: Mapping[str, str],
+    flags: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Put assignments, variables, paths and flags in."""
     for assignment in overrides:
         _set(document, assignment)
-    document = _resolve_paths(_expand(document, env, ""), path.parent.resolve())
+    document = _resolve_paths(_expand(document, env, ""), folder)
     for name in ("input", "output"):
         if flags.get(name):
             section = document.get(name)
             if name == "output":
-                document = _with_ledger_of(section, document)
+                document = _with_ledger_of(section, document, folder)
             document[name] = {
                 **(section if isinstance(section, dict) else {}),
-                "path": str(Path(flags[name]).absolute()),
+                "path": _resolved(flags[name], Path.cwd()),
             }
+    if is_url(_path_of(document.get("output"))):
+        document = _with_ledger_of(document["output"], document, folder)
     if flags.get("base_url"):
         document["endpoint"] = {**(document.get("endpoint") or {}), "base_url": flags["base_url"]}
     return document
