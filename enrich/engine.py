@@ -160,6 +160,7 @@ class Engine:
         self.outage = Outage()
         self.stats = Stats()
         self.stopped: Exception | None = None
+        self._stopped_at: float | None = None  # monotonic seconds
         self.in_flight = 0
         self._tickets: dict[bytes, Ticket] = {}
         self._new: deque[Ticket] = deque()
@@ -241,12 +242,13 @@ class Engine:
         """Send nothing more; the first reason stands. What is in flight is awaited by `drain`."""
         if self.stopped is None:
             self.stopped = reason
+            self._stopped_at = time.monotonic()
         for event in (self._dispatchable, self._claimable, self._changed):
             event.set()
 
     async def drain(self, seconds: float) -> None:
-        """Wait for what is in flight, at most so long; withdraw what was claimed but surely not paid for."""
-        deadline = time.monotonic() + seconds
+        """Wait for what is in flight, at most so long after the stop; withdraw what was claimed but surely not paid for."""
+        deadline = (self._stopped_at or time.monotonic()) + seconds
         while any(t.stage in _BUSY for t in self._tickets.values()):
             left = deadline - time.monotonic()
             if left <= 0:
