@@ -142,18 +142,28 @@ async def _ledger(config: Config) -> Finding:
 
 
 async def _endpoint(config: Config, job: Job) -> list[Finding]:
-    """Ask for health and models; a model that is not listed is named, for lists may be incomplete."""
     if job.endpoint is None:
         return [Finding("endpoint", ok=True, text="the built-in sandbox")]
-    async with Client(job.endpoint, concurrency=2) as client:
+    return await check_endpoint(
+        job.endpoint, {model for step in config.steps for model in (step.model, *step.fallback_models)}
+    )
+
+
+async def check_endpoint(endpoint: Endpoint, models: Iterable[str] = ()) -> list[Finding]:
+    """Ask for health and models; sends no completion.
+
+    Args:
+        endpoint: where to, and with which key.
+        models: those that are wanted; one that is not listed is named, for lists may be incomplete.
+    """
+    async with Client(endpoint, concurrency=2) as client:
         health = await client.health()
-        findings = [Finding("endpoint", health.ok, f"{job.endpoint.base_url}: {health.detail}")]
+        findings = [Finding("endpoint", health.ok, f"{endpoint.base_url}: {health.detail}")]
         try:
             found = await client.models()
         except RunStopped as error:
             return [*findings, _failed("key", error)]
-    wanted = {model for step in config.steps for model in (step.model, *step.fallback_models)} - {"auto"}
-    missing = sorted(wanted - set(found)) if found else []
+    missing = sorted(set(models) - {"auto"} - set(found)) if found else []
     text = f"{len(found)} listed" + (f"; not among them: {', '.join(missing)}" if missing else "")
     return [*findings, Finding("key", ok=True, text="accepted"), Finding("models", not missing, text)]
 

@@ -273,7 +273,12 @@ def duration(seconds: float) -> str:
 
 @contextlib.asynccontextmanager
 async def shown(
-    watch: Watch, stream: TextIO, *, live: bool, log: logging.Logger | None = None
+    watch: Watch,
+    stream: TextIO,
+    *,
+    live: bool,
+    log: logging.Logger | None = None,
+    every: float = LINE_EVERY,
 ) -> AsyncIterator[None]:
     """Show a run's progress while the block runs.
 
@@ -282,8 +287,9 @@ async def shown(
         stream: where to, usually stderr.
         live: redraw a bar in place; else write a line at intervals.
         log: where lines go as records with a field ``progress``, instead of to the stream.
+        every: seconds between lines.
     """
-    how = _bar(watch, stream) if live else _lines(watch, stream, log)
+    how = _bar(watch, stream) if live else _lines(watch, stream, log, every)
     async with _meanwhile(how, "beatra-progress"):
         yield
 
@@ -300,9 +306,9 @@ async def _meanwhile(work: Coroutine[object, object, None], name: str) -> AsyncI
             await task
 
 
-async def _lines(watch: Watch, stream: TextIO, log: logging.Logger | None) -> None:
+async def _lines(watch: Watch, stream: TextIO, log: logging.Logger | None, every: float) -> None:
     while True:
-        await asyncio.sleep(LINE_EVERY)
+        await asyncio.sleep(every)
         now = watch.snapshot()
         if log is not None:
             log.info(now.line(), extra={"progress": now.to_dict()})
