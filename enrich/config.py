@@ -12,6 +12,7 @@ from urllib.parse import urlsplit, urlunsplit
 import yaml
 from platformdirs import user_cache_path
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -22,6 +23,7 @@ from pydantic import (
 )
 
 from enrich.errors import ConfigError, did_you_mean
+from enrich.location import is_url, plain
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -34,6 +36,7 @@ MAX_YAML_BYTES = 1_000_000  # bytes of one file
 
 Format = Literal["csv", "tsv", "jsonl", "parquet", "arrow"]
 Role = Literal["system", "user", "assistant"]
+Location = Annotated[str, AfterValidator(plain)]  # a path, or an object's URL without any credential
 
 
 class Section(BaseModel):
@@ -70,13 +73,14 @@ class InputConfig(Section):
     """Where the rows come from.
 
     Attributes:
-        path: a file, a glob, a directory (Hive partitions become columns), or a list of these.
+        path: a file, a glob, a directory (Hive partitions become columns), the `s3://`, `gs://`, `az://`, `abfs://`
+            or `file://` URL of such, or a list of these.
         format: told from the suffix unless given.
         columns: read only these columns.
         csv: how a CSV or TSV file is written.
     """
 
-    path: str | list[str]
+    path: Location | list[Location]
     format: Format | None = None
     columns: list[str] | None = None
     csv: CsvOptions = CsvOptions()
@@ -86,13 +90,13 @@ class OutputConfig(Section):
     """Where the rows go.
 
     Attributes:
-        path: the file; only ever replaced whole.
+        path: the file, or the URL of an object; only ever replaced whole.
         format: told from the suffix unless given.
         compression: a Parquet codec, or none.
         row_group_rows: rows in one Parquet row group.
     """
 
-    path: str
+    path: Location
     format: Format | None = None
     compression: str = "zstd"
     row_group_rows: Annotated[int, Field(ge=1)] = 131_072
@@ -351,7 +355,8 @@ class JobConfig(Section):
     Attributes:
         input: the rows; a path, or a mapping.
         output: the enriched rows; a path, or a mapping.
-        ledger: a file, or a database's URL that machines share; default `.beatra/ledger.db` beside the output.
+        ledger: a file, or a database's URL that machines share; default `.beatra/ledger.db` beside the output, or
+            beside this file when the output is a URL.
         endpoint: where requests go, and how.
         steps: the questions, in order; a later one sees the answers of earlier ones.
         limits: how fast requests may go.
@@ -359,7 +364,7 @@ class JobConfig(Section):
         budget: what one run may spend.
         dedupe: ask identical requests once; `false` asks each row on its own.
         tolerate: failed rows (a count, or a share such as `1%`) that still count as success.
-        report: write a page on each run to this file.
+        report: write a page on each run to this file or URL.
     """
 
     input: Annotated[InputConfig | None, BeforeValidator(_as_path_mapping)] = None
@@ -372,7 +377,7 @@ class JobConfig(Section):
     budget: BudgetConfig = BudgetConfig()
     dedupe: bool = True
     tolerate: int | str = 0
-    report: str | None = None
+    report: Location | None = None
 
     @field_validator("tolerate", mode="before")
     @classmethod
@@ -400,10 +405,10 @@ class JobConfig(Section):
         return int(rows * float(self.tolerate.rstrip("% ")) / 100)
 
     def ledger_location(self) -> str:
-        """Give the ledger's path or URL: as configured, else beside the output, else in the user's cache."""
+        """Give the ledger's path or URL: as configured, else beside an output file, else in the user's cache."""
         if self.ledger is not None:
             return self.ledger
-        if self.output is not None:
+        if self.output is not None and not is_url(self.output.path):
             return _ledger_beside(self.output.path)
         return str(user_cache_path("beatra-enrich") / "ledger.db")
 
@@ -838,16 +843,32 @@ def _model_in(annotation: Any) -> type[BaseModel] | None:
     return None
 
 
-def _with_ledger_of(output: Any, document: dict[str, Any]) -> dict[str, Any]:
-    """Keep the ledger beside the file's own output when a flag names another one: it knows what is paid for."""
-    path = _as_path_mapping(output).get("path") if output else None
-    if "ledger" in document or not isinstance(path, str):
+def _with_ledger_of(output: Any, document: dict[str, Any], base: Path) -> dict[str, Any]:
+    """Keep the ledger beside the file's own output when a flag names another one: it knows what is paid for.
+
+    Beside an object there is no place for one: then it lies beside the configuration file.
+    """
+    path = _path_of(output)
+    if "ledger" in document or not path:
         return document
-    return {**document, "ledger": _ledger_beside(path)}
+    return {**document, "ledger": _ledger_beside(str(base / "output") if is_url(path) else path)}
+
+
+def _path_of(section: Any) -> str:
+    """Give the one path that a section of the document names, or an empty text."""
+    path = _as_path_mapping(section).get("path") if section else None
+    return path if isinstance(path, str) else ""
 
 
 def _ledger_beside(output: str) -> str:
     return str(Path(output).parent / ".beatra" / "ledger.db")
+
+
+def _resolved(path: str, base: Path) -> str:
+    """Make a path absolute; a ``file://`` URL becomes a path, other URLs stay."""
+    if is_url(path):
+        return plain(path) if path.startswith("file:///") else path
+    return str(base / Path(path).expanduser())
 
 
 def _resolve_paths(document: dict[str, Any], base: Path) -> dict[str, Any]:
@@ -856,9 +877,7 @@ def _resolve_paths(document: dict[str, Any], base: Path) -> dict[str, Any]:
     def resolve(value: Any) -> Any:
         if isinstance(value, list):
             return [resolve(v) for v in value]
-        if not isinstance(value, str) or "://" in value or not value:
-            return value
-        return str(base / Path(value).expanduser())
+        return _resolved(value, base) if isinstance(value, str) and value else value
 
     def inside(section: Any, *keys: str) -> Any:
         if not isinstance(section, dict):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import glob
 import itertools
 import os
@@ -14,9 +15,11 @@ from typing import TYPE_CHECKING, Literal
 from urllib.parse import unquote
 
 import pyarrow as pa
-from pyarrow import fs
 
+from enrich import storage
 from enrich.errors import InputError, did_you_mean
+from enrich.location import ObjectUrl, is_url, suffixes
+from enrich.storage import is_hidden
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -48,14 +51,15 @@ Partition = tuple[tuple[str, str | None], ...]
 
 @dataclass(frozen=True, slots=True)
 class SourceFile:
-    """One input file as it stood when the source was opened.
+    """One input file or object as it stood when the source was opened.
 
     Attributes:
-        path: where it is.
+        path: where it is: a path, or the URL of an object.
         size: in bytes.
         mtime_ns: when it was last modified, in nanoseconds since the epoch.
         partition: the ``key=value`` folders above it, outermost first, URL-decoded; None is Hive's null.
         rows: how many rows it gives.
+        version: what tells two contents of an object apart (S3's ETag); empty for a file.
     """
 
     path: str
@@ -63,6 +67,7 @@ class SourceFile:
     mtime_ns: int
     partition: Partition = ()
     rows: int = 0
+    version: str = ""
 
 
 def find_files(paths: str | Sequence[str]) -> list[SourceFile]:
@@ -70,7 +75,7 @@ def find_files(paths: str | Sequence[str]) -> list[SourceFile]:
 
     Args:
         paths: a file, a glob, a folder (searched through; names starting with ``.`` or ``_`` are left out),
-            or several of these.
+            the URL of such in an object store, or several of these.
 
     Raises:
         InputError: nothing is there, it cannot be read, it is empty, or partition folders do not agree.
@@ -88,8 +93,8 @@ def find_files(paths: str | Sequence[str]) -> list[SourceFile]:
 
 
 def _expand(path: str) -> list[SourceFile]:
-    if "://" in path:
-        raise InputError(f"{path} is a URL; the input is read from local files", hint="copy it here first.")
+    if is_url(path):
+        return _expand_url(path)
     pattern = Path(path)
     with readable(path):
         if not glob.has_magic(path) or pattern.exists():
@@ -103,6 +108,40 @@ def _expand(path: str) -> list[SourceFile]:
     return files
 
 
+def _expand_url(url: str) -> list[SourceFile]:
+    """Find the objects that a URL names: one, those that match, or those below it as a folder."""
+    with readable(url):
+        alone = storage.stat(url)
+        if alone is not None:
+            return [_take(alone, url)]
+        if storage.has_magic(url):
+            parsed = ObjectUrl.parse(url)
+            root = str(parsed.at(storage.split_pattern(parsed.key)[0]))
+            found, hint = storage.glob(url), "quote the URL, and look at what is there."
+        else:
+            root, found, hint = (
+                url,
+                storage.walk(url),
+                "look at the spelling; names starting with . or _ are left out.",
+            )
+    if not found:
+        raise InputError(f"no data file at {url}", hint=hint)
+    return [_take(object_, root) for object_ in found]
+
+
+def _take(found: storage.Stored, root: str) -> SourceFile:
+    """Take an object as input; what lies between ``root`` and it may be partitions."""
+    if found.size == 0:
+        raise _empty(found.location)
+    above, key = ObjectUrl.parse(root).key.rstrip("/"), ObjectUrl.parse(found.location).key
+    folders = key[len(above) :].strip("/").split("/")[:-1] if key != above else []
+    return SourceFile(found.location, found.size, found.mtime_ns, _partition(folders), version=found.version)
+
+
+def _empty(path: object) -> InputError:
+    return InputError(f"{path} is empty (0 bytes)", hint="give it a header, or leave it out.")
+
+
 def _visit_matches(pattern: Path) -> list[SourceFile]:
     """Give the data files that a glob matches, and those in folders that it matches, each once."""
     root = Path(*itertools.takewhile(lambda part: not glob.has_magic(part), pattern.parts))
@@ -110,7 +149,7 @@ def _visit_matches(pattern: Path) -> list[SourceFile]:
     meant = sorted(
         path
         for path in found
-        if pattern.name.startswith("_") or not any(map(_is_hidden, path.relative_to(root).parts))
+        if pattern.name.startswith("_") or not any(map(is_hidden, path.relative_to(root).parts))
     )
     return list({file.path: file for path in meant for file in _visit(path, root)}.values())
 
@@ -125,16 +164,12 @@ def _visit(path: Path, root: Path) -> list[SourceFile]:
 def _walk(folder: Path) -> Iterator[Path]:
     """Give the files under a folder that are not hidden; a folder that cannot be read is an error."""
     for above, folders, names in os.walk(folder, onerror=_raise, followlinks=True):
-        folders[:] = [name for name in folders if not _is_hidden(name)]
-        yield from (Path(above, name) for name in names if not _is_hidden(name))
+        folders[:] = [name for name in folders if not is_hidden(name)]
+        yield from (Path(above, name) for name in names if not is_hidden(name))
 
 
 def _raise(error: OSError) -> None:
     raise error
-
-
-def _is_hidden(name: str) -> bool:
-    return name.startswith(".") or (name.startswith("_") and "=" not in name)
 
 
 def _freeze(path: Path, root: Path) -> SourceFile:
@@ -142,19 +177,19 @@ def _freeze(path: Path, root: Path) -> SourceFile:
         info = path.stat()
     except FileNotFoundError:
         beside = path.parent.iterdir() if path.parent.is_dir() else ()
-        siblings = sorted(other.name for other in beside if not _is_hidden(other.name))
+        siblings = sorted(other.name for other in beside if not is_hidden(other.name))
         raise InputError(f"there is no file {path}", hint=did_you_mean(path.name, siblings)) from None
     if not stat.S_ISREG(info.st_mode):
         raise InputError(
             f"{path} is not a regular file; it is read more than once", hint="save it to a file first."
         )
     if info.st_size == 0:
-        raise InputError(f"{path} is empty (0 bytes)", hint="give it a header, or leave it out.")
-    return SourceFile(str(path), info.st_size, info.st_mtime_ns, _partition(path, root))
-
-
-def _partition(path: Path, root: Path) -> Partition:
+        raise _empty(path)
     folders = path.parent.relative_to(root).parts if path.is_relative_to(root) and path != root else ()
+    return SourceFile(str(path), info.st_size, info.st_mtime_ns, _partition(folders))
+
+
+def _partition(folders: Sequence[str]) -> Partition:
     pairs = (folder.split("=", 1) for folder in folders if re.match(r"[^=]+=", folder))
     return tuple((unquote(key), None if value == HIVE_NULL else unquote(value)) for key, value in pairs)
 
@@ -163,11 +198,13 @@ def check_unchanged(file: SourceFile) -> None:
     """Hold a file to what it was when the source was opened.
 
     Raises:
-        InputError: its size or modification time differ, or it is gone.
+        InputError: its size, modification time or version differ, or it is gone.
     """
     with readable(file.path):
-        info = Path(file.path).stat()
-    if (info.st_size, info.st_mtime_ns) != (file.size, file.mtime_ns):
+        now = storage.stat(file.path)
+        if now is None:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), file.path)
+    if (now.size, now.mtime_ns, now.version) != (file.size, file.mtime_ns, file.version):
         raise InputError(
             f"{file.path} changed while it was being used", hint="run again when it stays as it is."
         )
@@ -192,10 +229,10 @@ def common_format(files: Iterable[SourceFile], given: Format | None) -> Format:
 
 
 def _format_of(path: str) -> Format:
-    suffixes = [suffix.lower() for suffix in Path(path).suffixes]
-    if suffixes and suffixes[-1] in COMPRESSIONS:
-        suffixes.pop()
-    suffix = suffixes[-1] if suffixes else ""
+    found = suffixes(path)
+    if found and found[-1] in COMPRESSIONS:
+        found.pop()
+    suffix = found[-1] if found else ""
     if suffix not in FORMATS:
         told = f"its suffix `{suffix}` is not known" if suffix else "it has no suffix"
         raise InputError(
@@ -212,14 +249,15 @@ def first_duplicate(names: Iterable[str]) -> str | None:
 
 
 def open_bytes(file: SourceFile) -> pa.NativeFile:
-    """Open a file for reading at any position: the one place where input is opened."""
-    return fs.LocalFileSystem().open_input_file(file.path)
+    """Open a file for reading at any position: with `open_text` the places where input is opened."""
+    return storage.open_file(file.path)
 
 
 def open_text(file: SourceFile) -> pa.NativeFile:
     """Open the bytes of a text file from its start, decompressed as its suffix says."""
-    compression = COMPRESSIONS.get(Path(file.path).suffix.lower())
-    return pa.CompressedInputStream(open_bytes(file), compression) if compression else open_bytes(file)
+    stream = storage.open_stream(file.path)
+    compression = COMPRESSIONS.get("".join(suffixes(file.path)[-1:]))
+    return pa.CompressedInputStream(stream, compression) if compression else stream
 
 
 @contextmanager
@@ -235,6 +273,9 @@ def readable(path: str, but: type[BaseException] | tuple[()] = ()) -> Iterator[N
     except but:
         raise
     except OSError as error:
+        if is_url(path):
+            problem, hint = storage.explain(error, path)
+            raise InputError(f"{path} cannot be read: {problem}", hint=hint) from None
         raise InputError(
             f"{error.filename or path} cannot be read: {os.strerror(error.errno) if error.errno else error}"
         ) from None

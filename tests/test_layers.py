@@ -11,20 +11,21 @@ PACKAGE = Path(__file__).parent.parent / "enrich"
 
 # From the ground up. A folder stands for the modules in it.
 LAYERS = (
-    ("errors", "records", "clock"),
+    ("errors", "records", "clock", "location"),
     ("config",),
+    ("storage",),
     ("input_files", "csv_input", "jsonl_input", "source"),
     ("template", "parameters", "messages", "schema", "request", "columns", "answer", "sink"),
     ("sse", "envelope", "completion", "endpoint", "post", "client", "retry"),
     ("ledger",),
     ("pace", "gate", "budget", "outage", "response_ids", "engine"),
-    ("fallback", "conversation", "occurrences", "marks", "flow", "assemble"),
+    ("fallback", "conversation", "occurrences", "spool", "marks", "flow", "assemble"),
     ("sandbox",),
-    ("session", "job", "report"),
+    ("session", "job", "report", "hold"),
     ("pipeline", "progress"),
     ("census", "forecast", "plan", "inspect", "ledger_tools"),
     ("runner", "signals", "logs", "starter", "display"),
-    ("batches", "api", "frames", "pandas", "polars", "integrations", "cli"),
+    ("batches", "spread", "api", "frames", "pandas", "polars", "integrations", "cli"),
     ("__init__",),
 )
 # Who may know these: the ways out of the process are few.

@@ -824,9 +824,8 @@ def test_paths_that_cannot_be_read(tmp_path: Path, path: str, problem: str) -> N
         source(tmp_path / path)
 
 
-def test_urls_and_nothing() -> None:
-    """A URL and an empty list are refused plainly."""
-    assert "is a URL" in refusal("s3://bucket/a.csv").message
+def test_no_paths() -> None:
+    """An empty list is refused plainly."""
     assert "names no file" in refusal([]).message
 
 
