@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from enrich.config import Config, load_config, validate_config
+from enrich.config import Config, complete_config, load_config
 from enrich.job import SANDBOX
 from enrich.pipeline import RunOptions, collect_job, run_job
-from enrich.runner import run_sync
+from enrich.runner import run_stoppable, run_sync
+from enrich.session import DRAIN
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
     from enrich.records import Summary
 
@@ -25,8 +27,14 @@ def run(
     output: str | None = None,
     fresh: bool = False,
     sandbox: bool = False,
+    base_url: str | None = None,
+    api_key: str | None = None,
+    drain: float = DRAIN,
 ) -> Summary:
     """Run a job: read the rows, ask what is not answered yet, write the output.
+
+    An exception that a signal handler raises meanwhile (KeyboardInterrupt, or a scheduler's own) stops the run in good
+    order, and is raised on then.
 
     Args:
         config: a YAML file's path, its content as a mapping, or a `Config`.
@@ -36,6 +44,10 @@ def run(
         output: write here instead.
         fresh: ask everything anew, and pay for it.
         sandbox: send to the built-in emulator instead of the endpoint.
+        base_url: of the endpoint, instead of the configuration's.
+        api_key: instead of the one that the configuration names.
+        drain: seconds that what is in flight may take after a stop; an answer that comes later is fetched for
+            nothing by the next run.
 
     Returns:
         How it ended: ``exit_code`` 0 when every row is fine, 3 when more failed than tolerated, 4 when it had
@@ -51,34 +63,23 @@ def run(
         >>> summary.statuses["ok"]  # doctest: +SKIP
         100
     """
-    loaded = _load(config, overrides, input, output, sandbox=sandbox)
-    return run_sync(lambda: run_job(loaded, RunOptions(limit=limit, fresh=fresh)))
+    base_url = SANDBOX if sandbox else base_url
+    loaded = _load(config, overrides, input=input, output=output, base_url=base_url)
+    options = RunOptions(limit=limit, fresh=fresh, drain=drain, api_key=api_key)
+    return run_stoppable(lambda: run_job(loaded, options), options.interrupt.fire)
 
 
 def collect(
     config: str | Path | Mapping[str, Any] | Config, *, limit: int | None = None, output: str | None = None
 ) -> Summary:
     """Write an output from what the ledger holds now; send nothing. Rows without an answer are ``pending``."""
-    loaded = _load(config, (), None, output, sandbox=False)
+    loaded = _load(config, (), output=output)
     return run_sync(lambda: collect_job(loaded, RunOptions(limit=limit)))
 
 
-def _load(
-    config: str | Path | Mapping[str, Any] | Config,
-    overrides: Sequence[str],
-    input_: str | None,
-    output: str | None,
-    *,
-    sandbox: bool,
-) -> Config:
+def _load(config: str | Path | Mapping[str, Any] | Config, overrides: Sequence[str], **flags: Any) -> Config:
+    if isinstance(config, str | os.PathLike):
+        return load_config(config, overrides=list(overrides), **flags)
     if isinstance(config, Config):
-        return config
-    if not isinstance(config, str) and hasattr(config, "keys"):
-        return validate_config(config)  # type: ignore[arg-type]  # a mapping, as its keys show
-    return load_config(
-        config,
-        overrides=list(overrides),
-        input=input_,
-        output=output,
-        base_url=SANDBOX if sandbox else None,
-    )
+        config = config.model_dump(by_alias=True, exclude_unset=True)
+    return complete_config(config, folder=Path.cwd(), overrides=overrides, **flags)

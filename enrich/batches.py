@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import contextvars
 import itertools
-import os
 import sys
 import threading
 from collections import Counter, deque
@@ -126,12 +125,7 @@ def compile_for(
     config: JobConfig, schema: pa.Schema, *, api_key: str | None = None, key_needed: bool = True
 ) -> Job:
     """Compile a job for batches of a schema; a key that is given stands for the one in the environment."""
-    env = dict(os.environ)
-    if api_key is not None:
-        endpoint = config.endpoint.model_copy(update={"api_key_file": None})
-        config = config.model_copy(update={"endpoint": endpoint})
-        env[endpoint.api_key_env] = api_key
-    return compile_job(config, schema, env=env, key_needed=key_needed)
+    return compile_job(config, schema, api_key=api_key, key_needed=key_needed)
 
 
 # --- the door -------------------------------------------------------------------------------------------

@@ -38,6 +38,7 @@ class EnrichError(Exception):
     """
 
     exit_code: ClassVar[int] = 1
+    passes: ClassVar[bool] = False  # whether it may be over by itself, so that starting the same again helps
 
     def __init__(self, message: str = "", *, hint: str = "") -> None:
         self.message = message or (type(self).__doc__ or "").partition("\n")[0]
@@ -78,18 +79,25 @@ class RunStopped(EnrichError):
     """The run stopped early; everything paid for is kept."""
 
     exit_code = 4
+    passes = True
 
 
 class KeyRefused(RunStopped):
     """The endpoint refused the API key."""
 
+    passes = False
+
 
 class BalanceSpent(RunStopped):
     """The account's balance is spent."""
 
+    passes = False
+
 
 class BudgetSpent(RunStopped):
     """The run's budget is spent."""
+
+    passes = False
 
 
 class EndpointFailing(RunStopped):
@@ -98,6 +106,8 @@ class EndpointFailing(RunStopped):
 
 class RowsUnasked(RunStopped):
     """Rows that were never asked are left; retry asks only rows that failed."""
+
+    passes = False
 
 
 class DiskFull(RunStopped):
@@ -118,12 +128,14 @@ class OutputLocked(EnrichError):
     """Another run holds this output."""
 
     exit_code = 5
+    passes = True
 
 
 class RunInterrupted(EnrichError):
     """The run was interrupted; everything paid for is kept."""
 
     exit_code = 130
+    passes = True
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

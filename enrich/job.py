@@ -24,7 +24,7 @@ from enrich.template import check_columns
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from enrich.config import Config, JobConfig
+    from enrich.config import Config, EndpointConfig, JobConfig
     from enrich.records import RowStatus
     from enrich.schema import AnswerSchema
     from enrich.source import Source
@@ -57,7 +57,7 @@ def compile_job(
     config: JobConfig,
     input_schema: pa.Schema,
     *,
-    env: Mapping[str, str] | None = None,
+    api_key: str | None = None,
     key_needed: bool = True,
     retry: frozenset[RowStatus] = frozenset(),
 ) -> Job:
@@ -66,15 +66,14 @@ def compile_job(
     Args:
         config: the job.
         input_schema: of the rows.
-        env: the environment; the process's own by default.
+        api_key: instead of the one that the configuration names.
         key_needed: False for what sends nothing: an absent key is no error then.
         retry: the statuses whose rows are asked again.
 
     Raises:
         ConfigError, TemplateError: whatever cannot work.
     """
-    env = os.environ if env is None else env
-    base_url, endpoint = _endpoint(config, env, key_needed=key_needed)
+    base_url, endpoint = _endpoint(config.endpoint, api_key, key_needed=key_needed)
     schemas = [load_schema(s.answer_schema) if s.answer_schema is not None else None for s in config.steps]
     joined = output_schema(
         input_schema, [(s.name, schema) for s, schema in zip(config.steps, schemas, strict=True)]
@@ -112,13 +111,17 @@ def refuse_overlap(config: Config, source: Source) -> None:
             )
 
 
-def _endpoint(config: JobConfig, env: Mapping[str, str], *, key_needed: bool) -> tuple[str, Endpoint | None]:
-    url = config.endpoint.base_url or env.get(URL_VARIABLE)
-    if url == SANDBOX:
+def _endpoint(
+    config: EndpointConfig, api_key: str | None, *, key_needed: bool
+) -> tuple[str, Endpoint | None]:
+    env: Mapping[str, str] = os.environ
+    if (config.base_url or env.get(URL_VARIABLE)) == SANDBOX:
         return SANDBOX, None
-    if not key_needed:
-        env = {config.endpoint.api_key_env: "none", **env}
-    endpoint = resolve_endpoint(config.endpoint, env)
+    if api_key is not None:
+        config, env = config.model_copy(update={"api_key_file": None}), {**env, config.api_key_env: api_key}
+    elif not key_needed:
+        env = {config.api_key_env: "none", **env}
+    endpoint = resolve_endpoint(config, env)
     return endpoint.base_url, endpoint
 
 

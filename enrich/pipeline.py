@@ -21,7 +21,7 @@ from enrich.occurrences import Occurrences
 from enrich.progress import Watch, pulsing
 from enrich.records import STATUSES, RowStatus, Summary
 from enrich.report.page import write_report
-from enrich.session import Interrupt, Session, open_session
+from enrich.session import DRAIN, Interrupt, Session, open_session
 from enrich.sink import hold_output, open_sink, preflight
 from enrich.source import Source, open_source
 
@@ -52,6 +52,8 @@ class RunOptions:
         interrupt: fired by a signal handler.
         clock: tells the age of requests.
         command: what a user types to go on, for messages.
+        drain: seconds that what is in flight may take after a stop.
+        api_key: instead of the one that the configuration names; never shown.
     """
 
     limit: int | None = None
@@ -61,6 +63,8 @@ class RunOptions:
     interrupt: Interrupt = field(default_factory=Interrupt)
     clock: Clock | None = None
     command: str = "beatra-enrich run CONFIG"
+    drain: float = DRAIN
+    api_key: str | None = field(default=None, repr=False)
 
 
 async def run_job(config: Config, options: RunOptions) -> Summary:
@@ -86,6 +90,7 @@ async def run_job(config: Config, options: RunOptions) -> Summary:
                     retry=options.retry,
                     interrupt=options.interrupt,
                     clock=options.clock,
+                    drain=options.drain,
                 ) as session,
                 pulsing(options.progress, session.ledger, run=session.run, output=config.output.path),
             ):
@@ -97,7 +102,7 @@ async def run_job(config: Config, options: RunOptions) -> Summary:
                     summary = finished(session, flow.tally)
                     await _assemble(session, marks, source, options, summary, output=config.output)
                 except (RunStopped, RunInterrupted) as error:
-                    await _drained(session, error)
+                    await _drained(session, error, options.drain)
                     summary = _stopped(session, flow, source, error, options)
                 await _close(session, summary)
                 await _report(config, session, options)
@@ -155,7 +160,7 @@ async def prepare(config: Config, options: RunOptions, *, send: bool = True) -> 
     """Find everything that is wrong before anything is spent."""
     options.progress.phase("reading the input", None)
     source = await asyncio.to_thread(open_source, config.input, limit=options.limit)
-    job = compile_job(config, source.schema, key_needed=send, retry=options.retry)
+    job = compile_job(config, source.schema, api_key=options.api_key, key_needed=send, retry=options.retry)
     refuse_overlap(config, source)
     await asyncio.to_thread(preflight, config.output, job.output_schema)
     options.interrupt.check()
@@ -193,11 +198,11 @@ async def _assemble(
         await asyncio.to_thread(sink.commit, manifest(job, source, summary))
 
 
-async def _drained(session: Session, error: EnrichError) -> None:
+async def _drained(session: Session, error: EnrichError, seconds: float) -> None:
     """Await what is in flight, so that the summary counts it."""
     if session.engine is not None:
         session.engine.stop(error)
-        await session.engine.drain(30.0)
+        await session.engine.drain(seconds)
 
 
 async def _close(session: Session, summary: Summary) -> None:
@@ -221,7 +226,14 @@ async def _report(config: Config, session: Session, options: RunOptions) -> None
 # --- summaries ------------------------------------------------------------------------------------------
 
 
-def summarize(session: Session, statuses: dict[RowStatus, int], exit_code: int, reason: str) -> Summary:
+def summarize(
+    session: Session,
+    statuses: dict[RowStatus, int],
+    exit_code: int,
+    reason: str,
+    *,
+    resumable: bool = False,
+) -> Summary:
     """Sum a run up; ``statuses`` counts its rows, ``reason`` says in one sentence how it ended."""
     output = session.job.config.output
     stats = session.stats
@@ -244,6 +256,7 @@ def summarize(session: Session, statuses: dict[RowStatus, int], exit_code: int, 
         exit_code=exit_code,
         reason=reason,
         retries=dict(stats.retries),
+        resumable=resumable,
     )
 
 
@@ -298,7 +311,7 @@ def _stopped(
         f"{what} after {done:,} of {_rows(source.num_rows)}.{hint} Everything paid for is kept: `{goes_on}` "
         f"goes on from here, `{collect}` shows what there is."
     )
-    return summarize(session, statuses, error.exit_code, reason)
+    return summarize(session, statuses, error.exit_code, reason, resumable=error.passes)
 
 
 def _rows(count: int) -> str:

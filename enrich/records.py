@@ -249,6 +249,8 @@ class Summary:
         seconds: wall time.
         retries: attempts that failed and were followed by another one, per cause.
         reason: one sentence on how it ended.
+        resumable: whether the same run, started again, may go further by itself: after an outage or an interrupt,
+            not after a refused key or a spent budget.
     """
 
     rows: int
@@ -266,6 +268,7 @@ class Summary:
     exit_code: int
     reason: str
     retries: dict[str, int] = field(default_factory=dict)
+    resumable: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """Give the summary as one flat mapping, statuses beside the rest, as ``--json`` prints it."""
@@ -285,4 +288,5 @@ class Summary:
             "ledger": self.ledger,
             "exit_code": self.exit_code,
             "reason": self.reason,
+            "resumable": self.resumable,
         }

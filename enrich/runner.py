@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import gc
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, TypeVar
@@ -39,6 +40,34 @@ def run_sync(main: Callable[[], Coroutine[object, object, T]]) -> T:
         return _run(main)
     with ThreadPoolExecutor(1, thread_name_prefix="beatra-enrich") as executor:
         return executor.submit(_run, main).result()
+
+
+def run_stoppable(main: Callable[[], Coroutine[object, object, T]], stop: Callable[[], None]) -> T:
+    """Run a coroutine to its end in a thread of its own; what is raised here meanwhile stops it, and goes on then.
+
+    Schedulers end a task, and Ctrl-C a script, by an exception out of a signal handler. A second one leaves at once;
+    the thread goes on to its end.
+
+    Args:
+        main: makes the coroutine; called in the thread that runs it.
+        stop: asks the coroutine to end in good order; called in its event loop, or before that has begun.
+    """
+    loops: list[asyncio.AbstractEventLoop] = []
+
+    async def noted() -> T:
+        loops.append(asyncio.get_running_loop())
+        return await main()
+
+    here = contextvars.copy_context()  # a scheduler's log handlers find the task by it
+    with ThreadPoolExecutor(1, thread_name_prefix="beatra-enrich") as executor:
+        try:
+            return executor.submit(here.run, _run, noted).result()
+        except BaseException:
+            if not loops:
+                stop()
+            elif not loops[0].is_closed():  # else the exception is the coroutine's own
+                loops[0].call_soon_threadsafe(stop)
+            raise
 
 
 def _run(main: Callable[[], Coroutine[object, object, T]]) -> T:
