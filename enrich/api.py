@@ -15,6 +15,7 @@ from enrich.session import DRAIN
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from enrich.hold import Lock
     from enrich.records import Summary
 
 
@@ -30,6 +31,7 @@ def run(
     base_url: str | None = None,
     api_key: str | None = None,
     drain: float = DRAIN,
+    lock: Lock = "fail",
 ) -> Summary:
     """Run a job: read the rows, ask what is not answered yet, write the output.
 
@@ -48,6 +50,8 @@ def run(
         api_key: instead of the one that the configuration names.
         drain: seconds that what is in flight may take after a stop; an answer that comes later is fetched for
             nothing by the next run.
+        lock: when another run holds the output: ``fail`` raises, ``wait`` waits for its end, ``skip`` does nothing
+            and says so in ``reason``.
 
     Returns:
         How it ended: ``exit_code`` 0 when every row is fine, 3 when more failed than tolerated, 4 when it had
@@ -65,7 +69,7 @@ def run(
     """
     base_url = SANDBOX if sandbox else base_url
     loaded = _load(config, overrides, input=input, output=output, base_url=base_url)
-    options = RunOptions(limit=limit, fresh=fresh, drain=drain, api_key=api_key)
+    options = RunOptions(limit=limit, fresh=fresh, drain=drain, api_key=api_key, lock=lock)
     return run_stoppable(lambda: run_job(loaded, options), options.interrupt.fire)
 
 

@@ -41,6 +41,11 @@ Exit codes:
 class Commands(click.Group):
     """The command group: turns every error of ours into one message and its exit code."""
 
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the command line."""
+        _open_streams()
+        return super().main(*args, **kwargs)
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command; the only place where an error ends the process."""
         try:
@@ -59,6 +64,16 @@ class Commands(click.Group):
                 err=True,
             )
             ctx.exit(1)
+
+
+def _open_streams() -> None:
+    """Put /dev/null in the place of streams that a scheduler closed: the next file opened would take their numbers."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free: this one
+            setattr(sys, name, open(number, "r+" if number else "r", closefd=False))  # noqa: SIM115  # open as long as the process lives
 
 
 def _report_error(error: EnrichError) -> None:
@@ -100,6 +115,17 @@ def _job_options(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
+def _lock_option(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the option for what to do when the output is held."""
+    return click.option(
+        "--lock",
+        type=click.Choice(["fail", "wait", "skip"]),
+        default="fail",
+        show_default=True,
+        help="When another run holds the output: fail with exit code 5, wait for its end, or leave it with 0.",
+    )(command)
+
+
 def _output_options(command: Callable[..., None]) -> Callable[..., None]:
     """Add the options for what is shown and how."""
     for option in (
@@ -118,6 +144,7 @@ def _output_options(command: Callable[..., None]) -> Callable[..., None]:
 @_job_options
 @click.option("--fresh", is_flag=True, help="Ask everything anew, and pay for it again.")
 @click.option("--confirm", is_flag=True, help="Show the plan first, and ask whether to go on.")
+@_lock_option
 @_output_options
 def run(config: Path, *, confirm: bool, **options: Any) -> None:
     """Run the job CONFIG: read, ask, write.
@@ -153,6 +180,7 @@ def run(config: Path, *, confirm: bool, **options: Any) -> None:
     type=click.Choice(["resend", "skip"]),
     help="What to do with rows in doubt: send them again (may be charged twice) or give them up.",
 )
+@_lock_option
 @_output_options
 def retry(config: Path, statuses: str, in_doubt: Literal["resend", "skip"] | None, **options: Any) -> None:
     """Ask again for the rows that failed, and only for them.
@@ -175,6 +203,7 @@ def retry(config: Path, statuses: str, in_doubt: Literal["resend", "skip"] | Non
 @CONFIG
 @_job_options
 @click.option("-o", "--out", metavar="FILE", help="Write here instead of `output`.")
+@_lock_option
 @_output_options
 def collect(config: Path, out: str | None, **options: Any) -> None:
     """Write an output from the ledger as it stands; send nothing.
@@ -594,7 +623,12 @@ def _execute(
     set_up_logs(options["verbose"], options["log_format"], quiet=options["quiet"])
     watch, interrupt = Watch(config.limits), Interrupt()
     given = RunOptions(
-        limit=options["limit"], progress=watch, interrupt=interrupt, command=command, **run_options
+        limit=options["limit"],
+        progress=watch,
+        interrupt=interrupt,
+        command=command,
+        lock=options["lock"],
+        **run_options,
     )
     silent = options["quiet"] or options["no_progress"]
     as_events = options["log_format"] == "json"

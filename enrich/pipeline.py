@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from enrich import __version__
-from enrich.errors import EnrichError, RowsUnasked, RunInterrupted, RunStopped
+from enrich.errors import EnrichError, OutputLocked, RowsUnasked, RunInterrupted, RunStopped
 from enrich.flow import prefetched
+from enrich.hold import Lock, held
 from enrich.job import Job, compile_job, refuse_overlap
 from enrich.marks import Marks
 from enrich.occurrences import Occurrences
@@ -22,7 +23,7 @@ from enrich.progress import Watch, pulsing
 from enrich.records import STATUSES, RowStatus, Summary
 from enrich.report.page import write_report
 from enrich.session import DRAIN, Interrupt, Session, open_session
-from enrich.sink import hold_output, open_sink, preflight
+from enrich.sink import open_sink, preflight
 from enrich.source import Source, open_source
 
 if TYPE_CHECKING:
@@ -51,9 +52,10 @@ class RunOptions:
         progress: told what is going on; whoever made it may show it.
         interrupt: fired by a signal handler.
         clock: tells the age of requests.
-        command: what a user types to go on, for messages.
+        command: what a user types to go on, for messages; empty where nobody types.
         drain: seconds that what is in flight may take after a stop.
         api_key: instead of the one that the configuration names; never shown.
+        lock: what to do when another run holds the output.
     """
 
     limit: int | None = None
@@ -65,6 +67,7 @@ class RunOptions:
     command: str = "beatra-enrich run CONFIG"
     drain: float = DRAIN
     api_key: str | None = field(default=None, repr=False)
+    lock: Lock = "fail"
 
 
 async def run_job(config: Config, options: RunOptions) -> Summary:
@@ -76,54 +79,76 @@ async def run_job(config: Config, options: RunOptions) -> Summary:
         UsageError: something is wrong that was found before anything was sent.
         OutputLocked: another run holds this output.
     """
-    with hold_output(config.output.path):
-        source, job = await prepare(config, options)
-        with (
-            Marks(source.num_rows, len(job.steps), scratch_of(config)) as marks,
-            occurrences_of(config) as occurrences,
-        ):
-            async with (
-                open_session(
-                    job,
-                    send=True,
-                    fresh=options.fresh,
-                    retry=options.retry,
-                    interrupt=options.interrupt,
-                    clock=options.clock,
-                    drain=options.drain,
-                ) as session,
-                pulsing(options.progress, session.ledger, run=session.run, output=config.output.path),
-            ):
-                flow = session.flow(marks, occurrences)
-                try:
-                    await _ask(session, flow, source, options)
-                    _check_finished(flow)
-                    await asyncio.to_thread(marks.find_copies)
-                    summary = finished(session, flow.tally)
-                    await _assemble(session, marks, source, options, summary, output=config.output)
-                except (RunStopped, RunInterrupted) as error:
-                    await _drained(session, error, options.drain)
-                    summary = _stopped(session, flow, source, error, options)
-                await _close(session, summary)
-                await _report(config, session, options)
-                return summary
+    return await _alone(_run, config, options)
 
 
 async def collect_job(config: Config, options: RunOptions) -> Summary:
     """Assemble an output from the ledger as it stands; send nothing. Unanswered rows are ``pending``."""
-    with hold_output(config.output.path):
-        source, job = await prepare(config, options, send=False)
-        with (
-            Marks(source.num_rows, len(job.steps), scratch_of(config)) as marks,
-            occurrences_of(config) as occurrences,
+    return await _alone(_collect, config, options)
+
+
+async def _alone(
+    job: Callable[[Config, RunOptions], Coroutine[object, object, Summary]],
+    config: Config,
+    options: RunOptions,
+) -> Summary:
+    """Do a job while no other run has its output."""
+    begun = time.monotonic()
+    try:
+        async with held(config.output.path, options.lock, options.interrupt):
+            return await job(config, options)
+    except OutputLocked as error:
+        if options.lock != "skip":
+            raise
+        return _left(config, error, time.monotonic() - begun)
+
+
+async def _run(config: Config, options: RunOptions) -> Summary:
+    source, job = await prepare(config, options)
+    with (
+        Marks(source.num_rows, len(job.steps), scratch_of(config)) as marks,
+        occurrences_of(config) as occurrences,
+    ):
+        async with (
+            open_session(
+                job,
+                send=True,
+                fresh=options.fresh,
+                retry=options.retry,
+                interrupt=options.interrupt,
+                clock=options.clock,
+                drain=options.drain,
+            ) as session,
+            pulsing(options.progress, session.ledger, run=session.run, output=config.output.path),
         ):
-            async with open_session(job, send=False, clock=options.clock) as session:
-                flow = session.flow(marks, occurrences)
+            flow = session.flow(marks, occurrences)
+            try:
                 await _ask(session, flow, source, options)
+                _check_finished(flow)
                 await asyncio.to_thread(marks.find_copies)
-                summary = _collected(session, flow)
+                summary = finished(session, flow.tally)
                 await _assemble(session, marks, source, options, summary, output=config.output)
-                return summary
+            except (RunStopped, RunInterrupted) as error:
+                await _drained(session, error, options.drain)
+                summary = _stopped(session, flow, source, error, options)
+            await _close(session, summary)
+            await _report(config, session, options)
+            return summary
+
+
+async def _collect(config: Config, options: RunOptions) -> Summary:
+    source, job = await prepare(config, options, send=False)
+    with (
+        Marks(source.num_rows, len(job.steps), scratch_of(config)) as marks,
+        occurrences_of(config) as occurrences,
+    ):
+        async with open_session(job, send=False, clock=options.clock) as session:
+            flow = session.flow(marks, occurrences)
+            await _ask(session, flow, source, options)
+            await asyncio.to_thread(marks.find_copies)
+            summary = _collected(session, flow)
+            await _assemble(session, marks, source, options, summary, output=config.output)
+            return summary
 
 
 def settle_doubt_job(
@@ -131,10 +156,13 @@ def settle_doubt_job(
 ) -> Callable[[Config, RunOptions], Coroutine[object, object, Summary]]:
     """Give the job behind `retry`: carry out the operator's word on rows in doubt, then ask the chosen rows again."""
 
-    async def job(config: Config, options: RunOptions) -> Summary:
+    async def settle_and_run(config: Config, options: RunOptions) -> Summary:
         if how is not None:
             await _settle_doubt(config, options, how)
-        return await run_job(config, options)
+        return await _run(config, options)
+
+    async def job(config: Config, options: RunOptions) -> Summary:
+        return await _alone(settle_and_run, config, options)
 
     return job
 
@@ -296,6 +324,26 @@ def _collected(session: Session, flow: Flow) -> Summary:
     return summarize(session, flow.tally, 0, reason)
 
 
+def _left(config: Config, error: OutputLocked, seconds: float) -> Summary:
+    """Sum up a run that did nothing, for another one has its output."""
+    return Summary(
+        rows=0,
+        statuses=dict.fromkeys(STATUSES, 0),
+        requests=0,
+        attempts=0,
+        prompt_tokens=0,
+        completion_tokens=0,
+        total_tokens=0,
+        credits=0.0,
+        seconds=seconds,
+        rows_per_second=0.0,
+        output=config.output.path,
+        ledger=config.ledger_shown(),
+        exit_code=0,
+        reason=f"nothing done: {error.message}",
+    )
+
+
 def _stopped(
     session: Session, flow: Flow, source: Source, error: EnrichError, options: RunOptions
 ) -> Summary:
@@ -304,14 +352,17 @@ def _stopped(
     statuses["pending"] = statuses.get("pending", 0) + source.num_rows - done
     what = "interrupted" if isinstance(error, RunInterrupted) else f"stopped: {error.message}"
     hint = f" {error.hint[:1].upper()}{error.hint[1:]}" if error.hint else ""
-    run = options.command.replace(" retry ", " run ")
-    goes_on = run if isinstance(error, RowsUnasked) else options.command
-    collect = run.replace(" run ", " collect ")
-    reason = (
-        f"{what} after {done:,} of {_rows(source.num_rows)}.{hint} Everything paid for is kept: `{goes_on}` "
-        f"goes on from here, `{collect}` shows what there is."
-    )
+    way_on = _way_on(options.command, error)
+    reason = f"{what} after {done:,} of {_rows(source.num_rows)}.{hint} Everything paid for is kept: {way_on}"
     return summarize(session, statuses, error.exit_code, reason, resumable=error.passes)
+
+
+def _way_on(command: str, error: EnrichError) -> str:
+    if not command:
+        return "the next run goes on from here."
+    run = command.replace(" retry ", " run ")
+    goes_on = run if isinstance(error, RowsUnasked) else command
+    return f"`{goes_on}` goes on from here, `{run.replace(' run ', ' collect ')}` shows what there is."
 
 
 def _rows(count: int) -> str:

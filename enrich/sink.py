@@ -184,8 +184,12 @@ def preflight(config: OutputConfig, schema: pa.Schema) -> None:
 
 
 @contextmanager
-def hold_output(path: str | Path) -> Iterator[None]:
+def hold_output(path: str | Path, *, wait: bool = False) -> Iterator[None]:
     """Hold an output against every other run until the block ends, or the process dies.
+
+    Args:
+        path: the output.
+        wait: block until it is free.
 
     Raises:
         OutputLocked: another run holds it.
@@ -196,7 +200,7 @@ def hold_output(path: str | Path) -> Iterator[None]:
     with ExitStack() as stack:
         with _access_errors(target):
             stack.enter_context(_folders(target))
-            descriptor = _lock(lock, target)
+            descriptor = _lock(lock, target, wait=wait)
         try:
             yield
         finally:
@@ -298,11 +302,13 @@ def _try_lock(descriptor: int) -> bool:
     return True
 
 
-def _lock(lock: Path, target: Path) -> int:
+def _lock(lock: Path, target: Path, *, wait: bool) -> int:
     """Lock a lock file that is still in its place, and write this process's id into it."""
     while True:
         descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        if not _try_lock(descriptor):
+        if wait:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        elif not _try_lock(descriptor):
             owner = os.pread(descriptor, 20, 0).decode("ascii", "replace").strip()
             os.close(descriptor)
             raise OutputLocked(
