@@ -56,6 +56,7 @@ class RunOptions:
         drain: seconds that what is in flight may take after a stop.
         api_key: instead of the one that the configuration names; never shown.
         lock: what to do when another run holds the output.
+        prepared: told what is to be done, before anything is sent.
     """
 
     limit: int | None = None
@@ -68,6 +69,7 @@ class RunOptions:
     drain: float = DRAIN
     api_key: str | None = field(default=None, repr=False)
     lock: Lock = "fail"
+    prepared: Callable[[Source, Job], None] | None = None
 
 
 async def run_job(config: Config, options: RunOptions) -> Summary:
@@ -105,6 +107,8 @@ async def _alone(
 
 async def _run(config: Config, options: RunOptions) -> Summary:
     source, job = await prepare(config, options)
+    if options.prepared is not None:
+        options.prepared(source, job)
     with (
         Marks(source.num_rows, len(job.steps), scratch_of(config)) as marks,
         occurrences_of(config) as occurrences,
