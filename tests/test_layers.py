@@ -23,7 +23,7 @@ LAYERS = (
     ("sandbox",),
     ("session", "job", "report", "hold"),
     ("pipeline", "progress"),
-    ("census", "forecast", "plan", "inspect", "ledger_tools"),
+    ("census", "lineage", "forecast", "plan", "inspect", "ledger_tools"),
     ("runner", "signals", "logs", "starter", "display"),
     ("batches", "spread", "api", "frames", "pandas", "polars", "integrations", "cli"),
     ("__init__",),
