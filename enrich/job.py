@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath, PurePosixPath
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -17,8 +17,10 @@ from enrich.endpoint import Endpoint, resolve_endpoint
 from enrich.errors import OutputError, TemplateError
 from enrich.fallback import ModelBreaker
 from enrich.flow import Step
+from enrich.location import ObjectUrl, is_url
 from enrich.request import RequestBuilder
 from enrich.schema import load_schema
+from enrich.storage import has_magic
 from enrich.template import check_columns
 
 if TYPE_CHECKING:
@@ -96,19 +98,33 @@ def refuse_overlap(config: Config, source: Source) -> None:
     Raises:
         OutputError: the output is one of the input's files, or lies in a folder of it.
     """
-    target = Path(config.output.path).resolve()
-    if any(Path(file.path).resolve() == target for file in source.files):
+    target = _spot(config.output.path)
+    if any(_spot(file.path) == target for file in source.files):
         raise OutputError(
             f"the output {config.output.path} is a file of the input",
             hint="give the output a path of its own.",
         )
     paths = [config.input.path] if isinstance(config.input.path, str) else config.input.path
     for path in paths:
-        if Path(path).is_dir() and target.is_relative_to(Path(path).resolve()):
+        if _is_folder(path, source) and _spot(path) in target.parents:
             raise OutputError(
                 f"the output {config.output.path} lies in the input's folder {path}: the next run would read it",
                 hint="put the output into another folder.",
             )
+
+
+def _spot(location: str) -> PurePath:
+    """Give a file's real path, or an object's place in its store, whatever the URL says of the way there."""
+    if not is_url(location):
+        return Path(location).resolve()
+    url = ObjectUrl.parse(location)
+    return PurePosixPath(url.scheme, url.bucket, url.key)
+
+
+def _is_folder(location: str, source: Source) -> bool:
+    if not is_url(location):
+        return Path(location).is_dir()
+    return not has_magic(location) and all(file.path != location for file in source.files)
 
 
 def _endpoint(

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import hashlib
 import logging
+import tempfile
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -17,6 +18,7 @@ from enrich.errors import EnrichError, OutputLocked, RowsUnasked, RunInterrupted
 from enrich.flow import prefetched
 from enrich.hold import Lock, held
 from enrich.job import Job, compile_job, refuse_overlap
+from enrich.location import is_url
 from enrich.marks import Marks
 from enrich.occurrences import Occurrences
 from enrich.progress import Watch, pulsing
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from enrich.clock import Clock
-    from enrich.config import Config, OutputConfig
+    from enrich.config import Config
     from enrich.flow import Flow
 
 FAILED: tuple[RowStatus, ...] = ("error", "invalid_output", "truncated", "filtered", "in_doubt")
@@ -131,7 +133,7 @@ async def _run(config: Config, options: RunOptions) -> Summary:
                 _check_finished(flow)
                 await asyncio.to_thread(marks.find_copies)
                 summary = finished(session, flow.tally)
-                await _assemble(session, marks, source, options, summary, output=config.output)
+                await _assemble(session, marks, source, options, summary, config=config)
             except (RunStopped, RunInterrupted) as error:
                 await _drained(session, error, options.drain)
                 summary = _stopped(session, flow, source, error, options)
@@ -151,7 +153,7 @@ async def _collect(config: Config, options: RunOptions) -> Summary:
             await _ask(session, flow, source, options)
             await asyncio.to_thread(marks.find_copies)
             summary = _collected(session, flow)
-            await _assemble(session, marks, source, options, summary, output=config.output)
+            await _assemble(session, marks, source, options, summary, config=config)
             return summary
 
 
@@ -183,7 +185,7 @@ async def _settle_doubt(config: Config, options: RunOptions, how: Literal["resen
             for number in range(len(job.steps)):
                 for row in range(0, source.num_rows, DOUBT_ROWS):
                     count = min(DOUBT_ROWS, source.num_rows - row)
-                    keys = {mark.key for mark in marks.read(row, count, number) if mark.key is not None}
+                    keys = {key for key in marks.read(row, count, number).keys if key is not None}
                     known = await session.ledger.lookup(list(keys))
                     await session.ledger.settle_doubt([k for k, r in known.items() if r.in_doubt], how)
 
@@ -215,12 +217,12 @@ async def _assemble(
     options: RunOptions,
     summary: Summary,
     *,
-    output: OutputConfig,
+    config: Config,
 ) -> None:
     """Write the output in input order from what the ledger holds, and put it in place whole."""
     job = session.job
     options.progress.phase("writing the output", source.num_rows)
-    with open_sink(output, job.output_schema) as sink:
+    with open_sink(config.output, job.output_schema, scratch=scratch_of(config)) as sink:
         batches = prefetched(source.batches())
         async with contextlib.aclosing(batches):
             async for batch in session.assembler(marks).batches(batches):
@@ -413,5 +415,13 @@ def occurrences_of(config: Config) -> Any:
 
 
 def scratch_of(config: Config) -> Path:
-    """Give the folder for what a run keeps on disk beside the ledger: the output's, which is known to take files."""
-    return Path(config.output.path).parent
+    """Give the folder for what a run keeps on disk until it ends: the output's, which is known to take files.
+
+    Of an object it is the ledger's, or the system's where the ledger is a server.
+    """
+    if not is_url(config.output.path):
+        return Path(config.output.path).parent
+    ledger = config.ledger_location()
+    folder = Path(tempfile.gettempdir()) if is_url(ledger) else Path(ledger).parent
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder

@@ -1,7 +1,8 @@
 """Batches become one file: Parquet, Arrow, CSV, TSV or JSON Lines, put in place whole or not at all.
 
 The file is written beside its target under a hidden name, then renamed over it, so nobody ever sees half of
-one. Text formats have no room for the manifest: theirs lies beside them as ``<output>.manifest.json``.
+one. An object in a store is written to a file of this machine and uploaded once that is complete. Text formats have
+no room for the manifest: theirs lies beside them as ``<output>.manifest.json``.
 
 What text cannot express is written so: nested values as JSON (a map as pairs), binary as base64, durations as
 seconds, moments in ISO 8601, decimals in JSON as strings, and NaN as ``nan`` in CSV and null in JSON. A text cell
@@ -14,10 +15,12 @@ import base64
 import datetime as dt
 import errno
 import fcntl
+import hashlib
 import os
 import re
 import secrets
 import stat
+import tempfile
 import threading
 from contextlib import ExitStack, contextmanager, suppress
 from decimal import Decimal
@@ -29,8 +32,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
+from platformdirs import user_state_path
 
+from enrich import storage
 from enrich.errors import DiskFull, EnrichError, OutputError, OutputLocked, RunStopped
+from enrich.location import ObjectUrl, is_url, suffixes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -58,6 +64,8 @@ TEXT_COMPRESSIONS: dict[str, Literal["gzip", "zstd"]] = {".gz": "gzip", ".zst": 
 Codec = Literal["zstd", "snappy", "gzip", "brotli", "lz4", "none"]
 PARQUET_COMPRESSIONS = get_args(Codec)
 FORMULA = r"\A([=+\-@\t\x00\r])"  # how a text starts that a spreadsheet may run (OWASP ASVS 1.2.10)
+
+Place = Path | ObjectUrl  # where an output belongs
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 HINTS = {
@@ -133,12 +141,13 @@ class Sink:
 
 
 @contextmanager
-def open_sink(config: OutputConfig, schema: pa.Schema) -> Iterator[Sink]:
+def open_sink(config: OutputConfig, schema: pa.Schema, *, scratch: Path | None = None) -> Iterator[Sink]:
     """Open an output; without a commit its target stays untouched and nothing is left behind.
 
     Args:
         config: where to and how; the folder is made when missing.
         schema: of every batch; its metadata is kept where the format has room for it.
+        scratch: the folder where an object is made ready, as large as it gets; the system's by default.
 
     Raises:
         OutputError: the format cannot hold a column.
@@ -147,10 +156,11 @@ def open_sink(config: OutputConfig, schema: pa.Schema) -> Iterator[Sink]:
     """
     target = _target(config)
     _check_schema(schema, config)
+    near = _near(target, scratch)
     with _write_errors(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        _sweep(target)
-        temporary = _Temporary(target)
+        near.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(near)
+        temporary = _Temporary(near)
     try:
         with _write_errors(target):
             sink = Sink(config, schema, temporary)
@@ -165,13 +175,18 @@ def open_sink(config: OutputConfig, schema: pa.Schema) -> Iterator[Sink]:
 def preflight(config: OutputConfig, schema: pa.Schema) -> None:
     """Make sure that an output can be written, before anything is spent on it.
 
-    Tries the schema on the format, makes the folder, and writes, syncs and renames a small file in it.
+    Tries the schema on the format, makes the folder, and writes, syncs and renames a small file in it; or writes and
+    removes a small object beside the one that is to be.
 
     Raises:
         OutputError: it cannot; names the path or the column.
     """
     target = _target(config)
     _check_schema(schema, config)
+    if isinstance(target, ObjectUrl):
+        with _access_errors(target):
+            storage.probe(str(target))
+        return
     with _access_errors(target), _folders(target):
         probe = _Temporary(target)
         renamed = _temporary_path(target)
@@ -187,6 +202,8 @@ def preflight(config: OutputConfig, schema: pa.Schema) -> None:
 def hold_output(path: str | Path, *, wait: bool = False) -> Iterator[None]:
     """Hold an output against every other run until the block ends, or the process dies.
 
+    An object is held against this user's runs on this machine: no store can tell that a process has died.
+
     Args:
         path: the output.
         wait: block until it is free.
@@ -195,17 +212,39 @@ def hold_output(path: str | Path, *, wait: bool = False) -> Iterator[None]:
         OutputLocked: another run holds it.
         OutputError: the folder cannot be written.
     """
-    target = Path(os.path.realpath(path))
-    lock = target.with_name(f".{target.name}.lock")
+    output = str(path) if is_url(str(path)) else os.path.realpath(path)
+    lock = _lock_path(output)
     with ExitStack() as stack:
-        with _access_errors(target):
-            stack.enter_context(_folders(target))
-            descriptor = _lock(lock, target, wait=wait)
+        with _lock_errors(lock, output):
+            stack.enter_context(_folders(lock))
+            descriptor = _lock(lock, output, wait=wait)
         try:
             yield
         finally:
             lock.unlink(missing_ok=True)  # while it is held: nobody can have locked this very file in between
             os.close(descriptor)
+
+
+def _lock_path(output: str) -> Path:
+    if is_url(output):
+        name = hashlib.sha256(output.encode()).hexdigest()[:32]
+        return user_state_path("beatra-enrich") / "locks" / f"{name}.lock"
+    return Path(output).with_name(f".{Path(output).name}.lock")
+
+
+@contextmanager
+def _lock_errors(lock: Path, output: str) -> Iterator[None]:
+    if not is_url(output):
+        with _access_errors(Path(output)):
+            yield
+        return
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(
+            f"{output} cannot be held against other runs: {lock} cannot be made: {error.strerror}",
+            hint="point XDG_STATE_HOME at a folder that this user may write to.",
+        ) from None
 
 
 @contextmanager
@@ -223,16 +262,16 @@ def _folders(target: Path) -> Iterator[None]:
 
 def read_manifest(path: str | Path) -> dict[str, Any] | None:
     """Give the manifest of an output; None when there is no such file, or none that tells of a run."""
-    path = Path(path)
+    place = ObjectUrl.parse(str(path)) if is_url(str(path)) else Path(path)
     try:
-        with path.open("rb") as file:
+        with storage.open_file(str(place)) as file:
             magic = file.read(6)
-        if magic.startswith(b"PAR1"):
-            text = (pq.read_metadata(path).metadata or {}).get(MANIFEST_KEY)
-        elif magic == b"ARROW1":
-            text = _arrow_manifest(path)
-        else:
-            text = _sidecar(path).read_bytes()
+            if magic.startswith(b"PAR1"):
+                text = (pq.read_metadata(file).metadata or {}).get(MANIFEST_KEY)
+            elif magic == b"ARROW1":
+                text = _arrow_manifest(file)
+            else:
+                text = storage.read(str(_sidecar(place)))
         manifest = orjson.loads(text) if text else None
     except (OSError, pa.ArrowException, orjson.JSONDecodeError):
         return None
@@ -243,7 +282,7 @@ def read_manifest(path: str | Path) -> dict[str, Any] | None:
 
 
 class _Temporary:
-    """A hidden file beside its target, locked for as long as this process lives."""
+    """A hidden file beside its target, or where an object is made ready; locked while this process lives."""
 
     def __init__(self, target: Path) -> None:
         while True:
@@ -257,8 +296,11 @@ class _Temporary:
         """Bring what was written to disk."""
         os.fsync(self._descriptor)
 
-    def replace(self, target: Path) -> None:
-        """Take the target's place, under its permissions; on disk when this returns."""
+    def replace(self, target: Place) -> None:
+        """Take the target's place, a file under its permissions; durable when this returns."""
+        if isinstance(target, ObjectUrl):
+            storage.put(str(target), self.path)
+            return
         with suppress(FileNotFoundError):
             os.fchmod(self._descriptor, stat.S_IMODE(target.stat().st_mode))
         self.sync()
@@ -302,10 +344,14 @@ def _try_lock(descriptor: int) -> bool:
     return True
 
 
-def _lock(lock: Path, target: Path, *, wait: bool) -> int:
+def _lock(lock: Path, target: str, *, wait: bool) -> int:
     """Lock a lock file that is still in its place, and write this process's id into it."""
     while True:
-        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        except FileNotFoundError:  # the folder went with a holder that ended and left it empty
+            lock.parent.mkdir(parents=True, exist_ok=True)
+            continue
         if wait:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         elif not _try_lock(descriptor):
@@ -322,20 +368,35 @@ def _lock(lock: Path, target: Path, *, wait: bool) -> int:
         os.close(descriptor)  # its holder removed it between the two calls
 
 
-def _sidecar(target: Path) -> Path:
-    return target.with_name(target.name + MANIFEST_SUFFIX)
+def _near(target: Place, scratch: Path | None) -> Path:
+    """Give the path beside which the file is made: the target's own, or the object's name in the scratch folder."""
+    if isinstance(target, Path):
+        return target
+    return (scratch or Path(tempfile.gettempdir())) / target.name
 
 
-def _replace_with_sidecar(temporary: _Temporary, target: Path, manifest: bytes) -> None:
+def _sidecar(target: Place) -> Place:
+    name = target.name + MANIFEST_SUFFIX
+    return target.with_name(name) if isinstance(target, Path) else target.beside(name)
+
+
+def _replace_with_sidecar(temporary: _Temporary, target: Place, manifest: bytes) -> None:
     """Put a file and its manifest in place; a crash in between may cost the manifest, never leaves a wrong one."""
-    sidecar = _Temporary(_sidecar(target))
+    place = _sidecar(target)
+    if isinstance(place, ObjectUrl):
+        if storage.stat(str(place)) is not None:
+            storage.write(str(place), b"")  # who may write need not be allowed to remove
+        temporary.replace(target)
+        storage.write(str(place), manifest)
+        return
+    sidecar = _Temporary(place)
     try:
         sidecar.path.write_bytes(manifest)
         sidecar.sync()
         temporary.sync()
-        _sidecar(target).unlink(missing_ok=True)
+        place.unlink(missing_ok=True)
         temporary.replace(target)
-        sidecar.replace(_sidecar(target))
+        sidecar.replace(place)
     finally:
         sidecar.discard()
 
@@ -343,8 +404,15 @@ def _replace_with_sidecar(temporary: _Temporary, target: Path, manifest: bytes) 
 # --- what can go wrong ---------------------------------------------------------------------------------
 
 
-def _target(config: OutputConfig) -> Path:
-    """The file that is replaced: behind symbolic links, and nothing but a file."""
+def _target(config: OutputConfig) -> Place:
+    """The object, or the file that is replaced: behind symbolic links, and nothing but a file."""
+    if is_url(config.path):
+        url = ObjectUrl.parse(config.path)
+        if not url.name:
+            raise OutputError(
+                f"the output {url} is a folder", hint="name an object in it, such as out.parquet."
+            )
+        return url
     target = Path(os.path.realpath(config.path))
     if target.is_dir():
         raise OutputError(f"the output {target} is a folder", hint="name a file in it, such as out.parquet.")
@@ -354,15 +422,19 @@ def _target(config: OutputConfig) -> Path:
 
 
 def _format(config: OutputConfig) -> Format:
-    name = Path(config.path)
-    suffix = (name.with_suffix("") if name.suffix.lower() in TEXT_COMPRESSIONS else name).suffix.lower()
-    found = config.format or FORMATS.get(suffix)
+    found = config.format or FORMATS.get(_suffix(config, compressed=False))
     if found is None:
         raise OutputError(
-            f"the output {name} has no suffix that tells its format",
+            f"the output {config.path} has no suffix that tells its format",
             hint=f"use one of {', '.join(FORMATS)}, or set output.format.",
         )
     return found
+
+
+def _suffix(config: OutputConfig, *, compressed: bool) -> str:
+    """Give the last suffix of an output, or the last that does not speak of compression."""
+    found = [one for one in suffixes(config.path)[-2:] if compressed or one not in TEXT_COMPRESSIONS]
+    return found[-1] if found else ""
 
 
 def _check_schema(schema: pa.Schema, config: OutputConfig) -> None:
@@ -390,18 +462,21 @@ def _can_write(schema: pa.Schema, config: OutputConfig) -> bool:
 
 
 @contextmanager
-def _access_errors(target: Path) -> Iterator[None]:
+def _access_errors(target: Place) -> Iterator[None]:
     """What stands in the way before a run is the user's to mend."""
     try:
         yield
     except OSError as error:
+        if isinstance(target, ObjectUrl):
+            problem, hint = storage.explain(error, str(target))
+            raise OutputError(f"the output {target} cannot be written: {problem}", hint=hint) from None
         problem = (error.strerror or str(error)).lower()
         hint = HINTS.get(error.errno or 0, "choose another output.")
         raise OutputError(f"the output {target} cannot be written: {problem}", hint=hint) from None
 
 
 @contextmanager
-def _write_errors(target: Path) -> Iterator[None]:
+def _write_errors(target: Place) -> Iterator[None]:
     """What stands in the way while writing stops a run that can go on later."""
     try:
         yield
@@ -411,8 +486,9 @@ def _write_errors(target: Path) -> Iterator[None]:
                 f"there is no room left for {target}",
                 hint="free some space and run again; nothing is asked anew.",
             ) from None
+        problem = storage.explain(error, str(target))[0] if isinstance(target, ObjectUrl) else error
         raise RunStopped(
-            f"{target} cannot be written: {error}", hint="run again; nothing is asked anew."
+            f"{target} cannot be written: {problem}", hint="run again; nothing is asked anew."
         ) from None
     except pa.ArrowInvalid as error:
         raise OutputError(
@@ -446,7 +522,7 @@ class _Writer(Protocol):
 def _open_streams(path: Path, config: OutputConfig) -> list[pa.NativeFile]:
     """Open the file, and what compresses into it; the last one is to be written to, and closed first."""
     file = pa.OSFile(str(path), "wb")
-    compression = TEXT_COMPRESSIONS.get(Path(config.path).suffix.lower())
+    compression = TEXT_COMPRESSIONS.get(_suffix(config, compressed=True))
     if compression and _format(config) in TEXT_FORMATS:
         return [file, pa.CompressedOutputStream(file, compression)]
     return [file]
@@ -536,8 +612,8 @@ class _ArrowWriter:
         self._file.close()
 
 
-def _arrow_manifest(path: Path) -> bytes | None:
-    with pa.OSFile(str(path), "rb") as file, pa.ipc.open_file(file) as reader:
+def _arrow_manifest(file: pa.NativeFile) -> bytes | None:
+    with pa.ipc.open_file(file) as reader:
         if not reader.num_record_batches:
             return None
         last = reader.get_batch_with_custom_metadata(reader.num_record_batches - 1)

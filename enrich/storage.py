@@ -12,6 +12,7 @@ from __future__ import annotations
 import errno
 import fnmatch
 import glob as local_glob
+import mimetypes
 import mmap
 import os
 import re
@@ -171,6 +172,15 @@ def put(location: str, file: Path) -> None:
         _upload(url, data)
 
 
+def probe(location: str) -> None:
+    """Find out whether an object can be written: write a small hidden one beside it, and remove it where that is allowed."""
+    url = ObjectUrl.parse(location)
+    near = url.beside(f".{url.name}.probe")
+    _upload(near, b"probe")
+    with suppress(OSError):
+        remove(str(near))
+
+
 def remove(location: str) -> None:
     """Remove a file or an object; that there is none is no error."""
     with suppress(FileNotFoundError):
@@ -186,9 +196,10 @@ def _upload(url: ObjectUrl, data: bytes | mmap.mmap) -> None:
 
     A part that fails spoils the stream, so that closing it publishes nothing.
     """
+    kind = {"Content-Type": mimetypes.guess_type(url.name)[0] or "application/octet-stream"}
 
     def work() -> None:
-        with memoryview(data) as view, _store(url).open_output_stream(url.path) as stream:
+        with memoryview(data) as view, _store(url).open_output_stream(url.path, metadata=kind) as stream:
             for start in range(0, len(view), PUT_BYTES):
                 stream.write(view[start : start + PUT_BYTES])
                 stream.flush()

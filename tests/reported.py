@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -13,8 +14,6 @@ from enrich.runner import run_sync
 from enrich.sandbox import SandboxOptions, ThreadedSandbox, parse_fault
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from enrich.config import Config
     from enrich.records import Summary
 
@@ -62,4 +61,4 @@ def reported(
 
 def page_of(config: Config, *, content: bool = True) -> str:
     """Write the report on a job's last run, and give its HTML."""
-    return run_sync(lambda: report_job(config, content=content)).read_text(encoding="utf-8")
+    return Path(run_sync(lambda: report_job(config, content=content))).read_text(encoding="utf-8")

@@ -529,7 +529,7 @@ async def test_the_page_on_a_million_rows_is_small(tmp_path: Path) -> None:
         await asyncio.gather(*(ledger.answer(a.key, r) for a, r in zip(asks, replies, strict=True)))
     await ledger.close_run(_million_done(config).to_dict())
     pq.write_table(_million_rows(), config.output.path)
-    page = await write_report(config, ledger, tmp_path / "report.html")
+    page = Path(await write_report(config, ledger, tmp_path / "report.html"))
     await ledger.close()
     assert page.stat().st_size < MOST_BYTES
     assert "1,000,000" in page.read_text()

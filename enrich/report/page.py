@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import contextlib
 import hashlib
-import os
 from dataclasses import asdict, replace
 from importlib import resources
 from pathlib import Path
@@ -16,8 +14,9 @@ import jinja2
 import orjson
 from markupsafe import Markup
 
-from enrich import __version__
+from enrich import __version__, storage
 from enrich.errors import EnrichError, OutputError
+from enrich.location import ObjectUrl, is_url, plain
 from enrich.records import STATUSES
 from enrich.report import texts
 from enrich.report.facts import Report, Rows
@@ -36,8 +35,8 @@ FINISHED = (0, 3)  # the exit codes of runs that replaced the output
 MAX_LABELS = 12  # values of a column that are drawn as bars
 
 
-async def report_job(config: Config, path: str | None = None, *, content: bool = True) -> Path:
-    """Write the report on a job's last run; gives its path. Sends nothing.
+async def report_job(config: Config, path: str | None = None, *, content: bool = True) -> str:
+    """Write the report on a job's last run; gives where it lies. Sends nothing.
 
     Args:
         config: the job.
@@ -58,27 +57,31 @@ async def report_job(config: Config, path: str | None = None, *, content: bool =
         await ledger.close()
 
 
-def _beside(config: Config) -> Path:
-    return Path(config.output.path).parent / "report.html"
+def _beside(config: Config) -> str:
+    output = config.output.path
+    if is_url(output):
+        return str(ObjectUrl.parse(output).beside("report.html"))
+    return str(Path(output).parent / "report.html")
 
 
-async def write_report(config: Config, ledger: Ledger, path: str | Path, *, content: bool = True) -> Path:
+async def write_report(config: Config, ledger: Ledger, path: str | Path, *, content: bool = True) -> str:
     """Write the report on a ledger's last run.
 
     Args:
         config: the job.
         ledger: where its last run has ended.
-        path: the HTML file, replaced whole.
+        path: the HTML file, or the URL of an object; replaced whole.
         content: False leaves out everything that prompts and answers say.
 
     Raises:
         EnrichError: no run has ended yet, or the last one was another job's.
         OutputError: the file cannot be written.
     """
+    place = _checked(str(path))
     report = await gather(config, ledger, content=content)
     html = await asyncio.to_thread(render, report)
-    await asyncio.to_thread(_replace, Path(path), html)
-    return Path(path)
+    await asyncio.to_thread(_replace, place, html)
+    return place
 
 
 async def gather(config: Config, ledger: Ledger, *, content: bool) -> Report:
@@ -219,16 +222,19 @@ def _asset(name: str) -> str:
     return (resources.files("enrich.report") / name).read_text(encoding="utf-8").strip()
 
 
-def _replace(path: Path, html: str) -> None:
-    """Write the file beside its place and move it there."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+def _checked(path: str) -> str:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(html, encoding="utf-8", errors="backslashreplace")
-        temporary.replace(path)
+        return plain(path)
+    except ValueError as error:
+        raise OutputError(f"the report cannot be written there: {error}") from None
+
+
+def _replace(path: str, html: str) -> None:
+    """Put the page in its place, whole."""
+    try:
+        storage.write(path, html.encode(errors="backslashreplace"))
     except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise OutputError(
-            f"the report {path} cannot be written: {error.strerror}", hint="give another path with -o."
-        ) from None
+        problem, hint = (
+            storage.explain(error, path) if is_url(path) else (error.strerror, "give another path with -o.")
+        )
+        raise OutputError(f"the report {path} cannot be written: {problem}", hint=hint) from None
