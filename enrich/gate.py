@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from aiolimiter import AsyncLimiter
 
-from enrich.pace import Window
+from enrich.slots import Window
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -1,27 +1,23 @@
-"""When the next request may go: the windows, the shared pause, the adaptive ceiling and the learned rate."""
+"""When the next request may go: the pause, the adaptive ceiling and the learned rate; `Slots` keep the windows."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import time
 from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from aiolimiter import AsyncLimiter
+from enrich.ledger.lease import FASTEST_PROBE, MOST_PER_REQUEST, Cut
+from enrich.slots import SMOOTH, OwnSlots
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from enrich.config import LimitsConfig
-
-SMOOTH = 0.05  # seconds' worth of requests that may go at once
-SLACK = 0.005  # share of a window that may go at once, and that is kept back for it
-JITTER = 0.03  # seconds by which requests may draw together on their way
-GUARDED = 1_000  # requests per window up to which the window is held to when they really went
-TOKENS_KEPT = 0.025  # share of a token window that is kept back for estimates that were too low
+    from enrich.ledger.lease import Lease
+    from enrich.slots import Slots
 
 START_CEILING = 48  # requests in flight before anything is known of the endpoint
 GROWTH = 3.0  # by which the ceiling grows per clean answer before the first 429: it quadruples each round
@@ -31,12 +27,11 @@ CUT = 0.8  # of the ceiling that is left after an episode of 429s
 IN_USE = 0.8  # share of the ceiling that must be in use for it to grow, and for a 429 to cut it
 
 UNDER = 0.98  # of the delivered rate that is sent after a 429
-FASTEST_PROBE = 1.0  # growth of the learned rate per second, relative, when next to nothing is known of it
-SLOWEST_PROBE = 0.002  # the same when it is known well
+SLOWEST_PROBE = 0.002  # growth of the learned rate per second, relative, when it is known well
 PROBE_DOUBLES = 5.0  # seconds without a 429 after which the growth doubles: the limit must have risen
-MOST_PER_REQUEST = 0.02  # growth of the learned rate per request, relative
 PROBE_COST = 10.0  # per second of pause that a 429 brings: by how much slower it is probed for
 STRETCH = 1.1  # growth of the rate after which a new stretch begins
+DOUBT = 8.0  # times the blur of a count: the seconds after which it weighs as much as what was known
 TOO_FEW = 30  # requests between two 429s below which they may have come together by chance
 STRETCHES = 64  # that are looked at
 PAUSE_REQUESTS = 3.0  # requests' worth of pause after a 429 that names none
@@ -46,98 +41,6 @@ BACKOFF = 0.25  # seconds of pause when nothing was let through after one; doubl
 BACKOFF_MAX = 30.0  # seconds
 
 log = logging.getLogger("enrich")
-
-
-@dataclass(frozen=True, slots=True)
-class Window:
-    """At most ``amount`` requests or tokens in any span of ``seconds``."""
-
-    amount: float
-    seconds: float
-
-    @property
-    def burst(self) -> float:
-        """Give how much may go at once: enough to make up for a late timer, too little to be a spike."""
-        return 1 + min(SLACK * self.amount, SMOOTH * self.amount / self.seconds)
-
-    @property
-    def rate(self) -> float:
-        """Give the units per second that, with the burst on top, stay within the window wherever it starts.
-
-        A span of ``seconds`` in the server's books holds what left here within ``seconds + JITTER``, and that is
-        at most ``burst + rate × (seconds + JITTER)``, which this makes ``amount + 1 − SLACK × amount``: below
-        ``amount + 1``, and requests are whole.
-        """
-        sustained = max(self.amount * (1 - SLACK) - (self.burst - 1), self.amount / 2)
-        return sustained / (self.seconds + JITTER)
-
-
-def request_windows(limits: LimitsConfig) -> list[Window]:
-    """List the windows that bound requests."""
-    windows = [Window(w.requests, w.seconds) for w in limits.windows if w.requests is not None]
-    if limits.requests_per_minute is not None:
-        windows.append(Window(limits.requests_per_minute, 60.0))
-    return windows
-
-
-def token_windows(limits: LimitsConfig) -> list[Window]:
-    """List the windows that bound tokens."""
-    windows = [Window(w.tokens, w.seconds) for w in limits.windows if w.tokens is not None]
-    if limits.tokens_per_minute is not None:
-        windows.append(Window(limits.tokens_per_minute, 60.0))
-    return windows
-
-
-class Guard:
-    """Holds a window to when its requests really went, which may be later than when they were let go.
-
-    A limiter spaces the moments at which requests are let go. Where the process was held up in between, the next ones
-    follow more closely than it meant. Large windows have room for that; small ones have not.
-    """
-
-    def __init__(self, window: Window, monotonic: Callable[[], float]) -> None:
-        self._span = window.seconds + JITTER
-        self._times: deque[float] = deque(maxlen=math.floor(window.amount))
-        self._monotonic = monotonic
-
-    def wait(self) -> float:
-        """Give the seconds until one more request leaves the window within its limit."""
-        times = self._times
-        if len(times) < (times.maxlen or 0):
-            return 0.0
-        return max(0.0, times[0] + self._span - self._monotonic())
-
-    def sent(self, now: float) -> None:
-        """Note that a request goes now."""
-        self._times.append(now)
-
-
-class TokenBucket:
-    """A leaky bucket whose level is corrected once the true amount is known.
-
-    Reserve an estimate before sending, settle when the usage arrives: an answer that was longer than
-    estimated delays the next request, a shorter one lets it go sooner. Over any span of the window's length
-    no more is used than leaks out in it (``amount × (1 − SLACK − TOKENS_KEPT)``) and what the level can rise by: the
-    capacity (``SLACK × amount``), one request, and by how much those in flight turn out longer than estimated.
-    """
-
-    def __init__(self, window: Window, monotonic: Callable[[], float]) -> None:
-        self._rate = window.amount * (1 - SLACK - TOKENS_KEPT) / (window.seconds + JITTER)
-        self._capacity = window.amount * SLACK
-        self._monotonic = monotonic
-        self._level = 0.0
-        self._at = monotonic()
-
-    def wait(self) -> float:
-        """Give the seconds until the next request may reserve."""
-        now = self._monotonic()
-        self._level = max(0.0, self._level - (now - self._at) * self._rate)
-        self._at = now
-        return max(0.0, (self._level - self._capacity) / self._rate)
-
-    def settle(self, reserved: float, used: float) -> None:
-        """Replace an estimate, or nothing (0), by what is reserved or was used."""
-        self._level += used - reserved
 
 
 @dataclass(slots=True)
@@ -172,6 +75,10 @@ class Pace:
     knowing how much it lets through at once. The run goes on a little below that, and creeps up until the next
     429; the better the rate is known, the slower. At a rate that close a failed probe costs a handful of refusals.
 
+    Where the limit is shared, all this is one for all runs: the rate is that of all together, an episode that one of
+    them has seen pauses and cuts for everybody, once. The ceiling is each run's own; all are cut by the same share
+    and grow the slower the more there are.
+
     Attributes:
         rate: the learned rate in requests per second; None until a 429 was seen.
         pause_cause: why there is a pause, for people.
@@ -181,16 +88,16 @@ class Pace:
         self,
         limits: LimitsConfig,
         *,
+        slots: Slots | None = None,
         learned: dict[str, Any] | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._most = limits.concurrency
         self._adaptive = limits.adaptive
         self._monotonic = monotonic
-        self._limiters = [AsyncLimiter(w.burst, w.burst / w.rate) for w in request_windows(limits)]
-        self._guards = [Guard(w, monotonic) for w in request_windows(limits) if 1 <= w.amount <= GUARDED]
-        self._buckets = [TokenBucket(w, monotonic) for w in token_windows(limits)]
-        self._ceiling = min(self._most, START_CEILING) if self._adaptive else self._most
+        self._slots = slots or OwnSlots(limits, monotonic)
+        start = max(1, START_CEILING // self._slots.runs)
+        self._ceiling = min(self._most, start) if self._adaptive else self._most
         self._growth = GROWTH
         self._room = 0.0  # of the next request by which the ceiling grows
         self._sent = 0
@@ -212,8 +119,12 @@ class Pace:
         self._quiet_since = monotonic()
         self.rate: float | None = None
         self.pause_cause = ""
+        self._episode: int | None = None  # the last one heard of
+        self._cuts = 0  # of everybody's ceiling, that were heard of
+        self._telling: Cut | None = None  # what the others may not know yet
         if learned and self._adaptive:
             self._learn_from(learned)
+        self._slots.listen(self._hear)
 
     @property
     def ceiling(self) -> int:
@@ -224,18 +135,9 @@ class Pace:
 
     async def turn(self, tokens: float) -> None:
         """Wait until one request of about so many tokens may go by every window and the learned rate."""
-        for bucket in self._buckets:
-            while (wait := bucket.wait()) > 0:  # noqa: ASYNC110  # the time is known, and may grow meanwhile
-                await asyncio.sleep(wait)
-        for limiter in self._limiters:
-            await limiter.acquire()
-        if self.rate is not None:
+        if self.rate is not None and not self._slots.paces_rate:
             await self._wait_for_rate(self.rate)
-        for guard in self._guards:
-            while (wait := guard.wait()) > 0:  # noqa: ASYNC110  # the time is known
-                await asyncio.sleep(wait)
-        for bucket in self._buckets:
-            bucket.settle(0.0, tokens)
+        await self._slots.take(tokens)
 
     async def _wait_for_rate(self, rate: float) -> None:
         now = self._monotonic()
@@ -254,6 +156,9 @@ class Pace:
             self._growth = min(REGROWTH, 2 * self._growth)
             log.info("no 429 at %.4g requests/s: trying more", rate)
         self.rate = rate = rate + min(self._probe, MOST_PER_REQUEST * rate)
+        self._note_stretch(now, rate)
+
+    def _note_stretch(self, now: float, rate: float) -> None:
         if rate > STRETCH * self._checked_rate:
             self._checked_rate = rate
             self._stretches.append((now, self._sent + 1))
@@ -261,10 +166,10 @@ class Pace:
     def sent(self) -> int:
         """Note that a request goes now; gives its number."""
         self._sent += 1
-        for guard in self._guards:
-            guard.sent(self._monotonic())
         if self._mark is None:
             self._mark = _Mark(self._monotonic(), self._sent)
+            self._slots.mark()
+        self._slots.sent()
         return self._sent
 
     def paused_for(self) -> float:
@@ -297,28 +202,27 @@ class Pace:
             used: tokens that were used, when the server said so.
         """
         if used is not None:
-            for bucket in self._buckets:
-                bucket.settle(reserved, used)
+            self._slots.settle(reserved, used)
         if number > self._cut_number:
             self._droughts = 0
         if number > self._steady_number and self._adaptive and in_flight >= IN_USE * self._ceiling:
             self._grow()
 
     def _grow(self) -> None:
-        self._room += max(self._growth, SLOWEST_REGROWTH / self._ceiling)
+        self._room += max(self._growth, SLOWEST_REGROWTH / self._ceiling) / self._slots.runs
         whole = int(self._room)
         self._room -= whole
         self._ceiling = min(self._most, self._ceiling + whole)
 
     def released(self, reserved: float) -> None:
         """Give back the tokens of a request that brought no answer."""
-        for bucket in self._buckets:
-            bucket.settle(reserved, 0.0)
+        self._slots.settle(reserved, 0.0)
 
     def troubled(self) -> None:
         """Note an answer of 5xx: what is in flight now is no reason to send more."""
         self._steady_number = self._sent
         self._quiet_since = self._monotonic()
+        self._slots.trouble()
 
     def limited(self, number: int, retry_after: float | None, *, in_flight: int, sent_at: float) -> None:
         """Note a 429: one cut per episode, and a pause for everybody.
@@ -343,9 +247,9 @@ class Pace:
             self._refused = 0
         self._refused += number > self._cut_number
         if wait is not None:
-            self.pause(
-                wait, "rate limited (429)" if retry_after is None else "the endpoint asked to wait (429)"
-            )
+            cause = "rate limited (429)" if retry_after is None else "the endpoint asked to wait (429)"
+            self._slots.pause(wait, cause)
+            self.pause(wait, cause)
 
     def _backoff(self) -> float:
         if self._droughts:
@@ -360,8 +264,10 @@ class Pace:
         if self._droughts:
             mark.paused = 0.0  # it was just shown that nothing ran over meanwhile
             return
-        through = max(1, number - mark.number - mark.rejected + 1)
+        through = self._through(mark, number)
         seconds = max(sent_at - mark.at, 1e-3)
+        if not mark.first and seconds < 2 * self._slots.blur:
+            return  # of the same episode, as another run saw it
         if mark.first:
             self._learn_first(through, seconds, wait)
         else:
@@ -371,10 +277,15 @@ class Pace:
         self._mark = _Mark(sent_at, number, rejected=1, first=False)
         self._patience = PROBE_DOUBLES * (1 + PROBE_COST * wait)
         still_learning = before is None or self.rate < IN_USE * before
-        if in_flight >= IN_USE * self._ceiling and not still_learning:
-            self._ceiling = max(1, int(CUT * self._ceiling))
-            self._growth = min(REGROWTH, self._growth / 2)
+        lower = in_flight >= IN_USE * self._ceiling and not still_learning
+        if lower:
+            self._lower_ceiling()
         self._quiet_since = self._monotonic()
+        self._slots.mark()
+        self._telling = Cut(
+            self._episode or 0, self._known, self._burst, self.rate, self._probe, self._patience, lower
+        )
+        self._slots.cut(self._telling)
         log.info(
             "429 after %d requests in %.3g s: going on at %.4g requests/s, at most %d in flight",
             through,
@@ -383,7 +294,15 @@ class Pace:
             self._ceiling,
         )
 
-    def _learn_first(self, through: int, seconds: float, wait: float) -> None:
+    def _lower_ceiling(self) -> None:
+        self._ceiling = max(1, int(CUT * self._ceiling))
+        self._growth = min(REGROWTH, self._growth / 2)
+
+    def _through(self, mark: _Mark, number: int) -> float:
+        """Give how many requests were let through since a mark, up to this one and those of other runs included."""
+        return max(1, number - mark.number - mark.rejected + 1) * self._slots.others
+
+    def _learn_first(self, through: float, seconds: float, wait: float) -> None:
         """Guess a rate: what was let through at once takes about the pause to come back, as far as is known."""
         self._known = through / (seconds + wait)
         self._burst = through * wait / (seconds + wait)
@@ -396,16 +315,56 @@ class Pace:
         because the run paused or was slow at first, what was let through over some later stretch, less what the
         limit lets through at once, is a lower bound as well.
         """
-        through = max(1, number - mark.number - mark.rejected + 1)
+        through = self._through(mark, number)
         seconds = max(sent_at - mark.at, 1e-3)
         bounds = [through / seconds, (through - self._burst) / max(seconds - mark.paused, 1e-3)]
-        bounds += [(number - n - self._burst) / max(sent_at - at, 1e-3) for at, n in self._stretches]
-        rate = max(bounds)
+        others, blur = self._slots.others, self._slots.blur
+        bounds += [
+            ((number - n) * others - self._burst) / max(sent_at - at + blur, 1e-3)
+            for at, n in self._stretches
+        ]
+        rate = self._known + (max(bounds) - self._known) * seconds / (seconds + DOUBT * blur)
         if through < TOO_FEW:
             rate = max(rate, CUT * self._known)
         error = min(1.0, 2 / through + abs(rate / self._known - 1))
         self._probe = min(FASTEST_PROBE, max(SLOWEST_PROBE, error / (1 + PROBE_COST * wait)))
         self._known = rate
+
+    # --- from other runs ---
+
+    def _hear(self, lease: Lease, told: bool) -> None:  # noqa: FBT001  # a callback's arguments
+        """Take in how the account stands; ``told`` says that the others know of this run's own cut by now."""
+        if (pause := lease.paused_until - lease.now) > self.paused_for() + TIMER:
+            self.pause(pause, lease.cause)
+        if not self._adaptive or (self._telling is not None and not told):
+            return
+        own, self._telling = self._telling, None
+        if self._episode is None:
+            self._cuts = lease.cuts
+        elif lease.episode != self._episode:
+            self._join_episode(lease, own)
+        self._episode = lease.episode
+        if lease.rate is not None:
+            self._known, self._burst, self._probe = lease.known, lease.burst, lease.probe
+            self._checked_rate = self._checked_rate or lease.rate
+            self._note_stretch(self._monotonic(), lease.rate)
+            self.rate = lease.rate
+
+    def _join_episode(self, lease: Lease, own: Cut | None) -> None:
+        """Make an episode one's own that another run saw first; one that this run saw was cut for already."""
+        for _ in range(lease.cuts - self._cuts - (own is not None and own.lower)):
+            self._lower_ceiling()
+        self._cuts = lease.cuts
+        if own is not None:
+            return
+        self._cut_number = self._steady_number = self._sent
+        self._refused = 0
+        self._stretches.clear()
+        self._checked_rate = UNDER * lease.known
+        age = max(0.0, lease.now - lease.cut_at)
+        self._mark = _Mark(self._monotonic() - age, self._sent + 1, paused=self.paused_for(), first=False)
+        self._slots.mark()
+        log.info("another run met a 429: going on at %.4g requests/s together", lease.rate or 0.0)
 
     # --- between runs ---
 

@@ -17,10 +17,10 @@ from enrich.census import Census, Unit
 from enrich.flow import prefetched
 from enrich.forecast import FEWEST, Estimate, extrapolate
 from enrich.marks import Marks
-from enrich.pace import request_windows, token_windows
 from enrich.pipeline import RunOptions, occurrences_of, prepare, summarize
 from enrich.progress import duration
 from enrich.session import open_session
+from enrich.slots import request_windows, token_windows
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence

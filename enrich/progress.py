@@ -232,7 +232,7 @@ class Watch:
         """Give the seconds that the configured limits allow a row at least, if the next ones are like the last."""
         if self._limits is None or self._engine is None:
             return 0.0
-        from enrich.pace import request_windows, token_windows
+        from enrich.slots import request_windows, token_windows
 
         rows = now.rows - then.rows
         requests = [

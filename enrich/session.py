@@ -19,6 +19,8 @@ from enrich.endpoint import Endpoint
 from enrich.engine import Engine, Stats
 from enrich.errors import LedgerError, RunInterrupted, RunStopped
 from enrich.flow import Flow, strayed_name
+from enrich.leased import LeasedSlots
+from enrich.ledger.lease import Leases
 from enrich.pace import Pace
 from enrich.retry import Policy
 
@@ -147,7 +149,8 @@ async def open_session(
         transport = await stack.enter_async_context(Client(endpoint, concurrency=limits.concurrency))
         output = job.config.output
         run = await ledger.open_run({"output": output and output.path, "base_url": job.base_url})
-        pace = Pace(limits, learned=await ledger.recall(_pace_name(job)))
+        slots = await _shared_slots(job, ledger, stack)
+        pace = Pace(limits, slots=slots, learned=await ledger.recall(_pace_name(job)))
         engine = Engine(
             ledger=ledger,
             transport=transport,
@@ -171,6 +174,15 @@ async def open_session(
                 await engine.drain(drain if engine.stopped is not None else 0.0)
                 with contextlib.suppress(RunStopped):  # a full disk: what was learned is learned again
                     await ledger.remember(_pace_name(job), pace.learned())
+
+
+async def _shared_slots(job: Job, ledger: Ledger, stack: contextlib.AsyncExitStack) -> LeasedSlots | None:
+    """Share the account's limit with every other run on the ledger, where the ledger can; the sandbox is each run's own."""
+    if job.endpoint is None or not isinstance(ledger, Leases):
+        return None
+    key = job.endpoint.api_key
+    account = await ledger.fingerprint(job.endpoint.base_url, key.get_secret_value() if key else "")
+    return await stack.enter_async_context(LeasedSlots(ledger, account, job.config.limits))
 
 
 async def open_ledger(location: str, *, clock: Clock | None = None, read_only: bool = False) -> Ledger:

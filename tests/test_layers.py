@@ -18,7 +18,7 @@ LAYERS = (
     ("template", "parameters", "messages", "schema", "request", "columns", "answer", "sink"),
     ("sse", "envelope", "completion", "endpoint", "post", "client", "retry"),
     ("ledger",),
-    ("pace", "gate", "budget", "outage", "response_ids", "engine"),
+    ("slots", "leased", "pace", "gate", "budget", "outage", "response_ids", "engine"),
     ("fallback", "conversation", "occurrences", "spool", "marks", "flow", "assemble"),
     ("sandbox",),
     ("session", "job", "report", "hold"),

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from enrich.config import LimitsConfig, WindowConfig
-from enrich.pace import Pace, Window
+from enrich.pace import Pace
+from enrich.slots import Window
 from tests.virtual import (
     ConcurrencyLimit,
     FixedWindowLimit,

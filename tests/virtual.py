@@ -12,9 +12,12 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
+from enrich.ledger.lease import Account, grant
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
+    from enrich.ledger.lease import Lease, LeaseRequest
     from enrich.pace import Pace
 
 
@@ -230,6 +233,45 @@ class Simulation:
             self.pace.limited(number, self.retry_after, in_flight=in_flight, sent_at=sent_at)
             heapq.heappush(self.retries, asyncio.get_running_loop().time() + self.random.random())
         self.changed.set()
+
+
+@dataclass
+class SimulatedLeases:
+    """A database's leases, on the virtual clock, so many seconds away; each account that asks is the same one.
+
+    Attributes:
+        runs: that share it.
+        away: seconds until the request is there, and again until the lease is back.
+        down: from when to when the database answers nobody, in virtual seconds.
+        trips: how often it was asked.
+        skew: seconds by which its clock is ahead.
+    """
+
+    runs: int = 1
+    away: float = 0.0005
+    down: tuple[float, float] = (math.inf, math.inf)
+    skew: float = 86_400.0
+    account: Account = field(default_factory=Account)
+    trips: int = 0
+    started: float = 0.0
+
+    async def fingerprint(self, *secrets: str) -> bytes:
+        """Name the account."""
+        return repr(secrets).encode()
+
+    async def lease(self, account: bytes, request: LeaseRequest) -> Lease:
+        """Give the next slots, when the database is there."""
+        loop = asyncio.get_running_loop()
+        await asyncio.sleep(self.away)
+        if self.down[0] <= loop.time() < self.down[1]:
+            await asyncio.sleep(self.down[1] - loop.time())
+            self.started = self.down[1] + self.skew
+        self.trips += 1
+        self.account, lease = grant(
+            self.account, request, now=loop.time() + self.skew, runs=self.runs, started=self.started
+        )
+        await asyncio.sleep(self.away)
+        return lease
 
 
 def busiest(times: list[float], seconds: float) -> int:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import hashlib
+import math
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
@@ -17,10 +19,11 @@ from enrich.config import without_password
 from enrich.errors import ConfigError, EnrichError, LedgerError
 from enrich.ledger.checks import boot_number
 from enrich.ledger.commit import GroupCommit
+from enrich.ledger.lease import Lease
 from enrich.ledger.protocol import Claim, Entry, RunInfo, Totals, VerifyReport
 from enrich.ledger.rows import RELEASED, SKIPPED
 from enrich.ledger.rules import KEY, Rules, unknown
-from enrich.ledger.sql import load_queries, statements
+from enrich.ledger.sql import load_queries
 
 try:
     import psycopg
@@ -32,18 +35,20 @@ except ImportError:
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 
+    from enrich.ledger.lease import LeaseRequest
     from enrich.records import Ask, Failure, Record, Reply
 
     Connection = psycopg.Connection[tuple[Any, ...]]
     Work = Callable[["PostgresTransaction"], Any]
 
 SQL: Final = load_queries("postgres.sql")
-SCHEMAS: Final = (SQL["schema_1"],)  # script n takes a ledger from version n - 1 to n
+SCHEMAS: Final = (SQL["schema_1"], SQL["schema_2"])  # script n takes a ledger from version n - 1 to n
 SCHEMA: Final = "beatra"  # where the tables are
 LEASE: Final = 15.0  # seconds without a sign of life after which a run's requests may be taken over
 PATIENCE: Final = 300.0  # seconds that a lost database is waited for
 RECONNECT_EVERY: Final = 1.0  # seconds between tries
 CONNECT_TIMEOUT: Final = 10  # seconds
+COUNT_EVERY: Final = 5.0  # seconds between looks at how many runs share a limit
 SCAN_BATCH: Final = 256  # requests per step of a scan
 MIGRATION_LOCK: Final = 0x42656C31  # the advisory lock under which the tables are made
 
@@ -86,6 +91,7 @@ class PostgresLedger:
         self._lease = lease
         self._commits: GroupCommit[Work] = GroupCommit(self._commit, "ledger-writer")
         self._reads = ThreadPoolExecutor(1, thread_name_prefix="ledger-reader")
+        self._leaser = _Leaser(url)
         self._keeper: asyncio.Task[None] | None = None
 
     # --- runs ----------------------------------------------------------------------------------------------
@@ -198,6 +204,26 @@ class PostgresLedger:
         values = (name, orjson.dumps(value).decode())
         await self._submit(lambda tx: tx.run("remember", values))
 
+    # --- the shared limit ----------------------------------------------------------------------------------
+
+    async def fingerprint(self, *secrets: str) -> bytes:
+        """Give 16 bytes that name an account in this ledger without giving its key away."""
+        row = await self._read(lambda tx: tx.run("salt").fetchone())
+        assert row is not None  # noqa: S101  # it comes with the tables
+        said = "\0".join(secrets).encode()
+        return hashlib.blake2b(said, digest_size=16, key=row[0].encode()).digest()
+
+    async def lease(self, account: bytes, request: LeaseRequest) -> Lease:
+        """Tell what is new and take the next slots; waits for a lost database.
+
+        What was told as the connection broke may be told twice: a cut and a pause count once all the same, and the
+        count of requests is only for learning.
+
+        Raises:
+            LedgerError: the database stayed away, or cannot be used.
+        """
+        return await self._leaser.lease(account, request, self._rules.run)
+
     # --- looking after the tables --------------------------------------------------------------------------
 
     async def totals(self) -> Totals:
@@ -275,7 +301,7 @@ class PostgresLedger:
             except psycopg.OperationalError:
                 if not self._writer.broken:
                     raise
-                self._writer = self._reconnected()
+                self._writer = _reconnected(self._url)
 
     def _transact(self, works: Sequence[Work]) -> list[Any]:
         """Run one transaction; answers that stand side by side go as one statement."""
@@ -290,16 +316,6 @@ class PostgresLedger:
             tx.flush_answers()
         return [_was_claimed(work, result, tx.missing) for work, result in zip(works, results, strict=True)]
 
-    def _reconnected(self) -> Connection:
-        deadline = time.monotonic() + PATIENCE
-        while True:
-            try:
-                return _connect(self._url)
-            except psycopg.OperationalError as error:
-                if time.monotonic() > deadline:
-                    raise _explain(error, self._url) from None
-                time.sleep(RECONNECT_EVERY)
-
     # --- in the reader's thread ----------------------------------------------------------------------------
 
     async def _read(self, work: Callable[[PostgresTransaction], T]) -> T:
@@ -312,7 +328,7 @@ class PostgresLedger:
             except psycopg.OperationalError as error:
                 if not self._reader.broken:
                     raise _explain(error, self._url) from None
-                self._reader = self._reconnected()
+                self._reader = _reconnected(self._url)
             except psycopg.Error as error:
                 raise _explain(error, self._url) from None
 
@@ -320,6 +336,7 @@ class PostgresLedger:
         self._reads.shutdown()
         self._reader.close()
         self._writer.close()
+        self._leaser.close()
 
 
 class PostgresTransaction:
@@ -391,6 +408,69 @@ class PostgresTransaction:
             self.missing |= keys - {key for (key,) in found}
 
 
+class _Leaser:
+    """Leases over a connection of their own, made at the first one: they wait for no commit, and need not be on disk.
+
+    A server that crashes forgets less than a second of them; see `RESTARTED`.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="ledger-leaser")
+        self._connection: Connection | None = None
+        self._runs = 1
+        self._started = 0.0  # when the server was started, by its clock
+        self._counted = -math.inf  # monotonic seconds when both were looked up
+
+    async def lease(self, account: bytes, request: LeaseRequest, run: int) -> Lease:
+        return await asyncio.get_running_loop().run_in_executor(
+            self._thread, self._lease, account, request, run
+        )
+
+    def _lease(self, account: bytes, request: LeaseRequest, run: int) -> Lease:
+        while True:
+            if self._connection is None or self._connection.broken:
+                self._connection = _reconnected(self._url, durable=False)
+                self._counted = -math.inf
+            try:
+                self._count(self._connection, account, run)
+                values = _lease_values(account, request, runs=self._runs, started=self._started)
+                return Lease(*self._connection.execute(_query("lease"), values).fetchall()[0])
+            except psycopg.Error as error:
+                if not self._connection.broken:
+                    raise _explain(error, self._url) from None
+
+    def _count(self, connection: Connection, account: bytes, run: int) -> None:
+        """Look up how many live runs share the account, now and then."""
+        if time.monotonic() - self._counted < COUNT_EVERY:
+            return
+        connection.execute(_query("share_account"), (account, run, account))
+        runs, self._started = connection.execute(_query("count_sharing"), (account,)).fetchall()[0]
+        self._runs = max(1, runs)
+        self._counted = time.monotonic()
+
+    def close(self) -> None:
+        self._thread.shutdown()
+        if self._connection is not None:
+            self._connection.close()
+
+
+def _lease_values(
+    account: bytes, request: LeaseRequest, *, runs: int, started: float, now: float | None = None
+) -> tuple[Any, ...]:
+    """Give the arguments of the query ``lease``; without ``now`` the database's clock counts."""
+    cut, windows = request.cut, request.windows
+    lanes = [[getattr(w, name) for w in windows] for name in ("tokens", "amount", "seconds", "spacing")]
+    learned = (
+        (cut.episode, cut.known, cut.burst, cut.rate, cut.probe, cut.patience, cut.lower)
+        if cut
+        else (None,) * 7
+    )
+    asked = (request.want, request.each, request.settled, request.sent, request.adaptive)
+    told = (request.trouble, request.pause, request.cause)
+    return (account, runs, now, started, *lanes, *asked, *told, *learned)
+
+
 class _Answer:
     """The work of keeping one answer."""
 
@@ -437,17 +517,28 @@ def _open(url: str) -> tuple[Connection, Connection]:
     return writer, reader
 
 
-def _connect(url: str) -> Connection:
+def _connect(url: str, *, durable: bool = True) -> Connection:
     return psycopg.connect(
         url,
         autocommit=True,
         connect_timeout=CONNECT_TIMEOUT,
         application_name="beatra-enrich",
-        options=f"-c search_path={SCHEMA} -c synchronous_commit=on",
+        options=f"-c search_path={SCHEMA} -c synchronous_commit={'on' if durable else 'off'}",
         keepalives_idle=10,
         keepalives_interval=5,
         keepalives_count=3,
     )
+
+
+def _reconnected(url: str, *, durable: bool = True) -> Connection:
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            return _connect(url, durable=durable)
+        except psycopg.OperationalError as error:
+            if time.monotonic() > deadline:
+                raise _explain(error, url) from None
+            time.sleep(RECONNECT_EVERY)
 
 
 def _migrate(connection: Connection) -> None:
@@ -469,8 +560,7 @@ def _migrate(connection: Connection) -> None:
                 hint="pip install --upgrade beatra-enrich",
             )
         for script in SCHEMAS[version:]:
-            for statement in statements(script):
-                connection.execute(statement.encode())
+            connection.execute(script.encode())
         connection.execute(b"DELETE FROM beatra.version")
         connection.execute(b"INSERT INTO beatra.version VALUES (%s)", (len(SCHEMAS),))
 

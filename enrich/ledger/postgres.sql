@@ -60,6 +60,154 @@ CREATE INDEX failure_request ON failure (request);
 CREATE TABLE generation (step BYTEA PRIMARY KEY, n INTEGER NOT NULL);
 CREATE TABLE memory (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 
+-- name: schema_2
+ALTER TABLE run ADD COLUMN account BYTEA; -- whose limit it shares, as in pace
+CREATE INDEX run_account ON run (account, lease_until) WHERE account IS NOT NULL;
+CREATE TABLE pace (                            -- how an account stands; see enrich/ledger/lease.py
+    account      BYTEA PRIMARY KEY,            -- 16 bytes, a salted hash of endpoint and key
+    sent         BIGINT NOT NULL DEFAULT 0,
+    paused_until DOUBLE PRECISION NOT NULL DEFAULT 0, -- seconds by the database's clock, as every time here
+    cause        TEXT NOT NULL DEFAULT '',
+    episode      BIGINT NOT NULL DEFAULT 0,
+    cuts         BIGINT NOT NULL DEFAULT 0,
+    cut_at       DOUBLE PRECISION NOT NULL DEFAULT 0,
+    known        DOUBLE PRECISION NOT NULL DEFAULT 0, -- requests per second
+    burst        DOUBLE PRECISION NOT NULL DEFAULT 0, -- requests
+    rate         DOUBLE PRECISION,                    -- requests per second; null before the first 429
+    probe        DOUBLE PRECISION NOT NULL DEFAULT 1,
+    patience     DOUBLE PRECISION NOT NULL DEFAULT 0,
+    quiet_since  DOUBLE PRECISION NOT NULL DEFAULT 0,
+    rate_next    DOUBLE PRECISION NOT NULL DEFAULT 0
+) WITH (fillfactor = 50);
+CREATE TABLE lane (
+    account BYTEA NOT NULL,
+    tokens  BOOLEAN NOT NULL,          -- else requests
+    amount  DOUBLE PRECISION NOT NULL, -- in any span of so many
+    seconds DOUBLE PRECISION NOT NULL,
+    spacing DOUBLE PRECISION NOT NULL, -- seconds from one unit to the next
+    next    DOUBLE PRECISION NOT NULL, -- when the next slot is free
+    until   DOUBLE PRECISION NOT NULL, -- when it ceases to hold, unless it is declared again
+    PRIMARY KEY (account, tokens, amount, seconds, spacing)
+) WITH (fillfactor = 50);
+INSERT INTO memory (name, value) VALUES ('salt', gen_random_uuid()::text) ON CONFLICT (name) DO NOTHING;
+CREATE FUNCTION lease(
+    account_ BYTEA, runs_ INTEGER, now_ DOUBLE PRECISION, started_ DOUBLE PRECISION,
+    tokens_ BOOLEAN[], amount_ DOUBLE PRECISION[], seconds_ DOUBLE PRECISION[], spacing_ DOUBLE PRECISION[],
+    want_ INTEGER, each_ DOUBLE PRECISION, settled_ DOUBLE PRECISION, sent_ BIGINT, adaptive_ BOOLEAN,
+    trouble_ BOOLEAN, pause_ DOUBLE PRECISION, cause_ TEXT,
+    cut_episode_ BIGINT, cut_known_ DOUBLE PRECISION, cut_burst_ DOUBLE PRECISION, cut_rate_ DOUBLE PRECISION,
+    cut_probe_ DOUBLE PRECISION, cut_patience_ DOUBLE PRECISION, cut_lower_ BOOLEAN,
+    OUT now DOUBLE PRECISION, OUT start DOUBLE PRECISION, OUT step DOUBLE PRECISION, OUT count INTEGER,
+    OUT paused_until DOUBLE PRECISION, OUT cause TEXT, OUT episode BIGINT, OUT cuts BIGINT,
+    OUT cut_at DOUBLE PRECISION, OUT known DOUBLE PRECISION, OUT burst DOUBLE PRECISION,
+    OUT rate DOUBLE PRECISION, OUT probe DOUBLE PRECISION, OUT sent BIGINT, OUT runs INTEGER
+) LANGUAGE plpgsql AS $$
+#variable_conflict use_column
+DECLARE
+    a     pace%ROWTYPE;
+    t     DOUBLE PRECISION;
+    first DOUBLE PRECISION;
+    gap   DOUBLE PRECISION;
+    final DOUBLE PRECISION; -- when the last slot is
+    n     INTEGER;
+    held  BOOLEAN;          -- by the learned rate
+BEGIN
+    SELECT * INTO a FROM pace p WHERE p.account = account_ FOR UPDATE;
+    IF NOT FOUND THEN
+        INSERT INTO pace (account) VALUES (account_) ON CONFLICT DO NOTHING;
+        SELECT * INTO a FROM pace p WHERE p.account = account_ FOR UPDATE;
+    END IF;
+    t := coalesce(now_, extract(epoch FROM clock_timestamp())::float8); -- read when it is this process's turn
+
+    -- what it has to tell: the longest pause wins, the first cut of an episode counts
+    a.sent := a.sent + sent_;
+    a.paused_until := least(a.paused_until, t + 300);
+    IF pause_ > 0 AND t + pause_ > a.paused_until THEN
+        a.paused_until := t + pause_;
+        a.cause := cause_;
+    END IF;
+    IF trouble_ THEN
+        a.quiet_since := t;
+    END IF;
+    a.rate_next := least(a.rate_next, t + 300);
+    IF cut_episode_ = a.episode THEN
+        a.episode := a.episode + 1;
+        a.cuts := a.cuts + cut_lower_::int;
+        a.cut_at := t;
+        a.known := cut_known_;
+        a.burst := cut_burst_;
+        a.rate := cut_rate_;
+        a.probe := cut_probe_;
+        a.patience := cut_patience_;
+        a.quiet_since := t;
+    END IF;
+    held := adaptive_ AND a.rate IS NOT NULL;
+
+    -- the lanes: those that are declared here are there, and hold; each is moved by what was used beyond expectation
+    INSERT INTO lane
+    SELECT account_, w.tokens, w.amount, w.seconds, w.spacing, t, t
+    FROM unnest(tokens_, amount_, seconds_, spacing_) AS w(tokens, amount, seconds, spacing)
+    WHERE NOT EXISTS (
+        SELECT 1 FROM lane l
+        WHERE l.account = account_ AND (l.tokens, l.amount, l.seconds, l.spacing)
+            = (w.tokens, w.amount, w.seconds, w.spacing));
+    UPDATE lane l SET
+        next = CASE WHEN l.tokens THEN greatest(
+                   greatest(least(l.next, t + 2 * l.seconds + runs_ * (l.spacing * each_)), t) + settled_ * l.spacing, t)
+               ELSE least(l.next, t + 2 * l.seconds + runs_ * l.spacing) END,
+        until = CASE WHEN EXISTS (
+                   SELECT 1 FROM unnest(tokens_, amount_, seconds_, spacing_) AS w(tokens, amount, seconds, spacing)
+                   WHERE (l.tokens, l.amount, l.seconds, l.spacing) = (w.tokens, w.amount, w.seconds, w.spacing))
+               THEN 'infinity' ELSE l.until END
+    WHERE l.account = account_;
+
+    -- the next slots that all of them have free
+    SELECT greatest(t, started_ + 1, max(l.next)),
+           greatest(0, max(CASE WHEN l.tokens THEN l.spacing * each_ ELSE l.spacing END))
+    INTO first, gap
+    FROM lane l WHERE l.account = account_ AND l.until > t;
+    IF held THEN
+        first := greatest(first, a.rate_next);
+        gap := greatest(gap, 1 / a.rate);
+    END IF;
+    n := CASE WHEN a.paused_until > t THEN 0
+              WHEN gap > 0 THEN least(want_, greatest(1, ceil(0.25 / (gap * runs_))))
+              ELSE want_ END;
+    final := first + (n - 1) * gap;
+    UPDATE lane l SET
+        next = moved.next,
+        until = CASE WHEN l.until = 'infinity' THEN greatest(moved.next, t) + 15 ELSE l.until END
+    FROM (
+        SELECT o.tokens, o.amount, o.seconds, o.spacing,
+               CASE WHEN n > 0 AND o.until > t AND (NOT o.tokens OR o.spacing * each_ > 0)
+                    THEN final + CASE WHEN o.tokens THEN o.spacing * each_ ELSE o.spacing END
+                    ELSE o.next END AS next
+        FROM lane o WHERE o.account = account_
+    ) AS moved
+    WHERE l.account = account_
+      AND (l.tokens, l.amount, l.seconds, l.spacing) = (moved.tokens, moved.amount, moved.seconds, moved.spacing);
+    IF held AND n > 0 THEN
+        IF a.rate_next > t - 0.01 THEN -- the rate is what holds everybody up: see whether there is more
+            IF t - a.quiet_since > a.patience THEN
+                a.probe := least(1, 2 * a.probe);
+                a.quiet_since := t;
+            END IF;
+            a.rate := a.rate + n * least(a.probe, 0.02 * a.rate);
+        END IF;
+        a.rate_next := final + 1 / a.rate;
+    END IF;
+
+    UPDATE pace p SET
+        sent = a.sent, paused_until = a.paused_until, cause = a.cause, episode = a.episode, cuts = a.cuts,
+        cut_at = a.cut_at, known = a.known, burst = a.burst, rate = a.rate, probe = a.probe, patience = a.patience,
+        quiet_since = a.quiet_since, rate_next = a.rate_next
+    WHERE p.account = account_;
+    now := t; start := first; step := gap; count := n; paused_until := a.paused_until; cause := a.cause;
+    episode := a.episode; cuts := a.cuts; cut_at := a.cut_at; known := a.known; burst := a.burst; rate := a.rate;
+    probe := a.probe; sent := a.sent; runs := runs_;
+END
+$$;
+
 -- name: known_keys
 SELECT r.id, r.key, r.state, r.run, r.attempts, r.sent_at, r.boot, r.boottime, r.failure,
        convert_to(r.model, 'UTF8'), r.parent, r.question, a.crc, a.streamed, a.latency_ms, a.first_token_ms,
@@ -227,3 +375,18 @@ WITH old AS (
     DELETE FROM answer WHERE id IN (SELECT id FROM old)
 )
 DELETE FROM request WHERE id IN (SELECT id FROM old)
+
+-- name: salt
+SELECT value FROM memory WHERE name = 'salt'
+
+-- name: share_account
+UPDATE run SET account = %s WHERE number = %s AND account IS DISTINCT FROM %s
+
+-- name: count_sharing
+SELECT count(*), extract(epoch FROM pg_postmaster_start_time())::float8 FROM run
+WHERE account = %s AND lease_until > clock_timestamp()
+
+-- name: lease
+SELECT * FROM lease(%s, %s, %s, %s, %s::boolean[], %s::float8[], %s::float8[], %s::float8[], %s::integer, %s::float8,
+                    %s::float8, %s::bigint, %s, %s, %s::float8, %s, %s::bigint, %s::float8, %s::float8, %s::float8,
+                    %s::float8, %s::float8, %s)
