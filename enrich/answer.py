@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from enrich.errors import TemplateError, did_you_mean
+from enrich.records import frozen
 from enrich.template import Expression, RowError, compile_value
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ _BARE_KEY = re.compile(r"([{,])([a-z_]\w*):")
 _DRESS = str.maketrans("'", '"', " \t\r\n\\")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Answer:
     """What a completion amounts to.
 

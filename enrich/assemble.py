@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from enrich.records import Failure, Record, Reply
 
 ROWS = 2048  # rows assembled at once; bounds what one piece holds up an event loop
-_NOTHING = Usage(0, 0, 0, 0.0)
 _Number = TypeVar("_Number", int, float)
 
 
@@ -74,94 +73,83 @@ class Assembler:
 
     async def outcomes(self, number: int, step: Step, row: int, count: int) -> list[Outcome]:
         """Give what so many rows, from ``row`` on, have to show for a step."""
-        marks = self._marks.read(row, count, number)
-        records = await self._ledger.lookup(list({mark.key for mark in marks if mark.key is not None}))
-        chains = await self._earlier_turns(records)
-        answered = {key: _Answered(record, chains.get(key, ())) for key, record in records.items()}
-        return [
-            Outcome(mark.status, mark.error)
-            if mark.key is None
-            else self._outcome(step.reader, answered[mark.key], copy=mark.copy)
-            for mark in marks
+        keys, kept, copies = self._marks.read(row, count, number)
+        missing = {
+            key for key, outcome in zip(keys, kept, strict=True) if key is not None and outcome is None
+        }
+        looked_up = await self._looked_up(step.reader, list(missing)) if missing else {}
+        outcomes = [
+            looked_up[key or b""] if outcome is None else outcome
+            for key, outcome in zip(keys, kept, strict=True)
         ]
+        if any(outcome.follows is not None for outcome in outcomes):
+            outcomes = await self._with_earlier_turns(outcomes)
+        if any(copies):
+            outcomes = [
+                _copy(outcome) if is_copy else outcome
+                for outcome, is_copy in zip(outcomes, copies, strict=True)
+            ]
+        return outcomes
 
-    def _outcome(self, reader: AnswerReader, answered: _Answered, *, copy: bool) -> Outcome:
-        record = answered.record
-        settled = settled_record(record, self._read)
-        verdict = judge(reader, settled)
-        result = settled.result
-        reply = record.reply
-        if isinstance(result, Completion):
-            usage = self._usage(result.usage, answered.earlier) if answered.earlier else result.usage
-            own: Literal["api", "ledger"] = "api" if record.run == self._run else "ledger"
-            return Outcome(
-                verdict.status,
-                verdict.error,
-                verdict.text,
-                verdict.values,
-                model=result.model,
-                request_id=reply.request_id if reply is not None else None,
-                finish_reason=result.finish_reason,
-                usage=_NOTHING if copy else usage,
-                attempts=0 if copy else answered.attempts,
-                latency_ms=reply.latency_ms if reply is not None else None,
-                source="copy" if copy else own,
-                key=record.key,
-            )
-        usage = self._usage(Usage(), answered.earlier) if answered.earlier else Usage()
-        return Outcome(
-            verdict.status,
-            verdict.error,
-            request_id=result.request_id,
-            usage=_NOTHING if copy else usage,
-            attempts=0 if copy else answered.attempts,
-            key=record.key,
-        )
+    async def _looked_up(self, reader: AnswerReader, keys: list[bytes]) -> dict[bytes, Outcome]:
+        records = await self._ledger.lookup(keys)
+        return {
+            key: judge(reader, settled_record(record, self._read, run=self._run))
+            for key, record in records.items()
+        }
 
-    async def _earlier_turns(self, records: dict[bytes, Record]) -> dict[bytes, tuple[Record, ...]]:
-        """Give, per record that follows another, the requests before it: a row's cost is that of all its turns."""
-        chains: dict[bytes, tuple[Record, ...]] = {}
-        asking = {key: record.parent for key, record in records.items() if record.parent is not None}
-        while asking:
-            known = await self._ledger.lookup(list({parent for parent in asking.values() if parent}))
-            following: dict[bytes, bytes | None] = {}
-            for key, parent in asking.items():
-                record = known.get(parent or b"")
+    async def _with_earlier_turns(self, outcomes: list[Outcome]) -> list[Outcome]:
+        """Add what the requests before the deciding ones cost: a row's cost is that of all its turns."""
+        follows = {o.key: o.follows for o in outcomes if o.key is not None and o.follows is not None}
+        earlier = await self._earlier_turns(follows)
+        return [_sum(o, earlier[o.key]) if o.key in earlier else o for o in outcomes]
+
+    async def _earlier_turns(self, follows: dict[bytes, bytes]) -> dict[bytes | None, list[_Turn]]:
+        """Give, per request that follows another, what the requests before it cost."""
+        chains: dict[bytes | None, list[_Turn]] = {}
+        while follows:
+            known = await self._ledger.lookup(list(set(follows.values())))
+            following: dict[bytes, bytes] = {}
+            for key, parent in follows.items():
+                record = known.get(parent)
                 if record is not None:
-                    chains[key] = (*chains.get(key, ()), record)
-                    following[key] = record.parent
-            asking = {key: parent for key, parent in following.items() if parent is not None}
+                    chains.setdefault(key, []).append(self._turn(record))
+                    if record.parent is not None:
+                        following[key] = record.parent
+            follows = following
         return chains
 
-    def _usage(self, last: Usage, earlier: Sequence[Record]) -> Usage:
-        total = last
-        for record in earlier:
-            result = self._read(record.reply) if record.reply is not None else None
-            if isinstance(result, Completion):
-                total = _sum(total, result.usage)
-        return total
+    def _turn(self, record: Record) -> _Turn:
+        result = self._read(record.reply) if record.reply is not None else None
+        return _Turn(record.attempts, result.usage if isinstance(result, Completion) else Usage())
 
 
-class _Answered(NamedTuple):
-    """A deciding request and the turns before it."""
+class _Turn(NamedTuple):
+    """What one request before the deciding one cost."""
 
-    record: Record
-    earlier: Sequence[Record]
-
-    @property
-    def attempts(self) -> int:
-        """Give the requests sent for the row, over all its turns."""
-        return self.record.attempts + sum(record.attempts for record in self.earlier)
+    attempts: int
+    usage: Usage
 
 
-def _sum(one: Usage, other: Usage) -> Usage:
-    """Add two usages; what only one of them names counts."""
-    return Usage(
-        _add(one.prompt_tokens, other.prompt_tokens),
-        _add(one.completion_tokens, other.completion_tokens),
-        _add(one.total_tokens, other.total_tokens),
-        _add(one.credits, other.credits),
+def _copy(outcome: Outcome) -> Outcome:
+    """Give what a row has to show whose request is an earlier row's: the cost stands there."""
+    source: Literal["copy"] | None = "copy" if outcome.source is not None else None
+    return outcome._replace(
+        prompt_tokens=0, completion_tokens=0, total_tokens=0, credits=0.0, attempts=0, source=source
     )
+
+
+def _sum(outcome: Outcome, earlier: Sequence[_Turn]) -> Outcome:
+    """Add what earlier turns cost; what only some of them name counts."""
+    for attempts, usage in earlier:
+        outcome = outcome._replace(
+            prompt_tokens=_add(outcome.prompt_tokens, usage.prompt_tokens),
+            completion_tokens=_add(outcome.completion_tokens, usage.completion_tokens),
+            total_tokens=_add(outcome.total_tokens, usage.total_tokens),
+            credits=_add(outcome.credits, usage.credits),
+            attempts=outcome.attempts + attempts,
+        )
+    return outcome
 
 
 def _add(one: _Number | None, other: _Number | None) -> _Number | None:

@@ -7,11 +7,11 @@ state that the ledger does not: run again over the same ledger, it takes the sam
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from enrich.answer import AnswerReader, reask_messages
-from enrich.records import Ask, Completion, Settled, Verdict
+from enrich.records import Ask, Completion, Outcome, Settled, frozen
 from enrich.request import ROUND_STRIDE
 from enrich.retry import UNSUPPORTED, refuses_format
 
@@ -29,7 +29,7 @@ UNFIT: tuple[RowStatus, ...] = (
 )  # answered, but not as it should be
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Query:
     """What a conversation wants to know.
 
@@ -47,7 +47,7 @@ class Query:
     max_tokens: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Via:
     """The way a request takes: how the schema is told, and the model asked."""
 
@@ -55,7 +55,7 @@ class _Via:
     model: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Turn:
     """What is asked at one point of a conversation, whichever way it goes.
 
@@ -72,7 +72,7 @@ class _Turn:
 
 
 Reply = Settled | list[Settled] | None
-Talk = Generator[Query, Reply, Verdict]
+Talk = Generator[Query, Reply, Outcome]
 
 
 class Conversation:
@@ -110,33 +110,33 @@ class Conversation:
             prepared: the rendered row.
             ordinal: see `enrich.request.idempotency_key`.
         """
-        verdict = yield from self._round(_Turn(prepared, ordinal))
+        outcome = yield from self._round(_Turn(prepared, ordinal))
         asked_again = False
-        while verdict.status in UNFIT and (self.strayed or self._retry):
+        while outcome.status in UNFIT and (self.strayed or self._retry):
             ordinal += ROUND_STRIDE
-            turn = _Turn(prepared, ordinal, verdict.key)
+            turn = _Turn(prepared, ordinal, outcome.key)
             known = yield from self._known(turn)
-            if known is None and (asked_again or verdict.status not in self._retry):
-                return verdict
+            if known is None and (asked_again or outcome.status not in self._retry):
+                return outcome
             asked_again = asked_again or known is None or known[0].fresh or known[0].open
-            verdict = yield from self._round(turn)
-        return verdict
+            outcome = yield from self._round(turn)
+        return outcome
 
     def _round(self, turn: _Turn) -> Talk:
         """Ask, and ask again as long as the answer is unfit and may be improved on."""
         left = self.builder.step.reask
         while True:
             settled = yield from self._settled(turn)
-            verdict = judge(self._reader, settled)
-            if verdict.status == "invalid_output" and verdict.text is not None and left:
+            outcome = judge(self._reader, settled)
+            if outcome.status == "invalid_output" and outcome.text is not None and left:
                 left -= 1
                 turn = replace(turn, parent=settled.key, further=(*turn.further, *self._correction(settled)))
-            elif verdict.status == "truncated" and not turn.options and (more := self._longer(turn)):
+            elif outcome.status == "truncated" and not turn.options and (more := self._longer(turn)):
                 turn = replace(turn, parent=settled.key, options=more)
-            elif verdict.status in UNFIT and (earlier := (yield from self._earlier(turn))) is not None:
+            elif outcome.status in UNFIT and (earlier := (yield from self._earlier(turn))) is not None:
                 return judge(self._reader, earlier)
             else:
-                return verdict
+                return outcome
 
     def _settled(self, turn: _Turn) -> Generator[Query, Reply, Settled]:
         """Find the answer that is paid for, whichever way it was asked for; else ask, model after model."""
@@ -239,12 +239,39 @@ class Conversation:
         return tuple((name, 2 * limit) for name, limit in self.builder.token_limits(turn.prepared).items())
 
 
-def judge(reader: AnswerReader, settled: Settled) -> Verdict:
+def judge(reader: AnswerReader, settled: Settled) -> Outcome:
     """Turn how a request ended into how the row stands."""
     result = settled.result
     if isinstance(result, Completion):
         answer = reader.read(result)
-        return Verdict(answer.status, answer.error, settled.key, answer.text, answer.values, result.model)
+        usage = result.usage
+        return Outcome(
+            answer.status,
+            answer.error,
+            settled.key,
+            answer.text,
+            answer.values,
+            result.model,
+            settled.request_id,
+            result.finish_reason,
+            usage.prompt_tokens,
+            usage.completion_tokens,
+            usage.total_tokens,
+            usage.credits,
+            settled.attempts,
+            settled.latency_ms,
+            "api" if settled.fresh else "ledger",
+            settled.parent,
+        )
+    status: RowStatus = "in_doubt" if settled.in_doubt else "error"
+    error = str(result)
     if settled.skipped:
-        return Verdict("skipped", f"given_up: was in doubt ({result})", settled.key)
-    return Verdict("in_doubt" if settled.in_doubt else "error", str(result), settled.key)
+        status, error = "skipped", f"given_up: was in doubt ({result})"
+    return Outcome(
+        status,
+        error,
+        settled.key,
+        request_id=result.request_id,
+        attempts=settled.attempts,
+        follows=settled.parent,
+    )

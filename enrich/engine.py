@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from enrich.errors import RunStopped
 from enrich.ledger.protocol import DOUBT_AFTER, attempt_id
+from enrich.ledger.rows import storable
 from enrich.outage import Outage, alike_error, stop_error
 from enrich.records import Completion, Failure, Fate, Record, Reply, Settled, key_text
 from enrich.response_ids import ResponseIds
@@ -135,6 +136,7 @@ class Engine:
         workers: the most requests in flight.
         on_retry: told of every attempt that will be made again: the request, the failure, and the seconds until
             then; None where another request takes its place.
+        run: this run's number in the ledger.
     """
 
     def __init__(
@@ -148,6 +150,7 @@ class Engine:
         policy: Policy,
         workers: int,
         on_retry: Callable[[Ask, Failure, float | None], None] | None = None,
+        run: int = 0,
     ) -> None:
         self._ledger = ledger
         self._transport = transport
@@ -156,6 +159,7 @@ class Engine:
         self._policy = policy
         self._workers = workers
         self._on_retry = on_retry
+        self._run = run
         self.pace = pace
         self.outage = Outage()
         self.stats = Stats()
@@ -353,7 +357,7 @@ class Engine:
         else:
             assert claim.record is not None  # noqa: S101  # the protocol's promise
             self._give_back(ticket, None)
-            self._tell(ticket, settled_record(claim.record, self._read))
+            self._tell(ticket, settled_record(claim.record, self._read, run=self._run))
 
     def _make_ready(self, ticket: Ticket) -> None:
         ticket.stage = Stage.READY
@@ -503,7 +507,7 @@ class Engine:
         )
         self._give_back(ticket, result)
         self._count(result, reply)
-        self._finish(ticket, result)
+        self._finish(ticket, result, reply=reply)
 
     def _count(self, completion: Completion, reply: Reply) -> None:
         stats, usage = self.stats, completion.usage
@@ -600,11 +604,26 @@ class Engine:
             maybe_paid = ticket.history.unknowns > 0
             self._budget.settle(reservation, len(ticket.ask.body), result, maybe_paid=maybe_paid)
 
-    def _finish(self, ticket: Ticket, result: Completion | Failure, *, in_doubt: bool = False) -> bool:
-        return self._tell(
-            ticket,
-            Settled(ticket.ask.key, result, in_doubt=in_doubt, fresh=True, began=ticket.first_sent),
+    def _finish(
+        self,
+        ticket: Ticket,
+        result: Completion | Failure,
+        *,
+        reply: Reply | None = None,
+        in_doubt: bool = False,
+    ) -> bool:
+        settled = Settled(
+            ticket.ask.key,
+            result,
+            in_doubt=in_doubt,
+            fresh=True,
+            began=ticket.first_sent,
+            attempts=ticket.attempt,
+            request_id=storable(reply.request_id) if reply and reply.request_id else None,
+            latency_ms=reply.latency_ms if reply else None,
+            parent=ticket.ask.parent,
         )
+        return self._tell(ticket, settled)
 
     def _tell(self, ticket: Ticket, settled: Settled) -> bool:
         """Tell those who asked how it ended; says whether any of them asks something else instead."""
@@ -629,6 +648,7 @@ class Engine:
 _BUSY_PROXY = (
     "http_503"  # a 503 without an envelope: nginx's limit_req says so by default, where others say 429
 )
+_NO_ANSWER = Failure("in_doubt", "sent in an earlier run; no answer was kept", Fate.UNKNOWN)
 _BUSY = frozenset({Stage.CLAIMING, Stage.FLYING, Stage.RECORDING})
 
 
@@ -638,15 +658,26 @@ def _waited_out(history: History, failure: Failure, waited: float) -> History:
     return replace(history, failures=history.failures + 1, unknowns=unknowns, waited=waited)
 
 
-def settled_record(record: Record, read: Callable[[Reply], Completion | Failure]) -> Settled:
+def settled_record(record: Record, read: Callable[[Reply], Completion | Failure], *, run: int = 0) -> Settled:
     """Say how a request that the ledger knows ended.
 
     An answer that cannot be read counts as its failure; the next claim sends it again under its key.
+
+    Args:
+        record: what the ledger knows.
+        read: turns a raw reply into a completion or a failure.
+        run: this run's number, which tells what is fresh.
     """
-    if record.reply is not None:
-        result = read(record.reply)
-        return Settled(record.key, result, in_doubt=isinstance(result, Failure))
-    failure = record.failure or Failure(
-        "in_doubt", "sent in an earlier run; no answer was kept", Fate.UNKNOWN
+    reply = record.reply
+    result = (record.failure or _NO_ANSWER) if reply is None else read(reply)
+    return Settled(
+        record.key,
+        result,
+        in_doubt=record.state == "sent" if reply is None else isinstance(result, Failure),
+        skipped=record.skipped,
+        fresh=record.run == run,
+        attempts=record.attempts,
+        request_id=reply.request_id if reply else None,
+        latency_ms=reply.latency_ms if reply else None,
+        parent=record.parent,
     )
-    return Settled(record.key, failure, in_doubt=record.state == "sent", skipped=record.skipped)

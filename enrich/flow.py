@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from enrich.engine import settled_record
 from enrich.gate import Gate
-from enrich.records import STATUSES, Failure, Settled, Verdict
+from enrich.records import STATUSES, Failure, Outcome, Settled
 from enrich.retry import may_retry
 from enrich.template import RowError
 
@@ -214,37 +214,37 @@ class Flow:
 
     def _story(self, row: _Row, values: dict[str, Any]) -> Generator[Query, Reply, None]:
         """Tell one row's way through the steps."""
-        done: dict[str, Verdict] = {}
+        done: dict[str, Outcome] = {}
         for number, step in enumerate(self._steps):
             row.step = number
             row.known = False
             row.began = None
-            verdict = yield from self._step(step, values, done)
-            self._mark(row, number, verdict)
+            outcome = yield from self._step(step, values, done)
+            self._mark(row, number, outcome)
             if number + 1 < len(self._steps):
-                done[step.name] = verdict
-                values.update(_given(step, verdict))
+                done[step.name] = outcome
+                values.update(_given(step, outcome))
 
     def _step(
-        self, step: Step, values: dict[str, Any], done: Mapping[str, Verdict]
-    ) -> Generator[Query, Reply, Verdict]:
+        self, step: Step, values: dict[str, Any], done: Mapping[str, Outcome]
+    ) -> Generator[Query, Reply, Outcome]:
         if any(done[name].status == "pending" for name in step.follows):
-            return Verdict("pending")
+            return Outcome("pending")
         for name in step.needs:
             if done[name].status != "ok":
                 because = done[name].error or done[name].status
-                return Verdict("skipped", f"no_{name}: step `{name}` has no answer ({because})")
+                return Outcome("skipped", f"no_{name}: step `{name}` has no answer ({because})")
         try:
             if not step.builder.wanted(values):
-                return Verdict("skipped")
+                return Outcome("skipped")
             prepared = step.builder.prepare(values)
             ordinal = self._ordinal(step, prepared)
             return (yield from step.conversation.hold(prepared, ordinal))
         except _NotAsked as left:
-            return Verdict("pending", key=left.key)
+            return Outcome("pending", key=left.key)
         except RowError as error:
             skip = error.code == "null_value" and step.builder.step.on_null == "skip"
-            return Verdict("skipped" if skip else "error", str(error))
+            return Outcome("skipped" if skip else "error", str(error))
 
     def _ordinal(self, step: Step, prepared: Any) -> int:
         ordinal = step.generation * GENERATION_STRIDE
@@ -252,10 +252,10 @@ class Flow:
             return ordinal
         return ordinal + self._occurrences.count(step.builder.ask(prepared, ordinal=ordinal).key)
 
-    def _mark(self, row: _Row, step: int, verdict: Verdict) -> None:
-        self._marks.set(row.index, step, verdict)
-        if _GRAVITY[verdict.status] > _GRAVITY[row.worst]:
-            row.worst = verdict.status
+    def _mark(self, row: _Row, step: int, outcome: Outcome) -> None:
+        self._marks.set(row.index, step, outcome)
+        if _GRAVITY[outcome.status] > _GRAVITY[row.worst]:
+            row.worst = outcome.status
 
     def _tell(self, row: _Row, reply: Reply) -> Query | None:
         """Take a row's story on to its next question; None when it has ended."""
@@ -295,7 +295,7 @@ class Flow:
                     records = earlier.get(query.ask.question or b"", [])
                     row.known = row.known or bool(records)
                     reply: Reply | Literal[_Later.LEFT] = [
-                        settled_record(record, self._read) for record in records
+                        settled_record(record, self._read, run=self._run) for record in records
                     ]
                 else:
                     settled = await self._known(row, query, known.get(query.ask.key))
@@ -313,11 +313,11 @@ class Flow:
             return None if query.want == "known" else await self._ask(row, query)
         row.known = True
         self._note(row, query, left=False)
-        settled = settled_record(record, self._read)
+        settled = settled_record(record, self._read, run=self._run)
         unreadable = settled.result if record.state == "answered" and settled.in_doubt else None
         is_open = record.state == "sent" and not (record.skipped or record.in_doubt)
         if query.want == "known":
-            return replace(settled, open=is_open or unreadable is not None, fresh=record.run == self._run)
+            return replace(settled, open=is_open or unreadable is not None)
         if isinstance(unreadable, Failure) and record.reply is not None and self._engine is not None:
             await self._ledger.reject(record.key, unreadable, final=False, answer=record.reply.body)
         if is_open or (unreadable is not None and (self._engine is not None or self._observe is not None)):
@@ -386,13 +386,13 @@ def strayed_name(builder: RequestBuilder) -> str:
     return f"strayed:{builder.fingerprint.hex()}"
 
 
-def _given(step: Step, verdict: Verdict) -> dict[str, Any]:
+def _given(step: Step, outcome: Outcome) -> dict[str, Any]:
     """Give what later steps may see of this one."""
     values: dict[str, Any] = dict.fromkeys(step.given)
     name = step.name
-    values.update({name: verdict.text, f"{name}_status": verdict.status})
-    values.update({f"{name}_error": verdict.error, f"{name}_model": verdict.model})
-    for field, value in (verdict.values or {}).items():
+    values.update({name: outcome.text, f"{name}_status": outcome.status})
+    values.update({f"{name}_error": outcome.error, f"{name}_model": outcome.model})
+    for field, value in (outcome.values or {}).items():
         values[f"{name}_{field}"] = value
     return values
 

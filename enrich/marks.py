@@ -1,4 +1,4 @@
-"""Which request decides each row: a few bytes a row and step, kept on disk, read back in input order."""
+"""How each row stands: a few bytes a row and step, kept on disk, read back in input order."""
 
 from __future__ import annotations
 
@@ -12,33 +12,39 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 import numpy as np
 
 from enrich.errors import DiskFull
+from enrich.records import Outcome
+from enrich.spool import Spool
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from enrich.occurrences import Occurrences
-    from enrich.records import RowStatus, Verdict
+    from enrich.records import RowStatus
 
-RECORD = np.dtype([("high", ">u8"), ("low", ">u8"), ("note", "<u4"), ("copy", "u1")])
-KEYS_AT_ONCE = 262_144  # keys sorted in one pass when copies are sought: 6 MiB
-ROWS_AT_ONCE = 1_048_576  # rows scanned at once in a pass
+# A request's key, a note, where the outcome is kept (0: nowhere), whether an earlier row has the same request.
+RECORD = np.dtype([("high", ">u8"), ("low", ">u8"), ("note", "<u4"), ("place", "<u8"), ("copy", "u1")])
+COPY_AT = 28  # bytes from a record's begin to its last field
+KEYS_AT_ONCE = 65_536  # keys sorted in one pass when copies are sought: 1.5 MiB
+ROWS_AT_ONCE = 131_072  # rows scanned at once in a pass
+FORGET_EVERY = 65_536  # records written or read, between giving their pages of memory back
 NOTES_MOST = 100_000  # distinct reasons kept apart; beyond that only their code is
 UNDECIDED = 0  # the note of a row that nothing was decided for
 BY_KEY = 1  # the note of a row whose request decides
 LEFT = 2  # the note of a row whose request is not known and was not sent
 
 
-class Mark(NamedTuple):
-    """How one row stands: by its request when there is a key, else by status and reason.
+class Standing(NamedTuple):
+    """How some rows stand at a step; three lists of one item a row.
 
     Attributes:
-        copy: whether the request decides an earlier row too.
+        keys: of the deciding requests; None where nothing was asked.
+        outcomes: as far as they are kept: always where nothing was asked; else None sends the reader to the ledger.
+        copies: whether the request decides an earlier row too.
     """
 
-    key: bytes | None
-    status: RowStatus
-    error: str | None
-    copy: bool
+    keys: list[bytes | None]
+    outcomes: list[Outcome | None]
+    copies: list[bool]
 
 
 class Firsts(NamedTuple):
@@ -61,15 +67,19 @@ class Marks:
     Args:
         rows: how many rows there are.
         steps: how many steps.
-        directory: where the file goes; it has no name and is gone with the process.
+        directory: where the files go; they have no names and are gone with the process.
+        keep: whether outcomes are kept beside the keys, for who reads them all.
 
     Raises:
         DiskFull: there is no room for it.
     """
 
-    def __init__(self, rows: int, steps: int, directory: Path | None = None) -> None:
+    def __init__(self, rows: int, steps: int, directory: Path | None = None, *, keep: bool = True) -> None:
         self._steps = steps
         self._rows = rows
+        self._spool = Spool(directory)
+        self._keep = keep
+        self._touched = 0
         self._file = tempfile.TemporaryFile(dir=directory, prefix=".beatra-marks-")  # noqa: SIM115  # closed in close
         size = max(1, rows * steps) * RECORD.itemsize
         _take_room(self._file.fileno(), size)
@@ -84,41 +94,44 @@ class Marks:
         self.close()
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Let go of the files."""
         self._map.close()
         self._file.close()
+        self._spool.close()
 
-    def set(self, row: int, step: int, verdict: Verdict) -> None:
+    def set(self, row: int, step: int, outcome: Outcome) -> None:
         """Note how a row stands at a step."""
-        place = (row * self._steps + step) * RECORD.itemsize
-        if verdict.key is not None:
-            note = _LEFT if verdict.status == "pending" else _BY_KEY
-            self._map[place : place + 20] = verdict.key + note
+        at = (row * self._steps + step) * RECORD.itemsize
+        if outcome.key is not None:
+            note = LEFT if outcome.status == "pending" else BY_KEY
+            place = self._spool.put(outcome) if self._keep and outcome.source is not None else 0
+            self._map[at : at + COPY_AT] = outcome.key + _NOTE_AND_PLACE.pack(note, place)
         else:
-            self._map[place + 16 : place + 20] = struct.pack("<I", self._note(verdict))
+            self._map[at + 16 : at + 20] = struct.pack("<I", self._note(outcome))
+        self._forget(1)
 
-    def _note(self, verdict: Verdict) -> int:
-        reason = (verdict.status, verdict.error)
+    def _note(self, outcome: Outcome) -> int:
+        reason = (outcome.status, outcome.error)
         if reason not in self._numbers and len(self._notes) >= NOTES_MOST:
-            reason = (verdict.status, (verdict.error or "").partition(":")[0] or None)
+            reason = (outcome.status, (outcome.error or "").partition(":")[0] or None)
         number = self._numbers.get(reason)
         if number is None:
             number = self._numbers[reason] = len(self._notes)
             self._notes.append(reason)
         return number
 
-    def read(self, row: int, count: int, step: int) -> list[Mark]:
-        """Give the marks of so many rows, from ``row`` on."""
-        raw = self._array()[row : row + count, step].tobytes()
-        size = RECORD.itemsize
-        result: list[Mark] = []
-        for at in range(0, count * size, size):
-            note = int.from_bytes(raw[at + 16 : at + 20], "little")
-            if note == BY_KEY:
-                result.append(Mark(raw[at : at + 16], "ok", None, copy=raw[at + 20] == 1))
-            else:
-                result.append(Mark(None, *self._notes[note], copy=False))
-        return result
+    def read(self, row: int, count: int, step: int) -> Standing:
+        """Give how so many rows stand, from ``row`` on; nothing is set any more after this."""
+        part = self._array()[row : row + count, step]
+        raw = part.tobytes()
+        starts = range(0, len(raw), RECORD.itemsize)
+        keys: list[bytes | None] = [raw[start : start + 16] for start in starts]
+        outcomes = self._spool.get(part["place"].tolist())
+        for place in np.flatnonzero(part["note"] != BY_KEY).tolist():
+            keys[place] = None
+            outcomes[place] = Outcome(*self._notes[part["note"][place]])
+        self._forget(count)
+        return Standing(keys, outcomes, part["copy"].astype(bool).tolist())
 
     def find_copies(self) -> int:
         """Mark every row whose request is an earlier row's (or step's) too; gives the number of distinct requests.
@@ -162,7 +175,7 @@ class Marks:
         for at in range(0, len(raw), size):
             by_key = int.from_bytes(raw[at + 16 : at + 20], "little") == BY_KEY
             if by_key and seen.count(raw[at : at + 16]):
-                self._map[start + at + 20] = 1
+                self._map[start + at + COPY_AT] = 1
 
     def _copies_in_slice(
         self, flat: np.ndarray[tuple[int], np.dtype[np.void]], bits: int, number: int
@@ -184,6 +197,13 @@ class Marks:
         flat["copy"][places[order[1:][same]]] = 1
         return len(places) - int(same.sum())
 
+    def _forget(self, count: int) -> None:
+        """Give pages back to the system: they count as this process's memory as long as it maps them."""
+        self._touched += count
+        if self._touched >= FORGET_EVERY:
+            self._touched = 0
+            self._map.madvise(mmap.MADV_DONTNEED)  # the file keeps what was written
+
     def _array(self) -> np.ndarray[tuple[int, int], np.dtype[np.void]]:
         flat = np.frombuffer(self._map, dtype=RECORD, count=self._rows * self._steps)
         return flat.reshape(self._rows, self._steps)
@@ -202,5 +222,4 @@ def _take_room(descriptor: int, size: int) -> None:
         ) from None
 
 
-_BY_KEY = struct.pack("<I", BY_KEY)
-_LEFT = struct.pack("<I", LEFT)
+_NOTE_AND_PLACE = struct.Struct("<IQ")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import statistics
+import tempfile
 from bisect import bisect_left
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from enrich.budget import BYTES_PER_TOKEN, FIRST_ANSWER, FIRST_GUESS
 from enrich.census import Census, Unit
 from enrich.flow import prefetched
 from enrich.forecast import FEWEST, Estimate, extrapolate
+from enrich.location import is_url
 from enrich.marks import Marks
 from enrich.pipeline import RunOptions, occurrences_of, prepare, summarize
 from enrich.progress import duration
@@ -218,6 +220,14 @@ class _Counted(NamedTuple):
     max_tokens: int | None
 
 
+def _near(config: Config) -> Path:
+    """Give a file beside which a plan may keep what it needs: the output, or the ledger of an output that is a URL."""
+    if not is_url(config.output.path):
+        return Path(config.output.path)
+    ledger = config.ledger_location()
+    return Path(tempfile.gettempdir(), "plan") if is_url(ledger) else Path(ledger)
+
+
 class _Survey:
     """Looks at a job's rows: all of them without asking, or chosen ones."""
 
@@ -227,15 +237,13 @@ class _Survey:
         self._job = job
         self._options = options
         self._seed = seed
-        self._scratch = next(
-            folder for folder in Path(config.output.path).absolute().parents if folder.is_dir()
-        )
+        self._scratch = next(folder for folder in _near(config).absolute().parents if folder.is_dir())
 
     async def count(self, size: int, *, known_only: bool) -> tuple[list[_Counted], list[Unit]]:
         """Go through all rows without asking; gives what is to be done per step, and a sample of rows."""
         rows, steps = self._source.num_rows, len(self._job.steps)
         with (
-            Marks(rows, steps, self._scratch) as marks,
+            Marks(rows, steps, self._scratch, keep=False) as marks,
             Census(rows, steps, seed=self._seed, directory=self._scratch) as census,
             occurrences_of(self._config) as occurrences,
         ):
@@ -332,13 +340,12 @@ async def _one(batch: pa.RecordBatch) -> AsyncIterator[pa.RecordBatch]:
 
 
 def _measured(size: int, outcome: Outcome) -> Measured:
-    usage = outcome.usage
     asked = outcome.key is not None and outcome.source != "copy"
-    unpriced = outcome.source is not None and usage.credits is None
+    unpriced = outcome.source is not None and outcome.credits is None
     return Measured(
         size if asked else 0,
-        float(usage.total_tokens or 0),
-        None if unpriced else usage.credits or 0.0,
+        float(outcome.total_tokens or 0),
+        None if unpriced else outcome.credits or 0.0,
         outcome.latency_ms if asked else None,
     )
 

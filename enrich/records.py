@@ -5,7 +5,16 @@ from __future__ import annotations
 import enum
 import uuid
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple, TypeVar, dataclass_transform
+
+_Class = TypeVar("_Class")
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(field,))
+def frozen(cls: type[_Class]) -> type[_Class]:
+    """Make a slotted dataclass that the type checker keeps frozen: made in a quarter of the time of a frozen one."""
+    return dataclass(slots=True, unsafe_hash=True)(cls)
+
 
 RowStatus = Literal[
     "ok", "error", "invalid_output", "truncated", "filtered", "in_doubt", "skipped", "pending"
@@ -27,7 +36,7 @@ def key_text(key: bytes) -> str:
     return str(uuid.UUID(bytes=key))
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Ask:
     """One request, ready to be sent.
 
@@ -46,7 +55,7 @@ class Ask:
     question: bytes | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Usage:
     """What one completion cost. Tokens are counts; None where the server sent none.
 
@@ -60,7 +69,7 @@ class Usage:
     credits: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Reply:
     """A 200 as it came over the wire; its body has not been looked at.
 
@@ -90,7 +99,7 @@ class Fate(enum.Enum):
     """It may have been executed and charged."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Failure:
     """One attempt that gave no usable answer.
 
@@ -122,7 +131,7 @@ class Failure:
 RequestState = Literal["sent", "answered", "failed"]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Record:
     """What the ledger knows of one request.
 
@@ -154,7 +163,7 @@ class Record:
     skipped: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Completion:
     """A reply that was read: whole JSON (or a whole stream) with a choice in it.
 
@@ -173,7 +182,7 @@ class Completion:
     tool_calls: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Settled:
     """How one request ended.
 
@@ -185,6 +194,10 @@ class Settled:
         fresh: whether it was sent in this run.
         began: monotonic seconds when its first attempt of this run began, or that of the request it followed.
         open: whether it was sent and has no answer yet: sending it again gets the one that is paid for.
+        attempts: how often it was sent, over all runs.
+        request_id: the answering response's ``X-Request-Id``.
+        latency_ms: of the answering attempt.
+        parent: as in `Ask`.
     """
 
     key: bytes
@@ -194,47 +207,41 @@ class Settled:
     fresh: bool = False
     began: float | None = None
     open: bool = False
+    attempts: int = 0
+    request_id: str | None = None
+    latency_ms: float | None = None
+    parent: bytes | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """How one row stands at one step, before what it cost is looked up.
+class Outcome(NamedTuple):
+    """How one row stands at one step, and what it has to show for it.
 
     Attributes:
+        error: ``code: message``, or None.
         key: the request whose answer (or failure) decides; None when nothing was asked.
+        text: the answer's text.
+        values: the parsed answer (schema property → value), or None.
+        model: that served it.
+        source: None without an answer.
+        follows: the key of the request before that one, whose cost is the row's too, or None.
     """
 
     status: RowStatus
     error: str | None = None
     key: bytes | None = None
-    text: str | None = None
-    values: dict[str, Any] | None = None
-    model: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What one row has to show for one step.
-
-    Attributes:
-        status: the row's status for this step.
-        error: ``code: message``, or None.
-        text: the answer's text.
-        values: the parsed answer (schema property → value), or None.
-    """
-
-    status: RowStatus
-    error: str | None = None
     text: str | None = None
     values: dict[str, Any] | None = None
     model: str | None = None
     request_id: str | None = None
     finish_reason: str | None = None
-    usage: Usage = field(default_factory=Usage)
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    total_tokens: int | None = None
+    credits: float | None = None
     attempts: int = 0
     latency_ms: float | None = None
     source: Literal["api", "ledger", "copy"] | None = None
-    key: bytes | None = None
+    follows: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)

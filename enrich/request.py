@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import uuid
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -13,7 +12,7 @@ import orjson
 from enrich import parameters
 from enrich.messages import compile_messages
 from enrich.parameters import TOKEN_LIMITS
-from enrich.records import Ask
+from enrich.records import Ask, frozen
 from enrich.template import Expression, RowError, Template, compile_template, is_null
 
 if TYPE_CHECKING:
@@ -48,7 +47,7 @@ def idempotency_key(base_url: str, body: bytes, ordinal: int = 0) -> bytes:
     return value.to_bytes(16, "big")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Prepared:
     """One row's request for one step, before a model is chosen.
 

@@ -160,6 +160,7 @@ async def open_session(
             policy=Policy.of(job.config.retry, timeout=job.config.endpoint.timeout),
             workers=limits.concurrency,
             on_retry=_log_retry,
+            run=run,
         )
         if interrupt is not None:
             interrupt.listener = engine.stop

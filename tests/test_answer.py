@@ -290,7 +290,7 @@ def _reply(text: str) -> Reply:
 
 def _from_pandas(schema: AnswerSchema, answers: list[Answer], path: Path) -> list[dict[str, Any]]:
     """Take answers through columns and a Parquet file to pandas."""
-    outcomes = [Outcome(a.status, a.error, a.text, a.values) for a in answers]
+    outcomes = [Outcome(a.status, a.error, None, a.text, a.values) for a in answers]
     table = pa.Table.from_arrays(step_columns(schema, outcomes), schema=pa.schema(step_fields("s", schema)))
     table.validate(full=True)
     pq.write_table(table, path)

@@ -14,7 +14,7 @@ from enrich.answer import AnswerReader
 from enrich.config import StepConfig
 from enrich.conversation import Conversation, Query, Reply, Talk
 from enrich.fallback import ModelBreaker
-from enrich.records import Completion, Failure, Fate, Settled, Usage, Verdict
+from enrich.records import Completion, Failure, Fate, Outcome, Settled, Usage
 from enrich.request import RequestBuilder
 from enrich.schema import load_schema
 
@@ -75,7 +75,7 @@ class World:
         strayed = self.strayed or bool(retry)
         return Conversation(builder, reader, ModelBreaker(), strayed=strayed, retry=retry)
 
-    def hold(self, conversation: Conversation, row: str = "x", ordinal: int = 0) -> Verdict:
+    def hold(self, conversation: Conversation, row: str = "x", ordinal: int = 0) -> Outcome:
         """Hold one row's conversation to its end."""
         talk = conversation.hold(conversation.builder.prepare({"t": row}), ordinal)
         query = next(talk)
@@ -83,7 +83,7 @@ class World:
             try:
                 query = talk.send(self.reply(conversation, query))
             except StopIteration as ended:
-                verdict: Verdict = ended.value
+                verdict: Outcome = ended.value
                 return verdict
 
     def reply(self, conversation: Conversation, query: Query) -> Reply:
@@ -409,7 +409,7 @@ class Run:
     def __init__(self, world: World, rows: list[str], chance: random.Random, **step: Any) -> None:
         self.world = world
         self.chance = chance
-        self.verdicts: dict[int, Verdict] = {}
+        self.verdicts: dict[int, Outcome] = {}
         self.conversation = world.conversation(**step)
         self.flying: dict[bytes, tuple[Ask, list[int]]] = {}
         self.talks: dict[int, Talk] = {}
