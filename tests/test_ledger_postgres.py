@@ -1,0 +1,122 @@
+"""The shared ledger's tables: older ones are brought up to date with all they hold, newer ones are left alone."""
+
+from __future__ import annotations
+
+import uuid
+from typing import TYPE_CHECKING
+
+import psycopg
+import pytest
+
+from enrich.errors import LedgerError
+from enrich.ledger import postgres
+from enrich.ledger.lease import LeaseRequest, SharedWindow
+from enrich.ledger.postgres import SCHEMAS, SQL, open_ledger
+from tests.test_ledger import LOST, REFUSED, REPLY, make_ask
+
+if TYPE_CHECKING:
+    from tests.postgres import Server
+
+
+@pytest.fixture
+def url(postgres_server: Server) -> str:
+    """An empty database."""
+    return postgres_server.create(f"tables_{uuid.uuid4().hex}")
+
+
+def version(url: str) -> int:
+    """Read the version that a database's tables have."""
+    with psycopg.connect(url) as connection:
+        (number,) = connection.execute("SELECT number FROM beatra.version").fetchall()[0]
+    return int(number)
+
+
+async def fill_an_old_one(url: str, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Make a ledger of the first version and fill it as its program did; gives the number of its run."""
+    with monkeypatch.context() as patched:
+        patched.setattr(postgres, "SCHEMAS", (SQL["schema_1"],))
+        ledger = await open_ledger(url)
+        run = await ledger.open_run({})
+        await ledger.claim([make_ask(name) for name in ("answered", "failed", "sent")])
+        await ledger.answer(make_ask("answered").key, REPLY)
+        await ledger.fail(make_ask("failed").key, REFUSED, final=True)
+        await ledger.again(make_ask("sent").key, LOST)
+        await ledger.remember("pace:there", {"rate": 12.0})
+        await ledger.generation(b"s" * 16, bump=True)
+        await ledger.close_run({"rows": 3})
+        await ledger.close()
+    assert version(url) == 1
+    return run
+
+
+async def test_an_older_ledger_is_brought_up_to_date(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything that the first version's tables hold is served after the move, and new runs share a limit there."""
+    run = await fill_an_old_one(url, monkeypatch)
+    for _ in range(2):
+        ledger = await open_ledger(url)
+        assert version(url) == len(SCHEMAS)
+        known = await ledger.lookup([make_ask(name).key for name in ("answered", "failed", "sent")])
+        answered, failed, sent = known.values()
+        assert (answered.reply, failed.failure, sent.failure) == (REPLY, REFUSED, LOST)
+        assert [record.state for record in known.values()] == ["answered", "failed", "sent"]
+        assert {record.run for record in known.values()} == {run}
+        assert await ledger.recall("pace:there") == {"rate": 12.0}
+        assert await ledger.generation(b"s" * 16) == 1
+        last = await ledger.last_run()
+        assert last is not None
+        assert last.summary == {"rows": 3}
+        assert (await ledger.verify()).sound
+        await ledger.close()
+    ledger = await open_ledger(url)
+    await ledger.open_run({})
+    (claim,) = await ledger.claim([make_ask("sent")])
+    assert (claim.verdict, claim.attempt) == ("mine", 3)
+    account = await ledger.fingerprint("https://there", "sk-key")
+    lease = await ledger.lease(account, LeaseRequest((SharedWindow(False, 60, 60, 1.0),), 1))
+    assert (lease.count, lease.runs) == (1, 1)
+    await ledger.close()
+
+
+async def test_a_newer_ledger_is_refused(url: str) -> None:
+    """The tables of a later release are not touched; the hint says how to get that release."""
+    ledger = await open_ledger(url)
+    await ledger.close()
+    with psycopg.connect(url) as connection:
+        connection.execute("UPDATE beatra.version SET number = 99")
+    with pytest.raises(
+        LedgerError, match=r"version 99; this program knows up to 2\nHint: pip install --upgrade"
+    ):
+        await open_ledger(url)
+    assert version(url) == 99
+
+
+async def test_a_move_that_fails_changes_nothing(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tables are brought up to date whole or not at all: an older program can go on with them."""
+    await fill_an_old_one(url, monkeypatch)
+    with monkeypatch.context() as patched:
+        patched.setattr(
+            postgres, "SCHEMAS", (*SCHEMAS, "CREATE TABLE extra (x INTEGER); CREATE TABLE run (x INTEGER)")
+        )
+        with pytest.raises(LedgerError, match="cannot be used"):
+            await open_ledger(url)
+    assert version(url) == 1
+    with psycopg.connect(url) as connection:
+        found = connection.execute(
+            "SELECT to_regclass('beatra.extra'), to_regclass('beatra.lane')"
+        ).fetchall()
+    assert found == [(None, None)]
+
+
+async def test_an_account_is_named_without_its_key(url: str, postgres_server: Server) -> None:
+    """The same key on the same endpoint is one account; elsewhere, or in another ledger, its name is another."""
+    ledger, other = (
+        await open_ledger(url),
+        await open_ledger(postgres_server.create(f"salt_{uuid.uuid4().hex}")),
+    )
+    name = await ledger.fingerprint("https://there/v1", "sk-secret")
+    assert await ledger.fingerprint("https://there/v1", "sk-secret") == name
+    assert await ledger.fingerprint("https://there/v1", "sk-another") != name
+    assert await ledger.fingerprint("https://elsewhere/v1", "sk-secret") != name
+    assert await other.fingerprint("https://there/v1", "sk-secret") != name
+    for opened in (ledger, other):
+        await opened.close()
