@@ -128,14 +128,14 @@ def test_tokens_are_settled_for_all() -> None:
 
 
 def test_a_slow_process_leaves_the_limit_to_the_others() -> None:
-    """One that can use but a twentieth of the limit gets most of that, and keeps the rest from nobody."""
+    """One that can use but a twentieth of the limit gets half of that at least, and keeps the rest from nobody."""
     limits = [
         LimitsConfig(concurrency=1, adaptive=False, requests_per_minute=6_000),
         LimitsConfig(concurrency=200, requests_per_minute=6_000),
     ]
     runs, _, _ = share(unlimited(), [10_000, 10_000], limits, seconds=30.0, latency=lambda _: 0.2)
     sent = [len(run.times) / 30 for run in runs]
-    assert sent[0] >= 0.65 * 5
+    assert sent[0] >= 0.45 * 5
     assert sum(sent) >= 0.9 * 100
 
 
