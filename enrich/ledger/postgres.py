@@ -361,7 +361,7 @@ class PostgresTransaction:
     def run(self, name: str, values: Sequence[Any] = ()) -> psycopg.Cursor[tuple[Any, ...]]:
         """Run a query once."""
         self.flush_answers()
-        return self._connection.execute(_query(name), values)
+        return self._connection.execute(_query(name), values, binary=True)
 
     def many(self, name: str, values: Sequence[Sequence[Any]]) -> int:
         """Run a query for each of these; gives how many lines it touched."""

@@ -213,14 +213,14 @@ SELECT r.id, r.key, r.state, r.run, r.attempts, r.sent_at, r.boot, r.boottime, r
        convert_to(r.model, 'UTF8'), r.parent, r.question, a.crc, a.streamed, a.latency_ms, a.first_token_ms,
        convert_to(a.request_id, 'UTF8'), a.body
 FROM request r LEFT JOIN answer a ON a.id = r.id
-WHERE r.key = ANY(%s)
+WHERE r.key = ANY(%b)
 
 -- name: known_keys_locked
 SELECT r.id, r.key, r.state, r.run, r.attempts, r.sent_at, r.boot, r.boottime, r.failure,
        convert_to(r.model, 'UTF8'), r.parent, r.question, a.crc, a.streamed, a.latency_ms, a.first_token_ms,
        convert_to(a.request_id, 'UTF8'), a.body
 FROM request r LEFT JOIN answer a ON a.id = r.id
-WHERE r.key = ANY(%s)
+WHERE r.key = ANY(%b)
 ORDER BY r.key
 FOR UPDATE OF r
 
@@ -229,7 +229,7 @@ SELECT r.id, r.key, r.state, r.run, r.attempts, r.sent_at, r.boot, r.boottime, r
        convert_to(r.model, 'UTF8'), r.parent, r.question, a.crc, a.streamed, a.latency_ms, a.first_token_ms,
        convert_to(a.request_id, 'UTF8'), a.body
 FROM request r LEFT JOIN answer a ON a.id = r.id
-WHERE r.question = ANY(%s) AND a.id IS NOT NULL
+WHERE r.question = ANY(%b) AND a.id IS NOT NULL
 
 -- name: failures
 SELECT id, convert_to(code, 'UTF8'), convert_to(message, 'UTF8'), convert_to(fate, 'UTF8'), status, retryable,
@@ -242,7 +242,7 @@ SELECT crc, body FROM request WHERE id = %s
 -- name: insert_requests
 INSERT INTO request (state, attempts, run, sent_at, boot, boottime, key, attempt_id, model, parent, question, crc, body)
 SELECT 0, 1, %s, %s, %s, %s, line.*
-FROM unnest(%s::bytea[], %s::bytea[], %s::text[], %s::bytea[], %s::bytea[], %s::bigint[], %s::bytea[])
+FROM unnest(%b::bytea[], %b::bytea[], %s::text[], %b::bytea[], %b::bytea[], %b::bigint[], %b::bytea[])
      AS line(key, attempt_id, model, parent, question, crc, body)
 ON CONFLICT (key) DO NOTHING
 RETURNING key
@@ -264,8 +264,8 @@ UPDATE request SET state = %s WHERE id = %s
 INSERT INTO answer (id, run, received_at, streamed, latency_ms, first_token_ms, request_id, crc, body)
 SELECT r.id, line.run, line.received_at, line.streamed, line.latency_ms, line.first_token_ms, line.request_id, line.crc,
        line.body
-FROM unnest(%s::bigint[], %s::float8[], %s::smallint[], %s::float8[], %s::float8[], %s::text[], %s::bigint[],
-            %s::bytea[], %s::bytea[])
+FROM unnest(%b::bigint[], %b::float8[], %b::smallint[], %b::float8[], %b::float8[], %s::text[], %b::bigint[],
+            %b::bytea[], %b::bytea[])
      AS line(run, received_at, streamed, latency_ms, first_token_ms, request_id, crc, body, key)
 JOIN request r ON r.key = line.key
 ON CONFLICT (id) DO NOTHING
