@@ -60,6 +60,23 @@ def compile_messages(
     return tuple(compiled)
 
 
+def without_files(step: StepConfig) -> StepConfig:
+    """Put what a step's prompt, messages and examples files say in their place, for machines that lack the files.
+
+    Raises:
+        ConfigError: a file cannot be read.
+    """
+    where = f"steps.{step.name}"
+    found: dict[str, Any] = {}
+    if step.prompt_file is not None:
+        found["prompt"] = read_text(step.prompt_file, f"{where}.prompt_file:")
+    if step.messages_file is not None:
+        found["messages"] = _read_items(step.messages_file, Message, f"{where}.messages_file")
+    if step.examples_file is not None:
+        found["examples"] = _read_items(step.examples_file, Example, f"{where}.examples_file")
+    return step.model_copy(update={**found, **{f"{name}_file": None for name in found}})
+
+
 def _example_messages(step: StepConfig, where: str, schema: AnswerSchema | None) -> Iterator[MessageTemplate]:
     """Turn the examples into messages; an answer that the step itself would not accept is an error."""
     examples, place = step.examples, f"{where}.examples"

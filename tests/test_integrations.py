@@ -12,7 +12,9 @@ import pytest
 ROOT = Path(__file__).parent.parent
 TESTING = ("pytest>=9.0", "pytest-timeout>=2.4")
 # extra -> what its tests need besides; the tests are tests/integrations/test_<extra>.py
-NEEDS: dict[str, tuple[str, ...]] = {}
+NEEDS: dict[str, tuple[str, ...]] = {
+    "spark": (),
+}
 
 
 @pytest.mark.slow

@@ -1,0 +1,89 @@
+"""Spark: the rows of a frame are asked task by task, each with connections of its own, and paid for once among them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from enrich import spread
+from enrich.batches import enrich_batches, job_config
+from enrich.errors import ConfigError
+from enrich.records import STATUSES
+
+try:
+    from pyspark.sql import functions as F  # noqa: N812  # as everybody who uses Spark writes it
+    from pyspark.sql.types import StructType
+except ImportError:
+    raise ConfigError("Spark is not installed", hint="pip install 'beatra-enrich[spark]'") from None
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pyspark.sql import Column, DataFrame
+
+    from enrich.batches import AnyConfig
+
+SPENT = ("prompt_tokens", "completion_tokens", "credits")  # columns that say what a completion cost
+
+
+def enrich(
+    df: DataFrame, config: AnyConfig, *, one_machine: bool = False, split_limits: int | None = None
+) -> DataFrame:
+    """Add the columns of every step to a frame.
+
+    Nothing is asked before an action needs the rows; then each task asks those of its partition. An action that is
+    repeated, a task that is retried and one that runs twice ask nothing that the ledger holds. Executors need the API
+    key in their environment, or where `endpoint.api_key_file` says; it does not travel with the plan.
+
+    Args:
+        df: its columns are the templates' variables.
+        config: a YAML file's path, its content as a mapping, or a `JobConfig`; its input and output play no part.
+            `ledger` is on PostgreSQL, and `limits.concurrency` is that of one task.
+        one_machine: every task runs on this machine, as with `local[4]`: then a ledger in a file will do.
+        split_limits: so many tasks run at once: each gets that part of the rate limits that the ledger does not share.
+            One on PostgreSQL shares `limits`, a file none; neither shares those of a step.
+
+    Returns:
+        A frame of the same rows: the columns there are, then those of the steps.
+
+    Raises:
+        UsageError: something is wrong that was found before any task began.
+    """
+    spark = df.sparkSession
+    arriving = spark.createDataFrame([], df.schema).toArrow().schema  # as Spark itself hands the rows over
+    job, joined = spread.prepare(config, arriving, one_machine=one_machine, split_limits=split_limits)
+    added = pa.schema(list(joined)[len(arriving) :])
+
+    def ask(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        return map(spread.decoded, enrich_batches(batches, job))
+
+    fields = [*df.schema.fields, *spark.createDataFrame(added.empty_table()).schema.fields]
+    return df.mapInArrow(ask, StructType(fields))
+
+
+def metrics(config: AnyConfig) -> list[Column]:
+    """Give what `df.observe` may count as the rows of an enriched frame go by.
+
+    Returns:
+        `rows`; per step, such as `tone`, the rows of each status (`tone_ok`, `tone_error`, …), and what this action
+        spent: `tone_requests`, `tone_prompt_tokens`, `tone_completion_tokens`, `tone_credits`. What earlier actions
+        or attempts paid for is not in it.
+
+    Example:
+        >>> observation = Observation("tone")  # doctest: +SKIP
+        >>> out = enrich(df, config).observe(observation, *metrics(config))  # doctest: +SKIP
+    """
+    columns = [F.count(F.lit(1)).alias("rows")]
+    for step in job_config(config).steps:
+        name = step.name
+        asked = F.col(f"{name}_source") == "api"
+        columns += [
+            F.count_if(F.col(f"{name}_status") == status).alias(f"{name}_{status}") for status in STATUSES
+        ]
+        columns.append(F.count_if(asked).alias(f"{name}_requests"))
+        columns += [
+            F.coalesce(F.sum(F.when(asked, F.col(f"{name}_{what}"))), F.lit(0)).alias(f"{name}_{what}")
+            for what in SPENT
+        ]
+    return columns

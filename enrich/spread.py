@@ -1,0 +1,172 @@
+"""A job that many processes carry out at once: what must hold, found before the first of them starts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import parse_qs, urlsplit
+
+import pyarrow as pa
+
+from enrich.batches import compile_for, job_config
+from enrich.config import LimitsConfig
+from enrich.errors import ConfigError
+from enrich.messages import without_files
+from enrich.runner import run_sync
+from enrich.schema import load_schema
+from enrich.session import open_ledger
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from enrich.batches import AnyConfig
+    from enrich.config import JobConfig, StepConfig, StepLimits, WindowConfig
+
+    Limits = TypeVar("Limits", LimitsConfig, StepLimits)
+
+SHARED = ("postgresql://", "postgres://")  # how the URLs of ledgers begin that machines share
+RATES = ("requests_per_minute", "tokens_per_minute")  # the limits over a span of time, beside `windows`
+
+
+def prepare(
+    config: AnyConfig, schema: pa.Schema, *, one_machine: bool = False, split_limits: int | None = None
+) -> tuple[JobConfig, pa.Schema]:
+    """Check a job, and make it one that every process can carry out alone and without paying twice.
+
+    It then holds no paths of prompts or schemas, no key, and the address that all requests are keyed by.
+
+    Args:
+        config: a YAML file's path, its content as a mapping, or a `JobConfig`.
+        schema: of the rows.
+        one_machine: every process runs on this machine: then a ledger in a file is shared as well.
+        split_limits: so many processes run at once: each gets that part of the rate limits that the ledger does not
+            share. One on PostgreSQL shares those of the run, not those of a step.
+
+    Returns:
+        The job, and the schema of the enriched rows as engines know it: without dictionaries.
+
+    Raises:
+        UsageError: something is wrong that would fail, or cost twice, in the processes.
+    """
+    given = job_config(config)
+    job = compile_for(given, schema)
+    _check_ledger(given.ledger_location(), one_machine=one_machine)
+    _check_alone(given)
+    run_sync(lambda: _reach_ledger(given.ledger_location()))
+    update = {
+        "steps": [_whole(step) for step in given.steps],
+        "endpoint": given.endpoint.model_copy(update={"base_url": job.base_url}),
+    }
+    ready = _with_rates(given.model_copy(update=update), split_limits)
+    return ready, decoded_schema(job.output_schema)
+
+
+def decoded_schema(schema: pa.Schema) -> pa.Schema:
+    """Give a schema with the values' types in place of dictionaries, which most engines do not know."""
+    fields = [
+        field.with_type(field.type.value_type) if pa.types.is_dictionary(field.type) else field
+        for field in schema
+    ]
+    return pa.schema(fields).with_metadata(schema.metadata)
+
+
+def decoded(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Write out the dictionaries of a batch."""
+    return batch.cast(decoded_schema(batch.schema))
+
+
+def _is_shared(location: str) -> bool:
+    return location.startswith(SHARED)
+
+
+def _check_ledger(location: str, *, one_machine: bool) -> None:
+    if not _is_shared(location):
+        if one_machine:
+            return
+        raise ConfigError(
+            f"the ledger {location} is a file: processes on other machines would not see it, and pay again",
+            hint="give all of them one: ledger: postgresql://user@host/database. Where every process runs on this"
+            " machine, say one_machine=True.",
+        )
+    parts = urlsplit(location)
+    if parts.password or "password" in parse_qs(parts.query):
+        raise ConfigError(
+            "the URL of the ledger holds a password, which would travel with every task",
+            hint="leave it out, and give PGPASSWORD, or PGPASSFILE, to the processes and to this one.",
+        )
+
+
+def _check_alone(config: JobConfig) -> None:
+    """Refuse what one process among many cannot hold."""
+    if any(
+        value is not None for value in (config.budget.credits, config.budget.tokens, config.budget.requests)
+    ):
+        raise ConfigError(
+            "a budget is held by one process; of these, each would spend as much",
+            hint="remove `budget`, and look first at what the job costs: beatra-enrich plan.",
+        )
+    if not config.dedupe:
+        raise ConfigError(
+            "`dedupe: false` tells equal rows apart by their order, which processes do not share",
+            hint="remove it, and put a column that tells them apart into the prompt.",
+        )
+
+
+async def _reach_ledger(location: str) -> None:
+    ledger = await open_ledger(location)
+    await ledger.close()
+
+
+def _whole(step: StepConfig) -> StepConfig:
+    """Put a step's files, and a model that has to be imported, into the step."""
+    step = without_files(step)
+    if step.answer_schema is None:
+        return step
+    return step.model_copy(update={"answer_schema": load_schema(step.answer_schema).json})
+
+
+def _with_rates(config: JobConfig, split: int | None) -> JobConfig:
+    """Give each process its part of those limits over a span of time that the ledger does not share."""
+    shared = _is_shared(config.ledger_location())
+    limited = next(_limited(config, run=not shared), None)
+    if limited is None:
+        return config
+    if split is None:
+        better = "" if shared else "share a ledger on PostgreSQL, or "
+        raise ConfigError(
+            f"{limited} is held by one process; of these, each would send as much",
+            hint=f"{better}divide it by the number of processes that run at once: split_limits=2.",
+        )
+    steps = [
+        step.model_copy(update={"limits": _part(step.limits, split)}) if step.limits else step
+        for step in config.steps
+    ]
+    limits = config.limits if shared else _part(config.limits, split)
+    return config.model_copy(update={"limits": limits, "steps": steps})
+
+
+def _limited(config: JobConfig, *, run: bool) -> Iterator[str]:
+    """Name the limits over a span of time that are set, those of the whole run included or not."""
+    places: list[tuple[str, LimitsConfig | StepLimits | None]] = [("limits", config.limits)] if run else []
+    places += [(f"steps.{step.name}.limits", step.limits) for step in config.steps]
+    for place, limits in places:
+        for name in (*RATES, "windows"):
+            if getattr(limits, name, None):
+                yield f"`{place}.{name}`"
+
+
+def _part(limits: Limits, parts: int) -> Limits:
+    """Divide the limits over a span of time; how much may be in flight is each process's own matter."""
+    update: dict[str, Any] = {
+        name: value / parts for name in RATES if (value := getattr(limits, name, None)) is not None
+    }
+    if isinstance(limits, LimitsConfig):
+        update["windows"] = [_window_part(window, parts) for window in limits.windows]
+    return limits.model_copy(update=update)
+
+
+def _window_part(window: WindowConfig, parts: int) -> WindowConfig:
+    given = {name: value for name in ("requests", "tokens") if (value := getattr(window, name)) is not None}
+    for name, value in given.items():
+        if value < parts:
+            raise ConfigError(f"split_limits={parts}: a window of {value} {name} has no {parts} parts")
+    return window.model_copy(update={name: value // parts for name, value in given.items()})
