@@ -410,7 +410,7 @@ def ledger_export(where: str, out: str) -> None:
 @ledger.command("verify")
 @LEDGER
 def ledger_verify(where: str) -> None:
-    """Check a ledger's whole file: structure, every checksum, every key there once. Exit code 2 when it is damaged.
+    """Check a whole ledger: structure, every checksum, every key there once. Exit code 2 when it is damaged.
 
     \b
     Example:

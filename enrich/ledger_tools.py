@@ -14,9 +14,8 @@ import pyarrow as pa
 
 from enrich import __version__
 from enrich.completion import read
-from enrich.config import OutputConfig, load_config
+from enrich.config import OutputConfig, load_config, without_password
 from enrich.errors import ConfigError, LedgerError
-from enrich.ledger.sqlite import SqliteLedger
 from enrich.records import Completion, Record, Usage, key_text
 from enrich.session import open_ledger
 from enrich.sink import open_sink
@@ -171,18 +170,18 @@ async def export_ledger(location: str, out: str) -> int:
                 rows = [_exported(entry) for entry in entries]
                 await asyncio.to_thread(sink.write, pa.RecordBatch.from_pylist(rows, schema=EXPORT))
                 count += len(rows)
-            manifest = {"version": __version__, "ledger": location, "requests": count}
+            manifest = {"version": __version__, "ledger": without_password(location), "requests": count}
             await asyncio.to_thread(sink.commit, manifest)
     return count
 
 
 async def verify_ledger(location: str) -> VerifyReport:
-    """Check the whole file, every checksum included.
+    """Check the whole ledger, every checksum included.
 
     Raises:
-        LedgerError: it cannot even be opened, or it is no file of ours to check.
+        LedgerError: it cannot even be opened.
     """
-    async with _opened_file(location) as ledger:
+    async with _opened(location) as ledger:
         return await ledger.verify()
 
 
@@ -190,9 +189,9 @@ async def prune_ledger(location: str, older_than: float) -> int:
     """Forget what was answered or failed so many seconds ago, never what is still ``sent``; gives how many.
 
     Raises:
-        LedgerError: a run is using the ledger, or it is no file.
+        LedgerError: a run is using the ledger.
     """
-    async with _opened_file(location) as ledger:
+    async with _opened(location) as ledger:
         return await ledger.prune(older_than)
 
 
@@ -216,22 +215,11 @@ def state_of(record: Record) -> str:
 
 @contextlib.asynccontextmanager
 async def _opened(location: str) -> AsyncIterator[Ledger]:
-    ledger = await open_ledger(location)
+    ledger = await open_ledger(location, make=False)
     try:
         yield ledger
     finally:
         await ledger.close()
-
-
-@contextlib.asynccontextmanager
-async def _opened_file(location: str) -> AsyncIterator[SqliteLedger]:
-    async with _opened(location) as ledger:
-        if not isinstance(ledger, SqliteLedger):
-            raise LedgerError(
-                f"the ledger {location} is a database server's",
-                hint="use the server's own tools on its tables.",
-            )
-        yield ledger
 
 
 def _completion(record: Record) -> Completion | None:

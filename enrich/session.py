@@ -186,8 +186,16 @@ async def _shared_slots(job: Job, ledger: Ledger, stack: contextlib.AsyncExitSta
     return await stack.enter_async_context(LeasedSlots(ledger, account, job.config.limits))
 
 
-async def open_ledger(location: str, *, clock: Clock | None = None, read_only: bool = False) -> Ledger:
+async def open_ledger(
+    location: str, *, clock: Clock | None = None, read_only: bool = False, make: bool = True
+) -> Ledger:
     """Open the ledger at a path or URL.
+
+    Args:
+        location: of the ledger.
+        clock: tells the age of requests.
+        read_only: open a file that is there, and leave whoever works with it alone.
+        make: whether a database without a ledger gets one.
 
     Raises:
         LedgerError: it cannot be opened.
@@ -195,7 +203,7 @@ async def open_ledger(location: str, *, clock: Clock | None = None, read_only: b
     if location.startswith(("postgresql://", "postgres://")):
         from enrich.ledger import postgres
 
-        return await postgres.open_ledger(location, clock=clock)
+        return await postgres.open_ledger(location, clock=clock, make=make and not read_only)
     if "://" in location:
         raise LedgerError(
             f"a ledger cannot lie at a {location.partition('://')[0]}:// URL",

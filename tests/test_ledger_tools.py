@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import uuid
 from typing import TYPE_CHECKING
 
+import psycopg
 import pyarrow.parquet as pq
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
 
     from tests.chaos import Job
     from tests.endpoint import Seen
+    from tests.postgres import Server
 
 
 @pytest.fixture(scope="module")
@@ -30,39 +34,49 @@ def warm() -> Iterator[Warm]:
         yield process
 
 
-@pytest.fixture(scope="module")
-def job(warm: Warm, tmp_path_factory: pytest.TempPathFactory) -> Job:
-    """A job of 5 rows: 3 answered, 1 refused for good, 1 lost on the way."""
+@pytest.fixture(scope="module", params=["sqlite", "postgres"])
+def job(request: pytest.FixtureRequest, warm: Warm, tmp_path_factory: pytest.TempPathFactory) -> Job:
+    """A job of 5 rows, on a ledger of each kind: 3 answered, 1 refused for good, 1 lost on the way."""
 
     def script(seen: Seen) -> Raw | None:
         if b"row 1" in seen.raw:
             return envelope("invalid_request", 400, message="no such thing")
         return Raw(b"{" + b" " * 80, cut=8, charge=True) if b"row 3" in seen.raw else None
 
-    job = make_job(tmp_path_factory.mktemp("tools") / "job", 5)
+    config = {}
+    if request.param == "postgres":
+        server: Server = request.getfixturevalue("postgres_server")
+        config["ledger"] = server.create(f"tools_{uuid.uuid4().hex}")
+    job = make_job(tmp_path_factory.mktemp("tools") / "job", 5, **config)
     with BookedEndpoint(script=script) as endpoint:
         assert warm.run(job.folder, "run", job.config, "-q", env=place(endpoint)).code == 3
     return job
 
 
-def test_ls_lists_every_request(warm: Warm, job: Job) -> None:
+@pytest.fixture
+def location(job: Job) -> str:
+    """The ledger's own file or URL."""
+    return yaml.safe_load(job.config.read_text(encoding="utf-8")).get("ledger") or str(job.ledger)
+
+
+def test_ls_lists_every_request(warm: Warm, job: Job, location: str) -> None:
     """A line each, by configuration or file, as text or JSON, all or some states."""
     by_config = warm.run(job.folder, "ledger", "ls", job.config)
     assert by_config.code == 0
     assert len(by_config.out.splitlines()) == 1 + 5
     assert "invalid_request: no such thing" in by_config.out
-    by_file = warm.run(job.folder, "ledger", "ls", job.ledger, "--json")
+    by_file = warm.run(job.folder, "ledger", "ls", location, "--json")
     lines = [json.loads(line) for line in by_file.out.splitlines()]
     assert sorted(line["state"] for line in lines) == ["answered"] * 3 + ["failed", "sent"]
-    some = warm.run(job.folder, "ledger", "ls", job.ledger, "--json", "--state", "failed,sent")
+    some = warm.run(job.folder, "ledger", "ls", location, "--json", "--state", "failed,sent")
     assert [json.loads(line) for line in some.out.splitlines()] == [
         line for line in lines if line["state"] != "answered"
     ]
 
 
-def test_an_unknown_state_is_named(warm: Warm, job: Job) -> None:
+def test_an_unknown_state_is_named(warm: Warm, job: Job, location: str) -> None:
     """Exit 2 and the states there are."""
-    ended = warm.run(job.folder, "ledger", "ls", job.ledger, "--state", "done")
+    ended = warm.run(job.folder, "ledger", "ls", location, "--state", "done")
     assert ended.code == 2
     assert "answered" in ended.err
 
@@ -85,9 +99,9 @@ def test_export_keeps_the_raw_bytes(warm: Warm, job: Job) -> None:
             assert row["error"]
 
 
-def test_verify_finds_a_sound_ledger_sound(warm: Warm, job: Job) -> None:
+def test_verify_finds_a_sound_ledger_sound(warm: Warm, job: Job, location: str) -> None:
     """Exit 0, and how much was checked."""
-    ended = warm.run(job.folder, "ledger", "verify", job.ledger)
+    ended = warm.run(job.folder, "ledger", "verify", location)
     assert ended.code == 0
     assert ended.out.splitlines() == ["5 requests, 3 answers", "sound: every checksum holds"]
 
@@ -112,6 +126,40 @@ def test_a_ledger_that_is_not_there_is_not_made(warm: Warm, job: Job) -> None:
     assert ended.code == 2
     assert "there is no ledger at nowhere.db" in ended.err
     assert not (job.folder / "nowhere.db").exists()
+
+
+def test_a_database_without_a_ledger_stays_as_it_is(warm: Warm, job: Job, postgres_server: Server) -> None:
+    """Exit 2; looking at a database never makes tables there, and its password is not shown."""
+    url = postgres_server.create(f"bare_{uuid.uuid4().hex}").replace("beatra@", "beatra:hidden-word@")
+    ended = warm.run(job.folder, "ledger", "verify", url)
+    assert ended.code == 2
+    assert "there is no ledger in postgresql://beatra@" in ended.err
+    assert "hidden-word" not in ended.err
+    with psycopg.connect(url) as connection:
+        assert connection.execute("SELECT to_regnamespace('beatra')").fetchone() == (None,)
+
+
+def test_damage_in_a_database_is_found(warm: Warm, job: Job, postgres_server: Server) -> None:
+    """Exit 2, and the key of the answer that is not what came; a run on the ledger keeps it from being pruned."""
+    url = postgres_server.create(f"damaged_{uuid.uuid4().hex}")
+    with BookedEndpoint() as endpoint:
+        assert (
+            warm.run(job.folder, "run", job.config, "-q", "--set", f"ledger={url}", env=place(endpoint)).code
+            == 0
+        )
+    with psycopg.connect(url) as connection:
+        connection.execute(
+            "UPDATE beatra.answer SET body = 'x' WHERE id = (SELECT min(id) FROM beatra.answer)"
+        )
+        connection.execute(
+            "INSERT INTO beatra.run (started_at, lease_until, info) VALUES (0, 'infinity', '{}')"
+        )
+    ended = warm.run(job.folder, "ledger", "verify", url)
+    assert ended.code == 2
+    assert ended.out.splitlines()[1].startswith("damaged answer ")
+    ended = warm.run(job.folder, "ledger", "prune", url, "--older-than", "0s")
+    assert ended.code == 2
+    assert "is using the ledger" in ended.err
 
 
 def test_a_url_is_taken_as_it_is() -> None:

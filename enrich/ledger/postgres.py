@@ -55,20 +55,23 @@ MIGRATION_LOCK: Final = 0x42656C31  # the advisory lock under which the tables a
 T = TypeVar("T")
 
 
-async def open_ledger(url: str, *, clock: Clock | None = None, lease: float = LEASE) -> PostgresLedger:
+async def open_ledger(
+    url: str, *, clock: Clock | None = None, lease: float = LEASE, make: bool = True
+) -> PostgresLedger:
     """Open the ledger in a database, making its tables in the schema ``beatra`` when they are missing.
 
     Args:
         url: ``postgresql://user:password@host/database``, as libpq takes it.
         clock: the machine's by default.
         lease: seconds without a sign of life after which another process may take this run's requests over.
+        make: False where nothing is to be made: a database without a ledger is an error then.
 
     Raises:
         LedgerError: the database cannot be reached or used, or its ledger is of a newer version.
     """
     clock = clock or SystemClock()
     try:
-        writer, reader = await asyncio.to_thread(_open, url)
+        writer, reader = await asyncio.to_thread(_open, url, make=make)
     except psycopg.Error as error:
         raise _explain(error, url) from None
     return PostgresLedger(url, clock, writer, reader, lease=lease)
@@ -508,9 +511,14 @@ def _prune(tx: PostgresTransaction, before: float) -> int:
 # --- the connection -------------------------------------------------------------------------------------
 
 
-def _open(url: str) -> tuple[Connection, Connection]:
+def _open(url: str, *, make: bool) -> tuple[Connection, Connection]:
     with contextlib.ExitStack() as opened:
         writer = opened.enter_context(contextlib.closing(_connect(url)))
+        if not make and writer.execute(b"SELECT to_regclass('beatra.version') IS NULL").fetchone() == (True,):
+            raise LedgerError(
+                f"there is no ledger in {without_password(url)} yet",
+                hint="beatra-enrich run CONFIG makes it.",
+            )
         _migrate(writer)
         reader = opened.enter_context(contextlib.closing(_connect(url)))
         opened.pop_all()

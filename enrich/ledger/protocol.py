@@ -228,5 +228,15 @@ class Ledger(Protocol):
     def scan(self) -> AsyncIterator[list[Entry]]:
         """Give everything the ledger holds, oldest first, some hundred requests at a time."""
 
+    async def verify(self) -> VerifyReport:
+        """Check every checksum, and that every key is there once."""
+
+    async def prune(self, older_than_s: float) -> int:
+        """Forget requests that were answered or failed so many seconds ago; gives how many. What is ``sent`` stays.
+
+        Raises:
+            LedgerError: a run is using the ledger.
+        """
+
     async def close(self) -> None:
         """Write everything that is queued and let go of the file or the connection."""
