@@ -199,7 +199,10 @@ def _upload(url: ObjectUrl, data: bytes | mmap.mmap) -> None:
     kind = {"Content-Type": mimetypes.guess_type(url.name)[0] or "application/octet-stream"}
 
     def work() -> None:
-        with memoryview(data) as view, _store(url).open_output_stream(url.path, metadata=kind) as stream:
+        with (
+            memoryview(data) as view,
+            _store(url).open_output_stream(url.path, compression=None, metadata=kind) as stream,
+        ):
             for start in range(0, len(view), PUT_BYTES):
                 stream.write(view[start : start + PUT_BYTES])
                 stream.flush()
