@@ -125,8 +125,9 @@ class LeasedSlots:
         if self._keeper is not None:
             self._keeper.cancel()
             await asyncio.gather(self._keeper, return_exceptions=True)
-        with contextlib.suppress(LedgerError):  # a database that is gone: the estimates stand
-            await self._lease(0)
+        if self._error is None:
+            with contextlib.suppress(LedgerError):  # a database that is gone: the estimates stand
+                await self._lease(0)
 
     # --- turns ---------------------------------------------------------------------------------------------
 

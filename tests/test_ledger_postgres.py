@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import psycopg
 import pytest
 
-from enrich.errors import LedgerError
+from enrich.errors import LedgerError, LedgerFailing
 from enrich.ledger import postgres
 from enrich.ledger.lease import LeaseRequest, SharedWindow
 from enrich.ledger.postgres import SCHEMAS, SQL, open_ledger
@@ -105,6 +105,28 @@ async def test_a_move_that_fails_changes_nothing(url: str, monkeypatch: pytest.M
             "SELECT to_regclass('beatra.extra'), to_regclass('beatra.lane')"
         ).fetchall()
     assert found == [(None, None)]
+
+
+async def test_a_database_that_stays_away_stops_the_run(
+    url: str, postgres_server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What cannot be written, read or leased any more stops a run that can be resumed: it is no mistake in the job."""
+    ledger = await open_ledger(url)
+    await ledger.open_run({})
+    await ledger.lease(b"account", LeaseRequest())
+    monkeypatch.setattr(postgres, "PATIENCE", 0.0)
+    postgres_server.stop()
+    try:
+        for failing in (
+            ledger.claim([make_ask()]),
+            ledger.lookup([b"k" * 16]),
+            ledger.lease(b"a", LeaseRequest()),
+        ):
+            with pytest.raises(LedgerFailing, match="check the `ledger` URL"):
+                await failing
+    finally:
+        postgres_server.start()
+    await ledger.close()
 
 
 async def test_an_account_is_named_without_its_key(url: str, postgres_server: Server) -> None:

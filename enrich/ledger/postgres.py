@@ -16,7 +16,7 @@ import orjson
 
 from enrich.clock import Clock, SystemClock
 from enrich.config import without_password
-from enrich.errors import ConfigError, EnrichError, LedgerError
+from enrich.errors import ConfigError, EnrichError, LedgerError, LedgerFailing
 from enrich.ledger.checks import boot_number
 from enrich.ledger.commit import GroupCommit
 from enrich.ledger.lease import Lease
@@ -223,7 +223,7 @@ class PostgresLedger:
         count of requests is only for learning.
 
         Raises:
-            LedgerError: the database stayed away, or cannot be used.
+            LedgerFailing: the database stayed away, or cannot be used.
         """
         return await self._leaser.lease(account, request, self._rules.run)
 
@@ -284,7 +284,7 @@ class PostgresLedger:
             return self._insist(functools.partial(self._transact, works))
         except psycopg.Error as error:
             if len(works) == 1:
-                return [_explain(error, self._url)]
+                return [_explain(error, self._url, in_use=True)]
         except LedgerError as error:
             return [error for _ in works]
         half = len(works) // 2
@@ -330,10 +330,10 @@ class PostgresLedger:
                 return work(PostgresTransaction(self._reader, locking=False))
             except psycopg.OperationalError as error:
                 if not self._reader.broken:
-                    raise _explain(error, self._url) from None
+                    raise _explain(error, self._url, in_use=True) from None
                 self._reader = _reconnected(self._url)
             except psycopg.Error as error:
-                raise _explain(error, self._url) from None
+                raise _explain(error, self._url, in_use=True) from None
 
     def _shut(self) -> None:
         self._reads.shutdown()
@@ -441,7 +441,7 @@ class _Leaser:
                 return Lease(*self._connection.execute(_query("lease"), values).fetchall()[0])
             except psycopg.Error as error:
                 if not self._connection.broken:
-                    raise _explain(error, self._url) from None
+                    raise _explain(error, self._url, in_use=True) from None
 
     def _count(self, connection: Connection, account: bytes, run: int) -> None:
         """Look up how many live runs share the account, now and then."""
@@ -545,7 +545,7 @@ def _reconnected(url: str, *, durable: bool = True) -> Connection:
             return _connect(url, durable=durable)
         except psycopg.OperationalError as error:
             if time.monotonic() > deadline:
-                raise _explain(error, url) from None
+                raise _explain(error, url, in_use=True) from None
             time.sleep(RECONNECT_EVERY)
 
 
@@ -573,13 +573,14 @@ def _migrate(connection: Connection) -> None:
         connection.execute(b"INSERT INTO beatra.version VALUES (%s)", (len(SCHEMAS),))
 
 
-def _explain(error: psycopg.Error, url: str) -> LedgerError:
-    """Put a database's error into words; never the password."""
+def _explain(error: psycopg.Error, url: str, *, in_use: bool = False) -> LedgerError:
+    """Put a database's error into words, never the password; one of a ledger in use stops the run."""
     what = " ".join(str(error).split()) or type(error).__name__
     password = urlsplit(url).password
     if password:
         what = what.replace(password, "…")
-    return LedgerError(
+    kind = LedgerFailing if in_use else LedgerError
+    return kind(
         f"the ledger {without_password(url)} cannot be used: {what[:500]}",
         hint="check the `ledger` URL and that the database is up, then run the same command again.",
     )
