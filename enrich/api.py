@@ -68,7 +68,7 @@ def run(
         100
     """
     base_url = SANDBOX if sandbox else base_url
-    loaded = _load(config, overrides, input=input, output=output, base_url=base_url)
+    loaded = any_config(config, overrides, input=input, output=output, base_url=base_url)
     options = RunOptions(limit=limit, fresh=fresh, drain=drain, api_key=api_key, lock=lock)
     return run_stoppable(lambda: run_job(loaded, options), options.interrupt.fire)
 
@@ -77,11 +77,14 @@ def collect(
     config: str | Path | Mapping[str, Any] | Config, *, limit: int | None = None, output: str | None = None
 ) -> Summary:
     """Write an output from what the ledger holds now; send nothing. Rows without an answer are ``pending``."""
-    loaded = _load(config, (), output=output)
+    loaded = any_config(config, (), output=output)
     return run_sync(lambda: collect_job(loaded, RunOptions(limit=limit)))
 
 
-def _load(config: str | Path | Mapping[str, Any] | Config, overrides: Sequence[str], **flags: Any) -> Config:
+def any_config(
+    config: str | Path | Mapping[str, Any] | Config, overrides: Sequence[str], **flags: Any
+) -> Config:
+    """Load a configuration, however it is given; overrides and flags are as for `load_config`."""
     if isinstance(config, str | os.PathLike):
         return load_config(config, overrides=list(overrides), **flags)
     if isinstance(config, Config):
