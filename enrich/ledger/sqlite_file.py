@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from enrich.errors import DiskFull, EnrichError, LedgerError, LedgerFailing
 from enrich.ledger.locks import RunLocks
+from enrich.ledger.mounts import network_type
 from enrich.ledger.sql import load_queries, statements
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ CHECKPOINT_PAGES: Final = 4_000  # pages of 4 KiB in the WAL before they are wri
 
 def open_file(path: Path, boot: int) -> tuple[sqlite3.Connection, sqlite3.Connection]:
     """Give the writer and the reader of a ledger that is there, whole, and of this version."""
+    _must_be_local(path)
     with contextlib.ExitStack() as opened:
         try:
             with _alone(path.parent):
@@ -42,6 +44,15 @@ def open_file(path: Path, boot: int) -> tuple[sqlite3.Connection, sqlite3.Connec
             raise damaged(path) from None
         opened.pop_all()
     return writer, reader
+
+
+def _must_be_local(path: Path) -> None:
+    kind = network_type(path)
+    if kind is not None:
+        raise LedgerError(
+            f"the ledger {path} lies on a file system that machines share ({kind}), where SQLite can lose answers",
+            hint="put it on a local disk with `ledger: /folder/ledger.db`, or share one: `ledger: postgresql://…`",
+        )
 
 
 def open_for_reading(path: Path) -> sqlite3.Connection:

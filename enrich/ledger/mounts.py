@@ -1,0 +1,60 @@
+"""Tells a file system that other machines share, on which SQLite cannot keep its promises."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Final
+
+# WAL needs memory that all its users share, so one machine; and POSIX locks and fsync that hold. Over a network one or
+# the other fails silently, and answers that were paid for are lost. Not listed because they serve one machine and keep
+# both promises: overlay (containers), virtiofs (virtual machines; also how Docker on a Mac shows its folders), tmpfs,
+# and FUSE file systems over local disks. A FUSE file system is known by its subtype, or else by the mount's source.
+NETWORK: Final = frozenset(
+    {
+        *("nfs", "nfs4", "cifs", "smb3", "smbfs", "ncpfs", "afs", "coda", "9p", "davfs", "pvfs2", "orangefs"),
+        *("ceph", "ceph-fuse", "glusterfs", "lustre", "gpfs", "beegfs", "wekafs", "panfs", "mfs", "moosefs"),
+        *("lizardfs", "seaweedfs", "juicefs", "JuiceFS", "alluxio-fuse", "cvmfs2", "sshfs", "curlftpfs"),
+        *("rclone", "s3fs", "goofys", "gcsfuse", "mountpoint-s3", "blobfuse", "blobfuse2", "davfs2", "hdfs"),
+    }
+)
+
+
+def network_type(path: Path, proc: Path = Path("/proc/self")) -> str | None:
+    """Give the type of the file system that holds a path, or will hold it, when machines share it.
+
+    Args:
+        path: it need not be there: then the nearest folder above it counts.
+        proc: where the kernel tells of this process.
+
+    Returns:
+        Such as ``nfs4`` or ``fuse.sshfs``. None for a local file system, and where the kernel does not tell: only
+        Linux is asked.
+    """
+    folder = next(above for above in (path, *path.parents) if above.exists())
+    try:
+        mount = _mount_of(folder, proc)
+        lines = (proc / "mountinfo").read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+    except OSError:
+        return None
+    found = (_type_and_source(line) for line in lines if line.partition(" ")[0] == mount)
+    kind, source = next(found, ("", ""))
+    name = kind.removeprefix("fuse.")
+    return kind if name in NETWORK or (kind == "fuse" and source in NETWORK) else None
+
+
+def _mount_of(folder: Path, proc: Path) -> str:
+    """Give the number of the mount that a path lies in: right for bind mounts and for mounts over others too."""
+    descriptor = os.open(folder, getattr(os, "O_PATH", os.O_RDONLY) | os.O_CLOEXEC)
+    try:
+        told = (proc / "fdinfo" / str(descriptor)).read_text(encoding="ascii")
+    finally:
+        os.close(descriptor)
+    fields = dict(line.split(":", 1) for line in told.splitlines() if ":" in line)
+    return fields.get("mnt_id", "").strip()
+
+
+def _type_and_source(line: str) -> tuple[str, str]:
+    """Take type and source from a line of mountinfo: they stand behind a lone dash; blanks in names are escaped."""
+    kind, source, *_ = [*line.partition(" - ")[2].split(" "), "", ""]
+    return kind, source
