@@ -32,6 +32,7 @@ def run(
     api_key: str | None = None,
     drain: float = DRAIN,
     lock: Lock = "fail",
+    partitions: Sequence[str] = (),
 ) -> Summary:
     """Run a job: read the rows, ask what is not answered yet, write the output.
 
@@ -52,6 +53,7 @@ def run(
             nothing by the next run.
         lock: when another run holds the output: ``fail`` raises, ``wait`` waits for its end, ``skip`` does nothing
             and says so in ``reason``.
+        partitions: only these Hive partitions of the input, ``key=value`` each: of one key any, of several keys all.
 
     Returns:
         How it ended: ``exit_code`` 0 when every row is fine, 3 when more failed than tolerated, 4 when it had
@@ -68,7 +70,9 @@ def run(
         100
     """
     base_url = SANDBOX if sandbox else base_url
-    loaded = any_config(config, overrides, input=input, output=output, base_url=base_url)
+    loaded = any_config(
+        config, overrides, input=input, output=output, partitions=partitions, base_url=base_url
+    )
     options = RunOptions(limit=limit, fresh=fresh, drain=drain, api_key=api_key, lock=lock)
     return run_stoppable(lambda: run_job(loaded, options), options.interrupt.fire)
 

@@ -109,6 +109,14 @@ def _job_options(command: Callable[..., None]) -> Callable[..., None]:
             metavar="KEY.PATH=VALUE",
             help="Override a key, for example --set limits.concurrency=8. May be repeated.",
         ),
+        click.option(
+            "--partition",
+            "partitions",
+            multiple=True,
+            metavar="KEY=VALUE",
+            help="Only this Hive partition of the input, for example --partition day=2026-11-22. May be repeated: "
+            "of one key any, of several keys all.",
+        ),
         click.option("--limit", type=click.IntRange(min=0), metavar="N", help="Only the first N rows."),
     ):
         command = option(command)
@@ -582,12 +590,13 @@ def _load(path: Path, options: dict[str, Any]) -> Config:
         overrides=list(options.get("overrides", ())),
         input=options.get("input"),
         output=options.get("output"),
+        partitions=options.get("partitions"),
         base_url="sandbox" if options.get("sandbox") else None,
     )
 
 
 def _statuses(text: str) -> Any:
-    from enrich.pipeline import FAILED
+    from enrich.records import FAILED
 
     return _chosen("--status", text, [status for status in FAILED if status != "in_doubt"])
 
@@ -718,6 +727,8 @@ def _command(name: str, config: Path, options: dict[str, Any]) -> str:
     for flag in ("limit", "input", "output"):
         if options[flag] is not None:
             words += [f"--{flag}", str(options[flag])]
+    for partition in options["partitions"]:
+        words += ["--partition", partition]
     for override in options["overrides"]:
         words += ["--set", override]
     return shlex.join([*words, "--sandbox"] if options["sandbox"] else words)

@@ -23,7 +23,7 @@ from pydantic import (
 )
 
 from enrich.errors import ConfigError, did_you_mean
-from enrich.location import is_url, plain
+from enrich.location import is_url, plain, without_slash
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -77,29 +77,50 @@ class InputConfig(Section):
             or `file://` URL of such, or a list of these.
         format: told from the suffix unless given.
         columns: read only these columns.
+        partitions: read only these Hive partitions, such as `day=2026-11-22`: of one key any, of several keys all.
         csv: how a CSV or TSV file is written.
     """
 
     path: Location | list[Location]
     format: Format | None = None
     columns: list[str] | None = None
+    partitions: list[str] = []
     csv: CsvOptions = CsvOptions()
+
+    @field_validator("partitions")
+    @classmethod
+    def _name_values(cls, partitions: list[str]) -> list[str]:
+        for text in partitions:
+            if not re.match(r"[^=/]+=", text):
+                raise ValueError(f"`{text}` is not of the form key=value, such as day=2026-11-22")
+        return partitions
 
 
 class OutputConfig(Section):
     """Where the rows go.
 
     Attributes:
-        path: the file, or the URL of an object; only ever replaced whole.
-        format: told from the suffix unless given.
+        path: the file, or the URL of an object; only ever replaced whole. One that ends with `/` is a folder.
+        partitioned: `path` is a folder, with one file for each partition (or file) of the input; a path that ends
+            with `/` says the same.
+        format: told from the suffix unless given; `parquet` in a folder.
         compression: a Parquet codec, or none.
         row_group_rows: rows in one Parquet row group.
     """
 
     path: Location
+    partitioned: bool = False
     format: Format | None = None
     compression: str = "zstd"
     row_group_rows: Annotated[int, Field(ge=1)] = 131_072
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_folder(cls, value: Any) -> Any:
+        path = value.get("path") if isinstance(value, dict) else None
+        if not isinstance(path, str) or without_slash(path) == path:
+            return value
+        return {**value, "path": without_slash(path), "partitioned": True}
 
 
 class EndpointConfig(Section):
@@ -618,8 +639,8 @@ def load_config(
         path: the YAML file. Relative paths in it are relative to its folder.
         overrides: ``key.path=value`` assignments, applied in order.
         env: the environment for ``${NAME}``; the process's own by default.
-        flags: ``input`` and ``output`` paths (relative to the working directory) and ``base_url``, which
-            override the file's.
+        flags: ``input`` and ``output`` paths (relative to the working directory), ``partitions`` of the input and
+            ``base_url``, which override the file's.
 
     Raises:
         ConfigError: with the place, the value and the nearest real key.
@@ -709,6 +730,11 @@ def _completed(
             }
     if is_url(_path_of(document.get("output"))):
         document = _with_ledger_of(document["output"], document, folder)
+    if flags.get("partitions"):
+        document["input"] = {
+            **(_as_path_mapping(document["input"]) or {}),
+            "partitions": list(flags["partitions"]),
+        }
     if flags.get("base_url"):
         document["endpoint"] = {**(document.get("endpoint") or {}), "base_url": flags["base_url"]}
     return document
@@ -868,7 +894,8 @@ def _resolved(path: str, base: Path) -> str:
     """Make a path absolute; a ``file://`` URL becomes a path, other URLs stay."""
     if is_url(path):
         return plain(path) if path.startswith("file:///") else path
-    return str(base / Path(path).expanduser())
+    resolved = str(base / Path(path).expanduser())
+    return f"{resolved}/" if path.endswith("/") and resolved != "/" else resolved
 
 
 def _resolve_paths(document: dict[str, Any], base: Path) -> dict[str, Any]:

@@ -38,6 +38,7 @@ CANDIDATES: tuple[pa.DataType, ...] = (
     pa.date32(),
     *(pa.timestamp(unit) for unit in ("s", "ms", "us", "ns")),
 )
+NOTHING = pa.schema([])
 TYPE_NAMES: dict[str, pa.DataType] = {
     "text": pa.string(),
     "int": pa.int64(),
@@ -88,7 +89,10 @@ class _Dialect:
 
 
 def scan_csv(
-    files: Sequence[SourceFile], options: CsvOptions, columns: Callable[[Sequence[str]], list[str]]
+    files: Sequence[SourceFile],
+    options: CsvOptions,
+    columns: Callable[[Sequence[str]], list[str]],
+    known: pa.Schema = NOTHING,
 ) -> CsvReader:
     """Read all files once, from end to end: validate them, count rows, find the columns' types.
 
@@ -100,6 +104,7 @@ def scan_csv(
         files: at least one file.
         options: how they are written; the delimiter must be set.
         columns: chooses, from all names, those to be read.
+        known: the types that columns had in files read before; they can only widen.
 
     Raises:
         InputError: naming the file, the line and what is wrong there.
@@ -109,7 +114,8 @@ def scan_csv(
     first = names[files[0].path]
     overrides = _overrides(options.types, first)
     wanted = columns(first)
-    guesses = {name: _Guess() for name in wanted if name not in overrides}
+    before = {field.name: field.type for field in known}
+    guesses = {name: _Guess(before.get(name)) for name in wanted if name not in overrides}
     forced = {name: overrides[name] for name in wanted if name in overrides}
     surveys = {
         file.path: _survey(_Dialect(file, options, names[file.path], 0), guesses, forced) for file in files
@@ -204,11 +210,16 @@ def _names(file: SourceFile, options: CsvOptions) -> list[str]:
 
 
 class _Guess:
-    """Finds the type that every text of a column writes back from; refuted candidates are not tried again."""
+    """Finds the type that every text of a column writes back from; refuted candidates are not tried again.
 
-    def __init__(self) -> None:
-        self._candidates = list(CANDIDATES)
-        self._seen = False
+    Args:
+        known: the type that the column had before, when that is known.
+    """
+
+    def __init__(self, known: pa.DataType | None = None) -> None:
+        self._seen = known == pa.string() or known in CANDIDATES
+        wider = (pa.int64(), pa.float64()) if known == pa.int64() else (known,)
+        self._candidates = [type_ for type_ in CANDIDATES if not self._seen or type_ in wider]
 
     def look(self, texts: pa.Array[Any]) -> None:
         values = texts.drop_null()

@@ -118,6 +118,7 @@ class Flow:
         retry: only rows of these statuses are asked (again).
         observe: without an engine: told of every request of a row by row, step and request, and whether a run
             would send it now.
+        closed: told of every row that has its verdicts: its index and its status.
     """
 
     def __init__(
@@ -132,6 +133,7 @@ class Flow:
         occurrences: Occurrences | None = None,
         retry: frozenset[RowStatus] = frozenset(),
         observe: Callable[[int, int, Ask, bool], None] | None = None,
+        closed: Callable[[int, RowStatus], None] | None = None,
     ) -> None:
         self._steps = steps
         self._ledger = ledger
@@ -142,6 +144,7 @@ class Flow:
         self._occurrences = occurrences
         self._retry = retry
         self._observe = observe
+        self._closed = closed
         self._revived: deque[tuple[_Row, Query]] = deque()
         self._open = 0
         self._noted: set[str] = set()
@@ -269,6 +272,8 @@ class Flow:
         self._open -= 1
         self.rows_done += 1
         self.tally[row.worst] += 1
+        if self._closed is not None:
+            self._closed(row.index, row.worst)
 
     def _leave(self, row: _Row, query: Query) -> Query | None:
         """Leave a step where it is: what it needs is not known and is not to be asked. Gives the row's next question."""

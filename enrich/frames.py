@@ -24,9 +24,8 @@ from enrich.errors import ConfigError, InputError, RowsFailed, did_you_mean
 from enrich.inspect import request_texts
 from enrich.job import Job
 from enrich.occurrences import Occurrences
-from enrich.pipeline import FAILED
 from enrich.progress import Watch
-from enrich.records import Summary
+from enrich.records import FAILED, Summary
 from enrich.schema import load_schema
 from enrich.session import open_session
 from enrich.template import RowError

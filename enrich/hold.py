@@ -13,7 +13,7 @@ from enrich.errors import OutputLocked, RunInterrupted
 from enrich.sink import hold_output
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
     from contextlib import AbstractContextManager
 
     from enrich.session import Interrupt
@@ -25,27 +25,28 @@ log = logging.getLogger("enrich")
 
 
 @contextlib.asynccontextmanager
-async def held(path: str, lock: Lock, interrupt: Interrupt) -> AsyncIterator[None]:
-    """Hold an output until the block ends.
+async def held(places: Sequence[tuple[str, bool]], lock: Lock, interrupt: Interrupt) -> AsyncIterator[None]:
+    """Hold outputs until the block ends.
 
     Args:
-        path: the output.
+        places: paths, and whether each is held only against those who want it alone; everybody names them in one order.
         lock: with ``wait``, another run's end is awaited; it is told of in the log.
         interrupt: ends the waiting.
 
     Raises:
-        OutputLocked: another run holds it, and it is not to be waited for.
+        OutputLocked: another run holds one, and it is not to be waited for.
         RunInterrupted: while it was waited for.
         OutputError: the folder cannot be written.
     """
     with contextlib.ExitStack() as stack:
-        try:
-            stack.enter_context(hold_output(path))
-        except OutputLocked as error:
-            if lock != "wait":
-                raise
-            log.warning("%s: waiting for it to end", error.message)
-            await _entered(stack, hold_output(path, wait=True), interrupt)
+        for path, shared in places:
+            try:
+                stack.enter_context(hold_output(path, shared=shared))
+            except OutputLocked as error:
+                if lock != "wait":
+                    raise
+                log.warning("%s: waiting for it to end", error.message)
+                await _entered(stack, hold_output(path, wait=True, shared=shared), interrupt)
         yield
 
 

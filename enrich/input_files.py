@@ -60,6 +60,7 @@ class SourceFile:
         partition: the ``key=value`` folders above it, outermost first, URL-decoded; None is Hive's null.
         rows: how many rows it gives.
         version: what tells two contents of an object apart (S3's ETag); empty for a file.
+        below: its path, with ``/``, below the folder (or the part of a glob without wildcards) that named it.
     """
 
     path: str
@@ -68,6 +69,7 @@ class SourceFile:
     partition: Partition = ()
     rows: int = 0
     version: str = ""
+    below: str = ""
 
 
 def find_files(paths: str | Sequence[str]) -> list[SourceFile]:
@@ -97,15 +99,20 @@ def _expand(path: str) -> list[SourceFile]:
         return _expand_url(path)
     pattern = Path(path)
     with readable(path):
-        if not glob.has_magic(path) or pattern.exists():
-            files = _visit(pattern, pattern)
-            hint = "names starting with . or _ are left out."
-        else:
+        if has_wildcards(path):
             files = _visit_matches(pattern)
             hint = "quote the glob, and look at what is there with ls."
+        else:
+            files = _visit(pattern, pattern)
+            hint = "names starting with . or _ are left out."
     if not files:
         raise InputError(f"no data file at {path}", hint=hint)
     return files
+
+
+def has_wildcards(path: str) -> bool:
+    """Tell a glob from the path or URL of a file or folder."""
+    return storage.has_magic(path) if is_url(path) else glob.has_magic(path) and not Path(path).exists()
 
 
 def _expand_url(url: str) -> list[SourceFile]:
@@ -134,8 +141,15 @@ def _take(found: storage.Stored, root: str) -> SourceFile:
     if found.size == 0:
         raise _empty(found.location)
     above, key = ObjectUrl.parse(root).key.rstrip("/"), ObjectUrl.parse(found.location).key
-    folders = key[len(above) :].strip("/").split("/")[:-1] if key != above else []
-    return SourceFile(found.location, found.size, found.mtime_ns, _partition(folders), version=found.version)
+    parts = key[len(above) :].strip("/").split("/") if key != above else [key.rpartition("/")[2]]
+    return SourceFile(
+        found.location,
+        found.size,
+        found.mtime_ns,
+        _partition(parts[:-1]),
+        version=found.version,
+        below="/".join(parts),
+    )
 
 
 def _empty(path: object) -> InputError:
@@ -185,13 +199,54 @@ def _freeze(path: Path, root: Path) -> SourceFile:
         )
     if info.st_size == 0:
         raise _empty(path)
-    folders = path.parent.relative_to(root).parts if path.is_relative_to(root) and path != root else ()
-    return SourceFile(str(path), info.st_size, info.st_mtime_ns, _partition(folders))
+    parts = path.relative_to(root).parts if path.is_relative_to(root) and path != root else (path.name,)
+    return SourceFile(
+        str(path), info.st_size, info.st_mtime_ns, _partition(parts[:-1]), below="/".join(parts)
+    )
 
 
 def _partition(folders: Sequence[str]) -> Partition:
     pairs = (folder.split("=", 1) for folder in folders if re.match(r"[^=]+=", folder))
     return tuple((unquote(key), None if value == HIVE_NULL else unquote(value)) for key, value in pairs)
+
+
+def choose_partitions(files: Sequence[SourceFile], wanted: Sequence[str]) -> list[SourceFile]:
+    """Keep the files of these partitions: of one key any value, of several keys all.
+
+    Args:
+        files: with the same partition keys.
+        wanted: ``key=value`` each, the value as it is or as the folder spells it; all files when there is none.
+
+    Raises:
+        InputError: there is no such partition, key or value.
+    """
+    chosen: dict[str, set[str]] = {}
+    for text in wanted:
+        key, _, value = text.partition("=")
+        chosen.setdefault(key, set()).add(value)
+    keys = [key for key, _ in files[0].partition]
+    for key, values in chosen.items():
+        if key not in keys:
+            hint = did_you_mean(key, keys) if keys else "its files lie in no folder named key=value."
+            raise InputError(f"the input has no partitions `{key}`", hint=hint)
+        there = {spelling for file in files for spelling in _spellings(file, key)}
+        for value in sorted(values - there):
+            known = sorted({dict(file.partition)[key] or HIVE_NULL for file in files})
+            raise InputError(f"the input has no partition {key}={value}", hint=did_you_mean(value, known))
+    kept = [f for f in files if all(values & _spellings(f, key) for key, values in chosen.items())]
+    if not kept:
+        raise InputError(
+            f"the input has no partition with {' and '.join(wanted)}", hint="look at its folders with ls."
+        )
+    return kept
+
+
+def _spellings(file: SourceFile, key: str) -> set[str]:
+    """Give how a file's partition value may be written: as it is, and as its folder has it."""
+    value = dict(file.partition)[key]
+    folders = (part.partition("=") for part in file.below.split("/")[:-1])
+    raw = {folder[2] for folder in folders if unquote(folder[0]) == key}
+    return raw if value is None else raw | {value}
 
 
 def check_unchanged(file: SourceFile) -> None:

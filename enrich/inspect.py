@@ -22,6 +22,8 @@ from enrich.session import open_ledger, sandbox_endpoint
 from enrich.sink import preflight
 from enrich.source import open_source
 from enrich.template import RowError
+from enrich.units import find_units
+from enrich.work import survey
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -128,8 +130,13 @@ def _input(source: Source) -> str:
 
 def _output(config: Config, source: Source, job: Job) -> str:
     refuse_overlap(config, source)
-    preflight(config.output, job.output_schema)
-    return f"{config.output.path} can be written, {len(job.output_schema)} columns"
+    columns = f"{len(job.output_schema)} columns"
+    if not config.output.partitioned:
+        preflight(config.output, job.output_schema)
+        return f"{config.output.path} can be written, {columns}"
+    units = find_units(source.files, config.output)
+    preflight(units[0].output, job.output_schema)
+    return f"{config.output.path} can be written, {len(units):,} partitions of {columns}"
 
 
 async def _ledger(config: Config) -> Finding:
@@ -195,6 +202,7 @@ class LedgerStatus:
     Attributes:
         requests: per state: answered, failed, sent (no answer yet), in_doubt, skipped.
         credits: charged for the answers it holds, all runs together.
+        partitions: of an output that is a folder, its files by how they stand; None of one that is a file.
     """
 
     ledger: str
@@ -205,6 +213,7 @@ class LedgerStatus:
     total_tokens: int
     credits: float
     last_run: dict[str, Any] | None
+    partitions: dict[str, int] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Give it as plain JSON."""
@@ -219,6 +228,9 @@ class LedgerStatus:
             f"tokens      {self.total_tokens:,} ({self.prompt_tokens:,} prompt, {self.completion_tokens:,} completion)"
         )
         lines.append(f"credits     {self.credits:,.6g}")
+        if self.partitions is not None:
+            told = ", ".join(f"{count:,} {state}" for state, count in self.partitions.items() if count)
+            lines.append(f"partitions  {told}")
         if self.last_run is not None:
             lines.append(f"last run    {self.last_run.get('reason', '')}")
         if self.requests.get("in_doubt"):
@@ -264,6 +276,7 @@ async def status_job(config: Config) -> LedgerStatus:
         total,
         round(credits_, 9),
         last.summary if last else None,
+        await survey(config) if config.output.partitioned else None,
     )
 
 

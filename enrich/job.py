@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from dataclasses import dataclass
 from pathlib import Path, PurePath, PurePosixPath
@@ -24,7 +26,7 @@ from enrich.storage import has_magic
 from enrich.template import check_columns
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from enrich.config import Config, EndpointConfig, JobConfig
     from enrich.records import RowStatus
@@ -62,6 +64,7 @@ def compile_job(
     api_key: str | None = None,
     key_needed: bool = True,
     retry: frozenset[RowStatus] = frozenset(),
+    leave_out: Collection[str] = (),
 ) -> Job:
     """Compile every step and compare it with the input's columns.
 
@@ -71,6 +74,7 @@ def compile_job(
         api_key: instead of the one that the configuration names.
         key_needed: False for what sends nothing: an absent key is no error then.
         retry: the statuses whose rows are asked again.
+        leave_out: input columns that the output does not hold.
 
     Raises:
         ConfigError, TemplateError: whatever cannot work.
@@ -80,6 +84,8 @@ def compile_job(
     joined = output_schema(
         input_schema, [(s.name, schema) for s, schema in zip(config.steps, schemas, strict=True)]
     )
+    kept = [field for field in joined if field.name not in leave_out]
+    joined = pa.schema(kept).with_metadata(joined.metadata)
     breaker = ModelBreaker()
     steps: list[Step] = []
     for step, schema in zip(config.steps, schemas, strict=True):
@@ -92,6 +98,27 @@ def compile_job(
     return Job(config, tuple(steps), columns, joined, base_url, endpoint)
 
 
+def fingerprint(config: JobConfig) -> tuple[str, list[bytes]]:
+    """Give a digest of whatever decides what a job asks and writes, and the fingerprint of each step.
+
+    Raises:
+        ConfigError, TemplateError: a step cannot be compiled.
+    """
+    base_url, _ = _endpoint(config.endpoint, None, key_needed=False)
+    schemas = [load_schema(s.answer_schema) if s.answer_schema is not None else None for s in config.steps]
+    builders = [RequestBuilder(s, base_url, schema) for s, schema in zip(config.steps, schemas, strict=True)]
+    facts = [
+        base_url,
+        [step.model_dump(mode="json", exclude={"limits", "stream"}) for step in config.steps],
+        [schema and schema.json for schema in schemas],
+        [builder.fingerprint.hex() for builder in builders],
+        config.input and config.input.model_dump(mode="json", include={"format", "columns", "csv"}),
+        config.output and config.output.model_dump(mode="json", exclude={"path"}),
+    ]
+    digest = hashlib.blake2b(json.dumps(facts, sort_keys=True, default=str).encode(), digest_size=16)
+    return digest.hexdigest(), [builder.fingerprint for builder in builders]
+
+
 def refuse_overlap(config: Config, source: Source) -> None:
     """Keep the output apart from the input: it would replace a file of it, or be read as one by the next run.
 
@@ -99,6 +126,11 @@ def refuse_overlap(config: Config, source: Source) -> None:
         OutputError: the output is one of the input's files, or lies in a folder of it.
     """
     target = _spot(config.output.path)
+    if config.output.partitioned and any(target in _spot(file.path).parents for file in source.files):
+        raise OutputError(
+            f"the input {source.files[0].path} lies in the output's folder {config.output.path}",
+            hint="put the output into another folder.",
+        )
     if any(_spot(file.path) == target for file in source.files):
         raise OutputError(
             f"the output {config.output.path} is a file of the input",

@@ -27,6 +27,8 @@ MAX_EXACT = 2**53  # the largest integer up to which a double holds every one
 MAX_DEPTH = 64  # levels of nesting; Arrow's parser does not survive some thousands
 SUSPECT = re.compile(rb"[:\[,]\s*-?(?:NaN|Inf|\d{16})")  # lines that may hold what JSON or a double cannot
 
+NOTHING = pa.schema([])
+
 Path = tuple[str, ...]
 
 
@@ -66,7 +68,9 @@ class _Findings:
     wide: dict[Path, tuple[str, str]] = field(default_factory=dict)
 
 
-def scan_jsonl(files: Sequence[SourceFile], columns: Callable[[Sequence[str]], list[str]]) -> JsonlReader:
+def scan_jsonl(
+    files: Sequence[SourceFile], columns: Callable[[Sequence[str]], list[str]], known: pa.Schema = NOTHING
+) -> JsonlReader:
     """Read all files once, from end to end: validate them, count rows, find one schema.
 
     A key that is missing is null. Texts stay texts, also those that look like times; integers are int64,
@@ -75,6 +79,7 @@ def scan_jsonl(files: Sequence[SourceFile], columns: Callable[[Sequence[str]], l
     Args:
         files: at least one file.
         columns: chooses, from all names, those to be read.
+        known: the schema of files read before, which is widened; what it contradicts is left out of it.
 
     Raises:
         InputError: naming the file, the line and what is wrong there.
@@ -86,6 +91,7 @@ def scan_jsonl(files: Sequence[SourceFile], columns: Callable[[Sequence[str]], l
             rows[file.path] = sum(_survey(file, block, found) for block in _blocks(file))
         if not rows[file.path]:
             raise InputError(f"{file.path} is empty: it has no row", hint="leave it out.")
+    found.schema = _widened(known, found.schema)
     for path, (where, digits) in found.wide.items():
         if pa.types.is_floating(_type_at(found.schema, path)):
             raise InputError(
@@ -94,6 +100,18 @@ def scan_jsonl(files: Sequence[SourceFile], columns: Callable[[Sequence[str]], l
             )
     schema = pa.schema([(f.name, _replace(f.type, pa.types.is_null)) for f in found.schema])
     return JsonlReader(pa.schema([schema.field(name) for name in columns(schema.names)]), rows)
+
+
+def _widened(known: pa.Schema, schema: pa.Schema) -> pa.Schema:
+    """Widen what was known, column by column; where the two cannot be one, what the files say counts."""
+    for field_ in known:
+        try:
+            schema = pa.unify_schemas([schema, pa.schema([field_])], promote_options="permissive")
+        except (pa.ArrowInvalid, pa.ArrowTypeError):
+            continue
+    first = [name for name in known.names if name in schema.names]
+    rest = [name for name in schema.names if name not in known.names]
+    return pa.schema([schema.field(name) for name in (*first, *rest)])
 
 
 def _blocks(file: SourceFile) -> Iterator[_Block]:

@@ -110,6 +110,26 @@ def plain(location: str) -> str:
     return str(ObjectUrl.parse(location))
 
 
+def without_slash(location: str) -> str:
+    """Give a path or URL without the slashes at its end, which mark a folder; ``/`` stays.
+
+    Raises:
+        ValueError: a URL that cannot be used.
+    """
+    if not is_url(location) or location.startswith("file:"):
+        return location.rstrip("/") or location
+    url = ObjectUrl.parse(location)
+    return str(url.at(url.key.rstrip("/"))) if url.key.endswith("/") else location
+
+
+def child(location: str, name: str) -> str:
+    """Give what has this name, or relative path with ``/``, in a folder."""
+    if not is_url(location):
+        return str(Path(location, name))
+    url = ObjectUrl.parse(location)
+    return str(url.at(f"{url.key.rstrip('/')}/{name}".lstrip("/")))
+
+
 def suffixes(location: str) -> list[str]:
     """Give the suffixes of a path's or URL's last part in lower case: ``['.csv', '.gz']``."""
     name = ObjectUrl.parse(location).name if is_url(location) else Path(location).name

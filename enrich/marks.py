@@ -121,7 +121,7 @@ class Marks:
         return number
 
     def read(self, row: int, count: int, step: int) -> Standing:
-        """Give how so many rows stand, from ``row`` on; nothing is set any more after this."""
+        """Give how so many rows stand, from ``row`` on."""
         part = self._array()[row : row + count, step]
         raw = part.tobytes()
         starts = range(0, len(raw), RECORD.itemsize)

@@ -8,12 +8,16 @@ import hashlib
 import logging
 import tempfile
 import time
-from dataclasses import dataclass, field
+from collections import Counter
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import pyarrow.compute as pc
+
 from enrich import __version__
+from enrich.assemble import ROWS
 from enrich.errors import EnrichError, OutputLocked, RowsUnasked, RunInterrupted, RunStopped
 from enrich.flow import prefetched
 from enrich.hold import Lock, held
@@ -22,21 +26,32 @@ from enrich.location import is_url
 from enrich.marks import Marks
 from enrich.occurrences import Occurrences
 from enrich.progress import Watch, pulsing
-from enrich.records import STATUSES, RowStatus, Summary
+from enrich.records import FAILED, STATUSES, RowStatus, Summary
 from enrich.report.page import write_report
 from enrich.session import DRAIN, Interrupt, Session, open_session
 from enrich.sink import open_sink, preflight
 from enrich.source import Source, open_source
+from enrich.units import UNFINISHED, describe
+from enrich.work import Ends, cut, folder_columns, open_todo, places, plan_folder, remember_types
 
 if TYPE_CHECKING:
-    from collections import Counter
-    from collections.abc import Callable, Coroutine
+    from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+
+    import pyarrow as pa
 
     from enrich.clock import Clock
-    from enrich.config import Config
+    from enrich.config import Config, StepConfig
     from enrich.flow import Flow
+    from enrich.units import Standing
+    from enrich.work import Folder, Part
 
-FAILED: tuple[RowStatus, ...] = ("error", "invalid_output", "truncated", "filtered", "in_doubt")
+TOTALS = (
+    "attempts",
+    "prompt_tokens",
+    "completion_tokens",
+    "total_tokens",
+    "credits",
+)  # that steps' columns hold
 DOUBT_ROWS = 65_536  # rows looked at once for requests in doubt
 MOST_UNDER_WAY = 2  # times the concurrency: requests made ready ahead of the dispatcher
 
@@ -99,7 +114,7 @@ async def _alone(
     """Do a job while no other run has its output."""
     begun = time.monotonic()
     try:
-        async with held(config.output.path, options.lock, options.interrupt):
+        async with held(await asyncio.to_thread(places, config), options.lock, options.interrupt):
             return await job(config, options)
     except OutputLocked as error:
         if options.lock != "skip":
@@ -108,7 +123,11 @@ async def _alone(
 
 
 async def _run(config: Config, options: RunOptions) -> Summary:
-    source, job = await prepare(config, options)
+    begun = time.monotonic()
+    folder = await _folder(config, options)
+    if folder is not None and not folder.todo:
+        return _nothing_to_do(config, folder, time.monotonic() - begun)
+    source, job = await _opened(config, options, folder)
     if options.prepared is not None:
         options.prepared(source, job)
     with (
@@ -127,29 +146,48 @@ async def _run(config: Config, options: RunOptions) -> Summary:
             ) as session,
             pulsing(options.progress, session.ledger, run=session.run, output=config.output.path),
         ):
-            flow = session.flow(marks, occurrences)
+            units = (
+                _Units(config, folder, source, session=session, marks=marks) if folder is not None else None
+            )
+            flow = session.flow(marks, occurrences, closed=units.ends.row if units is not None else None)
             try:
-                await _ask(session, flow, source, options)
-                _check_finished(flow)
-                await asyncio.to_thread(marks.find_copies)
-                summary = finished(session, flow.tally)
-                await _assemble(session, marks, source, options, summary, config=config)
+                if units is not None:
+                    await units.make(flow, options)
+                    summary = finished(session, flow.tally, units.counts())
+                else:
+                    await _ask(session, flow, source, options)
+                    _check_finished(flow.tally)
+                    await asyncio.to_thread(marks.find_copies)
+                    summary = finished(session, flow.tally)
+                    await _assemble(session, marks, source, options, summary, config=config)
             except (RunStopped, RunInterrupted) as error:
                 await _drained(session, error, options.drain)
                 summary = _stopped(session, flow, source, error, options)
+                if units is not None:
+                    summary = replace(summary, partitions=units.counts())
             await _close(session, summary)
             await _report(config, session, options)
             return summary
 
 
 async def _collect(config: Config, options: RunOptions) -> Summary:
-    source, job = await prepare(config, options, send=False)
+    begun = time.monotonic()
+    folder = await _folder(config, options)
+    if folder is not None and not folder.todo:
+        return _nothing_to_do(config, folder, time.monotonic() - begun)
+    source, job = await _opened(config, options, folder, send=False)
     with (
         Marks(source.num_rows, len(job.steps), scratch_of(config)) as marks,
         occurrences_of(config) as occurrences,
     ):
         async with open_session(job, send=False, clock=options.clock) as session:
-            flow = session.flow(marks, occurrences)
+            units = (
+                _Units(config, folder, source, session=session, marks=marks) if folder is not None else None
+            )
+            flow = session.flow(marks, occurrences, closed=units.ends.row if units is not None else None)
+            if units is not None:
+                await units.make(flow, options)
+                return replace(_collected(session, flow), partitions=units.counts())
             await _ask(session, flow, source, options)
             await asyncio.to_thread(marks.find_copies)
             summary = _collected(session, flow)
@@ -191,14 +229,47 @@ async def _settle_doubt(config: Config, options: RunOptions, how: Literal["resen
 
 
 async def prepare(config: Config, options: RunOptions, *, send: bool = True) -> tuple[Source, Job]:
-    """Find everything that is wrong before anything is spent."""
+    """Find everything that is wrong before anything is spent; of a folder of outputs, look at what is to be made."""
+    return await _opened(config, options, await _folder(config, options), send=send)
+
+
+async def _folder(config: Config, options: RunOptions) -> Folder | None:
+    """Say what is to be done in a folder of outputs; None when the output is a file."""
     options.progress.phase("reading the input", None)
-    source = await asyncio.to_thread(open_source, config.input, limit=options.limit)
-    job = compile_job(config, source.schema, api_key=options.api_key, key_needed=send, retry=options.retry)
+    if not config.output.partitioned:
+        return None
+    return await plan_folder(config, _wanted(options), options.clock)
+
+
+async def _opened(
+    config: Config, options: RunOptions, folder: Folder | None, *, send: bool = True
+) -> tuple[Source, Job]:
+    """Open the input and compile the job."""
+    if folder is None:
+        source = await asyncio.to_thread(open_source, config.input, limit=options.limit)
+    else:
+        source = await asyncio.to_thread(open_todo, config, folder, options.limit)
+    job = compile_job(
+        config,
+        source.schema,
+        api_key=options.api_key,
+        key_needed=send,
+        retry=options.retry,
+        leave_out=() if folder is None else folder_columns(source),
+    )
     refuse_overlap(config, source)
-    await asyncio.to_thread(preflight, config.output, job.output_schema)
+    if folder is None or folder.todo:
+        output = config.output if folder is None else folder.todo[0].output
+        await asyncio.to_thread(preflight, output, job.output_schema)
     options.interrupt.check()
     return source, job
+
+
+def _wanted(options: RunOptions) -> Callable[[Standing], bool]:
+    """Say which units of a folder are to be made: for `retry`, those that are done and have such rows."""
+    if options.retry:
+        return lambda standing: standing.state == "done" and standing.has(options.retry | UNFINISHED)
+    return lambda standing: options.fresh or standing.state != "done" or standing.has(UNFINISHED)
 
 
 async def _ask(session: Session, flow: Flow, source: Source, options: RunOptions) -> None:
@@ -230,6 +301,99 @@ async def _assemble(
                 await asyncio.to_thread(sink.write, batch)
                 options.progress.advance(batch.num_rows)
         await asyncio.to_thread(sink.commit, manifest(job, source, summary))
+
+
+class _Units:
+    """Makes the units of a folder while its rows are being asked: each is put in place when its last row is decided.
+
+    Attributes:
+        ends: to be told of every row that has its verdicts.
+    """
+
+    def __init__(
+        self, config: Config, folder: Folder, source: Source, *, session: Session, marks: Marks
+    ) -> None:
+        self._config = config
+        self._folder = folder
+        self._source = source
+        self._parts = cut(folder.todo, source)
+        self._session = session
+        self._marks = marks
+        self._placed = 0
+        fresh = sum(step.generation for step in session.job.steps)
+        self._made = replace(folder.made, fresh=fresh)
+        self.ends = Ends(self._parts)
+
+    def counts(self) -> dict[str, int]:
+        """Count the folder's units as they stand now."""
+        return self._folder.counts(self._parts[: self._placed], self.ends.tallies[: self._placed])
+
+    async def make(self, flow: Flow, options: RunOptions) -> None:
+        """Have all rows asked as one job; put the units in place one by one, in their order.
+
+        Raises:
+            RunStopped, RunInterrupted: before all were made; those that were stay.
+        """
+        await asyncio.to_thread(remember_types, self._config, self._source)
+        asking = asyncio.create_task(_ask(self._session, flow, self._source, options), name="beatra-ask")
+        asking.add_done_callback(lambda _: self.ends.over())
+        try:
+            with Occurrences() as seen:
+                for number, part in enumerate(self._parts):
+                    if not await self.ends.whole(number):
+                        break
+                    _check_finished(self.ends.tallies[number] if options.retry else Counter())
+                    await self._put(number, part, seen, options)
+            await asking
+        finally:
+            asking.cancel()
+            await asyncio.gather(asking, return_exceptions=True)
+
+    async def _put(self, number: int, part: Part, seen: Occurrences, options: RunOptions) -> None:
+        """Assemble one unit and put it in place."""
+        job = self._session.job
+        own = [name for name in part.source.schema.names if name not in folder_columns(part.source)]
+        totals: Counter[str] = Counter()
+        with open_sink(part.unit.output, job.output_schema, scratch=scratch_of(self._config)) as sink:
+            batches = prefetched(part.source.batches(columns=own))
+            async with contextlib.aclosing(batches):
+                counted = self._counted(batches, part.first_row, seen)
+                assembler = self._session.assembler(self._marks)
+                async for batch in assembler.batches(counted, first_row=part.first_row):
+                    options.interrupt.check()
+                    totals.update(usage_of(batch, job.config.steps))
+                    await asyncio.to_thread(sink.write, batch)
+            unit = await asyncio.to_thread(describe, part.unit, self._made, whole=part.whole)
+            await asyncio.to_thread(sink.commit, self._manifest(number, part, totals) | {"unit": unit})
+        self._placed = number + 1
+
+    async def _counted(
+        self, batches: AsyncIterator[pa.RecordBatch], row: int, seen: Occurrences
+    ) -> AsyncIterator[pa.RecordBatch]:
+        """Mark the rows whose request came before in this run, a piece at a time, on their way to the assembler."""
+        async for batch in batches:
+            for start in range(0, batch.num_rows, ROWS):
+                piece = batch.slice(start, ROWS)
+                self._marks.find_repeats(row, piece.num_rows, seen)
+                row += piece.num_rows
+                yield piece
+
+    def _manifest(self, number: int, part: Part, totals: Counter[str]) -> dict[str, Any]:
+        statuses = {status: count for status, count in self.ends.tallies[number].items() if count}
+        return {
+            **_origin(self._session.job, part.source),
+            "rows": part.source.num_rows,
+            "statuses": statuses,
+            **{name: totals[name] for name in TOTALS},
+        }
+
+
+def usage_of(batch: pa.RecordBatch, steps: Sequence[StepConfig]) -> dict[str, float]:
+    """Add up what a batch of the output cost, over its steps."""
+    return {
+        name: sum(pc.sum(batch.column(f"{step.name}_{name}")).as_py() or 0 for step in steps)
+        for name in TOTALS
+    }
 
 
 async def _drained(session: Session, error: EnrichError, seconds: float) -> None:
@@ -294,8 +458,19 @@ def summarize(
     )
 
 
-def finished(session: Session, tally: Counter[RowStatus]) -> Summary:
-    """Sum up a run in which every row has its verdict; ``tally`` counts them."""
+def finished(
+    session: Session, tally: Counter[RowStatus], partitions: dict[str, int] | None = None
+) -> Summary:
+    """Sum up a run in which every row has its verdict; ``tally`` counts them, ``partitions`` a folder's files."""
+    summary = _finished(session, tally)
+    if partitions is None:
+        return summary
+    made, others = partitions["processed"], partitions["unchanged"]
+    reason = f"{summary.reason}; {_partitions(made)} made, {others:,} unchanged"
+    return replace(summary, partitions=partitions, reason=reason)
+
+
+def _finished(session: Session, tally: Counter[RowStatus]) -> Summary:
     config = session.job.config
     rows = sum(tally.values())
     failed = sum(tally[status] for status in FAILED)
@@ -308,13 +483,13 @@ def finished(session: Session, tally: Counter[RowStatus]) -> Summary:
     return summarize(session, tally, 3, f"{_rows(rows)} done, but {causes}")
 
 
-def _check_finished(flow: Flow) -> None:
+def _check_finished(tally: Counter[RowStatus]) -> None:
     """Keep a `retry` from putting rows that were never asked in the place of a finished output.
 
     Raises:
         RowsUnasked: there are such rows.
     """
-    pending = flow.tally["pending"]
+    pending = tally["pending"]
     if pending:
         verb = "was" if pending == 1 else "were"
         raise RowsUnasked(
@@ -332,6 +507,18 @@ def _collected(session: Session, flow: Flow) -> Summary:
 
 def _left(config: Config, error: OutputLocked, seconds: float) -> Summary:
     """Sum up a run that did nothing, for another one has its output."""
+    return _idle(config, f"nothing done: {error.message}", seconds)
+
+
+def _nothing_to_do(config: Config, folder: Folder, seconds: float) -> Summary:
+    """Sum up a run of a folder in which nothing is to be made."""
+    counts = folder.counts([], [])
+    waiting = f", {counts['pending']:,} never run" if counts["pending"] else ""
+    reason = f"nothing to do: {_partitions(counts['unchanged'])} unchanged{waiting}"
+    return replace(_idle(config, reason, seconds), partitions=counts)
+
+
+def _idle(config: Config, reason: str, seconds: float) -> Summary:
     return Summary(
         rows=0,
         statuses=dict.fromkeys(STATUSES, 0),
@@ -346,7 +533,7 @@ def _left(config: Config, error: OutputLocked, seconds: float) -> Summary:
         output=config.output.path,
         ledger=config.ledger_shown(),
         exit_code=0,
-        reason=f"nothing done: {error.message}",
+        reason=reason,
     )
 
 
@@ -371,12 +558,31 @@ def _way_on(command: str, error: EnrichError) -> str:
     return f"`{goes_on}` goes on from here, `{run.replace(' run ', ' collect ')}` shows what there is."
 
 
+def _partitions(count: int) -> str:
+    return f"{count:,} {'partition' if count == 1 else 'partitions'}"
+
+
 def _rows(count: int) -> str:
     return f"{count:,} {'row' if count == 1 else 'rows'}"
 
 
 def manifest(job: Job, source: Source, summary: Summary) -> dict[str, Any]:
     """Give what an output says of its run; plain JSON."""
+    return {
+        **_origin(job, source),
+        "rows": summary.rows,
+        "statuses": {status: count for status, count in summary.statuses.items() if count},
+        "requests": summary.requests,
+        "attempts": summary.attempts,
+        "prompt_tokens": summary.prompt_tokens,
+        "completion_tokens": summary.completion_tokens,
+        "total_tokens": summary.total_tokens,
+        "credits": summary.credits,
+    }
+
+
+def _origin(job: Job, source: Source) -> dict[str, Any]:
+    """Give what an output says of the job and the input that made it; plain JSON."""
     steps = [
         {"name": step.name, "fingerprint": step.builder.fingerprint.hex(), "model": step.builder.step.model}
         for step in job.steps
@@ -390,14 +596,6 @@ def manifest(job: Job, source: Source, summary: Summary) -> dict[str, Any]:
         "sandbox": job.endpoint is None,
         "steps": steps,
         "input": [{"path": f.path, "bytes": f.size} for f in source.files],
-        "rows": summary.rows,
-        "statuses": {status: count for status, count in summary.statuses.items() if count},
-        "requests": summary.requests,
-        "attempts": summary.attempts,
-        "prompt_tokens": summary.prompt_tokens,
-        "completion_tokens": summary.completion_tokens,
-        "total_tokens": summary.total_tokens,
-        "credits": summary.credits,
     }
 
 

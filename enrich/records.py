@@ -29,6 +29,7 @@ STATUSES: tuple[RowStatus, ...] = (
     "skipped",
     "pending",
 )
+FAILED: tuple[RowStatus, ...] = ("error", "invalid_output", "truncated", "filtered", "in_doubt")
 
 
 def key_text(key: bytes) -> str:
@@ -256,6 +257,8 @@ class Summary:
         seconds: wall time.
         retries: attempts that failed and were followed by another one, per cause.
         reason: one sentence on how it ended.
+        partitions: of an output that is a folder, how many of its files were selected, processed, unchanged, are still
+            pending, have failed rows, or are left over from input that vanished; None of one that is a file.
         resumable: whether the same run, started again, may go further by itself: after an outage or an interrupt,
             not after a refused key or a spent budget.
     """
@@ -276,9 +279,11 @@ class Summary:
     reason: str
     retries: dict[str, int] = field(default_factory=dict)
     resumable: bool = False
+    partitions: dict[str, int] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Give the summary as one flat mapping, statuses beside the rest, as ``--json`` prints it."""
+        partitions = {} if self.partitions is None else {"partitions": self.partitions}
         return {
             "rows": self.rows,
             **{status: self.statuses.get(status, 0) for status in STATUSES},
@@ -291,6 +296,7 @@ class Summary:
             "seconds": round(self.seconds, 3),
             "rows_per_second": round(self.rows_per_second, 1),
             "retries": self.retries,
+            **partitions,
             "output": self.output,
             "ledger": self.ledger,
             "exit_code": self.exit_code,

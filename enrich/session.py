@@ -89,6 +89,7 @@ class Session:
         marks: Marks,
         occurrences: Occurrences | None = None,
         observe: Callable[[int, int, Ask, bool], None] | None = None,
+        closed: Callable[[int, RowStatus], None] | None = None,
     ) -> Flow:
         """Make the flow that takes rows to these marks."""
         return Flow(
@@ -101,6 +102,7 @@ class Session:
             occurrences=occurrences,
             retry=self.retry,
             observe=observe,
+            closed=closed,
         )
 
     def assembler(self, marks: Marks) -> Assembler:

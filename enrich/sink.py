@@ -2,7 +2,7 @@
 
 The file is written beside its target under a hidden name, then renamed over it, so nobody ever sees half of
 one. An object in a store is written to a file of this machine and uploaded once that is complete. Text formats have
-no room for the manifest: theirs lies beside them as ``<output>.manifest.json``.
+no room for the manifest: theirs lies beside them as ``<output>.manifest.json``, hidden in a folder of outputs.
 
 What text cannot express is written so: nested values as JSON (a map as pairs), binary as base64, durations as
 seconds, moments in ISO 8601, decimals in JSON as strings, and NaN as ``nan`` in CSV and null in JSON. A text cell
@@ -89,6 +89,7 @@ class Sink:
     def __init__(self, config: OutputConfig, schema: pa.Schema, temporary: _Temporary) -> None:
         self.rows = 0
         self._busy = threading.Lock()  # a write may still run in its thread when its task was cancelled
+        self._config = config
         self._target = _target(config)
         self._schema = schema
         self._temporary = temporary
@@ -125,7 +126,8 @@ class Sink:
             if self._writer.keeps_manifest:
                 self._temporary.replace(self._target)
             else:
-                _replace_with_sidecar(self._temporary, self._target, text)
+                sidecar = _sidecar(self._target, hidden=self._config.partitioned)
+                _replace_with_sidecar(self._temporary, self._target, sidecar, text)
 
     def abandon(self) -> None:
         """Let go of what was not committed, whatever state it is in."""
@@ -199,7 +201,7 @@ def preflight(config: OutputConfig, schema: pa.Schema) -> None:
 
 
 @contextmanager
-def hold_output(path: str | Path, *, wait: bool = False) -> Iterator[None]:
+def hold_output(path: str | Path, *, wait: bool = False, shared: bool = False) -> Iterator[None]:
     """Hold an output against every other run until the block ends, or the process dies.
 
     An object is held against this user's runs on this machine: no store can tell that a process has died.
@@ -207,6 +209,7 @@ def hold_output(path: str | Path, *, wait: bool = False) -> Iterator[None]:
     Args:
         path: the output.
         wait: block until it is free.
+        shared: only against those who want it for themselves alone.
 
     Raises:
         OutputLocked: another run holds it.
@@ -217,11 +220,12 @@ def hold_output(path: str | Path, *, wait: bool = False) -> Iterator[None]:
     with ExitStack() as stack:
         with _lock_errors(lock, output):
             stack.enter_context(_folders(lock))
-            descriptor = _lock(lock, output, wait=wait)
+            descriptor = _lock(lock, output, wait=wait, shared=shared)
         try:
             yield
         finally:
-            lock.unlink(missing_ok=True)  # while it is held: nobody can have locked this very file in between
+            if not shared or _try_lock(descriptor):
+                lock.unlink(missing_ok=True)  # held alone: nobody can have locked this very file in between
             os.close(descriptor)
 
 
@@ -271,7 +275,7 @@ def read_manifest(path: str | Path) -> dict[str, Any] | None:
             elif magic == b"ARROW1":
                 text = _arrow_manifest(file)
             else:
-                text = storage.read(str(_sidecar(place)))
+                text = storage.read(str(_sidecar(place))) or storage.read(str(_sidecar(place, hidden=True)))
         manifest = orjson.loads(text) if text else None
     except (OSError, pa.ArrowException, orjson.JSONDecodeError):
         return None
@@ -323,7 +327,7 @@ def _temporary_path(target: Path) -> Path:
 
 def _sweep(target: Path) -> None:
     """Remove what runs that died left of this output: its temporary files that nobody locks any more."""
-    name = re.escape(target.name) + f"({re.escape(MANIFEST_SUFFIX)})?"
+    name = rf"\.?{re.escape(target.name)}({re.escape(MANIFEST_SUFFIX)})?"
     with os.scandir(target.parent) as entries:
         stale = [
             entry.path for entry in entries if re.fullmatch(rf"\.{name}\.[0-9a-f]{{16}}\.tmp", entry.name)
@@ -336,16 +340,17 @@ def _sweep(target: Path) -> None:
             os.close(descriptor)
 
 
-def _try_lock(descriptor: int) -> bool:
+def _try_lock(descriptor: int, kind: int = fcntl.LOCK_EX) -> bool:
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True
 
 
-def _lock(lock: Path, target: str, *, wait: bool) -> int:
+def _lock(lock: Path, target: str, *, wait: bool, shared: bool) -> int:
     """Lock a lock file that is still in its place, and write this process's id into it."""
+    kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
     while True:
         try:
             descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
@@ -353,8 +358,8 @@ def _lock(lock: Path, target: str, *, wait: bool) -> int:
             lock.parent.mkdir(parents=True, exist_ok=True)
             continue
         if wait:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        elif not _try_lock(descriptor):
+            fcntl.flock(descriptor, kind)
+        elif not _try_lock(descriptor, kind):
             owner = os.pread(descriptor, 20, 0).decode("ascii", "replace").strip()
             os.close(descriptor)
             raise OutputLocked(
@@ -375,14 +380,13 @@ def _near(target: Place, scratch: Path | None) -> Path:
     return (scratch or Path(tempfile.gettempdir())) / target.name
 
 
-def _sidecar(target: Place) -> Place:
-    name = target.name + MANIFEST_SUFFIX
+def _sidecar(target: Place, *, hidden: bool = False) -> Place:
+    name = "." * hidden + target.name + MANIFEST_SUFFIX
     return target.with_name(name) if isinstance(target, Path) else target.beside(name)
 
 
-def _replace_with_sidecar(temporary: _Temporary, target: Place, manifest: bytes) -> None:
+def _replace_with_sidecar(temporary: _Temporary, target: Place, place: Place, manifest: bytes) -> None:
     """Put a file and its manifest in place; a crash in between may cost the manifest, never leaves a wrong one."""
-    place = _sidecar(target)
     if isinstance(place, ObjectUrl):
         if storage.stat(str(place)) is not None:
             storage.write(str(place), b"")  # who may write need not be allowed to remove
@@ -415,7 +419,10 @@ def _target(config: OutputConfig) -> Place:
         return url
     target = Path(os.path.realpath(config.path))
     if target.is_dir():
-        raise OutputError(f"the output {target} is a folder", hint="name a file in it, such as out.parquet.")
+        raise OutputError(
+            f"the output {target} is a folder",
+            hint="name a file in it, such as out.parquet, or end it with / for one file per partition of the input.",
+        )
     if target.exists() and not target.is_file():
         raise OutputError(f"the output {target} is a device or pipe, not a file", hint="name a file.")
     return target

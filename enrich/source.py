@@ -15,6 +15,7 @@ from enrich.errors import InputError, did_you_mean
 from enrich.input_files import (
     SourceFile,
     check_unchanged,
+    choose_partitions,
     common_format,
     find_files,
     first_duplicate,
@@ -111,7 +112,39 @@ class Source:
             yield pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
-def open_source(config: InputConfig, *, limit: int | None = None) -> Source:
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The files that are the input, before any is opened.
+
+    Attributes:
+        files: those of the partitions chosen.
+        partitions: the columns that the partition folders make, typed over all that are there.
+    """
+
+    files: tuple[SourceFile, ...]
+    partitions: tuple[pa.Field[Any], ...]
+
+
+def find_input(config: InputConfig) -> Found:
+    """Find the input's files.
+
+    Raises:
+        InputError: nothing is there, it cannot be read, or the partitions chosen are not there.
+    """
+    every = find_files(config.path)
+    return Found(
+        tuple(choose_partitions(every, config.partitions)),
+        tuple(_partition_fields(every)),
+    )
+
+
+def open_source(
+    config: InputConfig,
+    *,
+    limit: int | None = None,
+    found: Found | None = None,
+    known: pa.Schema | None = None,
+) -> Source:
     """Find, validate and count the input before anything is sent.
 
     CSV, TSV and JSON Lines are read once from end to end, also under a limit, so that a column has one type
@@ -120,31 +153,34 @@ def open_source(config: InputConfig, *, limit: int | None = None) -> Source:
     Args:
         config: where the rows come from.
         limit: give only the first rows, so many.
+        found: the files, when they are known already.
+        known: types that columns had in text files read before; they hold as if those were read again.
 
     Raises:
         InputError: anything about the input that would make a run fail, with file and line where there is one.
     """
-    found = find_files(config.path)
-    partitions = _partition_fields(found)
-    keys = [field.name for field in partitions]
+    found = found or find_input(config)
+    first = found.files[0].path
+    keys = [field.name for field in found.partitions]
 
     def own_columns(names: Sequence[str]) -> list[str]:
         for key in keys:
             if key in names:
                 raise InputError(
-                    f"`{key}` is both a column and a partition folder of {found[0].path}", hint="rename one."
+                    f"`{key}` is both a column and a partition folder of {first}", hint="rename one."
                 )
         if not names:
-            raise InputError(f"{found[0].path} has no column")
+            raise InputError(f"{first} has no column")
         if config.columns is None:
             return list(names)
         own = [name for name in choose(config.columns, [*names, *keys]) if name not in keys]
         return own or list(names[:1])
 
-    reader = _scan(found, common_format(found, config.format), config, own_columns)
-    files = tuple(replace(file, rows=reader.rows[file.path]) for file in found)
+    format_ = common_format(found.files, config.format)
+    reader = _scan(found.files, format_, config, own_columns, known or pa.schema([]))
+    files = tuple(replace(file, rows=reader.rows[file.path]) for file in found.files)
     total = sum(file.rows for file in files)
-    fields = {field.name: field for field in [*reader.schema, *partitions]}
+    fields = {field.name: field for field in [*reader.schema, *found.partitions]}
     names = list(fields) if config.columns is None else config.columns
     return Source(
         schema=_schema([fields[name] for name in names], reader.schema),
@@ -175,12 +211,14 @@ def _schema(fields: Sequence[pa.Field[Any]], like: pa.Schema) -> pa.Schema:
     return pa.schema(fields).with_metadata(like.metadata) if like.metadata else pa.schema(fields)
 
 
-def _scan(files: Sequence[SourceFile], format_: Format, config: InputConfig, columns: Chooser) -> Reader:
+def _scan(
+    files: Sequence[SourceFile], format_: Format, config: InputConfig, columns: Chooser, known: pa.Schema
+) -> Reader:
     if format_ in ("csv", "tsv"):
         delimiter = config.csv.delimiter or ("\t" if format_ == "tsv" else ",")
-        return scan_csv(files, config.csv.model_copy(update={"delimiter": delimiter}), columns)
+        return scan_csv(files, config.csv.model_copy(update={"delimiter": delimiter}), columns, known)
     if format_ == "jsonl":
-        return scan_jsonl(files, columns)
+        return scan_jsonl(files, columns, known)
     return _scan_parquet(files, columns) if format_ == "parquet" else _scan_arrow(files, columns)
 
 

@@ -56,8 +56,10 @@ class Spool:
         return place
 
     def get(self, places: Sequence[int]) -> list[Outcome | None]:
-        """Give the outcomes at these places; None for those that were not kept. Nothing is put any more after this."""
-        if self._map is None and self._file is not None:
+        """Give the outcomes at these places; None for those that were not kept."""
+        if self._file is not None and (self._map is None or len(self._map) < self._written):
+            if self._map is not None:
+                self._map.close()
             self._map = mmap.mmap(self._file.fileno(), self._written, access=mmap.ACCESS_READ)
         self._forget(len(places))
         with memoryview(self._buffer) as held, memoryview(self._map or b"") as mapped:

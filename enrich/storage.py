@@ -87,6 +87,19 @@ def walk(location: str) -> list[Stored]:
     return _identified(url, _below(_store(url), url.path))
 
 
+def names(folder: str) -> list[str]:
+    """Give what lies below a folder, as sorted paths below it with ``/``; hidden names are left out."""
+    if is_url(folder):
+        url = ObjectUrl.parse(folder)
+        cut = len(url.path) + 1
+        return sorted(info.path[cut:] for info in _below(_store(url), url.path))
+    found = []
+    for above, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not is_hidden(name)]
+        found += [Path(above, name).relative_to(folder).as_posix() for name in files if not is_hidden(name)]
+    return sorted(found)
+
+
 def glob(pattern: str) -> list[Stored]:
     """Give the objects that a URL with wildcards matches, and those in folders that it matches: sorted, each once.
 

@@ -126,7 +126,7 @@ async def test_two_wait_and_each_has_it_alone(tmp_path: Path) -> None:
 
     async def take() -> None:
         nonlocal inside, most
-        async with held(path, "wait", Interrupt()):
+        async with held([(path, False)], "wait", Interrupt()):
             inside += 1
             most = max(most, inside)
             await asyncio.sleep(0)
@@ -147,7 +147,7 @@ async def test_who_stopped_waiting_does_not_take_the_output(tmp_path: Path) -> N
     interrupt = Interrupt()
 
     async def wait() -> None:
-        async with held(path, "wait", interrupt):
+        async with held([(path, False)], "wait", interrupt):
             raise AssertionError("it was held by another")
 
     with hold_output(path):
@@ -156,7 +156,7 @@ async def test_who_stopped_waiting_does_not_take_the_output(tmp_path: Path) -> N
         interrupt.fire()
         with pytest.raises(RunInterrupted):
             await task
-    async with held(path, "wait", Interrupt()):
+    async with held([(path, False)], "wait", Interrupt()):
         pass
     for thread in threading.enumerate():
         if thread.name == "beatra-hold":

@@ -17,9 +17,9 @@ from pydantic import Field
 from enrich.api import any_config
 from enrich.errors import EnrichError, LedgerError
 from enrich.lineage import column_origins
-from enrich.pipeline import FAILED, RunOptions, run_job
+from enrich.pipeline import RunOptions, run_job
 from enrich.progress import Watch, shown
-from enrich.records import STATUSES
+from enrich.records import FAILED, STATUSES
 from enrich.runner import run_stoppable
 from enrich.starter import write_starter
 
