@@ -23,7 +23,7 @@ from enrich.ledger.rows import storable
 from enrich.outage import Outage, alike_error, stop_error
 from enrich.records import Completion, Failure, Fate, Record, Reply, Settled, key_text
 from enrich.response_ids import ResponseIds
-from enrich.retry import Again, FailRow, History, NextModel, StopRun, decide
+from enrich.retry import Again, FailRow, History, NextModel, StopRun, decide, waits_too_long
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -485,7 +485,9 @@ class Engine:
             await self._failed(ticket, result, unusable=False)
 
     def _slow_down(self, ticket: Ticket, failure: Failure, in_flight: int) -> None:
-        """Tell the pace what a refusal says of the endpoint."""
+        """Tell the pace what a refusal says of the endpoint; a wait that ends the run is no measure for the next one."""
+        if waits_too_long(failure):
+            return
         if failure.status == 429 or (failure.code == _BUSY_PROXY and not self.outage.on):
             self.pace.limited(ticket.number, failure.retry_after, in_flight=in_flight, sent_at=ticket.sent_at)
         elif (failure.status or 0) >= 500:

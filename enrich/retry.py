@@ -156,7 +156,7 @@ def decide(
         return NextModel()
     if _is_spent(failure, history, policy):
         return FailRow(_is_in_doubt(failure, history))
-    if _waits_too_long(failure):
+    if waits_too_long(failure):
         return StopRun("retry_after")
     after = _wait(failure, history, policy, random)
     if history.waited + after > policy.deadline:
@@ -184,7 +184,7 @@ def _leaves_model(failure: Failure, history: History, policy: Policy) -> bool:
     """Say whether this model is no use: it cannot do this, or it was unavailable for more than a moment."""
     if failure.code in UNSUPPORTED:
         return True
-    lasting = history.unavailable > MAX_UNAVAILABLE or _waits_too_long(failure)
+    lasting = history.unavailable > MAX_UNAVAILABLE or waits_too_long(failure)
     return failure.code == "model_unavailable" and (lasting or _is_spent(failure, history, policy))
 
 
@@ -236,7 +236,8 @@ def _is_in_progress(failure: Failure) -> bool:
     return failure.status == 409 and failure.retryable is True
 
 
-def _waits_too_long(failure: Failure) -> bool:
+def waits_too_long(failure: Failure) -> bool:
+    """Tell a server that asks to wait longer than a run does: the run stops for it."""
     return failure.retry_after is not None and failure.retry_after > LONGEST_RETRY_AFTER
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from enrich.signals import DOUBLED
 from tests.chaos import answers_kept, make_job, place, violations
-from tests.endpoint import BookedEndpoint, envelope
+from tests.endpoint import BookedEndpoint, Raw, envelope
 from tests.warm import Warm
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.chaos import Job
-    from tests.endpoint import Raw, Seen
+    from tests.endpoint import Seen
     from tests.warm import Ended
 
 IN_FLIGHT = 4
@@ -172,3 +172,16 @@ def test_a_run_in_which_every_row_fails_alike_stops(warm: Warm, job: Job) -> Non
         ended = warm.run(job.folder, "retry", job.config, "-q", env=place(endpoint))
         assert ended.code == 0, ended
         assert violations(job, endpoint) == []
+
+
+def test_a_wait_that_ended_a_run_does_not_slow_the_next_one(warm: Warm, job: Job) -> None:
+    """An hour's Retry-After stops the run; started again when the endpoint is back, it goes at full speed."""
+    with BookedEndpoint() as endpoint:
+
+        def back_in_an_hour(_: Seen) -> Raw | None:
+            return Raw(b"", 503, {"Retry-After": "3600"}) if len(endpoint.charges) >= 5 else None
+
+        endpoint.script = back_in_an_hour
+        stopped_well(warm.run(job.folder, "run", job.config, "--json", env=place(endpoint)), job, 4)
+        endpoint.script = None
+        goes_on(warm, job, endpoint)
