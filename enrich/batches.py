@@ -159,6 +159,7 @@ class Door:
         self._open: dict[Flow, Marks] = {}
         self._tally: Counter[RowStatus] = Counter()
         self._rows = 0
+        self._out = asyncio.Lock()
         self._last = _Turn()
         self._last.read.set()
         self._last.assembled.set()
@@ -215,6 +216,18 @@ class Door:
         answers = await asyncio.shield(task)
         self._waiting.popleft()
         return batch, answers
+
+    async def ask(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """Take a batch through and give its answers; any number may be under way at once.
+
+        Raises:
+            InputError: its columns are not those that were promised.
+            RunStopped, RunInterrupted: the run stopped before they were there.
+        """
+        await self.put(batch)
+        async with self._out:  # its waiters come in their order, which is that of the batches
+            _, answers = await self.get()
+        return answers
 
     async def answers(
         self, batches: AsyncIterable[pa.RecordBatch]
@@ -344,6 +357,10 @@ class BlockingDoor:
     def summary(self) -> Summary | None:
         """Say how it went; None before the door is closed."""
         return self._door.summary
+
+    def ask(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """Take a batch through and give its answers; any number of threads may do so at once."""
+        return self._background.call(self._door.ask(batch))
 
     def answers(self, batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[pa.RecordBatch, pa.RecordBatch]]:
         """Take every batch through; gives each with its answers. Batches are pulled by the calling thread."""

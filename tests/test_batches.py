@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -15,6 +16,7 @@ import pyarrow.compute as pc
 import pytest
 
 import enrich
+from enrich.batches import blocking, compile_for, job_config, open_door
 from enrich.errors import BalanceSpent, ConfigError, InputError, TemplateError
 from tests.endpoint import KEY, BookedEndpoint, Raw, Seen, echo, envelope
 
@@ -259,3 +261,32 @@ def test_an_iterator_left_half_way_does_not_hang_the_interpreter(tmp_path: Path)
         [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False
     )
     assert (done.returncode, done.stdout) == (0, "1\n"), done.stderr
+
+
+def test_many_threads_may_ask_through_one_door(endpoint: BookedEndpoint) -> None:
+    """Each gets the answers to its own batch, and equal texts are asked once between them."""
+    given = batches(*[30] * 16, distinct=100)
+    job = compile_for(job_config(CONFIG), given[0].schema)
+    with blocking(open_door(job, given[0].schema)) as door, ThreadPoolExecutor(8) as threads:
+        answers = list(threads.map(door.ask, given))
+    for asked, got in zip(given, answers, strict=True):
+        assert got["s"].to_pylist() == [answered(text) for text in asked["t"].to_pylist()]
+    assert door.summary is not None
+    assert door.summary.rows == 480
+    assert len(endpoint.posts) == 100
+
+
+async def test_all_who_ask_hear_of_a_stop(endpoint: BookedEndpoint) -> None:
+    """A spent balance ends every batch that is under way, and those that come later."""
+    endpoint.script = lambda _: envelope("insufficient_balance", 402) if len(endpoint.charges) >= 20 else None
+    given = batches(*[30] * 4)
+    job = compile_for(job_config(CONFIG), given[0].schema)
+
+    async def ask() -> None:
+        async with open_door(job, given[0].schema) as door:
+            heard = await asyncio.gather(*(door.ask(batch) for batch in given), return_exceptions=True)
+            assert {type(each) for each in heard} <= {BalanceSpent, pa.RecordBatch}
+            await door.ask(given[0])
+
+    with pytest.raises(BalanceSpent):
+        await ask()
