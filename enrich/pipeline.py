@@ -35,7 +35,7 @@ from enrich.units import UNFINISHED, describe
 from enrich.work import Ends, cut, folder_columns, open_todo, places, plan_folder, remember_types
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+    from collections.abc import Callable, Coroutine, Sequence
 
     import pyarrow as pa
 
@@ -52,6 +52,8 @@ TOTALS = (
     "total_tokens",
     "credits",
 )  # that steps' columns hold
+AT_ONCE = 16  # units of a folder that are written side by side
+ROWS_AT_ONCE = 16_384  # their rows, unless a single one has more
 DOUBT_ROWS = 65_536  # rows looked at once for requests in doubt
 MOST_UNDER_WAY = 2  # times the concurrency: requests made ready ahead of the dispatcher
 
@@ -319,17 +321,18 @@ class _Units:
         self._parts = cut(folder.todo, source)
         self._session = session
         self._marks = marks
-        self._placed = 0
+        self._placed: list[int] = []
         fresh = sum(step.generation for step in session.job.steps)
         self._made = replace(folder.made, fresh=fresh)
         self.ends = Ends(self._parts)
 
     def counts(self) -> dict[str, int]:
         """Count the folder's units as they stand now."""
-        return self._folder.counts(self._parts[: self._placed], self.ends.tallies[: self._placed])
+        parts = [self._parts[number] for number in self._placed]
+        return self._folder.counts(parts, [self.ends.tallies[number] for number in self._placed])
 
     async def make(self, flow: Flow, options: RunOptions) -> None:
-        """Have all rows asked as one job; put the units in place one by one, in their order.
+        """Have all rows asked as one job; put each unit in place as soon as its rows, and those before them, are decided.
 
         Raises:
             RunStopped, RunInterrupted: before all were made; those that were stay.
@@ -337,19 +340,36 @@ class _Units:
         await asyncio.to_thread(remember_types, self._config, self._source)
         asking = asyncio.create_task(_ask(self._session, flow, self._source, options), name="beatra-ask")
         asking.add_done_callback(lambda _: self.ends.over())
+        writing: dict[asyncio.Task[None], int] = {}
         try:
             with Occurrences() as seen:
                 for number, part in enumerate(self._parts):
                     if not await self.ends.whole(number):
                         break
                     _check_finished(self.ends.tallies[number] if options.retry else Counter())
-                    await self._put(number, part, seen, options)
+                    await self._find_copies(part, seen)
+                    await _room(writing, part.source.num_rows)
+                    task = asyncio.create_task(self._put(number, part, options), name="beatra-put")
+                    task.add_done_callback(lambda task: asking.cancel() if _failed(task) else None)
+                    writing[task] = part.source.num_rows
+            await asyncio.gather(*writing)
             await asking
         finally:
-            asking.cancel()
-            await asyncio.gather(asking, return_exceptions=True)
+            for task in (asking, *writing):
+                task.cancel()
+            await asyncio.gather(asking, *writing, return_exceptions=True)
 
-    async def _put(self, number: int, part: Part, seen: Occurrences, options: RunOptions) -> None:
+    async def _find_copies(self, part: Part, seen: Occurrences) -> None:
+        """Mark the rows whose request came before in this run; the event loop has its turns in between."""
+        if len(self._parts) == 1:
+            await asyncio.to_thread(self._marks.find_copies)
+            return
+        for row in range(0, part.source.num_rows, ROWS):
+            count = min(ROWS, part.source.num_rows - row)
+            self._marks.find_repeats(part.first_row + row, count, seen)
+            await asyncio.sleep(0)
+
+    async def _put(self, number: int, part: Part, options: RunOptions) -> None:
         """Assemble one unit and put it in place."""
         job = self._session.job
         own = [name for name in part.source.schema.names if name not in folder_columns(part.source)]
@@ -357,26 +377,14 @@ class _Units:
         with open_sink(part.unit.output, job.output_schema, scratch=scratch_of(self._config)) as sink:
             batches = prefetched(part.source.batches(columns=own))
             async with contextlib.aclosing(batches):
-                counted = self._counted(batches, part.first_row, seen)
                 assembler = self._session.assembler(self._marks)
-                async for batch in assembler.batches(counted, first_row=part.first_row):
+                async for batch in assembler.batches(batches, first_row=part.first_row):
                     options.interrupt.check()
                     totals.update(usage_of(batch, job.config.steps))
                     await asyncio.to_thread(sink.write, batch)
             unit = await asyncio.to_thread(describe, part.unit, self._made, whole=part.whole)
             await asyncio.to_thread(sink.commit, self._manifest(number, part, totals) | {"unit": unit})
-        self._placed = number + 1
-
-    async def _counted(
-        self, batches: AsyncIterator[pa.RecordBatch], row: int, seen: Occurrences
-    ) -> AsyncIterator[pa.RecordBatch]:
-        """Mark the rows whose request came before in this run, a piece at a time, on their way to the assembler."""
-        async for batch in batches:
-            for start in range(0, batch.num_rows, ROWS):
-                piece = batch.slice(start, ROWS)
-                self._marks.find_repeats(row, piece.num_rows, seen)
-                row += piece.num_rows
-                yield piece
+        self._placed.append(number)
 
     def _manifest(self, number: int, part: Part, totals: Counter[str]) -> dict[str, Any]:
         statuses = {status: count for status, count in self.ends.tallies[number].items() if count}
@@ -386,6 +394,19 @@ class _Units:
             "statuses": statuses,
             **{name: totals[name] for name in TOTALS},
         }
+
+
+async def _room(writing: dict[asyncio.Task[None], int], rows: int) -> None:
+    """Wait until one more unit may be written: small ones side by side, for each waits for its disk or store."""
+    while writing and (len(writing) >= AT_ONCE or sum(writing.values()) + rows > ROWS_AT_ONCE):
+        done, _ = await asyncio.wait(writing, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            del writing[task]
+            task.result()
+
+
+def _failed(task: asyncio.Task[None]) -> bool:
+    return not task.cancelled() and task.exception() is not None
 
 
 def usage_of(batch: pa.RecordBatch, steps: Sequence[StepConfig]) -> dict[str, float]:
