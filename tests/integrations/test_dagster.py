@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import runpy
+import shutil
 import signal
 import subprocess
 import sys
@@ -371,6 +373,21 @@ def test_a_scaffolded_component_runs_at_once(tmp_path: Path) -> None:
             assert isinstance(component, BeatraEnrichComponent)
             asset = defs.resolve_assets_def("tones")
             assert dg.materialize([asset]).success
+
+
+# --- the example ---------------------------------------------------------------------------------------------
+
+
+def test_the_example_runs_as_it_is(tmp_path: Path) -> None:
+    """Without key or network its three assets materialize; an equal review is asked once, a second time none is."""
+    copied = ("definitions.py", "reviews.yaml")
+    for name in copied:
+        shutil.copy(ROOT / "examples" / "dagster" / name, tmp_path)
+    defs = runpy.run_path(str(tmp_path / "definitions.py"))["defs"]
+    for requests in (3, 0):
+        result = defs.resolve_implicit_global_asset_job_def().execute_in_process()
+        assert (metadata(result)["ok"], metadata(result)["requests"]) == (4, requests)
+        assert sum(metadata(result, "tone_counts")["counts"].values()) == 4
 
 
 # --- real processes ------------------------------------------------------------------------------------------
