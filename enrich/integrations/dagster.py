@@ -60,6 +60,7 @@ def beatra_asset(
     name: str,
     key_prefix: Sequence[str] | str = (),
     overrides: Sequence[str] = (),
+    partitions: Sequence[str] = (),
     input_asset: dg.AssetKey | Sequence[str] | str | None = None,
     resource_key: str | None = None,
     blocking: bool = True,
@@ -79,6 +80,7 @@ def beatra_asset(
         key_prefix: goes before the name.
         overrides: ``key.path=value`` assignments. ``{partition}`` stands for the partition's key, and for partitions
             of several dimensions ``{<dimension>}`` for each one's.
+        partitions: only these Hive partitions of the input, such as ``day={partition}``.
         input_asset: an upstream asset; the file named ``path`` in the metadata of its last materialization is read in
             the place of `input`.
         resource_key: of the `BeatraResource` to ask with; by default the configuration's own key and URL.
@@ -92,7 +94,7 @@ def beatra_asset(
     """
     key = [*([key_prefix] if isinstance(key_prefix, str) else key_prefix), name]
     spec = dg.AssetSpec(key, **attributes)
-    job = _Job(config, tuple(overrides), _key(input_asset), resource_key)
+    job = _Job(config, tuple(overrides), tuple(partitions), _key(input_asset), resource_key)
     return _asset_of(job, spec, blocking=blocking, retry_policy=retry_policy, pool=pool)
 
 
@@ -114,6 +116,9 @@ class BeatraEnrichComponent(dg.Component, dg.Resolvable, dg.Model):
     overrides: list[str] = Field(
         default=[], description="`key.path=value`; `{partition}` stands for the partition's key."
     )
+    partitions: list[str] = Field(
+        default=[], description="Only these Hive partitions of the input, such as `day={partition}`."
+    )
     input_asset: str | None = Field(default=None, description="An upstream asset whose file is the input.")
     resource_key: str | None = Field(default=None, description="Of a BeatraResource, if there is one.")
     blocking: bool = Field(default=True, description="Whether too many failed rows fail the run.")
@@ -124,7 +129,11 @@ class BeatraEnrichComponent(dg.Component, dg.Resolvable, dg.Model):
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         """Make the asset."""
         job = _Job(
-            context.path / self.config, tuple(self.overrides), _key(self.input_asset), self.resource_key
+            context.path / self.config,
+            tuple(self.overrides),
+            tuple(self.partitions),
+            _key(self.input_asset),
+            self.resource_key,
         )
         retry_policy = (
             dg.RetryPolicy(max_retries=self.max_retries, delay=self.retry_delay) if self.max_retries else None
@@ -140,6 +149,19 @@ class _Table:
     columns: dg.TableSchema
     origins: Mapping[str, Origin]
 
+    def metadata(self, asset: dg.AssetsDefinition) -> dict[str, Any]:
+        """Give the columns, and the upstream asset's behind each where there is one such asset and no more."""
+        told = {"dagster/column_schema": self.columns}
+        (spec,) = asset.specs
+        if len(spec.deps) == 1:
+            (upstream,) = (dep.asset_key for dep in spec.deps)
+            deps = {
+                column: [dg.TableColumnDep(upstream, name) for name in origin.columns]
+                for column, origin in self.origins.items()
+            }
+            told["dagster/column_lineage"] = dg.TableColumnLineage(deps)
+        return told
+
 
 @dataclass(frozen=True, slots=True)
 class _Job:
@@ -147,6 +169,7 @@ class _Job:
 
     config: str | Path | Mapping[str, Any]
     overrides: tuple[str, ...]
+    partitions: tuple[str, ...]
     input_asset: dg.AssetKey | None
     resource_key: str | None
 
@@ -165,10 +188,10 @@ def _asset_of(
     retry_policy: dg.RetryPolicy | None,
     pool: str | None,
 ) -> dg.AssetsDefinition:
-    if spec.partitions_def is not None and not any("{" in override for override in job.overrides):
+    if spec.partitions_def is not None and not any("{" in text for text in (*job.overrides, *job.partitions)):
         raise dg.DagsterInvalidDefinitionError(
-            f"{spec.key.to_user_string()}: every partition would read one input and write one output; "
-            'say where they lie, for example overrides=["input=in/{partition}.csv", "output=out/{partition}.parquet"]'
+            f"{spec.key.to_user_string()}: every partition would read one input and write one output; say where they "
+            'lie: partitions=["day={partition}"], or overrides=["input=in/{partition}.csv", "output=out/{partition}.csv"]'
         )
     if not spec.kinds:
         spec = spec.replace_attributes(kinds={"beatra"})
@@ -215,6 +238,7 @@ def _materialized(context: dg.AssetExecutionContext, job: _Job) -> dg.Materializ
             job.config,
             _filled(job.overrides, context),
             input=_path_of(job.input_asset, context),
+            partitions=_filled(job.partitions, context),
             base_url=resource.base_url,
         )
         summary, table = _run(config, resource.api_key, context.log)
@@ -223,20 +247,18 @@ def _materialized(context: dg.AssetExecutionContext, job: _Job) -> dg.Materializ
         raise dg.Failure(str(error), allow_retries=passes) from None
     if summary.exit_code not in (0, 3):
         raise dg.Failure(summary.reason, metadata=_counts(summary), allow_retries=summary.resumable)
-    rows = "dagster/partition_row_count" if context.has_partition_key else "dagster/row_count"
     return dg.MaterializeResult(
         metadata={
-            rows: summary.rows,
-            "dagster/column_schema": table.columns,
-            **_lineage(table.origins, context.assets_def),
             "path": dg.MetadataValue.path(summary.output),
+            **_rows(summary, context),
             **_counts(summary),
+            **(table.metadata(context.assets_def) if table else {}),
         },
         check_results=_checks(summary),
     )
 
 
-def _run(config: Config, api_key: str | None, log: dg.DagsterLogManager) -> tuple[Summary, _Table]:
+def _run(config: Config, api_key: str | None, log: dg.DagsterLogManager) -> tuple[Summary, _Table | None]:
     """Run the job in a thread of its own: this one stays free for the interrupt that terminates a run."""
     tables: list[_Table] = []
 
@@ -252,7 +274,7 @@ def _run(config: Config, api_key: str | None, log: dg.DagsterLogManager) -> tupl
 
     summary = run_stoppable(main, options.interrupt.fire)
     log.info(summary.reason)
-    return summary, tables[0]
+    return summary, tables[0] if tables else None  # a data set in which nothing is new is not looked into
 
 
 def _filled(overrides: Sequence[str], context: dg.AssetExecutionContext) -> list[str]:
@@ -292,6 +314,13 @@ def _path_of(asset: dg.AssetKey | None, context: dg.AssetExecutionContext) -> st
 # --- what Dagster is told -------------------------------------------------------------------------------
 
 
+def _rows(summary: Summary, context: dg.AssetExecutionContext) -> dict[str, int]:
+    """Give the number of rows, unless this run has seen only a part of a data set."""
+    if summary.partitions is not None and summary.partitions["unchanged"]:
+        return {}
+    return {f"dagster/{'partition_row_count' if context.has_partition_key else 'row_count'}": summary.rows}
+
+
 def _counts(summary: Summary) -> dict[str, Any]:
     """Give the numbers of a run; what it spent is what this run spent, not what earlier ones did."""
     told = summary.to_dict()
@@ -316,19 +345,6 @@ def _columns(schema: pa.Schema) -> dg.TableSchema:
             for field in schema
         ]
     )
-
-
-def _lineage(origins: Mapping[str, Origin], asset: dg.AssetsDefinition) -> dict[str, Any]:
-    """Tell which columns of the upstream asset each column comes from, where there is one and no more."""
-    (spec,) = asset.specs
-    if len(spec.deps) != 1:
-        return {}
-    (upstream,) = (dep.asset_key for dep in spec.deps)
-    deps = {
-        column: [dg.TableColumnDep(upstream, name) for name in origin.columns]
-        for column, origin in origins.items()
-    }
-    return {"dagster/column_lineage": dg.TableColumnLineage(deps)}
 
 
 def _checks(summary: Summary) -> list[dg.AssetCheckResult]:

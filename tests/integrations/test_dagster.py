@@ -237,6 +237,25 @@ def test_partitions_of_several_dimensions_have_a_place_each(tmp_path: Path, endp
     }
 
 
+def test_a_partition_may_be_a_folder_of_a_data_set(tmp_path: Path, endpoint: BookedEndpoint) -> None:
+    """`day={partition}` restricts the run to that day's folder; one that is unchanged asks nothing and stays."""
+    path = job(tmp_path, input="rows/", output="out/")
+    for day in ("2026-01-01", "2026-01-02"):
+        (tmp_path / "rows" / f"day={day}").mkdir(parents=True)
+        pq.write_table(pa.table({"t": ["same", day]}), tmp_path / "rows" / f"day={day}" / "a.parquet")
+    days = dg.DailyPartitionsDefinition(start_date="2026-01-01", end_date="2026-01-04")
+    asset = asset_of(path, partitions_def=days, partitions=["day={partition}"])
+    told = [
+        metadata(materialize(asset, endpoint, partition_key=day))
+        for day in ("2026-01-02", "2026-01-01", "2026-01-01")
+    ]
+    assert [one["requests"] for one in told] == [2, 1, 0]
+    assert [one.get("dagster/partition_row_count") for one in told] == [2, 2, None]
+    assert {one["path"].rstrip("/") for one in told} == {str(tmp_path / "out")}
+    parts = sorted(str(file.relative_to(tmp_path)) for file in (tmp_path / "out").rglob("*.parquet"))
+    assert parts == [f"out/day=2026-01-0{n}/part-0.parquet" for n in (1, 2)]
+
+
 def test_partitions_that_would_share_one_output_are_refused(tmp_path: Path) -> None:
     """The mistake is found when the asset is defined."""
     regions = dg.StaticPartitionsDefinition(["eu", "us"])
