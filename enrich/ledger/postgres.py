@@ -159,7 +159,8 @@ class PostgresLedger:
         """Make the intents durable and say for each ask whether this run may send it."""
         if not self._rules.run:
             raise RuntimeError("claims need an open run")
-        return await self._submit(lambda tx: self._rules.claim(tx, asks, resend_failed=resend_failed))
+        lines = self._rules.new_lines(asks)
+        return await self._submit(_Claims(self._rules, asks, lines, resend_failed=resend_failed))
 
     async def again(self, key: bytes, failure: Failure) -> int | None:
         """Log that an attempt failed, and that the next is about to be sent; gives its number, None if too old."""
@@ -280,8 +281,10 @@ class PostgresLedger:
 
     def _commit(self, works: Sequence[Work]) -> list[Any]:
         """Carry out all the work in one transaction; what cannot be carried out together is halved until it can."""
+        claims = sum(isinstance(work, _Claims) for work in works)
+        plain = claims <= 1 and all(isinstance(work, _Claims | _Answer) for work in works)
         try:
-            return self._insist(functools.partial(self._transact, works))
+            return self._insist(functools.partial(self._write if plain else self._transact, works))
         except psycopg.Error as error:
             if len(works) == 1:
                 return [_explain(error, self._url, in_use=True)]
@@ -305,6 +308,27 @@ class PostgresLedger:
                 if not self._writer.broken:
                     raise
                 self._writer = _reconnected(self._url)
+
+    def _write(self, works: Sequence[Work]) -> list[Any]:
+        """Carry out answers and at most one claim as one statement, which is a transaction of its own.
+
+        Each statement costs this thread a wait for the interpreter, which the event loop has most of the time.
+        """
+        tx = PostgresTransaction(self._writer, locking=True)
+        for work in works:
+            if isinstance(work, _Answer):
+                work(tx)
+        claim = next((work for work in works if isinstance(work, _Claims)), None)
+        claimed: list[Claim] = []
+        if claim is not None:
+            new = tx.insert_with_answers(claim.lines)
+            if len(new) == len(claim.lines):
+                claimed = [Claim("mine", 1, ask.body) for ask in claim.asks]
+            else:
+                with self._writer.transaction():
+                    claimed = claim.decide(tx, new)
+        tx.flush_answers()
+        return [claimed if work is claim else _was_claimed(work, None, tx.missing) for work in works]
 
     def _transact(self, works: Sequence[Work]) -> list[Any]:
         """Run one transaction; answers that stand side by side go as one statement."""
@@ -364,7 +388,7 @@ class PostgresTransaction:
     def run(self, name: str, values: Sequence[Any] = ()) -> psycopg.Cursor[tuple[Any, ...]]:
         """Run a query once."""
         self.flush_answers()
-        return self._connection.execute(_query(name), values, binary=True)
+        return self._execute(name, values)
 
     def many(self, name: str, values: Sequence[Sequence[Any]]) -> int:
         """Run a query for each of these; gives how many lines it touched."""
@@ -385,9 +409,17 @@ class PostgresTransaction:
         """Write down new requests, in the order of their keys so that two processes never wait for each other."""
         if not lines:
             return set()
-        ordered = sorted(lines, key=lambda line: line[KEY])
-        columns = [list(column) for column in zip(*(line[KEY:] for line in ordered), strict=True)]
-        return {key for (key,) in self.run("insert_requests", (*ordered[0][:KEY], *columns)).fetchall()}
+        return {key for (key,) in self.run("insert_requests", _request_columns(lines)).fetchall()}
+
+    def insert_with_answers(self, lines: Sequence[tuple[Any, ...]]) -> set[bytes]:
+        """Do the same and write the answers taken so far, as one statement."""
+        if not (lines and self._answers):
+            return self.insert_requests(lines)
+        answers, self._answers = self._answers, []
+        values = (*_request_columns(lines), *_columns(answers))
+        written, new = self._execute("insert_both", values).fetchall()[0]
+        self._check_written(answers, written)
+        return set(new or ())
 
     def is_alive(self, run: int) -> bool:
         """Say whether a run's lease holds."""
@@ -403,12 +435,16 @@ class PostgresTransaction:
         if not self._answers:
             return
         lines, self._answers = self._answers, []
-        columns = [list(column) for column in zip(*lines, strict=True)]
-        written = self._connection.execute(_query("insert_answers"), columns).rowcount
+        self._check_written(lines, self._execute("insert_answers", _columns(lines)).rowcount)
+
+    def _check_written(self, lines: Sequence[tuple[Any, ...]], written: int) -> None:
+        """Find out which answers were to requests that were never claimed, where some were not written."""
         if written < len(lines):
             keys = {line[-1] for line in lines}
-            found = self._connection.execute(_query("has_requests"), (list(keys),)).fetchall()
-            self.missing |= keys - {key for (key,) in found}
+            self.missing |= keys - {key for (key,) in self._execute("has_requests", (list(keys),)).fetchall()}
+
+    def _execute(self, name: str, values: Sequence[Any]) -> psycopg.Cursor[tuple[Any, ...]]:
+        return self._connection.execute(_query(name), values, binary=True)
 
 
 class _Leaser:
@@ -474,6 +510,27 @@ def _lease_values(
     return (account, runs, now, started, *lanes, *asked, *told, *learned)
 
 
+class _Claims:
+    """The work of claiming requests."""
+
+    __slots__ = ("_resend_failed", "_rules", "asks", "lines")
+
+    def __init__(
+        self, rules: Rules, asks: Sequence[Ask], lines: Sequence[tuple[Any, ...]], *, resend_failed: bool
+    ) -> None:
+        self._rules = rules
+        self._resend_failed = resend_failed
+        self.asks = asks
+        self.lines = lines
+
+    def __call__(self, tx: PostgresTransaction) -> list[Claim]:
+        return self.decide(tx, tx.insert_requests(self.lines))
+
+    def decide(self, tx: PostgresTransaction, new: set[bytes]) -> list[Claim]:
+        """Decide on the requests, of which these were new."""
+        return self._rules.decide(tx, self.asks, new, resend_failed=self._resend_failed)
+
+
 class _Answer:
     """The work of keeping one answer."""
 
@@ -494,6 +551,16 @@ def _was_claimed(work: Work, result: Any, missing: set[bytes]) -> Any:
         unknown(work.line[-1])
     except EnrichError as error:
         return error
+
+
+def _request_columns(lines: Sequence[tuple[Any, ...]]) -> tuple[Any, ...]:
+    """Turn requests' lines into what all have in common and columns of the rest, in the order of their keys."""
+    ordered = sorted(lines, key=lambda line: line[KEY])
+    return (*ordered[0][:KEY], *_columns([line[KEY:] for line in ordered]))
+
+
+def _columns(lines: Sequence[tuple[Any, ...]]) -> list[list[Any]]:
+    return [list(column) for column in zip(*lines, strict=True)]
 
 
 @functools.cache

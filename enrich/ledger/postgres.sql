@@ -270,6 +270,27 @@ FROM unnest(%b::bigint[], %b::float8[], %b::smallint[], %b::float8[], %b::float8
 JOIN request r ON r.key = line.key
 ON CONFLICT (id) DO NOTHING
 
+-- name: insert_both
+WITH claimed AS (
+    INSERT INTO request (state, attempts, run, sent_at, boot, boottime, key, attempt_id, model, parent, question, crc, body)
+    SELECT 0, 1, %s, %s, %s, %s, line.*
+    FROM unnest(%b::bytea[], %b::bytea[], %s::text[], %b::bytea[], %b::bytea[], %b::bigint[], %b::bytea[])
+         AS line(key, attempt_id, model, parent, question, crc, body)
+    ON CONFLICT (key) DO NOTHING
+    RETURNING key
+), answered AS (
+    INSERT INTO answer (id, run, received_at, streamed, latency_ms, first_token_ms, request_id, crc, body)
+    SELECT r.id, line.run, line.received_at, line.streamed, line.latency_ms, line.first_token_ms, line.request_id, line.crc,
+           line.body
+    FROM unnest(%b::bigint[], %b::float8[], %b::smallint[], %b::float8[], %b::float8[], %s::text[], %b::bigint[],
+                %b::bytea[], %b::bytea[])
+         AS line(run, received_at, streamed, latency_ms, first_token_ms, request_id, crc, body, key)
+    JOIN request r ON r.key = line.key
+    ON CONFLICT (id) DO NOTHING
+    RETURNING 1
+)
+SELECT (SELECT count(*) FROM answered), (SELECT array_agg(key) FROM claimed)
+
 -- name: has_requests
 SELECT key FROM request WHERE key = ANY(%s)
 

@@ -75,11 +75,24 @@ class Rules:
         Raises:
             EnrichError: a key stands twice; nothing was written.
         """
+        return self.decide(tx, asks, tx.insert_requests(self.new_lines(asks)), resend_failed=resend_failed)
+
+    def new_lines(self, asks: Sequence[Ask]) -> list[tuple[Any, ...]]:
+        """Give the lines of requests as if all were new.
+
+        Raises:
+            EnrichError: a key stands twice.
+        """
         if len({ask.key for ask in asks}) != len(asks):
             raise EnrichError("a key stands twice in one claim")
         now = self.now()
         stamp = (self.run, now.wall, now.boot, now.boottime)
-        new = tx.insert_requests([(*stamp, *_columns(ask)) for ask in asks])
+        return [(*stamp, *_columns(ask)) for ask in asks]
+
+    def decide(
+        self, tx: Transaction, asks: Sequence[Ask], new: set[bytes], *, resend_failed: bool
+    ) -> list[Claim]:
+        """Decide on requests that are written down, of which these are new."""
         old = [ask.key for ask in asks if ask.key not in new]
         known = {row.key: (row, record) for row, record in self.known(tx, "known_keys", old)}
         is_alive = functools.cache(tx.is_alive)
