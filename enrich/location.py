@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
 STORES = ("s3", "gs", "az", "abfs")  # schemes of object stores
+AZURE = ("az", "abfs")  # two names of one store
 OPTIONS = re.compile(r"\?((?:\w+=[^&?]*&?)+)$")  # at the end of a URL; any other `?` belongs to a glob
 SECRET = re.compile(
     r"key|secret|token|password|sig", re.IGNORECASE
@@ -70,6 +71,11 @@ class ObjectUrl:
     def path(self) -> str:
         """Give bucket and key as Arrow's file systems take them."""
         return f"{self.bucket.partition('@')[0]}/{self.key}".rstrip("/")
+
+    @property
+    def is_azure(self) -> bool:
+        """Tell whether the store is Azure's."""
+        return self.scheme in AZURE
 
     @property
     def name(self) -> str:

@@ -4,7 +4,8 @@ They go through Arrow's own file systems, which find credentials where the store
 written from a local file that is complete, because a stream that Arrow opened on a store cannot be abandoned: whatever
 ends it publishes what it holds so far. A store shows an object only when its last part has arrived, so a process that
 dies while it uploads leaves the object that was there, or none. The parts it sent are invisible; a lifecycle rule of
-the bucket (`AbortIncompleteMultipartUpload`) removes them.
+the bucket (`AbortIncompleteMultipartUpload`) removes them. Azure is written to through its own library: there Arrow
+begins with an empty object in the place of the old one, which everybody sees grow.
 """
 
 from __future__ import annotations
@@ -27,8 +28,9 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 from pyarrow import fs
 
+from enrich import azure
 from enrich.errors import ConfigError
-from enrich.location import CREDENTIALS, ObjectUrl, is_url
+from enrich.location import AZURE, CREDENTIALS, ObjectUrl, is_url
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -37,7 +39,7 @@ READ_BYTES = 8 << 20  # bytes of one request for what is read from its start to 
 PUT_BYTES = 64 << 20  # bytes of an upload that may be under way: Arrow sends them in six parts at once
 AT_ONCE = 16  # requests for the identity of objects under way
 MISSING = re.compile(
-    r"NO_SUCH_BUCKET|NoSuchBucket|Bucket '.*' not found|ContainerNotFound|bucket does not exist"
+    r"container does not exist|NO_SUCH_BUCKET|NoSuchBucket|Bucket '.*' not found|ContainerNotFound|bucket does not exist"
 )
 DENIED = re.compile(
     r"ACCESS_DENIED|AccessDenied|INVALID_ACCESS_KEY_ID|SIGNATURE_DOES_NOT_MATCH|EXPIRED_TOKEN|ExpiredToken|"
@@ -209,13 +211,14 @@ def _upload(url: ObjectUrl, data: bytes | mmap.mmap) -> None:
 
     A part that fails spoils the stream, so that closing it publishes nothing.
     """
-    kind = {"Content-Type": mimetypes.guess_type(url.name)[0] or "application/octet-stream"}
+    kind = mimetypes.guess_type(url.name)[0] or "application/octet-stream"
 
     def work() -> None:
-        with (
-            memoryview(data) as view,
-            _store(url).open_output_stream(url.path, compression=None, metadata=kind) as stream,
-        ):
+        if url.is_azure:
+            azure.upload(url, data, kind)
+            return
+        stream = _store(url).open_output_stream(url.path, compression=None, metadata={"Content-Type": kind})
+        with memoryview(data) as view, stream:
             for start in range(0, len(view), PUT_BYTES):
                 stream.write(view[start : start + PUT_BYTES])
                 stream.flush()
@@ -229,6 +232,8 @@ def _upload(url: ObjectUrl, data: bytes | mmap.mmap) -> None:
 
 @lru_cache(maxsize=16)
 def _open_store(scheme: str, bucket: str, options: str) -> fs.FileSystem:
+    if scheme in AZURE:
+        return azure.open_store(ObjectUrl(scheme, bucket, "", options))
     try:
         return fs.FileSystem.from_uri(f"{scheme}://{bucket}?{options}".rstrip("?"))[0]
     except pa.ArrowInvalid as error:
@@ -296,7 +301,7 @@ def explain(error: OSError, location: str) -> tuple[str, str]:
         The problem, to stand behind "cannot be read: ", and a hint; both without any credential.
     """
     url = ObjectUrl.parse(location)
-    text = re.sub(r"\s*(?:\(Request ID.*|Detail: \[errno.*)", "", str(error), flags=re.DOTALL)
+    text = re.sub(r"\s*(?:\(Request ID.*|Detail: \[errno.*|\n.*)", "", str(error), flags=re.DOTALL)
     if MISSING.search(text):
         return f"there is no bucket {url.bucket}", "make it, or correct the name."
     if isinstance(error, FileNotFoundError):

@@ -13,6 +13,7 @@ PACKAGE = Path(__file__).parent.parent / "enrich"
 LAYERS = (
     ("errors", "records", "clock", "location"),
     ("config",),
+    ("azure",),
     ("storage",),
     ("input_files", "csv_input", "jsonl_input", "source"),
     ("template", "parameters", "messages", "schema", "request", "columns", "answer", "sink"),
