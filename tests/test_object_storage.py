@@ -370,3 +370,51 @@ def test_other_urls_are_no_places() -> None:
         validate_config({**job, "input": "http://host/x.csv"})
     with pytest.raises(ConfigError, match="ftp:// is no place"):
         validate_config({**job, "input": ["a.csv", "ftp://host/x.csv"]})
+
+
+@pytest.mark.parametrize("form", ["parquet", "csv"])
+def test_a_partitioned_data_set_grows_day_by_day(
+    run: Callable[..., Ended], s3: S3, endpoint: BookedEndpoint, form: str
+) -> None:
+    """Each partition is an object of its own: a new day sends and writes only itself, and nothing is read again."""
+    root = f"grow-{form}"
+    for day in (1, 2):
+        s3.put(f"{root}/in/day={day}/a.parquet", as_parquet(ROWS[day * 10 : day * 10 + 3]))
+    job = {"input": s3.url(f"{root}/in/"), "output": {"path": s3.url(f"{root}/out/"), "format": form}}
+    assert run(**job).code == 0
+    s3.put(f"{root}/in/day=3/a.parquet", as_parquet(ROWS[30:33]))
+    before = {key: s3.get(key) for key in s3.keys(f"{root}/out/")}
+    s3.seen.clear()
+    ended = run("run", "--json")
+    assert json.loads(ended.out)["partitions"]["processed"] == 1
+    assert json.loads(ended.out)["requests"] == 3
+    written = {path.partition("?")[0] for how, path in s3.seen if how in ("PUT", "POST", "DELETE")}
+    assert all("/day=3/" in path or "/day%3D3/" in path for path in written), written
+    assert {key: s3.get(key) for key in before} == before
+    assert len([key for key in s3.keys(f"{root}/out/") if key.endswith(f"/part-0.{form}")]) == 3
+    again = json.loads(run("run", "--json").out)
+    assert (again["requests"], again["partitions"]["unchanged"]) == (0, 3)
+    assert set(endpoint.charges_per_body.values()) == {1}
+
+
+def test_a_kill_while_a_partition_uploads_leaves_the_old_one(
+    run: Callable[..., Ended], warm: Warm, s3: S3, endpoint: BookedEndpoint, tmp_path: Path
+) -> None:
+    """Every partition is the old object or the new one; what was paid for is not paid again."""
+    for day in (1, 2):
+        s3.put(f"swap/in/day={day}/a.parquet", as_parquet(ROWS[day * 10 : day * 10 + 3]))
+    assert run(input=s3.url("swap/in/"), output=s3.url("swap/out/")).code == 0
+    old = {key: s3.get(key) for key in s3.keys("swap/out/")}
+    for day in (1, 2):
+        s3.put(f"swap/in/day={day}/late.parquet", as_parquet(ROWS[day * 10 + 3 : day * 10 + 5]))
+    s3.hang = r"POST .*day.*2/part-0\.parquet.*uploadId"
+    there = place(endpoint) | CREDENTIALS | {"XDG_STATE_HOME": str(tmp_path / "state")}
+    running = warm.start(tmp_path, "run", tmp_path / "job" / "config.yaml", "-q", env=there)
+    assert s3.hung.wait(60)
+    running.signal(signal.SIGKILL)
+    running.wait()
+    s3.calm()
+    assert s3.get("swap/out/day=2/part-0.parquet") == old["swap/out/day=2/part-0.parquet"]
+    assert run().code == 0
+    assert [read(s3.get(key), "parquet").num_rows for key in old] == [5, 5]
+    assert set(endpoint.charges_per_body.values()) == {1}
