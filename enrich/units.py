@@ -140,7 +140,8 @@ def _suffix(output: OutputConfig) -> str:
 def left_over(units: Sequence[Unit], output: OutputConfig) -> list[str]:
     """Give the output's files that no unit makes, as paths below it: their input has vanished."""
     made = {unit.output.path for unit in units}
-    return [name for name in storage.names(output.path) if child(output.path, name) not in made]
+    data = (name for name in storage.names(output.path) if PurePosixPath(name).suffix.lower() in FORMATS)
+    return [name for name in data if child(output.path, name) not in made]
 
 
 # --- how they stand --------------------------------------------------------------------------------------
@@ -159,13 +160,16 @@ def _look(unit: Unit, made: Made) -> Standing:
     told = manifest.get("unit")
     if not isinstance(told, dict):
         return Standing(unit, "new", Counter())
-    same = (
-        told["job"] == made.job
-        and told["fresh"]
-        >= made.fresh  # more than the ledger knows: that ledger is lost, the answers are not
-        and told["whole"]
-        and _same_files(unit.files, told)
-    )
+    try:
+        # A higher count of fresh runs than the ledger's: that ledger is lost, the answers are not.
+        same = (
+            told["job"] == made.job
+            and told["fresh"] >= made.fresh
+            and told["whole"]
+            and _same_files(unit.files, told)
+        )
+    except (KeyError, TypeError):  # another version's
+        same = False
     return Standing(unit, "done" if same else "changed", Counter(manifest.get("statuses", {})))
 
 

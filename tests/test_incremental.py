@@ -18,6 +18,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from pyarrow import csv
 
 import enrich
 from enrich.errors import ConfigError, InputError, OutputError, OutputLocked
@@ -410,43 +411,73 @@ def test_what_is_finished_when_a_run_stops_is_in_place(
     assert enrich.run(month).requests == 3 * ROWS - 2
 
 
+@pytest.mark.parametrize(
+    ("form", "kills"),
+    [
+        ("parquet", 2),
+        ("csv", 2),
+        *(
+            pytest.param(form, 60, marks=(pytest.mark.slow, pytest.mark.timeout(900)))
+            for form in ("parquet", "csv")
+        ),
+    ],
+)
 def test_killed_at_random_each_partition_is_old_or_new(
-    warm: Warm, endpoint: BookedEndpoint, tmp_path: Path
+    warm: Warm, endpoint: BookedEndpoint, tmp_path: Path, form: str, kills: int
 ) -> None:
     """SIGKILL at any time: every file is whole, of one run; nothing is charged twice; leftovers go with the next run."""
-    chance = random.Random(7)
+    chance = random.Random(form)
     for number in range(1, 9):
         write_day(tmp_path, number)
-    config = write_config(tmp_path, limits={"concurrency": 3})
+    config = write_config(tmp_path, output={"path": "out/", "format": form}, limits={"concurrency": 3})
     env = {"BEATRA_BASE_URL": endpoint.base_url, "BEATRA_API_KEY": KEY}
     start = time.monotonic()
     assert warm.run(tmp_path, "run", config, "-q", env=env).code == 0
     longest = time.monotonic() - start
-    for attempt in range(6):
-        old = rows_by_day(tmp_path)
+    files = {path.name for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    for attempt in range(1, kills + 1):
+        old, new = ids_by_day(tmp_path), list(range(attempt, attempt + ROWS))
         for number in range(1, 9):
-            write_day(tmp_path, number, range(attempt + 1, attempt + 1 + ROWS))
+            write_day(tmp_path, number, new)
         running = warm.start(tmp_path, "run", config, "-q", env=env)
         time.sleep(chance.uniform(0, longest))
         running.signal(signal.SIGKILL)
         running.wait()
-        for name, rows in rows_by_day(tmp_path).items():
-            assert rows in (old[name], list(range(attempt + 1, attempt + 1 + ROWS)))
+        for name, ids in ids_by_day(tmp_path).items():
+            assert ids in (old[name], new)
         ended = warm.run(tmp_path, "run", config, "-q", env=env)
         assert ended.code == 0, ended.err
-        assert set(map(tuple, rows_by_day(tmp_path).values())) == {
-            tuple(range(attempt + 1, attempt + 1 + ROWS))
-        }
+        assert list(ids_by_day(tmp_path).values()) == [new] * 8
+        assert json.loads(warm.run(tmp_path, "run", config, "--json", env=env).out)["rows"] == 0
     assert set(endpoint.charges_per_body.values()) == {1}
-    assert {path.name for path in (tmp_path / "out").rglob("*") if path.is_file()} == {"part-0.parquet"}
+    assert {path.name for path in (tmp_path / "out").rglob("*") if path.is_file()} == files
 
 
-def rows_by_day(folder: Path) -> dict[str, list[int]]:
+def ids_by_day(folder: Path) -> dict[str, list[int]]:
     """Give the ids in each partition of the output."""
+    (form,) = {path.suffix[1:] for path in (folder / "out").rglob("part-0.*")}
+    read = pq.read_table if form == "parquet" else csv.read_csv
     return {
-        path.parent.name: [row["id"] for row in pq.read_table(path).to_pylist()]
-        for path in (folder / "out").rglob("part-0.parquet")
+        path.parent.name: [row["id"] for row in read(path).to_pylist()]
+        for path in sorted((folder / "out").rglob("part-0.*"))
     }
+
+
+def test_requests_are_in_flight_across_partitions(
+    endpoint: BookedEndpoint, warm: Warm, tmp_path: Path
+) -> None:
+    """Partitions of one row each are asked together, as rows of one job: the concurrency is full."""
+    for number in range(1, 31):
+        write_day(tmp_path, number, range(1))
+    config = write_config(tmp_path, limits={"concurrency": 20, "adaptive": False})
+    endpoint.pause()
+    env = {"BEATRA_BASE_URL": endpoint.base_url, "BEATRA_API_KEY": KEY}
+    running = warm.start(tmp_path, "run", config, "-q", env=env)
+    while len(endpoint.posts) < 20:
+        time.sleep(0.01)
+    endpoint.resume()
+    assert running.wait().code == 0
+    assert len(outputs(tmp_path)) == 30
 
 
 def test_runs_on_different_partitions_go_on_at_once(
