@@ -81,8 +81,8 @@ def beatra_asset(
         overrides: ``key.path=value`` assignments. ``{partition}`` stands for the partition's key, and for partitions
             of several dimensions ``{<dimension>}`` for each one's.
         partitions: only these Hive partitions of the input, such as ``day={partition}``.
-        input_asset: an upstream asset; the file named ``path`` in the metadata of its last materialization is read in
-            the place of `input`.
+        input_asset: an upstream asset; the file named ``path`` in the metadata of its last materialization (of the same
+            partition, if there are partitions) is read in the place of `input`.
         resource_key: of the `BeatraResource` to ask with; by default the configuration's own key and URL.
         blocking: whether more failed rows than `tolerate` fail the run and keep downstream assets from running.
         retry_policy: of the asset.
@@ -218,9 +218,7 @@ def _asset_of(
         retry_policy=retry_policy,
         pool=pool,
     )
-    return define(
-        lambda context: _materialized(context, job)
-    )  # without annotations, which Dagster would read
+    return define(lambda context: _materialized(context, job))  # no annotations, which Dagster would judge
 
 
 # --- the run --------------------------------------------------------------------------------------------
@@ -290,7 +288,7 @@ def _filled(overrides: Sequence[str], context: dg.AssetExecutionContext) -> list
 
 
 def _path_of(asset: dg.AssetKey | None, context: dg.AssetExecutionContext) -> str | None:
-    """Give the path that an upstream asset's last materialization tells of: of the same partition, if there are any.
+    """Give the path that an upstream asset's last materialization tells of.
 
     Raises:
         Failure: there is none.
