@@ -222,11 +222,17 @@ class Door:
 
         Raises:
             InputError: its columns are not those that were promised.
-            RunStopped, RunInterrupted: the run stopped before they were there.
+            RunStopped, RunInterrupted: the run stopped before they were there, and is closed.
         """
         await self.put(batch)
         async with self._out:  # its waiters come in their order, which is that of the batches
-            _, answers = await self.get()
+            try:
+                _, answers = await self.get()
+            except RunStopped as error:
+                await self.stop(
+                    error
+                )  # the door may stay open for long, and others wait for what the run holds
+                raise
         return answers
 
     async def answers(
@@ -272,12 +278,16 @@ class Door:
         return batch
 
     async def finish(self) -> None:
-        """Close the run in the ledger: every batch was answered."""
+        """Close the run in the ledger, where `stop` has not: every batch was answered."""
+        if self.summary is not None:
+            return
         self.summary = finished(self._session, self.tally)
         await self._session.ledger.close_run(self.summary.to_dict())
 
     async def stop(self, error: EnrichError) -> None:
-        """Send nothing more, await what is in flight, and close the run in the ledger."""
+        """Send nothing more, await what is in flight, and close the run in the ledger; once."""
+        if self.summary is not None:
+            return
         engine = self._session.engine
         assert engine is not None  # noqa: S101  # a door's session sends
         engine.stop(error)

@@ -276,17 +276,20 @@ def test_many_threads_may_ask_through_one_door(endpoint: BookedEndpoint) -> None
     assert len(endpoint.posts) == 100
 
 
-async def test_all_who_ask_hear_of_a_stop(endpoint: BookedEndpoint) -> None:
-    """A spent balance ends every batch that is under way, and those that come later."""
+async def test_all_who_ask_hear_of_a_stop_that_lets_others_go_on(endpoint: BookedEndpoint) -> None:
+    """A spent balance ends every batch under way and those that come later; the run is over while its door is open."""
     endpoint.script = lambda _: envelope("insufficient_balance", 402) if len(endpoint.charges) >= 20 else None
     given = batches(*[30] * 4)
     job = compile_for(job_config(CONFIG), given[0].schema)
-
-    async def ask() -> None:
-        async with open_door(job, given[0].schema) as door:
-            heard = await asyncio.gather(*(door.ask(batch) for batch in given), return_exceptions=True)
-            assert {type(each) for each in heard} <= {BalanceSpent, pa.RecordBatch}
+    async with open_door(job, given[0].schema) as door:
+        heard = await asyncio.gather(*(door.ask(batch) for batch in given), return_exceptions=True)
+        assert {type(each) for each in heard} <= {BalanceSpent, pa.RecordBatch}
+        with pytest.raises(BalanceSpent):
             await door.ask(given[0])
-
-    with pytest.raises(BalanceSpent):
-        await ask()
+        endpoint.script = None
+        async with open_door(job, given[0].schema) as other:
+            await asyncio.gather(*(other.ask(batch) for batch in given))
+    assert door.summary is not None
+    assert door.summary.exit_code == 4
+    assert set(endpoint.charges_per_body.values()) == {1}
+    assert len(endpoint.charges) == 120
