@@ -172,7 +172,7 @@ def _count(value: Any) -> int | None:
 
 def _amount(value: Any) -> float | None:
     """Give a plausible number, else None: not a bool, not text, not negative, not beyond all reason."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if type(value) not in (float, int):
         return None
     return float(value) if 0 <= value <= MAX_PLAUSIBLE else None
 

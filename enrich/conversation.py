@@ -101,6 +101,7 @@ class Conversation:
         self._models = list(dict.fromkeys([step.model, *step.fallback_models]))
         modes = MODES[MODES.index(step.schema_mode) :] if builder.schema is not None else MODES[-1:]
         self._modes = list(modes)
+        self._first = _Via(self._modes[0], self._models[0])
         self._first_mode = dict.fromkeys(self._models, 0)  # what a model refused is not tried with it again
 
     def hold(self, prepared: Prepared, ordinal: int) -> Talk:
@@ -167,7 +168,7 @@ class Conversation:
     def _ways(self) -> list[_Via]:
         """Give the ways that requests may have taken."""
         if not self.strayed:
-            return [_Via(self._modes[0], self._models[0])]
+            return [self._first]
         return [_Via(mode, model) for mode in self._modes for model in self._models]
 
     def _earlier(self, turn: _Turn) -> Generator[Query, Reply, Settled | None]:
@@ -182,8 +183,8 @@ class Conversation:
         """Ask, first by the way given, then by what is left of ways and models."""
         models = self._models[self._models.index(via.model) :] if via else self._breaker.usable(self._models)
         while True:
-            via = via or _Via(self._modes[self._first_mode[models[0]]], models[0])
-            self.strayed = self.strayed or via != _Via(self._modes[0], self._models[0])
+            via = via or self._way(models[0])
+            self.strayed = self.strayed or via != self._first
             given_up = self._breaker.watch(via.model) if len(models) > 1 else None
             query = self._query(turn, via, fallback=given_up)
             settled = yield query
@@ -202,6 +203,10 @@ class Conversation:
                 return settled
             turn, via = replace(turn, parent=query.ask.key), None
 
+    def _way(self, model: str) -> _Via:
+        mode = self._modes[self._first_mode[model]]
+        return self._first if (mode, model) == (self._first.mode, self._first.model) else _Via(mode, model)
+
     def _leave_mode(self, via: _Via) -> None:
         following = self._modes.index(via.mode) + 1
         self._first_mode[via.model] = max(self._first_mode[via.model], following)
@@ -214,7 +219,7 @@ class Conversation:
         want: Literal["answer", "known", "earlier"] = "answer",
         fallback: Callable[[], bool] | None = None,
     ) -> Query:
-        options = dict(turn.options)
+        options = dict(turn.options) if turn.options else {}
         ask = self.builder.ask(
             turn.prepared,
             model=via.model,
@@ -224,7 +229,9 @@ class Conversation:
             options=options,
             mode=via.mode,
         )
-        limits = {**self.builder.token_limits(turn.prepared), **options}
+        limits = self.builder.token_limits(turn.prepared)
+        if options:
+            limits = {**limits, **options}
         return Query(ask, want, fallback, max(limits.values(), default=None))
 
     def _correction(self, settled: Settled) -> list[dict[str, str]]:

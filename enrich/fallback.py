@@ -28,8 +28,9 @@ class ModelBreaker:
 
     def usable(self, models: Sequence[str]) -> list[str]:
         """Give the models worth asking, in order; the last one always, for somebody must be asked."""
-        usable = [model for model in models[:-1] if self._may_ask(model)]
-        return [*usable, models[-1]]
+        if not self._closed:
+            return list(models)
+        return [*(model for model in models[:-1] if self._may_ask(model)), models[-1]]
 
     def unavailable(self, model: str) -> None:
         """Note that a model was given up for a row; rows that find out together count as one."""

@@ -191,7 +191,7 @@ async def prune_ledger(location: str, older_than: float) -> int:
     Raises:
         LedgerError: a run is using the ledger.
     """
-    async with _opened(location) as ledger:
+    async with _opened(location, read_only=False) as ledger:
         return await ledger.prune(older_than)
 
 
@@ -214,8 +214,8 @@ def state_of(record: Record) -> str:
 
 
 @contextlib.asynccontextmanager
-async def _opened(location: str) -> AsyncIterator[Ledger]:
-    ledger = await open_ledger(location, make=False)
+async def _opened(location: str, *, read_only: bool = True) -> AsyncIterator[Ledger]:
+    ledger = await open_ledger(location, read_only=read_only, make=False)
     try:
         yield ledger
     finally:

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from enrich.schema import AnswerSchema
 
 NAMESPACE = uuid.UUID("7e0b0c5e-6d0c-5d5c-9d5b-1f6a3c2b8e44")  # of every key this program makes
+_NAMESPACE = NAMESPACE.bytes
+_VERSION_5 = [bytes([byte & 0x0F | 0x50]) for byte in range(256)]
+_VARIANT = [bytes([byte & 0x3F | 0x80]) for byte in range(256)]
 ROUND_STRIDE = 1 << 48  # between ordinals of the rounds that `retry` adds; far above any count of duplicates
 JSON_MODE = {"type": "json_object"}
 
@@ -38,13 +41,10 @@ def idempotency_key(base_url: str, body: bytes, ordinal: int = 0) -> bytes:
         body: the exact bytes.
         ordinal: 0, unless the user asked for a separate answer to the same body.
     """
-    digest = hashlib.sha1(
-        b"%b%b\0%b\0%d" % (NAMESPACE.bytes, base_url.encode(), body, ordinal), usedforsecurity=False
-    ).digest()
-    value = int.from_bytes(digest[:16], "big")
-    value = value & ~(0xF << 76) | (5 << 76)  # the version field (RFC 9562, 5.5)
-    value = value & ~(0x3 << 62) | (0x2 << 62)  # the variant field
-    return value.to_bytes(16, "big")
+    name = b"%b%b\0%b\0%d" % (_NAMESPACE, base_url.encode(), body, ordinal)
+    digest = hashlib.sha1(name, usedforsecurity=False).digest()
+    version, variant = _VERSION_5[digest[6]], _VARIANT[digest[8]]  # the fields of RFC 9562, 5.5
+    return b"%b%b%c%b%b" % (digest[:6], version, digest[7], variant, digest[9:16])
 
 
 @frozen
@@ -79,6 +79,7 @@ class RequestBuilder:
         self._messages = compile_messages(step, where, schema)
         self.when = compile_template(step.when, f"{where}.when") if step.when is not None else None
         self._fixed, self._per_row = parameters.split(step, where)
+        self._limits = _token_limits(self._fixed)
         self._tails: dict[str, bytes] = {}
         self._heads: dict[str, bytes] = {}
         self.reuses = schema is not None or step.check is not None
@@ -103,6 +104,8 @@ class RequestBuilder:
                 if is_null(values.get(name, "")):
                     raise RowError("null_value", f"column `{name}` is null")
         messages = [{"role": m.role, "content": m.content.render(values)} for m in self._messages]
+        if not self._per_row:
+            return Prepared(messages, {})
         options = {name: parameters.render(name, tree, values) for name, tree in self._per_row.items()}
         return Prepared(messages, options)
 
@@ -144,7 +147,7 @@ class RequestBuilder:
         messages = [*prepared.messages, *further] if further else prepared.messages
         if self.schema is not None and mode != "json_schema":
             messages = self._with_schema_message(messages)
-        own = {**prepared.options, **(options or {})}
+        own = {**prepared.options, **options} if options else prepared.options
         try:
             body_messages = orjson.dumps(messages)
             tail = self._dynamic_tail(own, mode) if own else self._tail(mode)
@@ -152,7 +155,7 @@ class RequestBuilder:
             raise RowError("template_error", f"steps.{self.step.name}: {error}") from None
         body = b'{"model":%b,"messages":%b%b' % (self._head(model), body_messages, tail)
         key = idempotency_key(self._base_url, body, ordinal)
-        return Ask(key, body, model, parent, self._question_of(prepared, ordinal))
+        return Ask(key, body, model, parent, self._question_of(prepared, ordinal) if self.reuses else None)
 
     def _head(self, model: str) -> bytes:
         if model not in self._heads:
@@ -187,13 +190,10 @@ class RequestBuilder:
 
     def token_limits(self, prepared: Prepared) -> dict[str, int]:
         """Give the request's limits on the answer's tokens, by name; empty without one."""
-        fields = {**self._fixed, **prepared.options}
-        return {name: fields[name] for name in TOKEN_LIMITS if isinstance(fields.get(name), int)}
+        return _token_limits({**self._fixed, **prepared.options}) if prepared.options else self._limits
 
-    def _question_of(self, prepared: Prepared, ordinal: int) -> bytes | None:
+    def _question_of(self, prepared: Prepared, ordinal: int) -> bytes:
         """Identify what the row asks, whatever model, mode, schema, re-ask or round it is asked in."""
-        if not self.reuses:
-            return None
         asked = [
             prepared.messages,
             self.step.model,
@@ -211,3 +211,7 @@ class RequestBuilder:
         ]
         text = json.dumps([self._base_url, parts], sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).digest()[:16]
+
+
+def _token_limits(fields: Mapping[str, Any]) -> dict[str, int]:
+    return {name: fields[name] for name in TOKEN_LIMITS if isinstance(fields.get(name), int)}

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import shutil
 import signal
 import sqlite3
@@ -37,6 +38,9 @@ class OtherBoot(SystemClock):
     def boot_id(self) -> str:
         """Name another boot."""
         return "another boot"
+
+
+INDEX_LEAF = 0x0A  # the first byte of such a page, as SQLite's file format has it
 
 
 class LaterClock(SystemClock):
@@ -101,6 +105,21 @@ def overwrite(path: Path, changes: Mapping[int, bytes]) -> None:
     path.write_bytes(content)
 
 
+def place_in_index(path: Path, key: bytes) -> int:
+    """Find where a key stands in an index, not in its table."""
+    content = path.read_bytes()
+    places = [at for at in range(len(content)) if content.startswith(key, at)]
+    (place,) = (at for at in places if content[at // 4_096 * 4_096] == INDEX_LEAF)
+    return place
+
+
+def forget(path: Path, page: int) -> None:
+    """Lose a page of a file as a failing disk does: nothing tells of it."""
+    info = path.stat()
+    overwrite(path, {page * 4_096: bytes(4_096)})
+    os.utime(path, ns=(info.st_atime_ns, info.st_mtime_ns))
+
+
 def pages(path: Path) -> int:
     """Count the pages of a database."""
     return path.stat().st_size // 4_096
@@ -119,12 +138,16 @@ async def test_only_the_owner_can_read_what_is_kept(path: Path) -> None:
     assert path.parent.stat().st_mode & 0o777 == 0o700
 
 
-async def test_a_closed_ledger_is_one_file_and_its_reserve(path: Path) -> None:
-    """Neither locks nor write-ahead logs stay behind; what was written is in the file."""
+async def test_a_closed_ledger_is_one_file_its_reserve_and_a_note(path: Path) -> None:
+    """Neither locks nor write-ahead logs stay behind; what was written is in the file; a note says that it is whole."""
     async with opened(path) as ledger:
         asks = await fill(ledger, [1, 2])
         await ledger.close_run({})
-    assert {file.name for file in path.parent.iterdir()} == {"ledger.db", "ledger.db.reserve"}
+    assert {file.name for file in path.parent.iterdir()} == {
+        "ledger.db",
+        "ledger.db.reserve",
+        "ledger.db.whole",
+    }
     async with opened(path, run=False) as ledger:
         assert len(await ledger.lookup([ask.key for ask in asks])) == 2
 
@@ -352,18 +375,54 @@ async def test_two_processes_never_claim_the_same_request(path: Path) -> None:
         two.communicate()
 
 
-async def test_only_a_machine_that_went_down_has_its_ledger_read_through(path: Path) -> None:
-    """A kill leaves the file whole and costs no check; a loss of power may not, and a damaged file is refused."""
+async def test_lock_files_of_dead_runs_are_cleared_away(path: Path) -> None:
+    """Whoever opens a ledger removes what a killed run left beside it."""
     async with opened(path) as ledger:
-        await fill(ledger, range(400), size=400)
-    overwrite(path, {pages(path) // 2 * 4_096: bytes(4_096)})
+        await fill(ledger, [1])
     lock = path.with_name("ledger.db.run-1")
     lock.touch()
     async with opened(path, run=False):
         assert not lock.exists()
-    lock.touch()
-    with pytest.raises(LedgerError, match=r"damaged.*\nHint: `beatra-enrich ledger verify`"):
-        await open_ledger(path, clock=OtherBoot())
+
+
+async def test_a_damaged_file_is_refused_when_it_is_opened(path: Path) -> None:
+    """Also where nothing that is damaged would be looked at."""
+    async with opened(path) as ledger:
+        await fill(ledger, range(400), size=400)
+    overwrite(path, {pages(path) // 2 * 4_096: bytes(4_096)})
+    with pytest.raises(LedgerError, match=r"damaged: .*Page.*\nHint: `beatra-enrich ledger verify`"):
+        await open_ledger(path)
+
+
+async def test_an_index_that_lost_a_key_is_found_before_anything_is_paid_for_twice(path: Path) -> None:
+    """Such a key would look new: the file is refused although each page of it is in order."""
+    async with opened(path) as ledger:
+        key = (await fill(ledger, range(50)))[7].key
+    overwrite(path, {place_in_index(path, key) + 15: bytes([key[15] ^ 1])})
+    with pytest.raises(LedgerError, match=r"damaged: .*index"):
+        await open_ledger(path)
+
+
+async def test_a_file_that_nobody_touched_is_not_checked_again_for_a_day(path: Path) -> None:
+    """Whoever closes a ledger vouches for it as it is then: to this machine, until it is started again, for a day."""
+    async with opened(path) as ledger:
+        await fill(ledger, range(400), size=400)
+    forget(path, pages(path) // 2)
+    async with opened(path, run=False):
+        pass
+    for later in (LaterClock(), OtherBoot()):
+        with pytest.raises(LedgerError, match="damaged"):
+            await open_ledger(path, clock=later)
+
+
+async def test_tables_that_are_not_a_ledgers_are_refused(path: Path) -> None:
+    """A damaged or changed schema is found, not stumbled over."""
+    async with opened(path, run=False):
+        pass
+    with contextlib.closing(sqlite3.connect(path)) as con, con:
+        con.execute("ALTER TABLE run RENAME COLUMN info TO inf0")
+    with pytest.raises(LedgerError, match="damaged: its tables"):
+        await open_ledger(path)
 
 
 async def test_a_lock_file_in_the_way_costs_a_number_only(path: Path) -> None:
@@ -481,12 +540,13 @@ async def test_a_malformed_database_is_reported_not_raised(path: Path) -> None:
         asks = await fill(ledger, range(300), size=600)
         await ledger.close_run({})
     overwrite(path, {page * 4_096: b"\xff" * 200 for page in range(12, pages(path))})
-    async with opened(path, run=False) as ledger:
-        with pytest.raises(LedgerError, match="damaged"):
-            await ledger.lookup([ask.key for ask in asks])
-        report = await ledger.verify()
-        assert report.problems
-        assert not report.sound
+    ledger = await open_ledger(path, read_only=True)
+    with pytest.raises(LedgerError, match="damaged"):
+        await ledger.lookup([ask.key for ask in asks])
+    report = await ledger.verify()
+    assert report.problems
+    assert not report.sound
+    await ledger.close()
 
 
 # --- room on the disk ----------------------------------------------------------------------------------------

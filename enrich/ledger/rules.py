@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from enrich.clock import Clock
     from enrich.records import Ask, Failure, Record, Reply
 
+    Find = Callable[["Transaction", Sequence[bytes]], list[tuple[Any, ...]]]
+
 WIDTH = len(Row._fields)
 KEY = 4  # the key's place in a new request's line
 
@@ -51,15 +53,26 @@ class Transaction(Protocol):
         """Say whether another process is still working on a run."""
 
 
+def by_key(tx: Transaction, keys: Sequence[bytes]) -> list[tuple[Any, ...]]:
+    """Find each key in the index."""
+    return tx.select("known_keys", keys)
+
+
 class Rules:
     """Decides on requests. Everything takes the transaction it happens in.
+
+    Args:
+        clock: tells the time.
+        boot: which start of the machine this is.
+        find: gives the lines of the keys that are known.
 
     Attributes:
         run: the number of the open run; 0 without one.
     """
 
-    def __init__(self, clock: Clock, boot: int) -> None:
+    def __init__(self, clock: Clock, boot: int, find: Find = by_key) -> None:
         self._clock = clock
+        self._find = find
         self._boot = boot
         self.run = 0
 
@@ -229,7 +242,7 @@ class Rules:
 
     def lookup(self, tx: Transaction, keys: Sequence[bytes]) -> dict[bytes, Record]:
         """Give what is known of these keys."""
-        return {record.key: record for record in self.records(tx, tx.select("known_keys", keys))}
+        return {record.key: record for record in self.records(tx, self._find(tx, keys))}
 
     def lookup_question(self, tx: Transaction, questions: Sequence[bytes]) -> dict[bytes, list[Record]]:
         """Give the answered requests per question, oldest first."""

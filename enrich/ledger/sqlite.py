@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import itertools
 import os
 import sqlite3
 from concurrent.futures import ThreadPoolExecutor
@@ -20,8 +21,10 @@ from enrich.ledger.checks import boot_number
 from enrich.ledger.commit import GroupCommit
 from enrich.ledger.locks import RunLocks
 from enrich.ledger.protocol import Claim, Entry, RunInfo, Totals, VerifyReport
+from enrich.ledger.read_ahead import ReadAhead
 from enrich.ledger.rows import RELEASED, SKIPPED
 from enrich.ledger.rules import KEY, Rules, unknown
+from enrich.ledger.soundness import Voucher
 from enrich.ledger.sql import statements
 from enrich.ledger.sqlite_file import SQL
 
@@ -30,12 +33,14 @@ if TYPE_CHECKING:
 
     from enrich.records import Ask, Failure, Record, Reply
 
-    Work = Callable[["SqliteTransaction"], Any]
+    AnswerLine = tuple[Any, ...]  # as `Rules.answer_line` gives it
+    Work = Callable[["SqliteTransaction"], Any] | AnswerLine
     Values = Mapping[str, Any] | Sequence[Any]
 
 RESERVE_BYTES: Final = 1 << 20  # freed when the disk is full, so that answers in flight still find room
 LOW_WATER: Final = 16 << 20  # bytes free on the disk below which nothing new is sent
 IN_LIST_SIZES: Final = (1, 16, 128, 512)  # values per statement; few sizes keep every statement prepared
+INSERT_SIZES: Final = (64, 16, 4, 1)  # lines per statement, likewise
 SCAN_BATCH: Final = 256  # requests per step of a scan
 
 T = TypeVar("T")
@@ -60,20 +65,30 @@ async def open_ledger(
     if read_only:
         reader = await asyncio.to_thread(sqlite_file.open_for_reading, real)
         return SqliteLedger(real, clock, boot, reader, reader)
-    writer, reader = await asyncio.to_thread(sqlite_file.open_file, real, boot)
-    return SqliteLedger(real, clock, boot, writer, reader)
+    voucher = Voucher(real, boot)
+    writer, reader = await asyncio.to_thread(sqlite_file.open_file, real, voucher, clock.wall())
+    return SqliteLedger(real, clock, boot, writer, reader, voucher=voucher)
 
 
 class SqliteLedger:
     """A `Ledger` in one SQLite file; made by `open_ledger`. It belongs to the event loop that opened it."""
 
     def __init__(
-        self, path: Path, clock: Clock, boot: int, writer: sqlite3.Connection, reader: sqlite3.Connection
+        self,
+        path: Path,
+        clock: Clock,
+        boot: int,
+        writer: sqlite3.Connection,
+        reader: sqlite3.Connection,
+        *,
+        voucher: Voucher | None = None,
     ) -> None:
         self._path = path
         self._clock = clock
         self._boot = boot
-        self._rules = Rules(clock, boot)
+        self._ahead = ReadAhead()
+        self._rules = Rules(clock, boot, self._ahead.find)
+        self._voucher = voucher
         self._writer = writer
         self._reader = reader
         self._reserve = path.with_name(f"{path.name}.reserve")
@@ -151,12 +166,12 @@ class SqliteLedger:
 
     async def answer(self, key: bytes, reply: Reply) -> None:
         """Keep a raw answer. A second one to the same request changes nothing."""
-        line = self._rules.answer_line(key, reply, self._clock.wall())
-        await self._commits.submit(functools.partial(_answer, line))
+        await self._commits.submit(self._rules.answer_line(key, reply, self._clock.wall()))
 
     async def reject(self, key: bytes, failure: Failure, *, final: bool, answer: bytes | None = None) -> None:
         """Move an unusable answer into the log: the request is ``failed`` when ``final``, else ``sent``."""
         await self._submit(lambda tx: self._rules.reject(tx, key, failure, final=final, answer=answer))
+        self._ahead.forget()
 
     async def fail(self, key: bytes, failure: Failure, *, final: bool) -> None:
         """Log the last failure. ``final``: the request is ``failed``; else it stays ``sent`` (unknown outcome)."""
@@ -219,6 +234,7 @@ class SqliteLedger:
         """
         before = self._clock.wall() - older_than_s
         count = await self._submit(functools.partial(self._prune, before))
+        self._ahead.forget()
         if count:
             with contextlib.suppress(DiskFull):  # they are forgotten all the same
                 await self._read(_shrink)
@@ -249,16 +265,11 @@ class SqliteLedger:
 
     def _transact(self, works: Sequence[Work]) -> list[Any]:
         """Run one transaction. Work that raises one of our errors has written nothing and fails alone."""
-        results: list[Any] = []
         with self._writer as con:
             con.execute("BEGIN IMMEDIATE")
             tx = SqliteTransaction(con, self._locks)
-            for work in works:
-                try:
-                    results.append(work(tx))
-                except EnrichError as error:
-                    results.append(error)
-        return results
+            strange = tx.insert_answers([work for work in works if isinstance(work, tuple)])
+            return [_carried_out(work, tx, strange) for work in works]
 
     def _open_run(self, info: str, tx: SqliteTransaction) -> int:
         (number,) = tx.run("next_run").fetchone()
@@ -356,6 +367,8 @@ class SqliteLedger:
         self._reads.shutdown()
         self._reader.close()
         self._writer.close()
+        if self._voucher is not None:
+            self._voucher.give()
         self._locks.release()
 
 
@@ -388,19 +401,46 @@ class SqliteTransaction:
     def insert_requests(self, lines: Sequence[tuple[Any, ...]]) -> set[bytes]:
         """Write down new requests; gives the keys that were new."""
         (last,) = self.run("last_request").fetchone()
-        if self.many("insert_request", lines) == len(lines):
+        if self._insert("insert_request", lines) == len(lines):
             return {line[KEY] for line in lines}
         return {key for (key,) in self.run("keys_since", (last,))}
+
+    def insert_answers(self, lines: Sequence[AnswerLine]) -> set[bytes]:
+        """Write down answers, leaving those that are there alone; gives the keys of no request."""
+        if self._insert("insert_answer", lines) == len(lines):
+            return set()
+        keys = {line[-1] for line in lines}
+        return {key for key in keys if self.run("has_request", (key,)).fetchone() is None}
+
+    def _insert(self, name: str, lines: Sequence[tuple[Any, ...]]) -> int:
+        """Insert lines, many in one statement; gives how many were new. Each statement is a turn with Python's lock."""
+        count = start = 0
+        while start < len(lines):
+            size = next(size for size in INSERT_SIZES if size <= len(lines) - start)
+            values = list(itertools.chain.from_iterable(lines[start : start + size]))
+            count += self.connection.execute(_rows(name, size, len(lines[0])), values).rowcount
+            start += size
+        return count
 
     def is_alive(self, run: int) -> bool:
         """Say whether another process holds a run's lock."""
         return self._locks.is_alive(run)
 
 
-def _answer(line: tuple[Any, ...], tx: SqliteTransaction) -> None:
-    key = line[-1]
-    if not tx.run("insert_answer", line).rowcount and not tx.run("has_request", (key,)).fetchone():
-        unknown(key)
+def _carried_out(work: Work, tx: SqliteTransaction, strange: set[bytes]) -> Any:
+    """Give the result of a piece of work, or our error; answers are written already, but for those of no request."""
+    try:
+        if not isinstance(work, tuple):
+            return work(tx)
+        return unknown(work[-1]) if work[-1] in strange else None
+    except EnrichError as error:
+        return error
+
+
+@functools.cache
+def _rows(name: str, size: int, width: int) -> str:
+    row = f"({','.join('?' * width)})"
+    return SQL[name].replace(":rows", ",".join([row] * size))
 
 
 @functools.cache

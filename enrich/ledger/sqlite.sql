@@ -67,6 +67,12 @@ SELECT r.id, r.key, r.state, r.run, r.attempts, r.sent_at, r.boot, r.boottime, r
 FROM request r LEFT JOIN answer a ON a.id = r.id
 WHERE r.key IN (:list)
 
+-- name: next_keys
+SELECT r.id, r.key, r.state, r.run, r.attempts, r.sent_at, r.boot, r.boottime, r.failure, r.model, r.parent,
+       r.question, a.crc, a.streamed, a.latency_ms, a.first_token_ms, a.request_id, a.body
+FROM request r LEFT JOIN answer a ON a.id = r.id
+WHERE r.id > ? AND r.id <= ?
+
 -- name: known_questions
 SELECT r.id, r.key, r.state, r.run, r.attempts, r.sent_at, r.boot, r.boottime, r.failure, r.model, r.parent,
        r.question, a.crc, a.streamed, a.latency_ms, a.first_token_ms, a.request_id, a.body
@@ -81,7 +87,7 @@ SELECT crc, body FROM request WHERE id = ?
 
 -- name: insert_request
 INSERT INTO request (state, attempts, run, sent_at, boot, boottime, key, attempt_id, model, parent, question, crc, body)
-VALUES (0, 1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+SELECT 0, 1, * FROM (VALUES :rows) WHERE true
 ON CONFLICT (key) DO NOTHING
 
 -- name: last_request
@@ -104,7 +110,8 @@ UPDATE request SET state = ? WHERE id = ?
 
 -- name: insert_answer
 INSERT INTO answer (id, run, received_at, streamed, latency_ms, first_token_ms, request_id, crc, body)
-SELECT id, ?, ?, ?, ?, ?, ?, ?, ? FROM request WHERE key = ?
+SELECT r.id, a.column1, a.column2, a.column3, a.column4, a.column5, a.column6, a.column7, a.column8
+FROM (VALUES :rows) a CROSS JOIN request r ON r.key = a.column9 WHERE true
 ON CONFLICT (id) DO NOTHING
 
 -- name: has_request

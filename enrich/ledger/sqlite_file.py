@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, Literal
 from enrich.errors import DiskFull, EnrichError, LedgerError, LedgerFailing
 from enrich.ledger.locks import RunLocks
 from enrich.ledger.mounts import network_type
+from enrich.ledger.soundness import Voucher, problem
 from enrich.ledger.sql import load_queries, statements
 
 if TYPE_CHECKING:
@@ -26,18 +27,27 @@ READER_CACHE: Final = 16_384  # KiB of pages
 CHECKPOINT_PAGES: Final = 4_000  # pages of 4 KiB in the WAL before they are written into the file
 
 
-def open_file(path: Path, boot: int) -> tuple[sqlite3.Connection, sqlite3.Connection]:
-    """Give the writer and the reader of a ledger that is there, whole, and of this version."""
+def open_file(path: Path, voucher: Voucher, now: float) -> tuple[sqlite3.Connection, sqlite3.Connection]:
+    """Give the writer and the reader of a ledger that is there, whole, and of this version.
+
+    Args:
+        path: the file.
+        voucher: may know that it is whole.
+        now: wall seconds since the epoch.
+    """
     _must_be_local(path)
     with contextlib.ExitStack() as opened:
         try:
             with _alone(path.parent):
+                whole = voucher.holds(now)
                 _create(path)
                 writer = opened.enter_context(contextlib.closing(_connect(path, WRITER_CACHE)))
                 _migrate(writer, path, SCHEMAS)
                 reader = opened.enter_context(contextlib.closing(_connect(path, READER_CACHE)))
-            if _machine_went_down(writer, RunLocks(path), boot):
-                _check_quickly(writer, path)
+            if not whole:
+                _check(writer, path)
+                voucher.checked(now)
+            _clear_away(writer, RunLocks(path))
         except sqlite3.Error as error:
             raise explain(error, path) from error
         except UnicodeDecodeError:  # SQLite quotes the damaged schema in its message
@@ -158,19 +168,21 @@ def _pragma(con: sqlite3.Connection, name: str) -> int:
     return int(con.execute(f"PRAGMA {name}").fetchone()[0])
 
 
-def _machine_went_down(con: sqlite3.Connection, locks: RunLocks, boot: int) -> bool:
-    """Say whether a run died with the machine; clears the lock files of dead runs away.
+def _clear_away(con: sqlite3.Connection, locks: RunLocks) -> None:
+    """Remove the lock files of runs that died."""
+    for run, _ in con.execute(SQL["open_runs"]).fetchall():
+        if locks.path(run).exists():
+            locks.is_alive(run)
 
-    A process that is killed leaves the file whole; a loss of power may not.
+
+def _check(con: sqlite3.Connection, path: Path) -> None:
+    """Look for damage anywhere in the file.
+
+    A damaged index would hide an answer that is paid for, so this comes before anything is looked up or sent.
     """
-    runs = con.execute(SQL["open_runs"]).fetchall()
-    dead = [then for run, then in runs if locks.path(run).exists() and not locks.is_alive(run)]
-    return any(then != boot or not boot for then in dead)
-
-
-def _check_quickly(con: sqlite3.Connection, path: Path) -> None:
-    if con.execute("PRAGMA quick_check(1)").fetchone()[0] != b"ok":
-        raise damaged(path)
+    found = problem(con, SCHEMAS)
+    if found is not None:
+        raise damaged(path, found)
 
 
 # --- errors --------------------------------------------------------------------------------------------------
