@@ -321,10 +321,10 @@ class WindowConfig(Section):
 
 
 class LimitsConfig(Section):
-    """How fast requests may go. All limits hold at once.
+    """How fast requests may go. All limits hold at once; with a ledger on PostgreSQL, for all runs of one API key together.
 
     Attributes:
-        concurrency: the most requests in flight.
+        concurrency: the most requests in flight, of each run for itself.
         adaptive: find the endpoint's own ceiling below `concurrency` from its 429s; false goes to it at once.
         requests_per_minute: spread evenly, without a burst at the start.
         tokens_per_minute: estimated before sending, settled on usage.
