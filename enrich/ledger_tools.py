@@ -18,7 +18,7 @@ from enrich.config import OutputConfig, load_config, without_password
 from enrich.errors import ConfigError, LedgerError
 from enrich.records import Completion, Record, Usage, key_text
 from enrich.session import open_ledger
-from enrich.sink import open_sink
+from enrich.sink import destination, open_sink
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -157,15 +157,16 @@ async def export_ledger(location: str, out: str) -> int:
 
     Args:
         location: of the ledger.
-        out: the file; its suffix says the format. It is replaced whole, or not at all.
+        out: the file, or the URL of an object; its suffix says the format. It is replaced whole, or not at all.
 
     Raises:
         OutputError: it cannot be written there.
         DiskFull: there is no room for it.
     """
     count = 0
+    output = OutputConfig(path=destination(out))
     async with _opened(location) as ledger:
-        with open_sink(OutputConfig(path=out), EXPORT) as sink:
+        with open_sink(output, EXPORT) as sink:
             async for entries in ledger.scan():
                 rows = [_exported(entry) for entry in entries]
                 await asyncio.to_thread(sink.write, pa.RecordBatch.from_pylist(rows, schema=EXPORT))

@@ -36,7 +36,7 @@ from platformdirs import user_state_path
 
 from enrich import storage
 from enrich.errors import DiskFull, EnrichError, OutputError, OutputLocked, RunStopped
-from enrich.location import ObjectUrl, is_url, suffixes
+from enrich.location import ObjectUrl, is_url, plain, suffixes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -406,6 +406,18 @@ def _replace_with_sidecar(temporary: _Temporary, target: Place, place: Place, ma
 
 
 # --- what can go wrong ---------------------------------------------------------------------------------
+
+
+def destination(given: str) -> str:
+    """Take a path or URL that a command names as a place to write to.
+
+    Raises:
+        OutputError: nothing can be written there.
+    """
+    try:
+        return plain(given)
+    except ValueError as error:
+        raise OutputError(f"nothing can be written there: {error}") from None
 
 
 def _target(config: OutputConfig) -> Place:

@@ -55,7 +55,7 @@ def run(tmp_path: Path, warm: Warm, endpoint: BookedEndpoint, s3: S3) -> Callabl
         if config:
             write_job(tmp_path, **config)
         there = place(endpoint) | CREDENTIALS | {"XDG_STATE_HOME": str(tmp_path / "state")} | (env or {})
-        ended = warm.run(tmp_path, command, tmp_path / "job" / "config.yaml", *flags, env=there)
+        ended = warm.run(tmp_path, *command.split(), tmp_path / "job" / "config.yaml", *flags, env=there)
         assert SECRET not in ended.out + ended.err
         assert "Traceback" not in ended.err
         return ended
@@ -233,6 +233,22 @@ def test_an_object_that_changes_during_a_run(
     assert s3.keys("moving/") == ["moving/in.csv"]
 
 
+def test_a_folder_of_objects(run: Callable[..., Ended], s3: S3, endpoint: BookedEndpoint) -> None:
+    """An output folder in a store gets one object a partition; the next run makes only that of the new day."""
+    for day in (1, 2):
+        s3.put(f"days/day={day}/x.csv", as_csv(ROWS[day * 10 : day * 10 + 3]))
+    ended = run(input=s3.url("days"), output=s3.url("made/"))
+    assert ended.code == 0, ended.err
+    made = [key for key in s3.keys("made/") if key.endswith(".parquet")]
+    assert [key.split("/")[1] for key in made] == ["day=1", "day=2"]
+    s3.put("days/day=3/x.csv", as_csv(ROWS[30:33]))
+    s3.seen.clear()
+    assert run().code == 0
+    assert len(endpoint.posts) == 9
+    assert s3.counted("POST", "day=[12].*uploadId") == 0
+    assert len([key for key in s3.keys("made/") if key.endswith(".parquet")]) == 3
+
+
 # --- what stops a run before it sends anything -------------------------------------------------------------
 
 
@@ -346,6 +362,19 @@ def test_a_ledger_in_a_store_is_refused(run: Callable[..., Ended], s3: S3, endpo
 
 
 # --- file URLs ---------------------------------------------------------------------------------------------
+
+
+def test_other_commands_refuse_such_urls_too(run: Callable[..., Ended], tmp_path: Path) -> None:
+    """`report -o` and `ledger export -o` name what cannot be written to, and do not repeat a secret."""
+    assert (
+        run(input="in.csv", output="out.csv", ledger=f"file://{tmp_path}/l.db").code == 2
+    )  # there is no in.csv
+    (tmp_path / "job" / "in.csv").write_bytes(as_csv(ROWS[:2]))
+    assert run().code == 0
+    for command in ("report", "ledger export"):
+        ended = run(command, "-o", f"s3://AKIA:{SECRET}@lake/x.parquet")
+        assert ended.code == 2, ended
+        assert "carries a credential" in ended.err
 
 
 def test_file_urls_are_paths(run: Callable[..., Ended], endpoint: BookedEndpoint, tmp_path: Path) -> None:

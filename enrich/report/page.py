@@ -16,7 +16,7 @@ from markupsafe import Markup
 
 from enrich import __version__, storage
 from enrich.errors import EnrichError, OutputError
-from enrich.location import ObjectUrl, is_url, plain
+from enrich.location import ObjectUrl, is_url
 from enrich.records import STATUSES
 from enrich.report import texts
 from enrich.report.facts import Report, Rows
@@ -24,7 +24,7 @@ from enrich.report.findings import find
 from enrich.report.log import read_log
 from enrich.report.rows import MAX_DISTINCT, read_rows
 from enrich.session import open_ledger
-from enrich.sink import read_manifest
+from enrich.sink import destination, read_manifest
 
 if TYPE_CHECKING:
     from enrich.config import Config
@@ -77,7 +77,7 @@ async def write_report(config: Config, ledger: Ledger, path: str | Path, *, cont
         EnrichError: no run has ended yet, or the last one was another job's.
         OutputError: the file cannot be written.
     """
-    place = _checked(str(path))
+    place = destination(str(path))
     report = await gather(config, ledger, content=content)
     html = await asyncio.to_thread(render, report)
     await asyncio.to_thread(_replace, place, html)
@@ -220,13 +220,6 @@ def _hash(text: str) -> str:
 
 def _asset(name: str) -> str:
     return (resources.files("enrich.report") / name).read_text(encoding="utf-8").strip()
-
-
-def _checked(path: str) -> str:
-    try:
-        return plain(path)
-    except ValueError as error:
-        raise OutputError(f"the report cannot be written there: {error}") from None
 
 
 def _replace(path: str, html: str) -> None:
