@@ -149,12 +149,15 @@ class BeatraEnrichOperator(BaseOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Run the job; gives the summary, which is pushed as XCom also where the task fails over it."""
+        self._under_way = True
         try:
             config, api_key = self._job()
             summary = self._run(config, api_key)
         except EnrichError as error:
             passes = error.passes or isinstance(error, LedgerError)  # a database may come back
             raise _failure(str(error), passes=passes) from None
+        finally:
+            self._under_way = False
         self._ended = summary
         result = summary.to_dict()
         if summary.exit_code:
@@ -226,14 +229,11 @@ class BeatraEnrichOperator(BaseOperator):
                 summaries.append(await run_job(config, options))
 
         _hear_progress()
-        self._under_way = True
         try:
             run_stoppable(main, interrupt.fire)
         except RunInterrupted:
             if not summaries:
                 raise
-        finally:
-            self._under_way = False
         return summaries[0]
 
     # --- lineage ----------------------------------------------------------------------------------------
