@@ -1,0 +1,119 @@
+"""Ray Data: the rows of a dataset are asked by a pool of actors, and paid for once among them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from enrich import spread
+from enrich.batches import blocking, compile_for, open_door
+from enrich.errors import ConfigError, InputError
+
+try:
+    from ray.data import ActorPoolStrategy
+except ImportError:
+    raise ConfigError("Ray Data is not installed", hint="pip install 'beatra-enrich[ray]'") from None
+
+if TYPE_CHECKING:
+    from ray.data import Dataset
+
+    from enrich.batches import AnyConfig
+    from enrich.config import JobConfig
+
+BLOCKS = (
+    4  # that an actor has under way at once: the next ones fill its connections while one has its last rows
+)
+
+
+def enrich(
+    ds: Dataset,
+    config: AnyConfig,
+    *,
+    actors: int | tuple[int, int] = 1,
+    one_machine: bool = False,
+    split_limits: int | None = None,
+    **remote: Any,
+) -> Dataset:
+    """Add the columns of every step to a dataset.
+
+    Nothing is asked before the rows are needed, except for what Ray runs to learn the columns. A dataset that is read
+    again, a task that is retried and an actor that is started anew ask nothing that the ledger holds. Actors need the
+    API key in their environment, or where `endpoint.api_key_file` says; it does not travel with the plan.
+
+    Args:
+        ds: its columns are the templates' variables.
+        config: a YAML file's path, its content as a mapping, or a `JobConfig`; its input and output play no part.
+            `ledger` is on PostgreSQL, and `limits.concurrency` is that of one actor.
+        actors: how many, or the fewest and the most of a pool that grows.
+        one_machine: every actor runs on this machine: then a ledger in a file will do.
+        split_limits: so many actors run at once: each gets that part of the rate limits that the ledger does not share.
+            One on PostgreSQL shares `limits`, a file none; neither shares those of a step.
+        remote: of the actors, as `map_batches` takes it, such as `num_cpus=0.5`.
+
+    Returns:
+        A dataset of the same rows: the columns there are, then those of the steps.
+
+    Raises:
+        UsageError: something is wrong that was found before any actor began.
+    """
+    schema = _schema(ds)
+    job, _ = spread.prepare(config, schema, one_machine=one_machine, split_limits=split_limits)
+    fewest, most = (actors, actors) if isinstance(actors, int) else actors
+    return ds.map_batches(
+        Asking,
+        fn_constructor_args=(job, schema),
+        batch_size=None,  # whole blocks: what is cut has to be put together again
+        batch_format="pyarrow",
+        compute=ActorPoolStrategy(min_size=fewest, max_size=most),
+        **{"max_concurrency": BLOCKS, **remote},
+    )
+
+
+def _schema(ds: Dataset) -> pa.Schema:
+    found = ds.schema()
+    if found is None:
+        raise InputError("the dataset has no columns: it is empty")
+    arrow = isinstance(found.base_schema, pa.Schema)  # else its blocks are pandas frames
+    schema: pa.Schema = found.base_schema if arrow else ds.take_batch(1, batch_format="pyarrow").schema
+    return schema
+
+
+class Asking:
+    """What an actor does: one event loop, one session and one pool of connections for as long as it lives.
+
+    Args:
+        job: what is to be done, as `enrich.spread.prepare` gives it.
+        schema: of the rows.
+    """
+
+    def __init__(self, job: JobConfig, schema: pa.Schema) -> None:
+        self._opened = contextlib.ExitStack()
+        self._schema = schema
+        self._door = self._opened.enter_context(blocking(open_door(compile_for(job, schema), schema)))
+
+    async def __call__(self, table: pa.Table) -> pa.Table:
+        """Ask about a block."""
+        rows = _fitted(table, self._schema)
+        answers = [await asyncio.to_thread(self._door.ask, batch) for batch in rows.to_batches()]
+        added = pa.Table.from_batches(map(spread.decoded, answers), spread.decoded_schema(self._door.schema))
+        for name, column in zip(added.column_names, added.columns, strict=True):
+            rows = rows.append_column(name, column)
+        return rows
+
+    def __del__(self) -> None:
+        """Close the run in the ledger. Ray lets go of it where an actor ends in good order."""
+        self._opened.close()
+
+
+def _fitted(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Give a block the dataset's types, which one that holds only nulls may lack, in one piece."""
+    try:
+        return table.select(schema.names).cast(schema).combine_chunks()
+    except (KeyError, pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise InputError(
+            f"a block has the columns\n{table.schema}\nwhere the dataset has\n{schema}",
+            hint="give all its blocks the same columns before it is enriched.",
+        ) from error
