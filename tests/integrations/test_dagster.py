@@ -20,12 +20,11 @@ import yaml
 dg = pytest.importorskip("dagster", reason="pip install 'beatra-enrich[dagster]'")
 
 from enrich.integrations.dagster import BeatraEnrichComponent, BeatraResource, beatra_asset  # noqa: E402
-from tests.endpoint import KEY, BookedEndpoint, Seen, envelope  # noqa: E402
+from enrich.sink import hold_output  # noqa: E402
+from tests.endpoint import KEY, BookedEndpoint, Raw, Seen, envelope  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from tests.endpoint import Raw
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -287,6 +286,30 @@ def test_failed_rows_fail_a_check(
     assert checks(result)["no_failed_rows"] == (False, severity)
     assert metadata(result)["error"] == 1
     assert pq.read_table(tmp_path / "out.parquet")["s_status"].to_pylist() == ["ok", "error", "ok"]
+
+
+def test_a_row_in_doubt_fails_a_check_of_its_own(tmp_path: Path, endpoint: BookedEndpoint) -> None:
+    """A proxy's error may hide a charge: the check warns, and says what settles it."""
+    lost = Raw(b"<html>bad gateway</html>", 502, {"Content-Type": "text/html"})
+    endpoint.script = lambda seen: lost if seen.method == "POST" and b"text 1" in seen.raw else None
+    result = materialize(asset_of(job(tmp_path, tolerate=1, retry={"max_wait": 0.01})), endpoint)
+    assert checks(result) == {"no_failed_rows": (False, "WARN"), "no_rows_in_doubt": (False, "WARN")}
+    (told,) = [c for c in result.get_asset_check_evaluations() if c.check_name == "no_rows_in_doubt"]
+    assert "--in-doubt resend|skip" in told.description
+    assert told.metadata["in_doubt"].value == 1
+
+
+def test_a_locked_output_is_an_ordinary_failure(
+    tmp_path: Path, endpoint: BookedEndpoint
+) -> None:
+    """While another run holds the output a retry policy may try again; once it has ended, the output is free."""
+    path = job(tmp_path)
+    with hold_output(str(tmp_path / "out.parquet")):
+        result = materialize(asset_of(path, retry_policy=dg.RetryPolicy(max_retries=1)), endpoint)
+    assert [event.event_type_value for event in result.all_events].count("STEP_RESTARTED") == 1
+    assert "another run" in failure(result).description
+    assert endpoint.posts == []
+    assert materialize(asset_of(path), endpoint).success
 
 
 def test_what_only_a_person_can_mend_is_not_retried(tmp_path: Path, endpoint: BookedEndpoint) -> None:
