@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
 STORES = ("s3", "gs", "az", "abfs")  # schemes of object stores
+ANONYMOUS = "anonymous"  # `gs://anonymous@bucket`: without credentials, for public data
 AZURE = ("az", "abfs")  # two names of one store
 OPTIONS = re.compile(r"\?((?:\w+=[^&?]*&?)+)$")  # at the end of a URL; any other `?` belongs to a glob
 SECRET = re.compile(
@@ -27,7 +28,7 @@ class ObjectUrl:
 
     Attributes:
         scheme: one of `STORES`.
-        bucket: of Azure the container, as ``container@account.host`` or alone.
+        bucket: of Azure the container, as ``container@account.host`` or alone; of GCS maybe ``anonymous@bucket``.
         key: as the store has it, nothing in it is percent-decoded; without a leading slash.
         options: what stands behind the ``?``, such as ``endpoint_override=localhost:9000&scheme=http``.
     """
@@ -54,7 +55,8 @@ class ObjectUrl:
         rest, options = (rest[: match.start()], match[1]) if match else (rest, "")
         bucket, _, key = rest.partition("/")
         user, at, host = bucket.rpartition("@")
-        if ":" in user or (at and scheme in ("s3", "gs")) or _names_secret(options):
+        is_key = at and (scheme == "s3" or (scheme == "gs" and user != ANONYMOUS))
+        if ":" in user or is_key or _names_secret(options):
             raise ValueError(
                 f"{scheme}://{host}/{key} carries a credential, which would come into logs and reports; "
                 f"take it out and {CREDENTIALS[scheme]}"
@@ -70,7 +72,8 @@ class ObjectUrl:
     @property
     def path(self) -> str:
         """Give bucket and key as Arrow's file systems take them."""
-        return f"{self.bucket.partition('@')[0]}/{self.key}".rstrip("/")
+        first, _, last = self.bucket.partition("@")
+        return f"{first if self.is_azure else last or first}/{self.key}".rstrip("/")
 
     @property
     def is_azure(self) -> bool:

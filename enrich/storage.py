@@ -22,7 +22,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 READ_BYTES = 8 << 20  # bytes of one request for what is read from its start to its end
 PUT_BYTES = 64 << 20  # bytes of an upload that may be under way: Arrow sends them in six parts at once
+SHOWN = 300  # characters of what a store says
 AT_ONCE = 16  # requests for the identity of objects under way
 MISSING = re.compile(
     r"container does not exist|NO_SUCH_BUCKET|NoSuchBucket|Bucket '.*' not found|ContainerNotFound|bucket does not exist"
@@ -224,7 +225,10 @@ def _upload(url: ObjectUrl, data: bytes | mmap.mmap) -> None:
                 stream.flush()
 
     with ThreadPoolExecutor(1, f"upload {url.name}") as thread:
-        thread.submit(work).result()
+        try:
+            thread.submit(work).result()
+        except FileNotFoundError:  # an object cannot be missing where it is written
+            raise FileNotFoundError(errno.ENOENT, "NoSuchBucket", url.bucket) from None
 
 
 # --- file systems ----------------------------------------------------------------------------------------
@@ -255,6 +259,19 @@ def _below(store: fs.FileSystem, folder: str) -> Iterator[fs.FileInfo]:
             yield info
 
 
+def _listed(store: fs.FileSystem, folder: str, *, recursive: bool) -> list[fs.FileInfo]:
+    """Give the files and folders in a folder. Of GCS Arrow tells the objects alone: there their names tell the rest."""
+    if store.type_name != "gcs":
+        return store.get_file_info(fs.FileSelector(folder, allow_not_found=True, recursive=recursive))
+    found = store.get_file_info(fs.FileSelector(folder, allow_not_found=True, recursive=True))
+    names = [PurePosixPath(info.path).relative_to(folder) for info in found]
+    above = sorted({parent for name in names for parent in name.parents if parent.name})
+    folders = [fs.FileInfo(f"{folder}/{name}", fs.FileType.Directory) for name in above]
+    return [
+        info for info in (*folders, *found) if recursive or "/" not in info.path[len(folder) :].strip("/")
+    ]
+
+
 def _matches(
     store: fs.FileSystem, folder: str, parts: Sequence[str], *, hidden: bool
 ) -> Iterator[fs.FileInfo]:
@@ -263,7 +280,7 @@ def _matches(
     every = part == "**"
     if every and rest:
         yield from _matches(store, folder, rest, hidden=hidden)
-    for info in store.get_file_info(fs.FileSelector(folder, allow_not_found=True, recursive=every)):
+    for info in _listed(store, folder, recursive=every):
         names = info.path[len(folder) :].strip("/").split("/")
         if any(map(is_hidden, names)) and not hidden:
             continue
@@ -282,8 +299,8 @@ def _identified(url: ObjectUrl, found: Sequence[fs.FileInfo] | Iterator[fs.FileI
     bucket = len(url.at("").path) + 1
 
     def identify(info: fs.FileInfo) -> Stored:
-        with store.open_input_stream(info.path, compression=None) as stream:
-            told = dict(stream.metadata() or {})
+        with store.open_input_file(info.path) as file:
+            told = dict(file.metadata() or {})
         version = next((text.decode() for name, text in told.items() if name.lower() == "etag"), "")
         return Stored(str(url.at(info.path[bucket:])), info.size, info.mtime_ns or 0, version)
 
@@ -302,8 +319,9 @@ def explain(error: OSError, location: str) -> tuple[str, str]:
     """
     url = ObjectUrl.parse(location)
     text = re.sub(r"\s*(?:\(Request ID.*|Detail: \[errno.*|\n.*)", "", str(error), flags=re.DOTALL)
+    text = text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
     if MISSING.search(text):
-        return f"there is no bucket {url.bucket}", "make it, or correct the name."
+        return f"there is no bucket {url.at('').path}", "make it, or correct the name."
     if isinstance(error, FileNotFoundError):
         return "there is no such object", "look at what is there, and at the spelling."
     if DENIED.search(text):

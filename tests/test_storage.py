@@ -10,6 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from enrich import storage
 from enrich.errors import ConfigError, InputError
@@ -53,6 +55,7 @@ def s3(server: S3) -> S3:
             "endpoint_override=h:9&scheme=http",
         ),
         ("gs://b", "", ""),
+        ("gs://anonymous@b/k", "k", ""),
         ("az://c/x=1/y z.parquet", "x=1/y z.parquet", ""),
     ],
 )
@@ -62,6 +65,21 @@ def test_urls_are_taken_apart(text: str, key: str, options: str) -> None:
     assert (url.key, url.options) == (key, options)
     assert ObjectUrl.parse(str(url)) == url
     assert plain(plain(text)) == plain(text)
+
+
+@given(
+    scheme=st.sampled_from(["s3", "gs", "az", "abfs"]),
+    bucket=st.from_regex(r"[a-z0-9][a-z0-9.-]{1,20}", fullmatch=True),
+    key=st.text(st.characters(exclude_characters="?", exclude_categories=["Cs"])).map(
+        lambda key: key.lstrip("/")
+    ),
+    options=st.from_regex(r"(region=[a-z0-9:./%-]{1,12}(&scheme=https?)?)?", fullmatch=True),
+)
+def test_a_url_is_the_sum_of_its_parts(scheme: str, bucket: str, key: str, options: str) -> None:
+    """Whatever a key holds, a URL written out and taken apart again is the same."""
+    url = ObjectUrl(scheme, bucket, key, options)
+    assert ObjectUrl.parse(str(url)) == url
+    assert plain(str(url)) == str(url)
 
 
 def test_names_beside_keep_the_way_there() -> None:
