@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -101,14 +102,17 @@ def test_a_second_build_asks_nothing_and_a_new_review_is_asked_alone(
     assert kept == []
 
 
-def test_a_killed_build_is_rebuilt_for_nothing(project: Path, endpoint: BookedEndpoint) -> None:
-    """SIGKILL in the middle of the model: the next build pays for the rest, and for nothing twice."""
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_build_that_is_ended_in_the_middle_goes_on_for_nothing(
+    project: Path, endpoint: BookedEndpoint, number: int
+) -> None:
+    """Whatever ends dbt while the model runs: the next build pays for the rest, and for nothing twice."""
     reviews(project, 600)
     process = start(project, endpoint.base_url)
     while len(endpoint.charges) < 50:
         threading.Event().wait(0.005)
         assert process.poll() is None, process.communicate()[0]
-    process.kill()
+    process.send_signal(number)
     process.communicate()
     assert len(endpoint.charges) < 600
     code, said = build(project, endpoint.base_url)
