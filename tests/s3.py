@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import urllib.request
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, ClassVar, Self
 from urllib.parse import quote
 
 if TYPE_CHECKING:
@@ -62,7 +62,9 @@ class S3:
         )
         threading.Thread(target=self._process.stderr.read, daemon=True).start()  # lest its pipe fills up
         self.inside = f"127.0.0.1:{port}"
-        self._door = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _door_of(self))
+        self._door = http.server.ThreadingHTTPServer(
+            ("127.0.0.1", 0), type("OurDoor", (Door,), {"store": self})
+        )
         self._door.daemon_threads = True
         threading.Thread(target=self._door.serve_forever, daemon=True).start()
         self.host = f"127.0.0.1:{self._door.server_address[1]}"
@@ -115,64 +117,68 @@ class S3:
         return sum(1 for how, path in self.seen if how == method and re.search(pattern, path))
 
 
-def _door_of(store: S3) -> type[http.server.BaseHTTPRequestHandler]:
-    class Door(http.server.BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
+class Door(http.server.BaseHTTPRequestHandler):
+    """Passes requests on to the server, unless it is told otherwise."""
 
-        def handle_one_request(self) -> None:
-            with contextlib.suppress(ConnectionError):  # a client that was killed
-                super().handle_one_request()
+    store: ClassVar[S3]
+    protocol_version = "HTTP/1.1"
 
-        def do_any(self) -> None:
-            body = self.body()
-            store.seen.append((self.command, self.path))
-            if re.search(store.hang, f"{self.command} {self.path}"):
-                store.hung.set()
-                threading.Event().wait()
-            refused = store.refuse(self.command, self.path, self.headers)
-            if refused:
-                self.reply(refused[0], {}, f"<Error><Code>{refused[1]}</Code></Error>".encode())
-                return
-            inner = http.client.HTTPConnection(store.inside, timeout=60)
-            headers = {n: v for n, v in self.headers.items() if n.lower() not in LENGTHS}
-            inner.request(self.command, self.path, body, headers | {"Content-Length": str(len(body))})
-            answer = inner.getresponse()
-            content = answer.read()
-            self.reply(answer.status, dict(answer.getheaders()), content)
-            inner.close()
+    def handle_one_request(self) -> None:
+        """Take a request; its client may be gone by then."""
+        with contextlib.suppress(ConnectionError):
+            super().handle_one_request()
 
-        do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = do_any  # noqa: N815  # as http.server names them
+    def do_any(self) -> None:
+        """Answer a request, whatever its method."""
+        body = self.body()
+        self.store.seen.append((self.command, self.path))
+        if re.search(self.store.hang, f"{self.command} {self.path}"):
+            self.store.hung.set()
+            threading.Event().wait()
+        refused = self.store.refuse(self.command, self.path, self.headers)
+        if refused:
+            self.reply(refused[0], {}, f"<Error><Code>{refused[1]}</Code></Error>".encode())
+            return
+        inner = http.client.HTTPConnection(self.store.inside, timeout=60)
+        headers = {n: v for n, v in self.headers.items() if n.lower() not in LENGTHS}
+        inner.request(self.command, self.path, body, headers | {"Content-Length": str(len(body))})
+        answer = inner.getresponse()
+        content = answer.read()
+        self.reply(answer.status, dict(answer.getheaders()), content)
+        inner.close()
 
-        def body(self) -> bytes:
-            if self.headers.get("Transfer-Encoding") != "chunked":
-                return self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            content = b""
-            while size := int(self.rfile.readline(), 16):
-                content += self.rfile.read(size)
-                self.rfile.readline()
+    do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = do_any  # noqa: N815  # as http.server names them
+
+    def body(self) -> bytes:
+        """Read its body."""
+        if self.headers.get("Transfer-Encoding") != "chunked":
+            return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        content = b""
+        while size := int(self.rfile.readline(), 16):
+            content += self.rfile.read(size)
             self.rfile.readline()
-            return content
+        self.rfile.readline()
+        return content
 
-        def reply(self, status: int, headers: dict[str, str], content: bytes) -> None:
-            self.send_response(status)
-            length = str(len(content))
-            if self.command == "HEAD":
-                length = headers.get("Content-Length") or headers.get("content-length") or "0"
-                content = b""
-            for name, value in headers.items():
-                if name.lower() not in (
-                    "content-length",
-                    "transfer-encoding",
-                    "connection",
-                    "date",
-                    "server",
-                ):
-                    self.send_header(name, value)
-            self.send_header("Content-Length", length)
-            self.end_headers()
-            self.wfile.write(content)
+    def reply(self, status: int, headers: dict[str, str], content: bytes) -> None:
+        """Send an answer; what says where it ends is worked out anew."""
+        self.send_response(status)
+        length = str(len(content))
+        if self.command == "HEAD":
+            length = headers.get("Content-Length") or headers.get("content-length") or "0"
+            content = b""
+        for name, value in headers.items():
+            if name.lower() not in (
+                "content-length",
+                "transfer-encoding",
+                "connection",
+                "date",
+                "server",
+            ):
+                self.send_header(name, value)
+        self.send_header("Content-Length", length)
+        self.end_headers()
+        self.wfile.write(content)
 
-        def log_message(self, *_: object) -> None:
-            """Say nothing."""
-
-    return Door
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
