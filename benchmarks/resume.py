@@ -1,0 +1,95 @@
+"""How fast a run over finished rows is: everything is found in the ledger, nothing is sent.
+
+    python benchmarks/resume.py [--rows 100000 1000000]
+
+The ledger is filled through its own interface first, with the keys that the run will look for. CPU is the whole
+process's, its start included; `over a run of one row` leaves the start out. A ledger that nobody touched since its last
+clean end is not checked again, so each size is run twice and the second run is the one that counts; the first, which
+checks the file, is shown as well.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from common import KEY, Measured, enrich, machine, measure, table, write_job
+
+if TYPE_CHECKING:
+    from enrich.config import Config
+
+URL = "http://127.0.0.1:9/v1"  # nobody listens: nothing is sent
+GROUP = 2_000  # requests claimed and answered together
+ANSWER = (
+    b'{"id":"chatcmpl-%d","object":"chat.completion","created":1700000000,"model":"fast-1","choices":[{"index":0,'
+    b'"message":{"role":"assistant","content":"positive"},"finish_reason":"stop"}],"usage":{"prompt_tokens":21,'
+    b'"completion_tokens":1,"total_tokens":22,"credits":0.0022}}'
+)
+
+
+async def fill(config: Config) -> None:
+    """Put an answer to every row's request into the job's ledger."""
+    from enrich.job import compile_job
+    from enrich.ledger.sqlite import open_ledger
+    from enrich.records import Reply
+    from enrich.source import open_source
+
+    source = open_source(config.input)
+    builder = compile_job(config, source.schema).steps[0].builder
+    ledger = await open_ledger(config.ledger_location())
+    await ledger.open_run({})
+    number = 0
+    for batch in source.batches():
+        for start in range(0, batch.num_rows, GROUP):
+            rows = batch.slice(start, GROUP).to_pylist()
+            asks = [builder.ask(builder.prepare(row)) for row in rows]
+            await ledger.claim(asks)
+            answers = [
+                ledger.answer(ask.key, Reply(ANSWER % n, f"req-{n:010d}", 1.25))
+                for n, ask in enumerate(asks, number)
+            ]
+            await asyncio.gather(*answers)
+            number += len(rows)
+    await ledger.close_run({})
+    await ledger.close()
+
+
+def finished(folder: Path, rows: int) -> list[Measured]:
+    """Fill a ledger and run its job twice."""
+    from enrich.config import load_config
+
+    config = write_job(folder, URL, rows)
+    asyncio.run(fill(load_config(config)))
+    runs = [measure(enrich(config)) for _ in range(2)]
+    assert all(run.said["ok"] == rows and run.said["requests"] == 0 for run in runs)
+    return runs
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rows", type=int, nargs="+", default=[100_000, 1_000_000])
+    sizes = parser.parse_args().rows
+    os.environ["BEATRA_API_KEY"] = KEY
+    print(machine(), "\n")
+    lines = []
+    with tempfile.TemporaryDirectory(dir=".") as folder:
+        one = finished(Path(folder, "1"), 1)[1].cpu
+        for rows in sizes:
+            for label, run in zip(
+                ("file checked", "file vouched for"), finished(Path(folder, str(rows)), rows), strict=True
+            ):
+                said = run.said["rows_per_second"]
+                over = (run.cpu - one) / rows * 1e6
+                lines.append([f"{rows:,}, {label}", f"{said:,.0f}", f"{over:.1f}", f"{run.peak_mb:.0f}"])
+    table(["finished rows", "rows/s", "CPU µs/row over a run of one row", "peak MB"], lines)
+
+
+if __name__ == "__main__":
+    main()
