@@ -205,7 +205,7 @@ def grant(
         lanes = [_taken(lane, request, last) if lane.until > now else lane for lane in lanes]
     lanes = [_kept(lane, now) for lane in lanes]
     if rate and count:
-        account = replace(_crept(account, now, count), rate_next=last + 1 / rate)
+        account = _crept(account, rate, now=now, count=count, last=last)
     account = replace(account, lanes=tuple(lanes))
     return account, Lease(
         now=now,
@@ -297,12 +297,11 @@ def _kept(lane: Lane, now: float) -> Lane:
     return replace(lane, until=max(lane.next, now) + LIVE) if math.isinf(lane.until) else lane
 
 
-def _crept(account: Account, now: float, count: int) -> Account:
-    """Let the learned rate grow by what so many requests are worth, when it is what holds everybody up."""
-    rate, probe, quiet_since = account.rate, account.probe, account.quiet_since
-    if rate is None or account.rate_next <= now - SATURATED:
-        return account
-    if now - quiet_since > account.patience:
-        probe, quiet_since = min(FASTEST_PROBE, 2 * probe), now
-    rate += count * min(probe, MOST_PER_REQUEST * rate)
-    return replace(account, rate=rate, probe=probe, quiet_since=quiet_since)
+def _crept(account: Account, rate: float, *, now: float, count: int, last: float) -> Account:
+    """Move the learned rate's lane behind the last slot; let the rate grow when it is what holds everybody up."""
+    probe, quiet_since = account.probe, account.quiet_since
+    if account.rate_next > now - SATURATED:
+        if now - quiet_since > account.patience:
+            probe, quiet_since = min(FASTEST_PROBE, 2 * probe), now
+        rate += count * min(probe, MOST_PER_REQUEST * rate)
+    return replace(account, rate=rate, rate_next=last + 1 / rate, probe=probe, quiet_since=quiet_since)
