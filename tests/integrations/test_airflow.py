@@ -459,6 +459,26 @@ def test_each_mapped_task_has_its_own_rows(job: Callable[..., Job], endpoint: Bo
     asked_once(endpoint, 11)
 
 
+def test_the_configuration_may_come_from_an_upstream_task(
+    job: Callable[..., Job], endpoint: BookedEndpoint
+) -> None:
+    """As a file's name or as a mapping; what another task says is data, and is not rendered."""
+    made = job(3)
+    text = made.file.read_text(encoding="utf-8")
+    document = json.loads((made.folder / "job.yaml").read_text(encoding="utf-8"))
+    mapping = {**document, "input": str(made.folder / "in.csv"), "output": str(made.folder / "{{ ds }}.csv")}
+    for config in (str(made.folder / "job.yaml"), mapping):
+        head, _, _ = text.partition("    BeatraEnrichOperator(")
+        made.file.write_text(
+            f"{head}    where = dag.task(task_id='where')(lambda: {config!r})()\n"
+            "    BeatraEnrichOperator(task_id='enrich', config=where)\n",
+            encoding="utf-8",
+        )
+        assert made.dag.test().get_task_instance("enrich").state == "success"
+    assert all((made.folder / name).exists() for name in ("out.parquet", "{{ ds }}.csv"))
+    asked_once(endpoint, 2)
+
+
 def test_the_sandbox_needs_no_connection(job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch) -> None:
     """A first try costs nothing and asks for nothing."""
     monkeypatch.delenv(CONNECTION, raising=False)
