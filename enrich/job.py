@@ -6,11 +6,13 @@ import hashlib
 import json
 import os
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path, PurePath, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from enrich import __version__
 from enrich.answer import AnswerReader
 from enrich.columns import output_schema, step_fields
 from enrich.config import URL_VARIABLE
@@ -117,6 +119,24 @@ def fingerprint(config: JobConfig) -> tuple[str, list[bytes]]:
     ]
     digest = hashlib.blake2b(json.dumps(facts, sort_keys=True, default=str).encode(), digest_size=16)
     return digest.hexdigest(), [builder.fingerprint for builder in builders]
+
+
+def origin(job: Job, source: Source) -> dict[str, Any]:
+    """Give what an output says of the job and the input that made it; plain JSON."""
+    steps = [
+        {"name": step.name, "fingerprint": step.builder.fingerprint.hex(), "model": step.builder.step.model}
+        for step in job.steps
+    ]
+    public = job.config.model_dump(mode="json", include={"steps", "dedupe"}, by_alias=True)
+    return {
+        "version": __version__,
+        "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "config": hashlib.sha256(repr(public).encode()).hexdigest(),
+        "base_url": job.base_url,
+        "sandbox": job.endpoint is None,
+        "steps": steps,
+        "input": [{"path": f.path, "bytes": f.size} for f in source.files],
+    }
 
 
 def refuse_overlap(config: Config, source: Source) -> None:

@@ -4,24 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import logging
 import tempfile
 import time
-from collections import Counter
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import pyarrow.compute as pc
-
-from enrich import __version__
-from enrich.assemble import ROWS
 from enrich.errors import EnrichError, OutputLocked, RowsUnasked, RunInterrupted, RunStopped
 from enrich.flow import prefetched
+from enrich.folder import Units
 from enrich.hold import Lock, held
-from enrich.job import Job, compile_job, refuse_overlap
+from enrich.job import Job, compile_job, origin, refuse_overlap
 from enrich.location import is_url
 from enrich.marks import Marks
 from enrich.occurrences import Occurrences
@@ -31,29 +25,19 @@ from enrich.report.page import write_report
 from enrich.session import DRAIN, Interrupt, Session, open_session
 from enrich.sink import open_sink, preflight
 from enrich.source import Source, open_source
-from enrich.units import UNFINISHED, describe
-from enrich.work import Ends, cut, folder_columns, open_todo, places, plan_folder, remember_types
+from enrich.units import UNFINISHED
+from enrich.work import folder_columns, open_todo, places, plan_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Sequence
-
-    import pyarrow as pa
+    from collections import Counter
+    from collections.abc import Callable, Coroutine
 
     from enrich.clock import Clock
-    from enrich.config import Config, StepConfig
+    from enrich.config import Config
     from enrich.flow import Flow
     from enrich.units import Standing
-    from enrich.work import Folder, Part
+    from enrich.work import Folder
 
-TOTALS = (
-    "attempts",
-    "prompt_tokens",
-    "completion_tokens",
-    "total_tokens",
-    "credits",
-)  # that steps' columns hold
-AT_ONCE = 16  # units of a folder that are written side by side
-ROWS_AT_ONCE = 16_384  # their rows, unless a single one has more
 DOUBT_ROWS = 65_536  # rows looked at once for requests in doubt
 MOST_UNDER_WAY = 2  # times the concurrency: requests made ready ahead of the dispatcher
 
@@ -148,13 +132,14 @@ async def _run(config: Config, options: RunOptions) -> Summary:
             ) as session,
             pulsing(options.progress, session.ledger, run=session.run, output=config.output.path),
         ):
-            units = (
-                _Units(config, folder, source, session=session, marks=marks) if folder is not None else None
-            )
+            units = None
+            if folder is not None:
+                units = Units(config, folder, source, session=session, marks=marks)
             flow = session.flow(marks, occurrences, closed=units.ends.row if units is not None else None)
             try:
                 if units is not None:
-                    await units.make(flow, options)
+                    asking = _ask(session, flow, source, options)
+                    await units.make(asking, options.interrupt, scratch_of(config), allow=_check_finished)
                     summary = finished(session, flow.tally, units.counts())
                 else:
                     await _ask(session, flow, source, options)
@@ -183,12 +168,13 @@ async def _collect(config: Config, options: RunOptions) -> Summary:
         occurrences_of(config) as occurrences,
     ):
         async with open_session(job, send=False, clock=options.clock) as session:
-            units = (
-                _Units(config, folder, source, session=session, marks=marks) if folder is not None else None
-            )
+            units = None
+            if folder is not None:
+                units = Units(config, folder, source, session=session, marks=marks)
             flow = session.flow(marks, occurrences, closed=units.ends.row if units is not None else None)
             if units is not None:
-                await units.make(flow, options)
+                asking = _ask(session, flow, source, options)
+                await units.make(asking, options.interrupt, scratch_of(config))
                 return replace(_collected(session, flow), partitions=units.counts())
             await _ask(session, flow, source, options)
             await asyncio.to_thread(marks.find_copies)
@@ -270,7 +256,8 @@ async def _opened(
 def _wanted(options: RunOptions) -> Callable[[Standing], bool]:
     """Say which units of a folder are to be made: for `retry`, those that are done and have such rows."""
     if options.retry:
-        return lambda standing: standing.state == "done" and standing.has(options.retry | UNFINISHED)
+        asked = options.retry | {"in_doubt"}
+        return lambda unit: unit.state == "done" and unit.has(asked) and not unit.has(("pending",))
     return lambda standing: options.fresh or standing.state != "done" or standing.has(UNFINISHED)
 
 
@@ -303,118 +290,6 @@ async def _assemble(
                 await asyncio.to_thread(sink.write, batch)
                 options.progress.advance(batch.num_rows)
         await asyncio.to_thread(sink.commit, manifest(job, source, summary))
-
-
-class _Units:
-    """Makes the units of a folder while its rows are being asked: each is put in place when its last row is decided.
-
-    Attributes:
-        ends: to be told of every row that has its verdicts.
-    """
-
-    def __init__(
-        self, config: Config, folder: Folder, source: Source, *, session: Session, marks: Marks
-    ) -> None:
-        self._config = config
-        self._folder = folder
-        self._source = source
-        self._parts = cut(folder.todo, source)
-        self._session = session
-        self._marks = marks
-        self._placed: list[int] = []
-        fresh = sum(step.generation for step in session.job.steps)
-        self._made = replace(folder.made, fresh=fresh)
-        self.ends = Ends(self._parts)
-
-    def counts(self) -> dict[str, int]:
-        """Count the folder's units as they stand now."""
-        parts = [self._parts[number] for number in self._placed]
-        return self._folder.counts(parts, [self.ends.tallies[number] for number in self._placed])
-
-    async def make(self, flow: Flow, options: RunOptions) -> None:
-        """Have all rows asked as one job; put each unit in place as soon as its rows, and those before them, are decided.
-
-        Raises:
-            RunStopped, RunInterrupted: before all were made; those that were stay.
-        """
-        await asyncio.to_thread(remember_types, self._config, self._source)
-        asking = asyncio.create_task(_ask(self._session, flow, self._source, options), name="beatra-ask")
-        asking.add_done_callback(lambda _: self.ends.over())
-        writing: dict[asyncio.Task[None], int] = {}
-        try:
-            with Occurrences() as seen:
-                for number, part in enumerate(self._parts):
-                    if not await self.ends.whole(number):
-                        break
-                    _check_finished(self.ends.tallies[number] if options.retry else Counter())
-                    await self._find_copies(part, seen)
-                    await _room(writing, part.source.num_rows)
-                    task = asyncio.create_task(self._put(number, part, options), name="beatra-put")
-                    task.add_done_callback(lambda task: asking.cancel() if _failed(task) else None)
-                    writing[task] = part.source.num_rows
-            await asyncio.gather(*writing)
-            await asking
-        finally:
-            for task in (asking, *writing):
-                task.cancel()
-            await asyncio.gather(asking, *writing, return_exceptions=True)
-
-    async def _find_copies(self, part: Part, seen: Occurrences) -> None:
-        """Mark the rows whose request came before in this run; the event loop has its turns in between."""
-        if len(self._parts) == 1:
-            await asyncio.to_thread(self._marks.find_copies)
-            return
-        for row in range(0, part.source.num_rows, ROWS):
-            count = min(ROWS, part.source.num_rows - row)
-            self._marks.find_repeats(part.first_row + row, count, seen)
-            await asyncio.sleep(0)
-
-    async def _put(self, number: int, part: Part, options: RunOptions) -> None:
-        """Assemble one unit and put it in place."""
-        job = self._session.job
-        own = [name for name in part.source.schema.names if name not in folder_columns(part.source)]
-        totals: Counter[str] = Counter()
-        with open_sink(part.unit.output, job.output_schema, scratch=scratch_of(self._config)) as sink:
-            batches = prefetched(part.source.batches(columns=own))
-            async with contextlib.aclosing(batches):
-                assembler = self._session.assembler(self._marks)
-                async for batch in assembler.batches(batches, first_row=part.first_row):
-                    options.interrupt.check()
-                    totals.update(usage_of(batch, job.config.steps))
-                    await asyncio.to_thread(sink.write, batch)
-            unit = await asyncio.to_thread(describe, part.unit, self._made, whole=part.whole)
-            await asyncio.to_thread(sink.commit, self._manifest(number, part, totals) | {"unit": unit})
-        self._placed.append(number)
-
-    def _manifest(self, number: int, part: Part, totals: Counter[str]) -> dict[str, Any]:
-        statuses = {status: count for status, count in self.ends.tallies[number].items() if count}
-        return {
-            **_origin(self._session.job, part.source),
-            "rows": part.source.num_rows,
-            "statuses": statuses,
-            **{name: totals[name] for name in TOTALS},
-        }
-
-
-async def _room(writing: dict[asyncio.Task[None], int], rows: int) -> None:
-    """Wait until one more unit may be written: small ones side by side, for each waits for its disk or store."""
-    while writing and (len(writing) >= AT_ONCE or sum(writing.values()) + rows > ROWS_AT_ONCE):
-        done, _ = await asyncio.wait(writing, return_when=asyncio.FIRST_COMPLETED)
-        for task in done:
-            del writing[task]
-            task.result()
-
-
-def _failed(task: asyncio.Task[None]) -> bool:
-    return not task.cancelled() and task.exception() is not None
-
-
-def usage_of(batch: pa.RecordBatch, steps: Sequence[StepConfig]) -> dict[str, float]:
-    """Add up what a batch of the output cost, over its steps."""
-    return {
-        name: sum(pc.sum(batch.column(f"{step.name}_{name}")).as_py() or 0 for step in steps)
-        for name in TOTALS
-    }
 
 
 async def _drained(session: Session, error: EnrichError, seconds: float) -> None:
@@ -590,7 +465,7 @@ def _rows(count: int) -> str:
 def manifest(job: Job, source: Source, summary: Summary) -> dict[str, Any]:
     """Give what an output says of its run; plain JSON."""
     return {
-        **_origin(job, source),
+        **origin(job, source),
         "rows": summary.rows,
         "statuses": {status: count for status, count in summary.statuses.items() if count},
         "requests": summary.requests,
@@ -599,24 +474,6 @@ def manifest(job: Job, source: Source, summary: Summary) -> dict[str, Any]:
         "completion_tokens": summary.completion_tokens,
         "total_tokens": summary.total_tokens,
         "credits": summary.credits,
-    }
-
-
-def _origin(job: Job, source: Source) -> dict[str, Any]:
-    """Give what an output says of the job and the input that made it; plain JSON."""
-    steps = [
-        {"name": step.name, "fingerprint": step.builder.fingerprint.hex(), "model": step.builder.step.model}
-        for step in job.steps
-    ]
-    public = job.config.model_dump(mode="json", include={"steps", "dedupe"}, by_alias=True)
-    return {
-        "version": __version__,
-        "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "config": hashlib.sha256(repr(public).encode()).hexdigest(),
-        "base_url": job.base_url,
-        "sandbox": job.endpoint is None,
-        "steps": steps,
-        "input": [{"path": f.path, "bytes": f.size} for f in source.files],
     }
 
 

@@ -75,8 +75,9 @@ class Folder:
             tallies: rows per status of each.
         """
         done = sum(part.whole for part in parts)
-        unchanged = sum(standing.state == "done" for standing in self.rest)
-        failed = sum(standing.has(FAILED) for standing in self.rest if standing.state == "done")
+        done_before = [unit for unit in self.rest if unit.state == "done" and not unit.has(("pending",))]
+        unchanged = len(done_before)
+        failed = sum(unit.has(FAILED) for unit in done_before)
         return {
             "selected": len(self.todo) + len(self.rest),
             "processed": done,

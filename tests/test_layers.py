@@ -23,7 +23,7 @@ LAYERS = (
     ("fallback", "conversation", "occurrences", "spool", "marks", "flow", "assemble"),
     ("sandbox",),
     ("session", "job", "report", "hold"),
-    ("pipeline", "progress", "work"),
+    ("pipeline", "progress", "work", "folder"),
     ("census", "lineage", "forecast", "plan", "inspect", "ledger_tools"),
     ("runner", "signals", "logs", "starter", "display"),
     ("batches", "spread", "api", "frames", "pandas", "polars", "integrations", "cli"),
