@@ -281,7 +281,7 @@ async def test_an_unexpected_error_reaches_everybody_who_waits() -> None:
         await group.submit(0)
     assert await group.submit(2) == 0.5
     await group.close()
-    with pytest.raises(RuntimeError, match="shutdown"):
+    with pytest.raises(RuntimeError, match="closed"):
         group.submit(1)
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING, Generic, TypeVar
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Generic, Literal, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -22,17 +22,20 @@ class GroupCommit(Generic[Job]):
             each, in order, when they are on disk.
         name: the thread's name.
 
-    A job is queued the moment it is submitted: cancelling whoever waits for it does not stop it.
+    A job is queued the moment it is submitted: cancelling whoever waits for it does not stop it. The thread is woken
+    once per turn of the event loop: waking it for each job would cost more than the job.
     """
 
     def __init__(self, commit: Callable[[Sequence[Job]], Sequence[Any]], name: str) -> None:
         self._commit = commit
         self._loop = asyncio.get_running_loop()
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix=name)
         self._lock = threading.Lock()
         self._queue: list[tuple[Job, asyncio.Future[Any]]] = []
-        self._taken: list[tuple[Job, asyncio.Future[Any]]] = []
         self._idle = True
+        self._open = True
+        self._turns: SimpleQueue[Literal["look", "end"]] = SimpleQueue()
+        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
+        self._thread.start()
 
     def submit(self, job: Job) -> asyncio.Future[Any]:
         """Queue a job.
@@ -40,37 +43,39 @@ class GroupCommit(Generic[Job]):
         Raises:
             RuntimeError: `close` was called.
         """
+        if not self._open:
+            raise RuntimeError("the ledger is closed")
         future = self._loop.create_future()
         with self._lock:
             self._queue.append((job, future))
             idle, self._idle = self._idle, False
         if idle:
-            self._thread.submit(self._drain).add_done_callback(self._drained)
+            self._loop.call_soon(self._turns.put, "look")
         return future
 
     async def close(self) -> None:
         """Carry out what is queued, then end the thread."""
-        await asyncio.to_thread(self._thread.shutdown)
+        self._open = False
+        self._turns.put("look")
+        self._turns.put("end")
+        await asyncio.to_thread(self._thread.join)
 
-    def _drain(self) -> None:
-        while self._take():
-            results = self._commit([job for job, _ in self._taken])
-            self._loop.call_soon_threadsafe(_resolve, self._taken, results)
+    def _work(self) -> None:
+        while self._turns.get() == "look":
+            while jobs := self._take():
+                try:
+                    results = self._commit([job for job, _ in jobs])
+                except Exception as error:  # noqa: BLE001  # whatever it is: nobody who waits may hang
+                    results = [error] * len(jobs)
+                if self._loop.is_closed():  # nobody waits any more
+                    return
+                self._loop.call_soon_threadsafe(_resolve, jobs, results)
 
-    def _take(self) -> bool:
+    def _take(self) -> list[tuple[Job, asyncio.Future[Any]]]:
         with self._lock:
-            self._taken, self._queue = self._queue, []
-            self._idle = not self._taken
-            return not self._idle
-
-    def _drained(self, done: Future[None]) -> None:
-        """Hand an unexpected error of the thread to everybody who waits: nobody may hang."""
-        error = done.exception()
-        if error is None or self._loop.is_closed():
-            return
-        with self._lock:
-            jobs, self._taken, self._queue, self._idle = self._taken + self._queue, [], [], True
-        self._loop.call_soon_threadsafe(_resolve, jobs, [error] * len(jobs))
+            taken, self._queue = self._queue, []
+            self._idle = not taken
+            return taken
 
 
 def _resolve(jobs: Sequence[tuple[Any, asyncio.Future[Any]]], results: Sequence[Any]) -> None:
