@@ -23,13 +23,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl
 
 import pyarrow as pa
 from pyarrow import fs
 
 from enrich import azure
-from enrich.errors import ConfigError
+from enrich.errors import ConfigError, did_you_mean
 from enrich.location import AZURE, CREDENTIALS, ObjectUrl, is_url
 
 if TYPE_CHECKING:
@@ -37,6 +38,11 @@ if TYPE_CHECKING:
 
 READ_BYTES = 8 << 20  # bytes of one request for what is read from its start to its end
 PUT_BYTES = 64 << 20  # bytes of an upload that may be under way: Arrow sends them in six parts at once
+S3_SWITCHES = ("anonymous", "force_virtual_addressing", "allow_bucket_creation")  # `true` or `false`
+S3_OPTIONS = ("region", "endpoint_override", "scheme", "tls_ca_file_path", *S3_SWITCHES)
+CONNECT_SECONDS = 10.0  # until S3 takes a connection
+SILENT_SECONDS = 30.0  # without a byte from S3, after which a request is tried again
+ATTEMPTS = 5  # of a request to S3, with growing pauses between them
 SHOWN = 300  # characters of what a store says
 AT_ONCE = 16  # requests for the identity of objects under way
 MISSING = re.compile(
@@ -238,6 +244,8 @@ def _upload(url: ObjectUrl, data: bytes | mmap.mmap) -> None:
 def _open_store(scheme: str, bucket: str, options: str) -> fs.FileSystem:
     if scheme in AZURE:
         return azure.open_store(ObjectUrl(scheme, bucket, "", options))
+    if scheme == "s3":
+        return _open_s3(bucket, options)
     try:
         return fs.FileSystem.from_uri(f"{scheme}://{bucket}?{options}".rstrip("?"))[0]
     except pa.ArrowInvalid as error:
@@ -245,6 +253,26 @@ def _open_store(scheme: str, bucket: str, options: str) -> fs.FileSystem:
             f"{scheme}://{bucket}?{options} cannot be opened: {error}",
             hint="docs/how-to/object-storage.md has the options of each store.",
         ) from None
+
+
+def _open_s3(bucket: str, options: str) -> fs.FileSystem:
+    """Open S3 with time limits: Arrow has none for a server that is silent."""
+    given: dict[str, Any] = dict(parse_qsl(options))
+    unknown = [name for name in given if name not in S3_OPTIONS]
+    if unknown:
+        raise ConfigError(
+            f"s3://{bucket} has an option `{unknown[0]}` that is not known",
+            hint=did_you_mean(unknown[0], S3_OPTIONS),
+        )
+    given |= {name: given[name] == "true" for name in S3_SWITCHES if name in given}
+    if "region" not in given and "endpoint_override" not in given:
+        given["region"] = fs.resolve_s3_region(bucket)
+    return fs.S3FileSystem(
+        connect_timeout=CONNECT_SECONDS,
+        request_timeout=SILENT_SECONDS,
+        retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=ATTEMPTS),
+        **given,
+    )
 
 
 def _store(url: ObjectUrl) -> fs.FileSystem:

@@ -300,10 +300,22 @@ def test_problems_are_put_into_words(s3: S3) -> None:
     with pytest.raises(InputError, match="access denied") as refused:
         find_files(s3.url("x.csv"))
     assert "AWS_PROFILE" in refused.value.hint
-    with pytest.raises(ConfigError, match="Unexpected query parameter"):
+    with pytest.raises(ConfigError, match="option `colour`"):
         find_files(f"s3://{BUCKET}/x.csv?colour=red")
+    with pytest.raises(ConfigError, match="Unexpected query parameter"):
+        find_files(f"gs://{BUCKET}/x.csv?colour=red")
+
+
+@pytest.mark.slow
+def test_a_store_that_does_not_answer(s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody there, or a server that takes requests and stays silent, is given up after a few attempts."""
     with pytest.raises(InputError, match="cannot be reached"):
         find_files(f"s3://{BUCKET}/x.csv?endpoint_override=127.0.0.1:9&scheme=http&region=us-east-1")
+    monkeypatch.setattr(storage, "SILENT_SECONDS", 1.0)
+    monkeypatch.setattr(storage, "ATTEMPTS", 2)
+    s3.hang = "HEAD"
+    with pytest.raises(InputError, match="cannot be reached"):
+        find_files(s3.url("silent.csv") + "&allow_bucket_creation=false")
 
 
 def test_an_object_that_is_gone(s3: S3) -> None:
