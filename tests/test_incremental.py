@@ -8,6 +8,7 @@ import random
 import signal
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -491,7 +492,7 @@ def test_runs_on_different_partitions_go_on_at_once(
     for wanted in ([day(1)], []):
         with pytest.raises(OutputLocked, match=r"another run \(process \d+\)"):
             enrich.run(month, partitions=wanted)
-    assert enrich.run(month, partitions=wanted_skip(), lock="skip").exit_code == 0
+    assert enrich.run(month, partitions=[day(1)], lock="skip").exit_code == 0
     endpoint.resume()
     assert enrich.run(month, partitions=[day(2)]).statuses["ok"] == ROWS
     assert running.wait().code == 0
@@ -501,9 +502,20 @@ def test_runs_on_different_partitions_go_on_at_once(
         enrich.run(month, partitions=[day(2)])
 
 
-def wanted_skip() -> list[str]:
-    """Give the partition that another run holds."""
-    return [day(1)]
+def test_a_run_over_everything_waits_for_those_on_a_part(
+    month: Path, endpoint: BookedEndpoint, warm: Warm, tmp_path: Path
+) -> None:
+    """--lock wait: it goes on when the last of them has ended, and does what is left."""
+    env = {"BEATRA_BASE_URL": endpoint.base_url, "BEATRA_API_KEY": KEY}
+    endpoint.pause()
+    running = warm.start(tmp_path, "run", month, "-q", "--partition", day(1), env=env)
+    endpoint.arrived.wait()
+    with ThreadPoolExecutor(1) as thread:
+        waiting = thread.submit(enrich.run, month, lock="wait")
+        endpoint.resume()
+        assert waiting.result().partitions == counted(selected=5, processed=4, unchanged=1)
+    assert running.wait().code == 0
+    assert {path.name for path in tmp_path.iterdir() if path.name.endswith(".lock")} == set()
 
 
 # --- rows that failed --------------------------------------------------------------------------------------
@@ -558,6 +570,7 @@ def test_collect_writes_what_there_is_and_run_finishes_it(
         "ok": ROWS + 1,
         "pending": 4 * ROWS - 1,
     }
+    assert json.loads(command("retry", month, "--json").out)["partitions"]["pending"] == 4
     assert enrich.run(month).requests == 4 * ROWS - 1
     one = command("collect", month, "-o", tmp_path / "all.parquet")
     assert one.code == 0, one.err

@@ -299,9 +299,7 @@ def test_a_row_in_doubt_fails_a_check_of_its_own(tmp_path: Path, endpoint: Booke
     assert told.metadata["in_doubt"].value == 1
 
 
-def test_a_locked_output_is_an_ordinary_failure(
-    tmp_path: Path, endpoint: BookedEndpoint
-) -> None:
+def test_a_locked_output_is_an_ordinary_failure(tmp_path: Path, endpoint: BookedEndpoint) -> None:
     """While another run holds the output a retry policy may try again; once it has ended, the output is free."""
     path = job(tmp_path)
     with hold_output(str(tmp_path / "out.parquet")):
