@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from enrich.records import frozen
+from enrich.records import frozen, key_text
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Sequence
@@ -32,8 +32,7 @@ def attempt_uuid(key: bytes, attempt: int) -> bytes:
 
 def attempt_id(key: bytes, attempt: int) -> str:
     """Give an attempt's ``X-Request-Id`` as text."""
-    text = attempt_uuid(key, attempt).hex()
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+    return key_text(attempt_uuid(key, attempt))
 
 
 @frozen
