@@ -82,7 +82,7 @@ def enrich_batches(
     """
     given = job_config(config)
     schema = schema or getattr(batches, "schema", None)
-    job = compile_for(given, schema, api_key=api_key) if schema is not None else None
+    job = compile_job(given, schema, api_key=api_key) if schema is not None else None
     return _enriched(iter(batches), given, job, api_key)
 
 
@@ -96,7 +96,7 @@ def aenrich_batches(
     """Do what `enrich_batches` does, on the event loop that is running."""
     given = job_config(config)
     schema = schema or getattr(batches, "schema", None)
-    job = compile_for(given, schema, api_key=api_key) if schema is not None else None
+    job = compile_job(given, schema, api_key=api_key) if schema is not None else None
     return _aenriched(as_async(batches), given, job, api_key)
 
 
@@ -119,13 +119,6 @@ def job_config(config: AnyConfig) -> JobConfig:
     elif not isinstance(config, JobConfig):
         config = validate_job(config)
     return config.model_copy(update={"input": None, "output": None, "ledger": config.ledger_location()})
-
-
-def compile_for(
-    config: JobConfig, schema: pa.Schema, *, api_key: str | None = None, key_needed: bool = True
-) -> Job:
-    """Compile a job for batches of a schema; a key that is given stands for the one in the environment."""
-    return compile_job(config, schema, api_key=api_key, key_needed=key_needed)
 
 
 # --- the door -------------------------------------------------------------------------------------------
@@ -447,7 +440,7 @@ def _enriched(
     first = next(batches, None)
     if first is None:
         return
-    job = job or compile_for(config, first.schema, api_key=api_key)
+    job = job or compile_job(config, first.schema, api_key=api_key)
     with blocking(open_door(job, first.schema)) as door:
         for batch, answers in door.answers(itertools.chain([first], batches)):
             yield _joined(batch, answers, job)
@@ -460,7 +453,7 @@ async def _aenriched(
         first = await anext(batches, None)
         if first is None:
             return
-        job = job or compile_for(config, first.schema, api_key=api_key)
+        job = job or compile_job(config, first.schema, api_key=api_key)
         async with (
             open_door(job, first.schema) as door,
             contextlib.aclosing(door.answers(_after(first, batches))) as answered,

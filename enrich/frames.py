@@ -17,12 +17,12 @@ from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
 import pyarrow as pa
 from pydantic import BaseModel
 
-from enrich.batches import Background, Door, as_async, blocking, compile_for, open_door
+from enrich.batches import Background, Door, as_async, blocking, open_door
 from enrich.config import JobConfig, load_job, validate_job
 from enrich.display import displayed
 from enrich.errors import ConfigError, InputError, RowsFailed, did_you_mean
 from enrich.inspect import request_texts
-from enrich.job import Job
+from enrich.job import Job, compile_job
 from enrich.occurrences import Occurrences
 from enrich.progress import Watch
 from enrich.records import FAILED, Summary
@@ -233,7 +233,7 @@ def prepared(asked: Settings, source: Source, *, key_needed: bool = True) -> Ite
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="beatra-"))
             config = config.model_copy(update={"ledger": str(Path(folder) / "ledger.db")})
         bare = pa.schema([pa.field(name, pa.null()) for name in dict.fromkeys(source.names)])
-        needed = compile_for(config, bare, key_needed=False).columns
+        needed = compile_job(config, bare, key_needed=False).columns
         names = list(source.names)
         for name in needed:
             if names.count(name) > 1:
@@ -242,7 +242,7 @@ def prepared(asked: Settings, source: Source, *, key_needed: bool = True) -> Ite
                 )
         schema, batches = source.take(needed)
         full = pa.schema([schema.field(f.name) if f.name in needed else f for f in bare])
-        job = compile_for(config, full, api_key=asked.api_key, key_needed=key_needed)
+        job = compile_job(config, full, api_key=asked.api_key, key_needed=key_needed)
         yield Prepared(job, source.rows, schema, batches)
 
 

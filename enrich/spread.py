@@ -7,9 +7,10 @@ from urllib.parse import parse_qs, urlsplit
 
 import pyarrow as pa
 
-from enrich.batches import compile_for, job_config
+from enrich.batches import job_config
 from enrich.config import LimitsConfig
 from enrich.errors import ConfigError
+from enrich.job import compile_job
 from enrich.messages import without_files
 from enrich.runner import run_sync
 from enrich.schema import load_schema
@@ -48,7 +49,7 @@ def prepare(
         UsageError: something is wrong that would fail, or cost twice, in the processes.
     """
     given = job_config(config)
-    job = compile_for(given, schema)
+    job = compile_job(given, schema)
     _check_ledger(given.ledger_location(), one_machine=one_machine)
     _check_alone(given)
     run_sync(lambda: _reach_ledger(given.ledger_location()))

@@ -16,8 +16,9 @@ import pyarrow.compute as pc
 import pytest
 
 import enrich
-from enrich.batches import blocking, compile_for, job_config, open_door
+from enrich.batches import blocking, job_config, open_door
 from enrich.errors import BalanceSpent, ConfigError, InputError, TemplateError
+from enrich.job import compile_job
 from tests.endpoint import KEY, BookedEndpoint, Raw, Seen, echo, envelope
 
 if TYPE_CHECKING:
@@ -266,7 +267,7 @@ def test_an_iterator_left_half_way_does_not_hang_the_interpreter(tmp_path: Path)
 def test_many_threads_may_ask_through_one_door(endpoint: BookedEndpoint) -> None:
     """Each gets the answers to its own batch, and equal texts are asked once between them."""
     given = batches(*[30] * 16, distinct=100)
-    job = compile_for(job_config(CONFIG), given[0].schema)
+    job = compile_job(job_config(CONFIG), given[0].schema)
     with blocking(open_door(job, given[0].schema)) as door, ThreadPoolExecutor(8) as threads:
         answers = list(threads.map(door.ask, given))
     for asked, got in zip(given, answers, strict=True):
@@ -280,7 +281,7 @@ async def test_all_who_ask_hear_of_a_stop_that_lets_others_go_on(endpoint: Booke
     """A spent balance ends every batch under way and those that come later; the run is over while its door is open."""
     endpoint.script = lambda _: envelope("insufficient_balance", 402) if len(endpoint.charges) >= 20 else None
     given = batches(*[30] * 4)
-    job = compile_for(job_config(CONFIG), given[0].schema)
+    job = compile_job(job_config(CONFIG), given[0].schema)
     async with open_door(job, given[0].schema) as door:
         heard = await asyncio.gather(*(door.ask(batch) for batch in given), return_exceptions=True)
         assert {type(each) for each in heard} <= {BalanceSpent, pa.RecordBatch}

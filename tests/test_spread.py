@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pytest
 
-from enrich.batches import compile_for
 from enrich.config import JobConfig
 from enrich.errors import ConfigError, LedgerError, TemplateError
+from enrich.job import compile_job
 from enrich.spread import decoded, prepare
 
 if TYPE_CHECKING:
@@ -120,11 +120,11 @@ def test_a_job_travels_without_files_and_asks_the_same(config: dict[str, Any], t
         {"name": "s", "prompt_file": str(tmp_path / "prompt.txt"), **asked},
         {"name": "m", "messages_file": str(tmp_path / "messages.yaml")},
     ]
-    before = compile_for(JobConfig.model_validate({**config, "steps": steps}), SCHEMA)
+    before = compile_job(JobConfig.model_validate({**config, "steps": steps}), SCHEMA)
     job = ready({**config, "steps": steps})
     for file in tmp_path.glob("*.*"):
         file.unlink()
-    after = compile_for(JobConfig.model_validate_json(job.model_dump_json(by_alias=True)), SCHEMA)
+    after = compile_job(JobConfig.model_validate_json(job.model_dump_json(by_alias=True)), SCHEMA)
     assert str(tmp_path) not in job.model_copy(update={"ledger": None}).model_dump_json()
     for old, new in zip(before.steps, after.steps, strict=True):
         assert old.builder.fingerprint == new.builder.fingerprint

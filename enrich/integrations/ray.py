@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from enrich import spread
-from enrich.batches import blocking, compile_for, open_door
+from enrich.batches import blocking, open_door
 from enrich.errors import ConfigError, InputError
+from enrich.job import compile_job
 
 try:
     from ray.data import ActorPoolStrategy
@@ -92,7 +93,7 @@ class Asking:
     def __init__(self, job: JobConfig, schema: pa.Schema) -> None:
         self._opened = contextlib.ExitStack()
         self._schema = schema
-        self._door = self._opened.enter_context(blocking(open_door(compile_for(job, schema), schema)))
+        self._door = self._opened.enter_context(blocking(open_door(compile_job(job, schema), schema)))
 
     async def __call__(self, table: pa.Table) -> pa.Table:
         """Ask about a block."""
