@@ -14,7 +14,6 @@ import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import groupby
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -93,27 +92,28 @@ class Standing:
 
 
 def find_units(files: Sequence[SourceFile], output: OutputConfig) -> list[Unit]:
-    """Tell which files of the output these input files make.
+    """Tell which files of the output these input files make, in the order of their first rows.
 
     Raises:
         InputError: two would make the same one.
         OutputError: the output's format has no suffix.
     """
     suffix = _suffix(output)
-    named = sorted(((_name(file), number, file) for number, file in enumerate(files)), key=lambda n: n[:2])
+    named: dict[str, list[SourceFile]] = {}
+    for file in files:
+        named.setdefault(_name(file), []).append(file)
     units: dict[str, Unit] = {}
-    for name, group in groupby(named, key=lambda n: n[0]):
-        members = tuple(file for _, _, file in group)
-        below = f"{name}/{NAME}{suffix}" if members[0].partition else f"{_stem(name)}{suffix}"
+    for name, members in named.items():
+        first = members[0]
+        below = f"{name}/{NAME}{suffix}" if first.partition else f"{_stem(name)}{suffix}"
         place = output.model_copy(update={"path": child(output.path, below)})
-        unit = Unit(name, members, place)
-        if (len(members) > 1 and not members[0].partition) or place.path in units:
-            other = units[place.path].files[0] if place.path in units else members[1]
+        twice = members[1:] if not first.partition else []
+        if twice or place.path in units:
+            other = twice[0] if twice else units[place.path].files[0]
             raise InputError(
-                f"{members[0].path} and {other.path} would make one file, {place.path}",
-                hint="rename one of them.",
+                f"{first.path} and {other.path} would make one file, {place.path}", hint="rename one of them."
             )
-        units[place.path] = unit
+        units[place.path] = Unit(name, tuple(members), place)
     return list(units.values())
 
 

@@ -132,7 +132,7 @@ def places(config: Config) -> list[tuple[str, bool]]:
     units = find_units(find_input(config.input).files, output)
     if len(units) > LOCKED_APART:
         return [(output.path, False)]
-    return [(output.path, True), *((unit.output.path, False) for unit in units)]
+    return [(output.path, True), *((path, False) for path in sorted(unit.output.path for unit in units))]
 
 
 async def plan_folder(

@@ -67,6 +67,7 @@ def test_every_layout_is_mirrored_and_only_changes_are_seen(
         made = plant(root, layout)
         output = OutputConfig(path=str(out), partitioned=True)
         units = find_units(find_files(str(root)), output)
+        assert [file for unit in units for file in unit.files] == find_files(str(root))
         assert {unit.name: {Path(file.path) for file in unit.files} for unit in units} == made
         assert {unit.output.path for unit in units} == {str(out / name / "part-0.parquet") for name in made}
         assert {standing.state for standing in look(units, MADE)} == {"new"}
@@ -116,7 +117,7 @@ def test_a_flat_folder_has_a_unit_for_each_file() -> None:
     files = flat("a.csv", "b.csv.gz", "sub/c.v1.csv", "plain")
     units = find_units(files, OutputConfig(path="s3://bucket/out/", format="jsonl"))
     assert [unit.output.path for unit in units] == [
-        f"s3://bucket/out/{name}.jsonl" for name in ("a", "b", "plain", "sub/c.v1")
+        f"s3://bucket/out/{name}.jsonl" for name in ("a", "b", "sub/c.v1", "plain")
     ]
 
 
