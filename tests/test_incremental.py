@@ -24,6 +24,7 @@ from pyarrow import csv
 import enrich
 from enrich.errors import ConfigError, InputError, OutputError, OutputLocked
 from enrich.sink import hold_output, read_manifest
+from tests.chaos import end_of, let_go_under_strace, tracing_refused
 from tests.endpoint import KEY, BookedEndpoint, envelope
 
 if TYPE_CHECKING:
@@ -452,6 +453,45 @@ def test_killed_at_random_each_partition_is_old_or_new(
         assert json.loads(warm.run(tmp_path, "run", config, "--json", env=env).out)["rows"] == 0
     assert set(endpoint.charges_per_body.values()) == {1}
     assert {path.name for path in (tmp_path / "out").rglob("*") if path.is_file()} == files
+
+
+@pytest.mark.skipif(tracing_refused() is not None, reason=str(tracing_refused()))
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(
+    ("call", "numbers"),
+    [
+        ("rename", range(3, 8, 2)),
+        *(
+            pytest.param(call, range(1, 30), marks=pytest.mark.slow)
+            for call in ("rename", "unlink", "fsync", "mkdir")
+        ),
+    ],
+)
+def test_killed_at_the_very_swap(
+    warm: Warm, endpoint: BookedEndpoint, tmp_path: Path, call: str, numbers: range
+) -> None:
+    """SIGKILL as the n-th file is renamed, removed or synced: each partition is the old one or the new one, and whole."""
+    config = write_config(tmp_path, output={"path": "out/", "format": "csv"})
+    env = {"BEATRA_BASE_URL": endpoint.base_url, "BEATRA_API_KEY": KEY}
+    for day_number in (1, 2, 3):
+        write_day(tmp_path, day_number)
+    assert warm.run(tmp_path, "run", config, "-q", env=env).code == 0
+    killed = 0
+    for nth in numbers:
+        old, new = ids_by_day(tmp_path), list(range(nth, nth + ROWS))
+        for day_number in (1, 2, 3):
+            write_day(tmp_path, day_number, new)
+        running = warm.start(tmp_path, "run", config, "-q", env=env, stopped=True)
+        inject = ("-e", f"trace={call}", "-e", f"inject={call}:signal=KILL:when={nth}")
+        strace = let_go_under_strace(running, tmp_path / "strace.log", *inject)
+        killed += running.wait().code == -signal.SIGKILL
+        end_of(strace)
+        assert all(ids in (old[name], new) for name, ids in ids_by_day(tmp_path).items())
+        assert warm.run(tmp_path, "run", config, "-q", env=env).code == 0
+        assert list(ids_by_day(tmp_path).values()) == [new] * 3
+        assert not list((tmp_path / "out").rglob(".part-0.csv.*.tmp"))
+    assert killed or call == "mkdir"
+    assert set(endpoint.charges_per_body.values()) == {1}
 
 
 def ids_by_day(folder: Path) -> dict[str, list[int]]:
