@@ -460,7 +460,7 @@ def test_killed_at_random_each_partition_is_old_or_new(
 @pytest.mark.parametrize(
     ("call", "numbers"),
     [
-        ("rename", range(3, 8, 2)),
+        ("rename", range(1, 4)),  # of a thread: which one gets which rename is not the same every time
         *(
             pytest.param(call, range(1, 30), marks=pytest.mark.slow)
             for call in ("rename", "unlink", "fsync", "mkdir")
