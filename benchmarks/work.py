@@ -1,4 +1,4 @@
-"""How fast rows go: bare aiohttp, `beatra-enrich run` with its durable ledger and output, the OpenAI SDK.
+"""How fast rows go: bare aiohttp, `beatra-enrich run` with its durable ledger and output, peers.
 
     python benchmarks/work.py [A B C] [--rows N] [--repeat N] [--peer PYTHON]
 
@@ -6,7 +6,8 @@ Work A: no delay, concurrency 128. Work B: lognormal latency, median 200 ms, sig
 limit of 300 requests/s with a burst of 30 that no client is told, with and without ``Retry-After: 1``.
 
 Ours is measured twice: `seconds` as the run's own summary gives them (ledger opened to output in place, as the others
-are measured without their imports), and the whole process. ``--peer`` is a Python that has ``openai[aiohttp]``.
+are measured without their imports), and the whole process. ``--peer`` is a Python that has ``openai[aiohttp]`` and
+``litellm``: the peers of ``peers.py``.
 """
 
 from __future__ import annotations
@@ -17,13 +18,15 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from common import HERE, Measured, enrich, machine, measure, middle, server, table, write_job
+from bars import draw
+from common import HERE, Server, enrich, machine, measure, middle, server, table, write_job
 
 WORKS: dict[str, dict[str, Any]] = {
     "A": {"rows": 20_000, "concurrency": 128, "server": []},
     "B": {"rows": 10_000, "concurrency": 256, "server": ["--median", "200", "--sigma", "0.5"]},
     "C": {"rows": 6_000, "concurrency": 64, "server": ["--rate", "300", "--burst", "30"]},
 }
+PEERS = ("sdk-aiohttp", "sdk-httpx", "litellm")
 IDEAL_RATE = 300  # of work C, requests per second
 
 
@@ -32,7 +35,7 @@ def startup_cpu(folder: Path, base_url: str) -> float:
     return middle([measure(enrich(write_job(folder / f"one-{n}", base_url, 1))).cpu for n in range(3)])
 
 
-def compare(name: str, rows: int, repeat: int, peer: str | None) -> None:
+def compare(name: str, rows: int, repeat: int, *, peer: str | None, plot: Path | None) -> None:
     """Print bare, ours and the peer on work A or B, interleaved; medians."""
     work = WORKS[name]
     runs: dict[str, list[tuple[float, float]]] = {}
@@ -50,18 +53,19 @@ def compare(name: str, rows: int, repeat: int, peer: str | None) -> None:
             assert ours.said["ok"] == rows
             runs.setdefault("beatra-enrich", []).append((ours.said["seconds"], ours.cpu - start))
             whole.append(ours.wall)
-            for transport in ("aiohttp", "httpx") if peer and number == 0 else ():
-                sdk = measure([str(peer), str(HERE / "openai_sdk.py"), *arguments, transport])
-                label = f"OpenAI SDK {sdk.said['version']}, {transport}"
-                runs.setdefault(label, []).append((sdk.said["seconds"], sdk.said["cpu"]))
+            for client in PEERS if peer and number == 0 else ():
+                other = measure([str(peer), str(HERE / "peers.py"), client, *arguments])
+                runs.setdefault(other.said["client"], []).append((other.said["seconds"], other.said["cpu"]))
     base = [middle(column) for column in zip(*runs["bare aiohttp"], strict=True)]
     print(
         f"\nWork {name}: {rows:,} rows, concurrency {work['concurrency']}, {repeat} interleaved runs, medians\n"
     )
     lines = []
+    drawn: dict[str, float] = {}
     for label, values in runs.items():
         seconds, cpu = (middle(column) for column in zip(*values, strict=True))
         ratios = [pair[0] / mine[0] for pair, mine in zip(runs["bare aiohttp"], values, strict=False)]
+        drawn[label] = middle(ratios)
         lines.append(
             [
                 label,
@@ -72,14 +76,21 @@ def compare(name: str, rows: int, repeat: int, peer: str | None) -> None:
             ]
         )
     table(["client", "rows/s", "÷ bare", "CPU ms/row", "÷ bare"], lines)
+    if plot is not None:
+        draw(plot, f"work {name}: rows/s, bare aiohttp = 1", drawn, ours="beatra-enrich")
     print(
         f"\nwhole process of beatra-enrich: {middle(whole):.2f} s, of which a run of one row has {start:.2f} s of CPU"
     )
 
 
-def unknown_limit(rows: int, concurrency: int) -> None:
-    """Print how work C goes."""
-    lines = []
+def unknown_limit(rows: int, concurrency: int, peer: str | None) -> None:
+    """Print how work C goes, for the peers where the server says 429 alone."""
+    lines: list[list[object]] = []
+    for client in PEERS[::2] if peer else ():
+        with server(*WORKS["C"]["server"]) as endpoint:
+            arguments = [client, endpoint.base_url, str(rows), str(concurrency)]
+            said = measure([str(peer), str(HERE / "peers.py"), *arguments]).said
+            lines.append([said["client"], *_went(rows, said, endpoint)])
     for label, options in {
         "429 alone": [],
         "429 alone, answers after 200 ms": ["--median", "200", "--sigma", "0.3"],
@@ -91,21 +102,18 @@ def unknown_limit(rows: int, concurrency: int) -> None:
             tempfile.TemporaryDirectory(dir=".") as folder,
         ):
             config = write_job(Path(folder), endpoint.base_url, rows, concurrency=workers)
-            ours: Measured = measure(enrich(config))
-            books = endpoint.books()
-        rejected = sum(line.status == 429 for line in books)
-        ideal = rows / IDEAL_RATE
-        lines.append(
-            [
-                label,
-                f"{ours.said['seconds']:.1f} s",
-                f"{ideal / ours.said['seconds']:.3f}",
-                f"{100 * rejected / len(books):.1f} %",
-                rows - ours.said["ok"],
-            ]
-        )
+            said = measure(enrich(config)).said
+            lines.append([f"beatra-enrich; {label}", *_went(rows, said, endpoint)])
     print(f"\nWork C: {rows:,} rows, {IDEAL_RATE} requests/s and a burst of 30, not told\n")
-    table(["server says", "took", "ideal ÷ ours", "rejected", "rows lost"], lines)
+    table(["client; server says", "took", "ideal ÷ took", "rejected", "rows lost"], lines)
+
+
+def _went(rows: int, said: dict[str, Any], endpoint: Server) -> list[object]:
+    """Say how a client fared under the limit, by the server's books."""
+    books = endpoint.books()
+    rejected = sum(line.status == 429 for line in books)
+    share = f"{rows / IDEAL_RATE / said['seconds']:.3f}"
+    return [f"{said['seconds']:.1f} s", share, f"{100 * rejected / len(books):.1f} %", rows - said["ok"]]
 
 
 def main() -> None:
@@ -114,15 +122,16 @@ def main() -> None:
     parser.add_argument("works", nargs="*", default=["A", "B", "C"])
     parser.add_argument("--rows", type=int)
     parser.add_argument("--repeat", type=int, default=3)
-    parser.add_argument("--peer", help="a Python with openai[aiohttp]")
+    parser.add_argument("--peer", help="a Python with openai[aiohttp] and litellm")
+    parser.add_argument("--plot", type=Path, help="where to draw rows/s of work A or B, as an SVG")
     options = parser.parse_args()
     print(machine())
     for name in options.works:
         rows = options.rows or WORKS[name]["rows"]
         if name == "C":
-            unknown_limit(rows, WORKS["C"]["concurrency"])
+            unknown_limit(rows, WORKS["C"]["concurrency"], options.peer)
         else:
-            compare(name, rows, options.repeat, options.peer)
+            compare(name, rows, options.repeat, peer=options.peer, plot=options.plot)
 
 
 if __name__ == "__main__":

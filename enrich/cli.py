@@ -92,6 +92,10 @@ def main() -> None:
       beatra-enrich init demo            a small job that runs at once
       beatra-enrich run demo/config.yaml
     """
+    if (
+        sys.platform == "linux"
+    ):  # Arrow's other pools keep memory that was freed: a sixth more at a run's peak
+        os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "jemalloc")
 
 
 def _job_options(command: Callable[..., None]) -> Callable[..., None]:

@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 ALIKE = 20  # rows, the first ones, that must fail in the same way to stop a run in which nothing succeeded
 HELD_WAIT = 0.2  # seconds between looks at a request that another process is sending
 SHORTEST = 1.0  # second that an attempt gets at least, however late it is for its row
-AHEAD = 64  # requests that may be made durable before it is their turn
 SPARE = 64  # workers beyond those whose requests are in flight: they wait for the ledger
 
 
@@ -288,7 +287,7 @@ class Engine:
         A probe of an outage is a new one where there is one: what keeps failing says less of the endpoint.
         """
         batch: list[Ticket] = []
-        most = 1 if self.outage.on else AHEAD
+        most = 1 if self.outage.on else self._ledger.ahead
         room = min(most, self._ahead) - len(self._ready)
         now = time.monotonic()
         if self.outage.on and self._new and room > 0:
@@ -304,7 +303,7 @@ class Engine:
     @property
     def _ahead(self) -> int:
         """Give how many requests may be durable and waiting for their turn: enough for commits of many at once."""
-        return max(1, min(AHEAD, self.pace.ceiling // 2))
+        return max(1, min(self._ledger.ahead, self.pace.ceiling))
 
     async def _something_to_claim(self) -> None:
         """Wait until a retry is due, or there is a new request and room for it."""

@@ -187,6 +187,7 @@ class Marks:
             if bits:
                 chosen &= (part["high"] >> np.uint64(64 - bits)) == number
             found.append(np.flatnonzero(chosen) + start)
+            self._forget(len(part))
         places = np.concatenate(found) if found else np.empty(0, dtype=np.int64)
         if not len(places):
             return 0

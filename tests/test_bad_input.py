@@ -573,7 +573,8 @@ MISTAKES = {
         config=top(output="out.xls"),
     ),
     "a folder as output": Mistake(
-        "the output DIR is a folder\nHint: name a file in it, such as out.parquet.",
+        "the output DIR is a folder\nHint: name a file in it, such as out.parquet, or end it with / for one file per "
+        "partition of the input.",
         config=top(output="."),
     ),
     "the input as output": Mistake(

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,21 +25,6 @@ def _environment(monkeypatch: pytest.MonkeyPatch, endpoint: BookedEndpoint, tmp_
     monkeypatch.setenv("BEATRA_API_KEY", KEY)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("JUPYTER_PLATFORM_DIRS", "1")
-
-
-def test_the_duckdb_example_runs_and_a_second_time_for_nothing(tmp_path: Path) -> None:
-    """A relation goes out as Arrow batches and comes back as a table: 1,000 rows, 3 requests."""
-    pytest.importorskip("duckdb")
-    for _ in range(2):
-        done = subprocess.run(
-            [sys.executable, EXAMPLES / "duckdb_example.py"],
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-        assert "1000" in done.stdout
 
 
 def results(notebook: nbformat.NotebookNode) -> list[list[str]]:

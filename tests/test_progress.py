@@ -199,16 +199,15 @@ async def test_a_budget_that_holds_requests_back_is_told(
         endpoint.resume()
 
 
-async def test_lines_and_events(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_lines_and_events(capsys: pytest.CaptureFixture[str]) -> None:
     """Without a terminal there is a line per interval; in JSON logs it is an event with the figures apart."""
-    monkeypatch.setattr(progress, "LINE_EVERY", 0.01)
     watch, stream = Watch(), io.StringIO()
     watch.phase("writing the output", 10)
-    async with shown(watch, stream, live=False):
+    async with shown(watch, stream, live=False, every=0.01):
         await until(lambda: stream.getvalue().count("\n") >= 2)
     assert stream.getvalue().startswith("writing the output: 0 of 10 rows\n")
     set_up_logs(0, "json", quiet=False)
-    async with shown(watch, stream, live=False, log=PROGRESS):
+    async with shown(watch, stream, live=False, log=PROGRESS, every=0.01):
         await asyncio.sleep(0.1)
     event = json.loads(capsys.readouterr().err.splitlines()[0])
     assert event["level"] == "info"

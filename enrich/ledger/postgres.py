@@ -83,6 +83,8 @@ class PostgresLedger:
     A lost connection is waited for: what was queued is carried out once the database is back.
     """
 
+    ahead = 256  # a commit takes a round trip and the server's own write to the disk: the more it carries, the better
+
     def __init__(
         self, url: str, clock: Clock, writer: Connection, reader: Connection, *, lease: float = LEASE
     ) -> None:

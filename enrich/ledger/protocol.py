@@ -144,7 +144,12 @@ class Ledger(Protocol):
     before parsing) or `fail` makes it ``failed``. `again` logs a failed attempt and takes the next attempt's number;
     `reject` turns an answer that proved unusable back to ``sent`` or on to ``failed``. A run that dies leaves
     its requests ``sent``: the next run claims them with their stored body.
+
+    Attributes:
+        ahead: how many requests may be claimed before it is their turn, so that one commit carries many.
     """
+
+    ahead: int
 
     async def open_run(self, info: dict[str, Any]) -> int:
         """Register a run and hold it alive until `close_run`; gives its number."""

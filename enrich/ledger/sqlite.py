@@ -73,6 +73,8 @@ async def open_ledger(
 class SqliteLedger:
     """A `Ledger` in one SQLite file; made by `open_ledger`. It belongs to the event loop that opened it."""
 
+    ahead = 64  # more in one commit make it no cheaper per request
+
     def __init__(
         self,
         path: Path,
