@@ -235,7 +235,8 @@ class Pace:
         """
         if self._mark is not None and number >= self._mark.number:
             self._mark.rejected += 1
-        begins = number > self._cut_number
+        # What went out after a cut and before the end of its pause was on its way to a worker when the cut came.
+        begins = number > self._cut_number and sent_at >= self._paused_until
         wait = retry_after
         if begins:
             drought = number - self._cut_number - 1 <= self._refused and self._cut_number > 0

@@ -252,6 +252,25 @@ def test_trouble_stops_growth() -> None:
     assert pace.ceiling > before
 
 
+def test_what_was_on_its_way_when_the_429_came_is_no_second_episode() -> None:
+    """Requests handed to workers before the cut go out after it: their 429s teach nothing new."""
+    now = 100.0
+    pace = Pace(LimitsConfig(concurrency=64), monotonic=lambda: now)
+    before = [pace.sent() for _ in range(40)]
+    now = 100.1
+    pace.limited(before[30], 1.0, in_flight=40, sent_at=100.0)
+    rate, ceiling = pace.rate, pace.ceiling
+    late = [pace.sent() for _ in range(8)]
+    for number in late:
+        pace.limited(number, 1.0, in_flight=8, sent_at=now)
+    assert rate is not None
+    assert (pace.rate, pace.ceiling) == (rate, ceiling)
+    now = 101.2
+    for number in [pace.sent() for _ in range(5)]:
+        pace.limited(number, 1.0, in_flight=5, sent_at=now)
+    assert pace.rate != rate
+
+
 def test_adaptive_false_goes_to_the_concurrency_at_once() -> None:
     """Where the user says so, only pauses are kept, and no limit is learned."""
     pace = Pace(LimitsConfig(concurrency=500, adaptive=False))
