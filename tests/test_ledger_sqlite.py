@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from enrich.clock import SystemClock
 from enrich.errors import DiskFull, EnrichError, LedgerError
-from enrich.ledger import sqlite, sqlite_file
+from enrich.ledger import read_ahead, sqlite, sqlite_file
 from enrich.ledger.commit import GroupCommit
 from enrich.ledger.locks import RunLocks
 from enrich.ledger.protocol import attempt_id
@@ -435,6 +435,29 @@ async def test_a_lock_file_in_the_way_costs_a_number_only(path: Path) -> None:
         stranger.release()
         with pytest.raises(RuntimeError, match="still open"):
             await ledger.open_run({})
+
+
+async def test_reading_on_finds_everything_in_little_memory(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that resumes finds its requests in stretches of a few bytes; what was taken back meanwhile is not served."""
+    monkeypatch.setattr(read_ahead, "MANY", 8)
+    monkeypatch.setattr(read_ahead, "FEW", 16)
+    monkeypatch.setattr(read_ahead, "BYTES", 2_000)
+    async with opened(path) as ledger:
+        keys = [ask.key for ask in await fill(ledger, range(400), size=100)]
+        kept = []
+        for start in range(0, 200, 10):
+            known = await ledger.lookup(keys[start : start + 10])
+            assert [known[key].reply for key in keys[start : start + 10]] == [
+                make_reply(number, 100) for number in range(start, start + 10)
+            ]
+            kept.append(len(ledger._ahead._lines))
+        assert 10 < max(kept) < 60
+        await ledger.reject(keys[205], Failure("response_cut", "", Fate.UNKNOWN), final=False)
+        known = await ledger.lookup(keys[200:210])
+        assert known[keys[205]].reply is None
+        assert known[keys[206]].reply == make_reply(206, 100)
 
 
 async def test_claims_need_a_run(path: Path) -> None:

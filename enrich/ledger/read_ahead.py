@@ -9,7 +9,8 @@ if TYPE_CHECKING:
 
     from enrich.ledger.rules import Transaction
 
-LINES = 2_048  # read at once: some 10 ms
+LINES = 2_048  # read at once at the most: some 10 ms
+BYTES = 4 << 20  # of answers that are read at once, or nearly
 MANY = 128  # keys of one call, all of them known, that show a run which resumes
 FEW = 512  # lines left when the next are read: a slice of rows and what it skipped
 MOST = 16_384  # lines kept; more were read in vain
@@ -26,6 +27,7 @@ class ReadAhead:
     def __init__(self) -> None:
         self._lines: dict[bytes, tuple[Any, ...]] = {}
         self._last = 0
+        self._count = MANY  # lines of the next stretch
 
     def find(self, tx: Transaction, keys: Sequence[bytes]) -> list[tuple[Any, ...]]:
         """Give the lines of the keys that are known, in any order."""
@@ -47,8 +49,11 @@ class ReadAhead:
         self._lines.clear()
 
     def _read_on(self, tx: Transaction) -> None:
-        lines = tx.run("next_keys", (self._last, self._last + LINES)).fetchall()
-        self._last += LINES
+        lines = tx.run("next_keys", (self._last, self._last + self._count)).fetchall()
+        self._last += self._count
         if len(self._lines) + len(lines) > MOST:
             self._lines.clear()
-        self._lines.update((line[_KEY], line) for line in lines if line[_BODY] is not None)
+        answered = [line for line in lines if isinstance(line[_BODY], bytes)]
+        self._lines.update((line[_KEY], line) for line in answered)
+        size = sum(len(line[_BODY]) for line in answered) + 1
+        self._count = max(1, min(LINES, self._count * 2, self._count * BYTES // size))
