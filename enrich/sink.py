@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 MANIFEST_KEY = b"beatra_enrich"
 MANIFEST_SUFFIX = ".manifest.json"
-ROW_GROUP_BYTES = 32 << 20  # bytes of Arrow data in one Parquet row group
+ROW_GROUP_BYTES = 16 << 20  # bytes of Arrow data in one Parquet row group
 TEXT_ROWS = 8_192  # rows that are Python objects at one time
 NARROW_BITS = 32  # indices of fewer bits run out when dictionaries are joined
 FORMATS: dict[str, Format] = {
