@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from enrich.records import Summary
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
-MISSING_EXTRA = "install it with: pip install 'beatra-enrich[{}]'"
 CONFIG = click.argument("config", type=click.Path(path_type=Path))
 
 EXIT_CODES = """\b

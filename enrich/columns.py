@@ -18,21 +18,21 @@ if TYPE_CHECKING:
 SOURCES = ("api", "ledger", "copy")
 
 
-# suffix, type, the part of an outcome
+# suffix and type; all but the last are named as in an outcome
 RECORD_COLUMNS = (
-    ("status", CATEGORY, "status"),
-    ("error", pa.string(), "error"),
-    ("model", pa.string(), "model"),
-    ("request_id", pa.string(), "request_id"),
-    ("finish_reason", pa.string(), "finish_reason"),
-    ("prompt_tokens", pa.int64(), "prompt_tokens"),
-    ("completion_tokens", pa.int64(), "completion_tokens"),
-    ("total_tokens", pa.int64(), "total_tokens"),
-    ("credits", pa.float64(), "credits"),
-    ("attempts", pa.int32(), "attempts"),
-    ("latency_ms", pa.float64(), "latency_ms"),
-    ("source", CATEGORY, "source"),
-    ("idempotency_key", pa.string(), "key"),
+    ("status", CATEGORY),
+    ("error", pa.string()),
+    ("model", pa.string()),
+    ("request_id", pa.string()),
+    ("finish_reason", pa.string()),
+    ("prompt_tokens", pa.int64()),
+    ("completion_tokens", pa.int64()),
+    ("total_tokens", pa.int64()),
+    ("credits", pa.float64()),
+    ("attempts", pa.int32()),
+    ("latency_ms", pa.float64()),
+    ("source", CATEGORY),
+    ("idempotency_key", pa.string()),
 )
 CATEGORIES = {"status": STATUSES, "source": SOURCES}  # every batch has the same ones: files stay in one piece
 
@@ -48,7 +48,7 @@ def step_fields(name: str, schema: AnswerSchema | None) -> list[pa.Field[Any]]:
     return [
         pa.field(name, pa.string()),
         *typed,
-        *(pa.field(f"{name}_{suffix}", kind) for suffix, kind, _ in RECORD_COLUMNS),
+        *(pa.field(f"{name}_{suffix}", kind) for suffix, kind in RECORD_COLUMNS),
     ]
 
 
@@ -90,14 +90,14 @@ def step_columns(schema: AnswerSchema | None, outcomes: Sequence[Outcome]) -> li
         outcomes: one per row, in order.
     """
     parts = dict(zip(Outcome._fields, zip(*outcomes, strict=True), strict=True)) if outcomes else {}
-    parts["key"] = [key and key_text(key) for key in parts.get("key", ())]
+    parts["idempotency_key"] = [key and key_text(key) for key in parts.get("key", ())]
     columns: list[pa.Array[Any]] = [pa.array(parts.get("text", ()), pa.string())]
     if schema is not None:
         answers = [values or {} for values in parts.get("values", ())]
         for name, column in schema.columns.items():
             columns.append(_array([answer.get(name) for answer in answers], column.type, column.categories))
-    for suffix, kind, part in RECORD_COLUMNS:
-        columns.append(_array(parts.get(part, ()), kind, CATEGORIES.get(suffix, ())))
+    for suffix, kind in RECORD_COLUMNS:
+        columns.append(_array(parts.get(suffix, ()), kind, CATEGORIES.get(suffix, ())))
     return columns
 
 

@@ -499,10 +499,6 @@ def _number(value: float) -> str:
     return f"{value:,.0f}" if value >= 1000 or value == int(value) else f"{value:,.4g}"
 
 
-def _time(estimate: Estimate) -> str:
-    return f"about {duration(estimate.likely)}"
-
-
 def plural(word: str, count: int) -> str:
     """Give a word in its singular or plural."""
     return word if count == 1 else f"{word}s"

@@ -20,7 +20,7 @@ _ID, _KEY, _BODY = 0, 1, 17  # columns of the query `known_keys`
 class ReadAhead:
     """Finds the lines of requests by key, most of them among those read ahead.
 
-    Reading a stretch of the file takes a third of the time of finding each key in the index. Only answered requests
+    Reading a stretch of the file takes less than half the time of finding each key in the index. Only answered requests
     are kept: their lines change no more, but for an answer that is taken back, of which `forget` must be told.
     """
 

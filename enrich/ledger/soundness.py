@@ -22,7 +22,7 @@ _SCHEMA: Final = (
 
 
 def problem(con: sqlite3.Connection, schemas: Sequence[str]) -> str | None:
-    """Check the whole file: its structures, each index against its table, and the schema; about 3 µs a request.
+    """Check the whole file: its structures, each index against its table, and the schema; some µs a request.
 
     Args:
         con: a connection to it.

@@ -73,7 +73,7 @@ async def open_ledger(
 class SqliteLedger:
     """A `Ledger` in one SQLite file; made by `open_ledger`. It belongs to the event loop that opened it."""
 
-    ahead = 64  # more in one commit make it no cheaper per request
+    ahead = 64  # more would make a commit little cheaper per request, and leave more in doubt after a kill
 
     def __init__(
         self,
@@ -282,7 +282,7 @@ class SqliteLedger:
         return int(number)
 
     def _prune(self, before: float, tx: SqliteTransaction) -> int:
-        runs = [run for run, _ in tx.run("open_runs").fetchall()]
+        runs = [run for (run,) in tx.run("open_runs").fetchall()]
         alive = [run for run in runs if run == self._rules.run or tx.is_alive(run)]
         if alive:
             raise LedgerError(

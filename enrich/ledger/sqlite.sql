@@ -157,7 +157,7 @@ INSERT INTO run (number, started_at, boot, info) VALUES (?, ?, ?, ?)
 UPDATE run SET ended_at = ?, summary = ? WHERE number = ?
 
 -- name: open_runs
-SELECT number, boot FROM run WHERE ended_at IS NULL
+SELECT number FROM run WHERE ended_at IS NULL
 
 -- name: last_run
 SELECT number, started_at, ended_at, summary FROM run WHERE ended_at IS NOT NULL ORDER BY number DESC LIMIT 1

@@ -170,7 +170,7 @@ def _pragma(con: sqlite3.Connection, name: str) -> int:
 
 def _clear_away(con: sqlite3.Connection, locks: RunLocks) -> None:
     """Remove the lock files of runs that died."""
-    for run, _ in con.execute(SQL["open_runs"]).fetchall():
+    for (run,) in con.execute(SQL["open_runs"]).fetchall():
         if locks.path(run).exists():
             locks.is_alive(run)
 
