@@ -190,7 +190,7 @@ def columns() -> str:
         "| `s` | string | the answer's text (with a schema: the raw text) |",
         "| `s_<field>` | from the schema | one typed column per top-level property, nested ones as struct or list |",
     ]
-    for suffix, kind, _ in RECORD_COLUMNS:
+    for suffix, kind in RECORD_COLUMNS:
         shown = (
             "dictionary&lt;string&gt;"
             if suffix in ("status", "source")
