@@ -127,9 +127,8 @@ def write_job(folder: Path, base_url: str, rows: int, **limits: Any) -> Path:
     from pyarrow import parquet as pq
 
     folder.mkdir(parents=True, exist_ok=True)
-    with pq.ParquetWriter(
-        folder / "rows.parquet", pa.schema([("id", pa.int64()), ("review", pa.string())])
-    ) as writer:
+    fields: list[pa.Field[Any]] = [pa.field("id", pa.int64()), pa.field("review", pa.string())]
+    with pq.ParquetWriter(folder / "rows.parquet", pa.schema(fields)) as writer:
         # A piece at a time: a process's peak memory begins at that of the process that started it.
         for start in range(0, rows, PIECE):
             numbers = range(start, min(start + PIECE, rows))

@@ -9,7 +9,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from common import enrich, machine, measure, middle, server, table, write_job
+from common import Measured, enrich, machine, measure, middle, server, table, write_job
 
 TIMES = 7
 
@@ -27,7 +27,7 @@ def main() -> None:
             "python -c 'import pandas'": [*python, "-c", "import pandas"],
             "beatra-enrich run, one row": enrich(config, "--fresh"),
         }
-        runs = {name: [] for name in commands}
+        runs: dict[str, list[Measured]] = {name: [] for name in commands}
         for _ in range(TIMES):
             for name, command in commands.items():
                 runs[name].append(measure(command))
