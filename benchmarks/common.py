@@ -120,8 +120,8 @@ def enrich(config: Path, *flags: str) -> list[str]:
     return [sys.executable, "-m", "enrich.cli", "run", str(config), "--json", "--no-progress", "-q", *flags]
 
 
-def write_job(folder: Path, base_url: str, rows: int, **limits: Any) -> Path:
-    """Write a Parquet file of distinct rows and a job that classifies them; gives the job's configuration."""
+def write_job(folder: Path, base_url: str, rows: int, *, first: int = 0, **limits: Any) -> Path:
+    """Write a Parquet file of distinct rows, numbered from ``first``, and a job that classifies them; gives its path."""
     import pyarrow as pa
     import yaml
     from pyarrow import parquet as pq
@@ -130,8 +130,8 @@ def write_job(folder: Path, base_url: str, rows: int, **limits: Any) -> Path:
     fields: list[pa.Field[Any]] = [pa.field("id", pa.int64()), pa.field("review", pa.string())]
     with pq.ParquetWriter(folder / "rows.parquet", pa.schema(fields)) as writer:
         # A piece at a time: a process's peak memory begins at that of the process that started it.
-        for start in range(0, rows, PIECE):
-            numbers = range(start, min(start + PIECE, rows))
+        for start in range(first, first + rows, PIECE):
+            numbers = range(start, min(start + PIECE, first + rows))
             reviews = [
                 f"review {n}: the coffee was fine, the chair was not, and the waiter smiled" for n in numbers
             ]
