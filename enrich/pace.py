@@ -9,7 +9,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from enrich.ledger.lease import FASTEST_PROBE, MOST_PER_REQUEST, Cut
+from enrich.ledger.lease import CLIMB, FASTEST_PROBE, Cut, growth
 from enrich.slots import SMOOTH, OwnSlots
 
 if TYPE_CHECKING:
@@ -155,7 +155,7 @@ class Pace:
             self._probe = min(FASTEST_PROBE, 2 * self._probe)
             self._growth = min(REGROWTH, 2 * self._growth)
             log.info("no 429 at %.4g requests/s: trying more", rate)
-        self.rate = rate = rate + min(self._probe, MOST_PER_REQUEST * rate)
+        self.rate = rate = rate + growth(rate, self._probe)
         self._note_stretch(now, rate)
 
     def _note_stretch(self, now: float, rate: float) -> None:
@@ -307,7 +307,7 @@ class Pace:
         """Guess a rate: what was let through at once takes about the pause to come back, as far as is known."""
         self._known = through / (seconds + wait)
         self._burst = through * wait / (seconds + wait)
-        self._probe = FASTEST_PROBE
+        self._probe = CLIMB
 
     def _learn(self, mark: _Mark, number: int, sent_at: float, wait: float) -> None:
         """Take the most that was surely sustained as the limit's rate, its likely error as the speed of the next probe.

@@ -37,7 +37,7 @@ CUTS = st.builds(
     known=st.sampled_from([1.0, 300.0]),
     burst=st.sampled_from([0.0, 30.0]),
     rate=st.sampled_from([0.98, 294.0]),
-    probe=st.sampled_from([0.002, 0.3]),
+    probe=st.sampled_from([0.002, 0.3, 5.0]),
     patience=st.sampled_from([0.1, 5.0]),
     lower=st.booleans(),
 )

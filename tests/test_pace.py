@@ -206,6 +206,17 @@ def test_retry_after_holds_everybody() -> None:
     assert run.through == 600
 
 
+@pytest.mark.parametrize(("burst", "used"), [(1, 0.55), (30, 0.83), (300, 0.95)])
+def test_an_unknown_rate_is_found_in_few_steps_where_each_costs_a_second(burst: int, used: float) -> None:
+    """A server that says `Retry-After: 1` tells little by its first 429; the climb from there is steep."""
+    limits = LimitsConfig(concurrency=128)
+    run, _ = simulate(
+        TokenBucketLimit(300, burst), 6000, limits, latency=lognormal(0.2), retry_after=1.0, refusal=0.005
+    )
+    assert 6000 / 300 / run.seconds >= used
+    assert run.refused <= 0.02 * 6000
+
+
 def test_tomorrow_starts_from_what_today_learned() -> None:
     """A second run with what the first one learned has next to nothing refused."""
     limits = LimitsConfig(concurrency=256)

@@ -22,10 +22,10 @@ RESTARTED: Final = (
 SATURATED: Final = (
     0.01  # seconds ago that the learned rate's next slot was free, at most, for it to be in use
 )
-FASTEST_PROBE: Final = (
-    1.0  # growth of the learned rate per second, relative, when next to nothing is known of it
-)
+FASTEST_PROBE: Final = 1.0  # growth of the learned rate per second, relative, at most
 MOST_PER_REQUEST: Final = 0.02  # growth of the learned rate per request, relative
+CLIMB: Final = 5.0  # growth per second, relative, but after the first 429 of all, which shows next to nothing
+MOST_PER_CLIMB: Final = 0.25  # growth per request then, relative
 
 
 @dataclass(frozen=True, slots=True)
@@ -303,5 +303,15 @@ def _crept(account: Account, rate: float, *, now: float, count: int, last: float
     if account.rate_next > now - SATURATED:
         if now - quiet_since > account.patience:
             probe, quiet_since = min(FASTEST_PROBE, 2 * probe), now
-        rate += count * min(probe, MOST_PER_REQUEST * rate)
+        rate += count * growth(rate, probe)
     return replace(account, rate=rate, rate_next=last + 1 / rate, probe=probe, quiet_since=quiet_since)
+
+
+def growth(rate: float, probe: float) -> float:
+    """Give by how many requests per second the learned rate grows with each request that it held up.
+
+    Args:
+        rate: requests per second.
+        probe: growth of the rate per second, relative.
+    """
+    return min(probe, (MOST_PER_REQUEST if probe <= FASTEST_PROBE else MOST_PER_CLIMB) * rate)

@@ -192,7 +192,7 @@ BEGIN
                 a.probe := least(1, 2 * a.probe);
                 a.quiet_since := t;
             END IF;
-            a.rate := a.rate + n * least(a.probe, 0.02 * a.rate);
+            a.rate := a.rate + n * least(a.probe, CASE WHEN a.probe <= 1 THEN 0.02 ELSE 0.25 END * a.rate);
         END IF;
         a.rate_next := final + 1 / a.rate;
     END IF;
