@@ -1,32 +1,36 @@
 """How fast rows go: bare aiohttp, `beatra-enrich run` with its durable ledger and output, peers.
 
-    python benchmarks/work.py [A B C] [--rows N] [--repeat N] [--peer PYTHON]
+    python benchmarks/work.py [A B C] [--rows N] [--repeat N] [--peer PYTHON ...]
 
 Work A: no delay, concurrency 128. Work B: lognormal latency, median 200 ms, sigma 0.5, concurrency 256. Work C: a
 limit of 300 requests/s with a burst of 30 that no client is told, with and without ``Retry-After: 1``.
 
 Ours is measured twice: `seconds` as the run's own summary gives them (ledger opened to output in place, as the others
-are measured without their imports), and the whole process. ``--peer`` is a Python that has ``openai[aiohttp]`` and
-``litellm``: the peers of ``peers.py``.
+are measured without their imports), and the whole process. ``--peer`` names Pythons that have the peers of
+``peers.py``: ``openai[aiohttp]``, ``litellm``, ``async-batch-llm``; those a Python does not have are left out.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bars import draw
 from common import HERE, Server, enrich, machine, measure, middle, server, table, write_job
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 WORKS: dict[str, dict[str, Any]] = {
     "A": {"rows": 20_000, "concurrency": 128, "server": []},
     "B": {"rows": 10_000, "concurrency": 256, "server": ["--median", "200", "--sigma", "0.5"]},
     "C": {"rows": 6_000, "concurrency": 64, "server": ["--rate", "300", "--burst", "30"]},
 }
-PEERS = ("sdk-aiohttp", "sdk-httpx", "litellm")
+PEERS = ("sdk-aiohttp", "sdk-httpx", "litellm", "async-batch-llm")
 IDEAL_RATE = 300  # of work C, requests per second
 
 
@@ -35,8 +39,8 @@ def startup_cpu(folder: Path, base_url: str) -> float:
     return middle([measure(enrich(write_job(folder / f"one-{n}", base_url, 1))).cpu for n in range(3)])
 
 
-def compare(name: str, rows: int, repeat: int, *, peer: str | None, plot: Path | None) -> None:
-    """Print bare, ours and the peer on work A or B, interleaved; medians."""
+def compare(name: str, rows: int, repeat: int, *, pythons: Sequence[str], plot: Path | None) -> None:
+    """Print bare, ours and the peers on work A or B, interleaved; medians."""
     work = WORKS[name]
     runs: dict[str, list[tuple[float, float]]] = {}
     whole: list[float] = []
@@ -53,9 +57,10 @@ def compare(name: str, rows: int, repeat: int, *, peer: str | None, plot: Path |
             assert ours.said["ok"] == rows
             runs.setdefault("beatra-enrich", []).append((ours.said["seconds"], ours.cpu - start))
             whole.append(ours.wall)
-            for client in PEERS if peer and number == 0 else ():
-                other = measure([str(peer), str(HERE / "peers.py"), client, *arguments])
-                runs.setdefault(other.said["client"], []).append((other.said["seconds"], other.said["cpu"]))
+            for python, client in itertools.product(pythons, PEERS) if number == 0 else ():
+                said = measure([python, str(HERE / "peers.py"), client, *arguments]).said
+                if said:
+                    runs.setdefault(said["client"], []).append((said["seconds"], said["cpu"]))
     base = [middle(column) for column in zip(*runs["bare aiohttp"], strict=True)]
     print(
         f"\nWork {name}: {rows:,} rows, concurrency {work['concurrency']}, {repeat} interleaved runs, medians\n"
@@ -83,14 +88,15 @@ def compare(name: str, rows: int, repeat: int, *, peer: str | None, plot: Path |
     )
 
 
-def unknown_limit(rows: int, concurrency: int, peer: str | None) -> None:
+def unknown_limit(rows: int, concurrency: int, pythons: Sequence[str]) -> None:
     """Print how work C goes, for the peers where the server says 429 alone."""
     lines: list[list[object]] = []
-    for client in PEERS[::2] if peer else ():
+    for python, client in itertools.product(pythons, PEERS):
         with server(*WORKS["C"]["server"]) as endpoint:
             arguments = [client, endpoint.base_url, str(rows), str(concurrency)]
-            said = measure([str(peer), str(HERE / "peers.py"), *arguments]).said
-            lines.append([said["client"], *_went(rows, said, endpoint)])
+            said = measure([python, str(HERE / "peers.py"), *arguments]).said
+            if said:
+                lines.append([said["client"], *_went(rows, said, endpoint)])
     for label, options in {
         "429 alone": [],
         "429 alone, answers after 200 ms": ["--median", "200", "--sigma", "0.3"],
@@ -122,7 +128,9 @@ def main() -> None:
     parser.add_argument("works", nargs="*", default=["A", "B", "C"])
     parser.add_argument("--rows", type=int)
     parser.add_argument("--repeat", type=int, default=3)
-    parser.add_argument("--peer", help="a Python with openai[aiohttp] and litellm")
+    parser.add_argument(
+        "--peer", nargs="+", default=[], metavar="PYTHON", help="one that has some of the peers"
+    )
     parser.add_argument("--plot", type=Path, help="where to draw rows/s of work A or B, as an SVG")
     options = parser.parse_args()
     print(machine())
@@ -131,7 +139,7 @@ def main() -> None:
         if name == "C":
             unknown_limit(rows, WORKS["C"]["concurrency"], options.peer)
         else:
-            compare(name, rows, options.repeat, peer=options.peer, plot=options.plot)
+            compare(name, rows, options.repeat, pythons=options.peer, plot=options.plot)
 
 
 if __name__ == "__main__":
