@@ -24,7 +24,7 @@ from enrich import __version__
 from enrich.config import LimitsConfig
 from enrich.leased import LeasedSlots, shared_windows
 from enrich.ledger.lease import LeaseRequest
-from enrich.ledger.postgres import SQL, _connect, _lease_values, _migrate
+from enrich.ledger.postgres import SQL, Database, _lease_values, _migrate
 from tests.postgres import find_binaries, running
 from tests.virtual import SimulatedLeases, VirtualLoop, busiest, run_virtually
 
@@ -172,7 +172,7 @@ def real() -> None:
     with running() as server:
         for connections in CONNECTIONS:
             url = server.create(uuid.uuid4().hex)
-            with _connect(url) as connection:
+            with Database(url).connect() as connection:
                 _migrate(connection)
             counts: Counter[int] = Counter()
             until = time.monotonic() + 4.0
@@ -181,7 +181,7 @@ def real() -> None:
                 number: int, url: str = url, counts: Counter[int] = counts, until: float = until
             ) -> None:
                 values = _lease_values(b"account", LeaseRequest(window, 1, each=100.0), runs=1, started=0.0)
-                with _connect(url, durable=False) as connection:
+                with Database(url).connect(durable=False) as connection:
                     while time.monotonic() < until:
                         connection.execute(SQL["lease"].encode(), values).fetchall()
                         counts[number] += 1

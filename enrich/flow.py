@@ -14,7 +14,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from enrich.engine import settled_record
-from enrich.gate import Gate
 from enrich.records import STATUSES, Failure, Outcome, Settled
 from enrich.retry import may_retry
 from enrich.template import RowError
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
     from enrich.answer import AnswerReader
     from enrich.conversation import Conversation, Query, Reply
     from enrich.engine import Engine
+    from enrich.gate import Gate
     from enrich.ledger.protocol import Ledger
     from enrich.marks import Marks
     from enrich.occurrences import Occurrences
@@ -114,6 +114,7 @@ class Flow:
         read: turns a raw reply into a completion or a failure.
         run: this run's number.
         engine: sends what is not known; None sends nothing and leaves such rows ``pending``.
+        gates: where the requests of steps with limits of their own wait, by the step's name.
         occurrences: counts equal requests when each is to have an answer of its own (``dedupe: false``).
         retry: only rows of these statuses are asked (again).
         observe: without an engine: told of every request of a row by row, step and request, and whether a run
@@ -130,6 +131,7 @@ class Flow:
         read: Callable[[RawReply], Completion | Failure],
         run: int,
         engine: Engine | None,
+        gates: Mapping[str, Gate] | None = None,
         occurrences: Occurrences | None = None,
         retry: frozenset[RowStatus] = frozenset(),
         observe: Callable[[int, int, Ask, bool], None] | None = None,
@@ -148,7 +150,7 @@ class Flow:
         self._revived: deque[tuple[_Row, Query]] = deque()
         self._open = 0
         self._noted: set[str] = set()
-        self._gates = {step.name: Gate(limits) for step in steps if (limits := step.builder.step.limits)}
+        self._gates = gates or {}
         self.tally: Counter[RowStatus] = Counter()
         self.rows_done = 0
 
@@ -163,17 +165,7 @@ class Flow:
         Raises:
             RunStopped, RunInterrupted: the engine stopped; what is under way is left to `Engine.drain`.
         """
-        keepers = [
-            asyncio.create_task(gate.keep(), name=f"beatra-gate-{n}") for n, gate in self._gates.items()
-        ]
-        try:
-            await self._take(batches, most, first_row)
-        finally:
-            for keeper in keepers:
-                keeper.cancel()
-            await asyncio.gather(*keepers, return_exceptions=True)
-
-    async def _take(self, batches: AsyncIterator[pa.RecordBatch], most: int, index: int) -> None:
+        index = first_row
         async for batch in batches:
             for start in range(0, batch.num_rows, SLICE):
                 await self._room(most)

@@ -7,15 +7,13 @@ from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from aiolimiter import AsyncLimiter
-
-from enrich.slots import Window
+from enrich.errors import LedgerError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from enrich.config import StepLimits
     from enrich.records import Settled
+    from enrich.slots import Slots
 
     Done = Callable[[Settled], bool]
 
@@ -24,14 +22,15 @@ class Gate:
     """Lets the requests of one step through no faster than its limits allow, in the order they came.
 
     An attempt that is made again does not pass here once more: it is held to the run's limits.
+
+    Args:
+        concurrency: the most requests that may be through and not ended yet; None for any number.
+        slots: where turns come from.
     """
 
-    def __init__(self, limits: StepLimits) -> None:
-        self._free = asyncio.Semaphore(limits.concurrency) if limits.concurrency is not None else None
-        self._limiter: AsyncLimiter | None = None
-        if limits.requests_per_minute is not None:
-            window = Window(limits.requests_per_minute, 60.0)
-            self._limiter = AsyncLimiter(window.burst, window.burst / window.rate)
+    def __init__(self, concurrency: int | None, slots: Slots) -> None:
+        self._free = asyncio.Semaphore(concurrency) if concurrency is not None else None
+        self._slots = slots
         self._waiting: deque[tuple[Callable[..., Any], Done]] = deque()
         self._came = asyncio.Event()
 
@@ -54,18 +53,28 @@ class Gate:
             self._waiting.append((submit, done))
         self._came.set()
 
-    async def keep(self) -> None:
-        """Let requests through, until cancelled."""
-        while True:
-            while not self._waiting:
-                self._came.clear()
-                await self._came.wait()
-            if self._free is not None:
-                await self._free.acquire()
-            if self._limiter is not None:
-                await self._limiter.acquire()
-            submit, done = self._waiting.popleft()
-            submit(done=partial(self._leave, done))
+    async def keep(self, stop: Callable[[Exception], None]) -> None:
+        """Let requests through, until cancelled.
+
+        Args:
+            stop: told why, when no turns come any more.
+        """
+        try:
+            while True:
+                await self._let_through()
+        except LedgerError as error:
+            stop(error)
+
+    async def _let_through(self) -> None:
+        while not self._waiting:
+            self._came.clear()
+            await self._came.wait()
+        if self._free is not None:
+            await self._free.acquire()
+        await self._slots.take(0.0)
+        self._slots.sent()
+        submit, done = self._waiting.popleft()
+        submit(done=partial(self._leave, done))
 
     def _leave(self, done: Done, settled: Settled) -> bool:
         if self._free is not None:

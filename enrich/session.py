@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import time
@@ -15,17 +16,20 @@ from enrich import completion
 from enrich.assemble import Assembler
 from enrich.budget import Budget
 from enrich.client import Client
+from enrich.config import LimitsConfig
 from enrich.endpoint import Endpoint
 from enrich.engine import Engine, Stats
 from enrich.errors import LedgerError, RunInterrupted, RunStopped
 from enrich.flow import Flow, strayed_name
+from enrich.gate import Gate
 from enrich.leased import LeasedSlots
 from enrich.ledger.lease import Leases
 from enrich.pace import Pace
 from enrich.retry import Policy
+from enrich.slots import OwnSlots
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 
     from enrich.clock import Clock
     from enrich.job import Job
@@ -33,6 +37,7 @@ if TYPE_CHECKING:
     from enrich.marks import Marks
     from enrich.occurrences import Occurrences
     from enrich.records import Ask, Failure, RowStatus
+    from enrich.slots import Slots
 
 DRAIN = 30.0  # seconds that what is in flight may take after a stop; the server keeps what comes later
 SANDBOX_KEY = "sk-sandbox-000000"  # the emulator takes any key
@@ -70,6 +75,7 @@ class Session:
     Attributes:
         run: its number in the ledger; 0 when nothing is to be sent.
         engine: None when nothing is to be sent.
+        gates: of the steps that have limits of their own, by name: all flows of the run share them.
     """
 
     job: Job
@@ -77,6 +83,7 @@ class Session:
     run: int
     engine: Engine | None
     retry: frozenset[RowStatus] = frozenset()
+    gates: Mapping[str, Gate] = field(default_factory=dict)
     started: float = field(default_factory=time.monotonic)
 
     @property
@@ -99,6 +106,7 @@ class Session:
             read=completion.read,
             run=self.run,
             engine=self.engine,
+            gates=self.gates,
             occurrences=occurrences,
             retry=self.retry,
             observe=observe,
@@ -151,7 +159,7 @@ async def open_session(
         transport = await stack.enter_async_context(Client(endpoint, concurrency=limits.concurrency))
         output = job.config.output
         run = await ledger.open_run({"output": output and output.path, "base_url": job.base_url})
-        slots = await _shared_slots(job, ledger, stack)
+        slots = await _slots(job, ledger, limits, stack)
         pace = Pace(limits, slots=slots, learned=await ledger.recall(_pace_name(job)))
         engine = Engine(
             ledger=ledger,
@@ -167,9 +175,9 @@ async def open_session(
         if interrupt is not None:
             interrupt.listener = engine.stop
             interrupt.check()
-        async with engine:
+        async with engine, _open_gates(job, ledger, engine) as gates:
             try:
-                yield Session(job, ledger, run, engine, retry)
+                yield Session(job, ledger, run, engine, retry, gates)
             except BaseException:
                 engine.stop(RunInterrupted())
                 raise
@@ -179,13 +187,54 @@ async def open_session(
                     await ledger.remember(_pace_name(job), pace.learned())
 
 
-async def _shared_slots(job: Job, ledger: Ledger, stack: contextlib.AsyncExitStack) -> LeasedSlots | None:
-    """Share the account's limit with every other run on the ledger, where the ledger can; the sandbox is each run's own."""
+async def _slots(
+    job: Job, ledger: Ledger, limits: LimitsConfig, stack: contextlib.AsyncExitStack, *of: str
+) -> Slots:
+    """Share a limit of the account with every other run on the ledger, where the ledger can.
+
+    The sandbox is each run's own.
+
+    Args:
+        job: whose account it is.
+        ledger: through which it is shared.
+        limits: that hold.
+        stack: which lets go of them.
+        of: what the limit is of, when it is not the account's as a whole.
+    """
     if job.endpoint is None or not isinstance(ledger, Leases):
-        return None
+        return OwnSlots(limits)
     key = job.endpoint.api_key
-    account = await ledger.fingerprint(job.endpoint.base_url, key.get_secret_value() if key else "")
-    return await stack.enter_async_context(LeasedSlots(ledger, account, job.config.limits))
+    account = await ledger.fingerprint(job.endpoint.base_url, key.get_secret_value() if key else "", *of)
+    return await stack.enter_async_context(LeasedSlots(ledger, account, limits))
+
+
+@contextlib.asynccontextmanager
+async def _open_gates(job: Job, ledger: Ledger, engine: Engine) -> AsyncIterator[dict[str, Gate]]:
+    """Keep the gates of the steps that have limits of their own; one that fails stops the engine.
+
+    Runs share such a limit when they ask the same: the step's fingerprint is part of its name.
+    """
+    async with contextlib.AsyncExitStack() as stack:
+        gates: dict[str, Gate] = {}
+        for step in job.steps:
+            own = step.builder.step.limits
+            if own is None:
+                continue
+            limits = LimitsConfig(requests_per_minute=own.requests_per_minute, adaptive=False)
+            timed = own.requests_per_minute is not None
+            name = step.builder.fingerprint.hex()
+            slots = await _slots(job, ledger, limits, stack, name) if timed else OwnSlots(limits)
+            gates[step.name] = Gate(own.concurrency, slots)
+        keepers = [
+            asyncio.create_task(gate.keep(engine.stop), name=f"beatra-gate-{name}")
+            for name, gate in gates.items()
+        ]
+        try:
+            yield gates
+        finally:
+            for keeper in keepers:
+                keeper.cancel()
+            await asyncio.gather(*keepers, return_exceptions=True)
 
 
 async def open_ledger(

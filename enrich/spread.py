@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import parse_qs, urlsplit
 
 import pyarrow as pa
 
 from enrich.batches import job_config
-from enrich.config import LimitsConfig
+from enrich.config import LimitsConfig, holds_password
 from enrich.errors import ConfigError
 from enrich.job import compile_job
 from enrich.messages import without_files
@@ -39,8 +38,8 @@ def prepare(
         config: a YAML file's path, its content as a mapping, or a `JobConfig`.
         schema: of the rows.
         one_machine: every process runs on this machine: then a ledger in a file is shared as well.
-        split_limits: so many processes run at once: each gets that part of the rate limits that the ledger does not
-            share. One on PostgreSQL shares those of the run, not those of a step.
+        split_limits: so many processes run at once: each gets that part of the rate limits, where the ledger is a file.
+            One on PostgreSQL shares them all.
 
     Returns:
         The job, and the schema of the enriched rows as engines know it: without dictionaries.
@@ -88,8 +87,7 @@ def _check_ledger(location: str, *, one_machine: bool) -> None:
             hint="give all of them one: ledger: postgresql://user@host/database. Where every process runs on this"
             " machine, say one_machine=True.",
         )
-    parts = urlsplit(location)
-    if parts.password or "password" in parse_qs(parts.query):
+    if holds_password(location):
         raise ConfigError(
             "the URL of the ledger holds a password, which would travel with every task",
             hint="leave it out, and give PGPASSWORD, or PGPASSFILE, to the processes and to this one.",
@@ -126,28 +124,26 @@ def _whole(step: StepConfig) -> StepConfig:
 
 
 def _with_rates(config: JobConfig, split: int | None) -> JobConfig:
-    """Give each process its part of those limits over a span of time that the ledger does not share."""
-    shared = _is_shared(config.ledger_location())
-    limited = next(_limited(config, run=not shared), None)
-    if limited is None:
+    """Give each process its part of the limits over a span of time, unless the ledger shares them."""
+    limited = next(_limited(config), None)
+    if limited is None or _is_shared(config.ledger_location()):
         return config
     if split is None:
-        better = "" if shared else "share a ledger on PostgreSQL, or "
         raise ConfigError(
             f"{limited} is held by one process; of these, each would send as much",
-            hint=f"{better}divide it by the number of processes that run at once: split_limits=2.",
+            hint="share a ledger on PostgreSQL, or divide it by the number of processes that run at once:"
+            " split_limits=2.",
         )
     steps = [
         step.model_copy(update={"limits": _part(step.limits, split)}) if step.limits else step
         for step in config.steps
     ]
-    limits = config.limits if shared else _part(config.limits, split)
-    return config.model_copy(update={"limits": limits, "steps": steps})
+    return config.model_copy(update={"limits": _part(config.limits, split), "steps": steps})
 
 
-def _limited(config: JobConfig, *, run: bool) -> Iterator[str]:
-    """Name the limits over a span of time that are set, those of the whole run included or not."""
-    places: list[tuple[str, LimitsConfig | StepLimits | None]] = [("limits", config.limits)] if run else []
+def _limited(config: JobConfig) -> Iterator[str]:
+    """Name the limits over a span of time that are set."""
+    places: list[tuple[str, LimitsConfig | StepLimits | None]] = [("limits", config.limits)]
     places += [(f"steps.{step.name}.limits", step.limits) for step in config.steps]
     for place, limits in places:
         for name in (*RATES, "windows"):

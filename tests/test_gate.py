@@ -4,19 +4,27 @@ import asyncio
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
 import pytest
 
 import enrich
-from enrich.config import StepLimits
+from enrich.config import LimitsConfig
 from enrich.gate import Gate
 from enrich.records import Failure, Fate, Settled
 from enrich.sandbox import SandboxOptions, ThreadedSandbox
+from enrich.slots import OwnSlots
 from tests.endpoint import KEY
 from tests.virtual import VirtualLoop, run_virtually
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+
+def unexpected(error: Exception) -> None:
+    """Fail the test: turns were to come for ever."""
+    raise AssertionError(error)
+
 
 ENDED = Settled(b"k" * 16, Failure("x", "", Fate.REFUSED))
 
@@ -25,8 +33,9 @@ def test_requests_per_minute() -> None:
     """No span of a minute has more requests than allowed, and none is wasted by more than a little."""
 
     async def main(loop: VirtualLoop) -> list[float]:
-        gate, times, through = Gate(StepLimits(requests_per_minute=120)), list[float](), asyncio.Event()
-        keeper = asyncio.create_task(gate.keep())
+        slots = OwnSlots(LimitsConfig(requests_per_minute=120), loop.time)
+        gate, times, through = Gate(None, slots), list[float](), asyncio.Event()
+        keeper = asyncio.create_task(gate.keep(unexpected))
 
         def submit(**_: Any) -> None:
             times.append(loop.time())
@@ -46,8 +55,8 @@ def test_requests_per_minute() -> None:
 
 async def test_concurrency() -> None:
     """So many are let through; another one follows when one of them has ended, what is urgent first."""
-    gate, out = Gate(StepLimits(concurrency=2)), deque[tuple[int, Any]]()
-    keeper = asyncio.create_task(gate.keep())
+    gate, out = Gate(2, OwnSlots(LimitsConfig())), deque[tuple[int, Any]]()
+    keeper = asyncio.create_task(gate.keep(unexpected))
 
     def submit(number: int) -> Callable[..., Any]:
         return lambda done: out.append((number, done))
@@ -66,6 +75,21 @@ async def test_concurrency() -> None:
     assert order == [9, 0, 1, 2, 3]
     assert gate.waiting == 0
     keeper.cancel()
+
+
+def test_batches_share_a_steps_limit(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """However many batches are under way at once, the step has one request in flight."""
+    monkeypatch.setenv("BEATRA_API_KEY", KEY)
+    batches = [pa.record_batch({"t": [f"{batch} {row}" for row in range(3)]}) for batch in range(6)]
+    with ThreadedSandbox(SandboxOptions(latency=0.01)) as sandbox:
+        config = {
+            "endpoint": {"base_url": sandbox.base_url},
+            "ledger": str(tmp_path / "ledger.db"),
+            "limits": {"adaptive": False},
+            "steps": [{"name": "a", "prompt": "{{ t }}", "limits": {"concurrency": 1}}],
+        }
+        assert sum(batch.num_rows for batch in enrich.enrich_batches(batches, config)) == 18
+        assert sandbox.books.max_in_flight == 1
 
 
 def test_steps_with_limits_of_their_own(job: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:

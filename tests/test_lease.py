@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from enrich.ledger.lease import LIVE, PERIOD, Account, Cut, LeaseRequest, SharedWindow, grant
-from enrich.ledger.postgres import SQL, _connect, _lease_values, _migrate
+from enrich.ledger.postgres import SQL, Database, _lease_values, _migrate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -59,7 +59,7 @@ REQUESTS = st.builds(
 @pytest.fixture(scope="module")
 def connection(postgres_server: Server) -> Iterator[psycopg.Connection[Any]]:
     """A connection to a ledger in a database, as the leases have it."""
-    with _connect(postgres_server.create(f"lease_{uuid.uuid4().hex}"), durable=False) as connected:
+    with Database(postgres_server.create(f"lease_{uuid.uuid4().hex}")).connect(durable=False) as connected:
         _migrate(connected)
         yield connected
 

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
+import shutil
+import socket
+import subprocess
 import uuid
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import psycopg
 import pytest
 
+from enrich.config import without_password
 from enrich.errors import LedgerError, LedgerFailing
 from enrich.ledger import postgres
 from enrich.ledger.lease import LeaseRequest, SharedWindow
 from enrich.ledger.postgres import SCHEMAS, SQL, open_ledger
+from tests.postgres import owner
 from tests.test_ledger import LOST, REFUSED, REPLY, make_ask
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
     from tests.postgres import Server
 
 
@@ -84,7 +94,7 @@ async def test_a_newer_ledger_is_refused(url: str) -> None:
     with psycopg.connect(url) as connection:
         connection.execute("UPDATE beatra.version SET number = 99")
     with pytest.raises(
-        LedgerError, match=r"version 99; this program knows up to 2\nHint: pip install --upgrade"
+        LedgerError, match=r"version 99; this program knows up to 3\nHint: pip install --upgrade"
     ):
         await open_ledger(url)
     assert version(url) == 99
@@ -127,6 +137,115 @@ async def test_a_database_that_stays_away_stops_the_run(
     finally:
         postgres_server.start()
     await ledger.close()
+
+
+async def test_who_may_not_make_tables_may_use_them(url: str, postgres_server: Server) -> None:
+    """The rights to the tables that are there are enough; who lacks them is told which they are."""
+    await (await open_ledger(url)).close()
+    worker = url.replace("beatra@", f"worker_{uuid.uuid4().hex}@")
+    name = urlsplit(worker).username
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(f"CREATE ROLE {name} LOGIN".encode())
+        for right in (None, "USAGE ON SCHEMA", "SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA"):
+            if right is not None:
+                with pytest.raises(
+                    LedgerError, match=r"permission denied for .*\nHint: .* needs USAGE on the schema"
+                ):
+                    await open_ledger(worker)
+                connection.execute(f"GRANT {right} beatra TO {name}".encode())
+    ledger = await open_ledger(worker)
+    await ledger.open_run({})
+    assert [claim.verdict for claim in await ledger.claim([make_ask()])] == ["mine"]
+    await ledger.answer(make_ask().key, REPLY)
+    assert (await ledger.lease(b"account", LeaseRequest((SharedWindow(False, 60, 60, 1.0),), 1))).count == 1
+    await ledger.close_run({})
+    assert await ledger.prune(-60.0) == 1
+    await ledger.close()
+
+
+async def test_a_database_that_cannot_hold_every_text_is_refused(url: str, postgres_server: Server) -> None:
+    """Better at once than when the first error message in another script comes; the hint says how to make one."""
+    name = f"latin_{uuid.uuid4().hex}"
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name} ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0".encode())
+    with pytest.raises(
+        LedgerError, match=r"has the encoding LATIN1.*\nHint: CREATE DATABASE … ENCODING 'UTF8'"
+    ):
+        await open_ledger(postgres_server.database(name))
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("postgresql://me:hush@127.0.0.1:9/x", "postgresql://me@127.0.0.1:9/x"),
+        ("postgresql://me:hu#s?h@127.0.0.1:9/x", "postgresql://me@127.0.0.1:9/x"),
+        ("postgresql://127.0.0.1:9/x?user=me&password=hush", "postgresql://127.0.0.1:9/x"),
+        (
+            "postgresql://me@127.0.0.1:9,127.0.0.1:8/x?sslpassword=hush",
+            "postgresql://me@127.0.0.1:9,127.0.0.1:8/x",
+        ),
+        ("postgresql://me@[::1]:9/x", "postgresql://me@[::1]:9/x"),
+        ("postgresql://me:hu/sh@127.0.0.1:9/x", "postgresql://…"),
+        ("postgresql://me:hu@sh@127.0.0.1:9/x", "postgresql://…"),
+        ("postgresql://me:hu?s/h@127.0.0.1:9/x", "postgresql://…"),
+        ("postgresql://me:hush@[::1/x", "postgresql://…"),
+        ("postgresql://127.0.0.1:hush/x", "postgresql://…"),
+        ("postgresql://me:hu%zzsh@127.0.0.1:9/x", "postgresql://me@127.0.0.1:9/x"),
+        ("postgresql://127.0.0.1:9/x?hush=1", "postgresql://127.0.0.1:9/x"),
+    ],
+)
+async def test_a_password_is_never_shown(url: str, shown: str) -> None:
+    """Nor a part of one that should have been escaped: then the hint says how."""
+    assert without_password(url) == shown
+    with pytest.raises(LedgerError) as raised:
+        await open_ledger(url)
+    assert shown in raised.value.message
+    assert not any(part in str(raised.value) for part in ("hu", "sh/", "sh@", "s/h"))
+    assert ("%2F" in raised.value.hint) == ("taken apart" in raised.value.message)
+
+
+@pytest.mark.skipif(shutil.which("pgbouncer") is None, reason="there is no pgbouncer on this machine")
+async def test_a_pooler_in_between(url: str, postgres_server: Server, tmp_path: Path) -> None:
+    """Through PgBouncer in session mode, as it comes, a ledger is used as ever."""
+    database = urlsplit(url).path[1:]
+    with bouncing(postgres_server, tmp_path, database) as port:
+        ledger = await open_ledger(f"postgresql://beatra@127.0.0.1:{port}/{database}")
+        await ledger.open_run({})
+        for number in range(10):  # from some point on its statements are prepared
+            await ledger.claim([make_ask(str(number))])
+            await ledger.answer(make_ask(str(number)).key, REPLY)
+            await ledger.lease(b"account", LeaseRequest((SharedWindow(False, 60, 60, 1.0),), 1))
+        assert (await ledger.totals()).answered == 10
+        await ledger.close()
+
+
+@contextlib.contextmanager
+def bouncing(server: Server, folder: Path, database: str) -> Iterator[int]:
+    """Run a pooler before a server; gives its port."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    settings = folder / "pgbouncer.ini"
+    settings.write_text(
+        f"[databases]\n{database} = host=127.0.0.1 port={server.port} user=beatra\n[pgbouncer]\nlisten_port={port}\n"
+        "listen_addr=127.0.0.1\nauth_type=any\npool_mode=session\nunix_socket_dir=\n",
+        encoding="utf-8",
+    )
+    command = ["pgbouncer", "/dev/stdin"]  # its user may not read the folder
+    with (
+        settings.open() as given,
+        subprocess.Popen(
+            command, stdin=given, stderr=subprocess.PIPE, text=True, user=owner(), cwd="/"
+        ) as pooler,
+    ):
+        assert pooler.stderr is not None
+        try:
+            for line in pooler.stderr:
+                if "process up" in line:
+                    break
+            yield port
+        finally:
+            pooler.terminate()
 
 
 async def test_an_account_is_named_without_its_key(url: str, postgres_server: Server) -> None:

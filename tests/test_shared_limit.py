@@ -45,8 +45,11 @@ class Site:
     times: list[float] = field(default_factory=list)
     refusals: list[int] = field(default_factory=list)
 
-    def start(self, rows: int, processes: int, **limits: Any) -> tuple[list[Job], list[Running]]:
+    def start(
+        self, rows: int, processes: int, *, steps: list[dict[str, Any]] | None = None, **limits: Any
+    ) -> tuple[list[Job], list[Running]]:
         """Start so many processes, each with rows of its own."""
+        config = {"steps": steps} if steps else {}
         jobs = [
             share(
                 self.folder,
@@ -54,6 +57,7 @@ class Site:
                 [f"{number} {row}" for row in range(rows)],
                 self.url,
                 limits=limits,
+                **config,
             )
             for number in range(processes)
         ]
@@ -112,6 +116,14 @@ def held(times: list[float], rate: float) -> None:
 def test_two_processes_hold_one_limit(site: Site) -> None:
     """Twenty-five a second between them, from the first second on, not twenty-five each."""
     jobs, runs = site.start(60, 2, requests_per_minute=1_500)
+    whole(site, jobs, runs)
+    held(site.times, 25)
+
+
+def test_a_steps_own_limit_holds_for_all_who_ask_the_same(site: Site) -> None:
+    """Twenty-five a second between two processes whose steps are the same."""
+    step = {"name": "s", "prompt": "{{ t }}", "limits": {"requests_per_minute": 1_500}}
+    jobs, runs = site.start(50, 2, steps=[step])
     whole(site, jobs, runs)
     held(site.times, 25)
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import signal
 import uuid
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import psycopg
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -105,6 +107,38 @@ def test_a_lost_database_pauses_a_run_and_nothing_is_lost_or_paid_twice(
         assert run.wait().code == 0
         assert len(endpoint.charges) == len(texts)
         assert violations(job, endpoint) == []
+
+
+def charged(endpoint: BookedEndpoint, completions: int) -> bool:
+    """Say whether so many completions were charged for."""
+    return len(endpoint.charges) >= completions
+
+
+def test_connections_that_are_severed_cost_nothing(
+    pair: tuple[Warm, Warm], tmp_path: Path, postgres_server: Server
+) -> None:
+    """Every connection to the database is cut, again and again, at whatever it is doing: both runs end whole."""
+    texts = [f"severed {number}" for number in range(120)]
+    url = postgres_server.create(f"severed_{uuid.uuid4().hex}")
+    with BookedEndpoint() as endpoint, psycopg.connect(postgres_server.url, autocommit=True) as connection:
+        jobs = [
+            share(tmp_path, "a", texts[:80], url, limits={"concurrency": 4, "requests_per_minute": 3_000}),
+            share(tmp_path, "b", texts[:39:-1], url, limits={"concurrency": 4, "requests_per_minute": 3_000}),
+        ]
+        runs = [
+            warm.start(job.folder, "run", job.config, "-q", env=place(endpoint))
+            for warm, job in zip(pair, jobs, strict=True)
+        ]
+        for charges in range(4, len(texts), 4):
+            until(partial(charged, endpoint, charges))
+            connection.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s",
+                (url.rpartition("/")[2],),
+            )
+        assert [run.wait().code for run in runs] == [0, 0]
+        assert len(endpoint.charges) == len(texts)
+        for job in jobs:
+            assert violations(job, endpoint) == []
 
 
 def test_what_a_killed_run_was_sending_is_taken_over(pair: tuple[Warm, Warm], tmp_path: Path) -> None:

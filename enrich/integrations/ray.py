@@ -50,8 +50,8 @@ def enrich(
             `ledger` is on PostgreSQL, and `limits.concurrency` is that of one actor.
         actors: how many, or the fewest and the most of a pool that grows.
         one_machine: every actor runs on this machine: then a ledger in a file will do.
-        split_limits: so many actors run at once: each gets that part of the rate limits that the ledger does not share.
-            One on PostgreSQL shares `limits`, a file none; neither shares those of a step.
+        split_limits: so many actors run at once: each gets that part of the rate limits, where the ledger is a file. One on
+            PostgreSQL shares them.
         remote: of the actors, as `map_batches` takes it, such as `num_cpus=0.5`.
 
     Returns:

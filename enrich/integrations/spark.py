@@ -41,8 +41,8 @@ def enrich(
         config: a YAML file's path, its content as a mapping, or a `JobConfig`; its input and output play no part.
             `ledger` is on PostgreSQL, and `limits.concurrency` is that of one task.
         one_machine: every task runs on this machine, as with `local[4]`: then a ledger in a file will do.
-        split_limits: so many tasks run at once: each gets that part of the rate limits that the ledger does not share.
-            One on PostgreSQL shares `limits`, a file none; neither shares those of a step.
+        split_limits: so many tasks run at once: each gets that part of the rate limits, where the ledger is a file. One on
+            PostgreSQL shares them.
 
     Returns:
         A frame of the same rows: the columns there are, then those of the steps.

@@ -6,11 +6,11 @@ import asyncio
 import contextlib
 import functools
 import hashlib
+import logging
 import math
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
-from urllib.parse import urlsplit
 
 import orjson
 
@@ -27,6 +27,7 @@ from enrich.ledger.sql import load_queries
 
 try:
     import psycopg
+    from psycopg.conninfo import conninfo_to_dict
 except ImportError:
     raise ConfigError(
         "a ledger on PostgreSQL needs psycopg", hint="pip install 'beatra-enrich[postgres]'"
@@ -42,8 +43,8 @@ if TYPE_CHECKING:
     Work = Callable[["PostgresTransaction"], Any]
 
 SQL: Final = load_queries("postgres.sql")
-SCHEMAS: Final = (SQL["schema_1"], SQL["schema_2"])  # script n takes a ledger from version n - 1 to n
-SCHEMA: Final = "beatra"  # where the tables are
+# Script n takes a ledger from version n - 1 to n.
+SCHEMAS: Final = (SQL["schema_1"], SQL["schema_2"], SQL["schema_3"])
 LEASE: Final = 15.0  # seconds without a sign of life after which a run's requests may be taken over
 PATIENCE: Final = 300.0  # seconds that a lost database is waited for
 RECONNECT_EVERY: Final = 1.0  # seconds between tries
@@ -51,6 +52,13 @@ CONNECT_TIMEOUT: Final = 10  # seconds
 COUNT_EVERY: Final = 5.0  # seconds between looks at how many runs share a limit
 SCAN_BATCH: Final = 256  # requests per step of a scan
 MIGRATION_LOCK: Final = 0x42656C31  # the advisory lock under which the tables are made
+IS_IT_UP: Final = "check the `ledger` URL and that the database is up, then run the same command again."
+RIGHTS: Final = (
+    "whoever makes the tables needs CREATE on the database; whoever uses them needs USAGE on the schema beatra,"
+    " and SELECT, INSERT, UPDATE and DELETE on its tables."
+)
+
+log = logging.getLogger("enrich")
 
 T = TypeVar("T")
 
@@ -70,11 +78,12 @@ async def open_ledger(
         LedgerError: the database cannot be reached or used, or its ledger is of a newer version.
     """
     clock = clock or SystemClock()
+    database = Database(url)
     try:
-        writer, reader = await asyncio.to_thread(_open, url, make=make)
+        writer, reader = await asyncio.to_thread(_open, database, make=make)
     except psycopg.Error as error:
-        raise _explain(error, url) from None
-    return PostgresLedger(url, clock, writer, reader, lease=lease)
+        raise database.explain(error) from None
+    return PostgresLedger(database, clock, writer, reader, lease=lease)
 
 
 class PostgresLedger:
@@ -86,9 +95,15 @@ class PostgresLedger:
     ahead = 256  # a commit takes a round trip and the server's own write to the disk: the more it carries, the better
 
     def __init__(
-        self, url: str, clock: Clock, writer: Connection, reader: Connection, *, lease: float = LEASE
+        self,
+        database: Database,
+        clock: Clock,
+        writer: Connection,
+        reader: Connection,
+        *,
+        lease: float = LEASE,
     ) -> None:
-        self._url = url
+        self._database = database
         self._clock = clock
         self._rules = Rules(clock, boot_number(clock.boot_id()))
         self._writer = writer
@@ -96,7 +111,7 @@ class PostgresLedger:
         self._lease = lease
         self._commits: GroupCommit[Work] = GroupCommit(self._commit, "ledger-writer")
         self._reads = ThreadPoolExecutor(1, thread_name_prefix="ledger-reader")
-        self._leaser = _Leaser(url)
+        self._leaser = _Leaser(database)
         self._keeper: asyncio.Task[None] | None = None
 
     # --- runs ----------------------------------------------------------------------------------------------
@@ -289,7 +304,7 @@ class PostgresLedger:
             return self._insist(functools.partial(self._write if plain else self._transact, works))
         except psycopg.Error as error:
             if len(works) == 1:
-                return [_explain(error, self._url, in_use=True)]
+                return [self._database.explain(error, in_use=True)]
         except LedgerError as error:
             return [error for _ in works]
         half = len(works) // 2
@@ -306,10 +321,10 @@ class PostgresLedger:
                 return transact()
             except (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure):
                 continue
-            except psycopg.OperationalError:
+            except psycopg.Error as error:
                 if not self._writer.broken:
                     raise
-                self._writer = _reconnected(self._url)
+                self._writer = self._database.connect_again(error)
 
     def _write(self, works: Sequence[Work]) -> list[Any]:
         """Carry out answers and at most one claim as one statement, which is a transaction of its own.
@@ -354,12 +369,10 @@ class PostgresLedger:
         while True:
             try:
                 return work(PostgresTransaction(self._reader, locking=False))
-            except psycopg.OperationalError as error:
-                if not self._reader.broken:
-                    raise _explain(error, self._url, in_use=True) from None
-                self._reader = _reconnected(self._url)
             except psycopg.Error as error:
-                raise _explain(error, self._url, in_use=True) from None
+                if not self._reader.broken:
+                    raise self._database.explain(error, in_use=True) from None
+                self._reader = self._database.connect_again(error)
 
     def _shut(self) -> None:
         self._reads.shutdown()
@@ -455,13 +468,14 @@ class _Leaser:
     A server that crashes forgets less than a second of them; see `RESTARTED`.
     """
 
-    def __init__(self, url: str) -> None:
-        self._url = url
+    def __init__(self, database: Database) -> None:
+        self._database = database
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="ledger-leaser")
         self._connection: Connection | None = None
-        self._runs = 1
         self._started = 0.0  # when the server was started, by its clock
-        self._counted = -math.inf  # monotonic seconds when both were looked up
+        self._runs: dict[
+            bytes, tuple[int, float]
+        ] = {}  # that share an account; monotonic seconds of that count
 
     async def lease(self, account: bytes, request: LeaseRequest, run: int) -> Lease:
         return await asyncio.get_running_loop().run_in_executor(
@@ -470,25 +484,27 @@ class _Leaser:
 
     def _lease(self, account: bytes, request: LeaseRequest, run: int) -> Lease:
         while True:
-            if self._connection is None or self._connection.broken:
-                self._connection = _reconnected(self._url, durable=False)
-                self._counted = -math.inf
             try:
-                self._count(self._connection, account, run)
-                values = _lease_values(account, request, runs=self._runs, started=self._started)
+                if self._connection is None:
+                    self._connection = self._database.connect(durable=False)
+                runs = self._count(self._connection, account, run)
+                values = _lease_values(account, request, runs=runs, started=self._started)
                 return Lease(*self._connection.execute(_query("lease"), values).fetchall()[0])
             except psycopg.Error as error:
-                if not self._connection.broken:
-                    raise _explain(error, self._url, in_use=True) from None
+                if self._connection is not None and not self._connection.broken:
+                    raise self._database.explain(error, in_use=True) from None
+                self._connection = self._database.connect_again(error, durable=False)
+                self._runs.clear()
 
-    def _count(self, connection: Connection, account: bytes, run: int) -> None:
-        """Look up how many live runs share the account, now and then."""
-        if time.monotonic() - self._counted < COUNT_EVERY:
-            return
-        connection.execute(_query("share_account"), (account, run, account))
-        runs, self._started = connection.execute(_query("count_sharing"), (account,)).fetchall()[0]
-        self._runs = max(1, runs)
-        self._counted = time.monotonic()
+    def _count(self, connection: Connection, account: bytes, run: int) -> int:
+        """Look up how many live runs share an account, now and then."""
+        runs, counted = self._runs.get(account, (1, -math.inf))
+        if time.monotonic() - counted >= COUNT_EVERY:
+            connection.execute(_query("share_account"), (account, run, account))
+            found, self._started = connection.execute(_query("count_sharing"), (account,)).fetchall()[0]
+            runs = max(1, found)
+            self._runs[account] = (runs, time.monotonic())
+        return runs
 
     def close(self) -> None:
         self._thread.shutdown()
@@ -571,6 +587,7 @@ def _query(name: str) -> bytes:
 
 
 def _prune(tx: PostgresTransaction, before: float) -> int:
+    tx.run("no_new_run")  # it would take what goes now for answered
     (alive,) = tx.run("live_run").fetchone() or (None,)
     if alive is not None:
         raise LedgerError(f"run {alive} is using the ledger", hint="prune it when the run has ended.")
@@ -580,42 +597,122 @@ def _prune(tx: PostgresTransaction, before: float) -> int:
 # --- the connection -------------------------------------------------------------------------------------
 
 
-def _open(url: str, *, make: bool) -> tuple[Connection, Connection]:
+class Database:
+    """Where a ledger is, and how long it has been away: the connections of one ledger lose it together.
+
+    Raises:
+        LedgerError: the URL cannot be taken apart.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._secrets = _secrets(url)
+        self._lost: float | None = None  # monotonic seconds when the first connection lost it
+
+    def __str__(self) -> str:
+        return without_password(self._url)
+
+    def connect(self, *, durable: bool = True) -> Connection:
+        """Open a connection.
+
+        What a session needs is set by a statement, since poolers refuse it where a connection begins.
+        """
+        connection = psycopg.connect(
+            self._url,
+            autocommit=True,
+            connect_timeout=CONNECT_TIMEOUT,
+            application_name="beatra-enrich",
+            keepalives_idle=10,
+            keepalives_interval=5,
+            keepalives_count=3,
+        )
+        with contextlib.ExitStack() as opened:
+            opened.callback(connection.close)
+            connection.execute(_query("session"), ("on" if durable else "off",))
+            opened.pop_all()
+        return connection
+
+    def connect_again(self, lost: psycopg.Error, *, durable: bool = True) -> Connection:
+        """Wait for a database that was lost, in all connections together no longer than `PATIENCE`.
+
+        Raises:
+            LedgerFailing: it stayed away.
+        """
+        told = self._lost is not None
+        since = self._lost = self._lost or time.monotonic()
+        while True:
+            try:
+                connection = self.connect(durable=durable)
+            except psycopg.OperationalError as error:
+                if time.monotonic() - since > PATIENCE:
+                    raise self.explain(error, in_use=True) from None
+                lost = error
+            else:
+                self._lost = None
+                return connection
+            if not told:
+                told = True
+                log.warning("the ledger %s is away, and waited for: %s", self, self._said(lost))
+            time.sleep(RECONNECT_EVERY)
+
+    def explain(self, error: psycopg.Error, *, in_use: bool = False) -> LedgerError:
+        """Put a database's error into words, never the password; one of a ledger in use stops the run."""
+        kind = LedgerFailing if in_use else LedgerError
+        hint = RIGHTS if isinstance(error, psycopg.errors.InsufficientPrivilege) else IS_IT_UP
+        return kind(f"the ledger {self} cannot be used: {self._said(error)}", hint=hint)
+
+    def _said(self, error: psycopg.Error) -> str:
+        """Give what a database said, on one line, without any password."""
+        what = " ".join(str(error).split()) or type(error).__name__
+        for secret in self._secrets:
+            what = what.replace(secret, "…")
+        return what[:500]
+
+
+def _secrets(url: str) -> list[str]:
+    """Give the passwords in a URL.
+
+    Raises:
+        LedgerError: libpq cannot take it apart, or not as it was meant.
+    """
+    shown = without_password(url)
+    with contextlib.suppress(psycopg.ProgrammingError):
+        parts = conninfo_to_dict(url)
+        if not shown.endswith("://…"):
+            return [str(value) for name, value in parts.items() if "password" in name and value]
+    raise LedgerError(
+        f"the ledger's URL {shown} cannot be taken apart",
+        hint="write postgresql://user@host:port/database. In a password / is written %2F, @ is %40, and % is %25;"
+        " or leave it out and set PGPASSWORD.",
+    )
+
+
+def _open(database: Database, *, make: bool) -> tuple[Connection, Connection]:
     with contextlib.ExitStack() as opened:
-        writer = opened.enter_context(contextlib.closing(_connect(url)))
-        if not make and writer.execute(b"SELECT to_regclass('beatra.version') IS NULL").fetchone() == (True,):
+        writer = opened.enter_context(contextlib.closing(database.connect()))
+        encoding = writer.info.parameter_status("server_encoding")
+        if encoding != "UTF8":
             raise LedgerError(
-                f"there is no ledger in {without_password(url)} yet",
-                hint="beatra-enrich run CONFIG makes it.",
+                f"the database {database} has the encoding {encoding}, which cannot hold every text",
+                hint="CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0",
             )
-        _migrate(writer)
-        reader = opened.enter_context(contextlib.closing(_connect(url)))
+        version = _version(writer)
+        if not (version or make):
+            raise LedgerError(
+                f"there is no ledger in {database} yet", hint="beatra-enrich run CONFIG makes it."
+            )
+        if version != len(SCHEMAS):
+            _migrate(writer)
+        reader = opened.enter_context(contextlib.closing(database.connect()))
         opened.pop_all()
     return writer, reader
 
 
-def _connect(url: str, *, durable: bool = True) -> Connection:
-    return psycopg.connect(
-        url,
-        autocommit=True,
-        connect_timeout=CONNECT_TIMEOUT,
-        application_name="beatra-enrich",
-        options=f"-c search_path={SCHEMA} -c synchronous_commit={'on' if durable else 'off'}",
-        keepalives_idle=10,
-        keepalives_interval=5,
-        keepalives_count=3,
-    )
-
-
-def _reconnected(url: str, *, durable: bool = True) -> Connection:
-    deadline = time.monotonic() + PATIENCE
-    while True:
-        try:
-            return _connect(url, durable=durable)
-        except psycopg.OperationalError as error:
-            if time.monotonic() > deadline:
-                raise _explain(error, url, in_use=True) from None
-            time.sleep(RECONNECT_EVERY)
+def _version(connection: Connection) -> int:
+    """Give the version of the ledger's tables; 0 when there are none."""
+    ((_, made),) = connection.execute(_query("made")).fetchall()
+    row = connection.execute(_query("version")).fetchone() if made else None
+    return int(row[0]) if row else 0
 
 
 def _migrate(connection: Connection) -> None:
@@ -626,30 +723,20 @@ def _migrate(connection: Connection) -> None:
     """
     with connection.transaction():
         connection.execute(b"SELECT pg_advisory_xact_lock(%s)", (MIGRATION_LOCK,))
-        if connection.execute(b"SELECT to_regnamespace('beatra') IS NULL").fetchone() == (True,):
-            connection.execute(b"CREATE SCHEMA beatra")
-        connection.execute(b"CREATE TABLE IF NOT EXISTS beatra.version (number INTEGER NOT NULL)")
-        found = connection.execute(b"SELECT number FROM beatra.version").fetchone()
-        version = found[0] if found else 0
+        version = _version(connection)
         if version > len(SCHEMAS):
             raise LedgerError(
                 f"the ledger's tables have version {version}; this program knows up to {len(SCHEMAS)}",
                 hint="pip install --upgrade beatra-enrich",
             )
+        ((schema, made),) = connection.execute(
+            _query("made")
+        ).fetchall()  # what is cached by name may be out of date
+        if not schema:
+            connection.execute(b"CREATE SCHEMA beatra")
+        if not made:
+            connection.execute(b"CREATE TABLE beatra.version (number INTEGER NOT NULL)")
         for script in SCHEMAS[version:]:
             connection.execute(script.encode())
         connection.execute(b"DELETE FROM beatra.version")
         connection.execute(b"INSERT INTO beatra.version VALUES (%s)", (len(SCHEMAS),))
-
-
-def _explain(error: psycopg.Error, url: str, *, in_use: bool = False) -> LedgerError:
-    """Put a database's error into words, never the password; one of a ledger in use stops the run."""
-    what = " ".join(str(error).split()) or type(error).__name__
-    password = urlsplit(url).password
-    if password:
-        what = what.replace(password, "…")
-    kind = LedgerFailing if in_use else LedgerError
-    return kind(
-        f"the ledger {without_password(url)} cannot be used: {what[:500]}",
-        hint="check the `ledger` URL and that the database is up, then run the same command again.",
-    )

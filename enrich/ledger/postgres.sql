@@ -208,6 +208,11 @@ BEGIN
 END
 $$;
 
+-- name: schema_3
+ALTER TABLE run DROP COLUMN account; -- and its index
+ALTER TABLE run ADD COLUMN accounts BYTEA[] NOT NULL DEFAULT '{}'; -- whose limits it shares, as in pace
+CREATE INDEX run_lease ON run (lease_until);
+
 -- name: known_keys
 SELECT r.id, r.key, r.state, r.run, r.attempts, r.sent_at, r.boot, r.boottime, r.failure,
        convert_to(r.model, 'UTF8'), r.parent, r.question, a.crc, a.streamed, a.latency_ms, a.first_token_ms,
@@ -337,6 +342,9 @@ UPDATE run SET lease_until = '-infinity' WHERE number = %s
 -- name: is_alive
 SELECT lease_until > clock_timestamp() FROM run WHERE number = %s
 
+-- name: no_new_run
+LOCK TABLE run IN SHARE ROW EXCLUSIVE MODE
+
 -- name: live_run
 SELECT min(number) FROM run WHERE lease_until > clock_timestamp() AND ended_at IS NULL
 
@@ -397,15 +405,27 @@ WITH old AS (
 )
 DELETE FROM request WHERE id IN (SELECT id FROM old)
 
+-- name: made
+SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = 'beatra'), EXISTS (
+    SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE n.nspname = 'beatra' AND c.relname = 'version')
+
+-- name: version
+SELECT number FROM beatra.version
+
+-- name: session
+SELECT set_config('search_path', 'beatra', false), set_config('synchronous_commit', %s, false),
+       set_config('default_transaction_isolation', 'read committed', false)
+
 -- name: salt
 SELECT value FROM memory WHERE name = 'salt'
 
 -- name: share_account
-UPDATE run SET account = %s WHERE number = %s AND account IS DISTINCT FROM %s
+UPDATE run SET accounts = accounts || %s WHERE number = %s AND NOT %s = ANY(accounts)
 
 -- name: count_sharing
 SELECT count(*), extract(epoch FROM pg_postmaster_start_time())::float8 FROM run
-WHERE account = %s AND lease_until > clock_timestamp()
+WHERE %s = ANY(accounts) AND lease_until > clock_timestamp()
 
 -- name: lease
 SELECT * FROM lease(%s, %s, %s, %s, %s::boolean[], %s::float8[], %s::float8[], %s::float8[], %s::integer, %s::float8,
