@@ -140,7 +140,13 @@ def _lock_option(command: Callable[..., None]) -> Callable[..., None]:
 def _output_options(command: Callable[..., None]) -> Callable[..., None]:
     """Add the options for what is shown and how."""
     for option in (
-        click.option("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True),
+        click.option(
+            "--log-format",
+            type=click.Choice(["text", "json"]),
+            default="text",
+            show_default=True,
+            help="How stderr is written.",
+        ),
         click.option("-v", "--verbose", count=True, help="Tell of every retry on stderr."),
         click.option("-q", "--quiet", is_flag=True, help="Nothing on stderr but errors."),
         click.option("--no-progress", is_flag=True, help="No progress on stderr."),
@@ -184,6 +190,7 @@ def run(config: Path, *, confirm: bool, **options: Any) -> None:
     "statuses",
     default="error,invalid_output",
     show_default=True,
+    metavar="NAMES",
     help="Which rows, by their status: error, invalid_output, truncated, filtered; several with commas.",
 )
 @click.option(
@@ -241,7 +248,7 @@ def collect(config: Path, out: str | None, **options: Any) -> None:
     metavar="N",
     help="Really ask N rows, chosen at random, and measure. Their answers are kept.",
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Chooses the sample.")
+@click.option("--seed", type=int, default=0, show_default=True, metavar="N", help="Chooses the sample.")
 @click.option("--json", "as_json", is_flag=True, help="As one JSON object.")
 @click.option("-q", "--quiet", is_flag=True, help="Nothing on stderr but errors.")
 def plan(config: Path, *, sample: int | None, seed: int, as_json: bool, quiet: bool, **options: Any) -> None:
@@ -266,7 +273,9 @@ def plan(config: Path, *, sample: int | None, seed: int, as_json: bool, quiet: b
 @main.command()
 @CONFIG
 @_job_options
-@click.option("-n", "rows", type=click.IntRange(min=1), default=3, show_default=True, help="How many rows.")
+@click.option(
+    "-n", "rows", type=click.IntRange(min=1), default=3, show_default=True, metavar="N", help="How many rows."
+)
 def preview(config: Path, rows: int, **options: Any) -> None:
     """Show the request bodies of the first rows; send nothing.
 
@@ -280,7 +289,7 @@ def preview(config: Path, rows: int, **options: Any) -> None:
         click.echo(line)
 
 
-@main.command()
+@main.command(short_help="Check all that can be checked without a completion.")
 @CONFIG
 @_job_options
 def check(config: Path, **options: Any) -> None:
@@ -302,7 +311,7 @@ def check(config: Path, **options: Any) -> None:
         raise click.exceptions.Exit(2)
 
 
-@main.command()
+@main.command(short_help="Show what the ledger knows: states, spent, in doubt.")
 @CONFIG
 @_job_options
 @click.option("--json", "as_json", is_flag=True, help="As one JSON object.")
@@ -371,6 +380,7 @@ LEDGER = click.argument("where", metavar="LEDGER")
     "--state",
     "states",
     default="",
+    metavar="NAMES",
     help="Only these: answered, failed, sent, in_doubt, skipped; several with commas.",
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
@@ -381,7 +391,8 @@ def ledger_ls(where: str, states: str, *, as_json: bool) -> None:
     Example:
       beatra-enrich ledger ls config.yaml --state failed,in_doubt
     """
-    from enrich.ledger_tools import HEADER, STATES, ledger_location, list_requests
+    from enrich.ledger_tools import HEADER, ledger_location, list_requests
+    from enrich.records import STATES
 
     chosen = _chosen("--state", states, STATES) or frozenset(STATES)
     location = ledger_location(where)
@@ -396,7 +407,7 @@ def ledger_ls(where: str, states: str, *, as_json: bool) -> None:
     )
 
 
-@ledger.command("export")
+@ledger.command("export", short_help="Write everything a ledger holds to a file.")
 @LEDGER
 @click.option(
     "-o",
@@ -418,7 +429,7 @@ def ledger_export(where: str, out: str) -> None:
     click.echo(f"{_requests(count)} → {out}")
 
 
-@ledger.command("verify")
+@ledger.command("verify", short_help="Check a whole ledger, every checksum included.")
 @LEDGER
 def ledger_verify(where: str) -> None:
     """Check a whole ledger: structure, every checksum, every key there once. Exit code 2 when it is damaged.
@@ -436,7 +447,7 @@ def ledger_verify(where: str) -> None:
         raise click.exceptions.Exit(2)
 
 
-@ledger.command("prune")
+@ledger.command("prune", short_help="Forget requests that were settled long ago.")
 @LEDGER
 @click.option(
     "--older-than", required=True, metavar="AGE", help="A number and s, m, h, d or w, for example 30d."
@@ -503,7 +514,7 @@ def models(config: Path | None) -> None:
         click.echo(name)
 
 
-@main.command()
+@main.command(short_help="Print the shell completion of beatra-enrich.")
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(shell: str) -> None:
     """Print what makes SHELL complete commands, options and files of beatra-enrich.
@@ -521,7 +532,7 @@ def completion(shell: str) -> None:
     click.echo(kind(main, {}, "beatra-enrich", "_BEATRA_ENRICH_COMPLETE").source())
 
 
-@main.command()
+@main.command(short_help="Print the JSON Schema of the configuration file.")
 def schema() -> None:
     """Print the JSON Schema of the configuration file, for editors and checks.
 
@@ -534,18 +545,40 @@ def schema() -> None:
     click.echo(json.dumps(Config.model_json_schema(by_alias=True), indent=2))
 
 
-@main.command()
+@main.command(short_help="Serve an emulator of the API, with faults on demand.")
 @click.option(
-    "--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0 takes a free one."
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=8080,
+    show_default=True,
+    metavar="N",
+    help="0 takes a free one.",
 )
 @click.option(
-    "--latency", type=click.FloatRange(min=0), default=0.05, show_default=True, help="Median, in seconds."
+    "--latency",
+    type=click.FloatRange(min=0),
+    default=0.05,
+    show_default=True,
+    metavar="SECONDS",
+    help="The median.",
 )
 @click.option(
-    "--spread", type=click.FloatRange(min=0), default=0.0, show_default=True, help="Sigma of the latency."
+    "--spread",
+    type=click.FloatRange(min=0),
+    default=0.0,
+    show_default=True,
+    metavar="SIGMA",
+    help="Of the latency, which is log-normal.",
 )
-@click.option("--rpm", type=click.FloatRange(min=0, min_open=True), help="Requests per minute before 429s.")
-@click.option("--balance", type=click.FloatRange(min=0), help="Credits on the account before 402s.")
+@click.option(
+    "--rpm",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="N",
+    help="Requests per minute before 429s.",
+)
+@click.option(
+    "--balance", type=click.FloatRange(min=0), metavar="N", help="Credits on the account before 402s."
+)
 @click.option(
     "--fault",
     "faults",
@@ -553,7 +586,7 @@ def schema() -> None:
     metavar="KIND=PROBABILITY[:TIMES]",
     help="What goes wrong, and how often. May be repeated; `--fault list` shows the kinds.",
 )
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--seed", type=int, default=0, show_default=True, metavar="N", help="Of latencies and faults.")
 def sandbox(port: int, latency: float, spread: float, faults: tuple[str, ...], **limits: Any) -> None:
     """Serve an emulator of the API on this machine, with faults on demand.
 
@@ -608,7 +641,10 @@ def _chosen(option: str, text: str, known: Iterable[str]) -> frozenset[str]:
     """Read names with commas between them."""
     chosen = frozenset(part.strip() for part in text.split(",") if part.strip())
     for name in sorted(chosen.difference(known)):
-        raise ConfigError(f"{option} {name}: no such status", hint=f"one of {', '.join(sorted(known))}.")
+        raise ConfigError(
+            f"{option} {name}: no such {option.removeprefix('--')}",
+            hint=f"one of {', '.join(sorted(known))}.",
+        )
     return chosen
 
 

@@ -7,6 +7,7 @@ import contextlib
 import email.utils
 import io
 import logging
+import os
 import re
 import ssl
 import time
@@ -70,6 +71,7 @@ class Health:
 
     Attributes:
         ok: whether the endpoint answered 200 ``{"status": "ok"}``; anything else is degraded service.
+        absent: whether it answered that it has no such path, as endpoints other than Beatra's may.
         detail: one line: the status it gave, or what failed.
         latency_ms: milliseconds until it answered, connecting included.
     """
@@ -77,6 +79,7 @@ class Health:
     ok: bool
     detail: str
     latency_ms: float
+    absent: bool = False
 
 
 class Client:
@@ -198,7 +201,8 @@ class Client:
         outcome = await self._get("health")
         latency_ms = _milliseconds_since(started)
         if isinstance(outcome, Failure):
-            return Health(ok=False, detail=str(outcome), latency_ms=latency_ms)
+            absent = outcome.status == 404
+            return Health(ok=False, detail=str(outcome), latency_ms=latency_ms, absent=absent)
         try:
             payload = loads(outcome.body)
         except ValueError:
@@ -518,7 +522,7 @@ def _no_response(error: Exception) -> Failure:
         case aiohttp.ClientConnectorError():
             code, message, fate = (
                 "connect_failed",
-                f"no connection to {error.host}: {error.strerror}",
+                f"no connection to {_place(error)}: {_reason(error)}",
                 Fate.UNSENT,
             )
         case aiohttp.ConnectionTimeoutError():
@@ -530,6 +534,16 @@ def _no_response(error: Exception) -> Failure:
         case aiohttp.ClientResponseError() | HttpProcessingError():
             code, message = "bad_response", "the answer is no HTTP"
     return Failure(code=code, message=one_line(message), fate=fate)
+
+
+def _place(error: aiohttp.ClientConnectorError) -> str:
+    return f"[{error.host}]:{error.port}" if ":" in error.host else f"{error.host}:{error.port}"
+
+
+def _reason(error: aiohttp.ClientConnectorError) -> str:
+    """Say why a connection was not made, as the system does: asyncio puts the address in the reason's place."""
+    number = error.os_error.errno
+    return os.strerror(number).lower() if number and number > 0 else str(error.strerror)
 
 
 def _limits(seconds: float, *, stream: bool) -> aiohttp.ClientTimeout:

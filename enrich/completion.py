@@ -12,7 +12,7 @@ from enrich.sse import Event, EventParser, EventTooLarge
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from enrich.records import Reply
+    from enrich.records import Record, Reply
 
 DONE = b"[DONE]"
 MAX_PLAUSIBLE = 10**9  # tokens or credits of one completion; more is a defect of the endpoint
@@ -38,6 +38,12 @@ def read(reply: Reply) -> Completion | Failure:
         return _read_stream(reply) if reply.streamed else _read_json(reply)
     except _UnusableError as unusable:
         return unusable.failure
+
+
+def completion_of(record: Record) -> Completion | None:
+    """Give what the ledger's answer to a request says; None where there is none, or none that can be read."""
+    result = read(record.reply) if record.reply is not None else None
+    return result if isinstance(result, Completion) else None
 
 
 def stream_error(event: Event, payload: Any, request_id: str | None) -> Failure | None:

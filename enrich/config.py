@@ -491,7 +491,8 @@ class _Loader(yaml.SafeLoader):
         if self.check_event(yaml.events.AliasEvent):
             mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]  # the stub leaves it out
             raise ConfigError(
-                f"line {mark.line + 1}: YAML aliases (`*name`) are not accepted", hint="write the value out."
+                f"line {mark.line + 1}: YAML aliases (`*name`) are not accepted",
+                hint="write the value out; a text that begins with `*`, such as a glob, must be quoted.",
             )
         self.depth += 1
         if self.depth > MAX_YAML_DEPTH:
@@ -550,10 +551,10 @@ def parse_yaml(text: str, where: str) -> Any:
         mark = getattr(error, "problem_mark", None)
         place = f" line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         problem = getattr(error, "problem", None) or getattr(error, "reason", None) or "not valid YAML"
-        raise ConfigError(
-            f"{where}:{place} {problem}",
-            hint="check the indentation; quote a text that holds `: ` or begins with `{`.",
-        ) from None
+        hint = "check the indentation; quote a text that holds `: ` or begins with `{`."
+        if getattr(error, "context", None) == "while scanning an alias":
+            problem, hint = "a text that begins with `*` must be quoted", 'write for example input: "*.csv"'
+        raise ConfigError(f"{where}:{place} {problem}", hint=hint) from None
     except RecursionError:
         raise ConfigError(
             f"{where}: the YAML is nested deeper than {MAX_YAML_DEPTH} levels", hint="flatten it."
@@ -713,7 +714,9 @@ def read_mapping(path: Path) -> dict[str, Any]:
         ConfigError: it is not there, or holds no mapping.
     """
     if not path.exists():
-        raise ConfigError(f"no configuration file {path}", hint="beatra-enrich init makes one.")
+        beside = sorted(other.name for suffix in ("yaml", "yml") for other in path.parent.glob(f"*.{suffix}"))
+        hint = did_you_mean(path.name, beside) if beside else "beatra-enrich init makes one."
+        raise ConfigError(f"no configuration file {path}", hint=hint)
     document = parse_yaml(read_text(path, "the configuration file"), str(path))
     if not isinstance(document, dict):
         raise ConfigError(
@@ -788,14 +791,19 @@ def _validated(model: type[_Job], document: Mapping[str, Any], where: str) -> _J
         ) from None
 
 
-def problems(error: ValidationError, document: Any) -> str:
+def problems(error: ValidationError, document: Any, model: type[BaseModel] = Config) -> str:
     """Write what is wrong with a document, a line each.
 
     A place has one line: a value that may be of two kinds is wrong in two ways.
+
+    Args:
+        error: what the models say.
+        document: what they were given.
+        model: what the document is, or each item of it; for the keys that are known.
     """
     said: dict[str, str] = {}
     for item in error.errors(include_url=False):
-        said.setdefault(_place(item, document), _problem(item))
+        said.setdefault(_place(item, document), _problem(item, model))
     return "\n".join(f"  {place}: {text}" for place, text in said.items())
 
 
@@ -833,10 +841,10 @@ def _place(item: Any, document: Any) -> str:
     return ".".join(parts) or "the file"
 
 
-def _problem(item: Any) -> str:
+def _problem(item: Any, model: type[BaseModel]) -> str:
     kind, value = item["type"], item.get("input")
     if kind == "extra_forbidden":
-        return _unknown_key(item["loc"])
+        return _unknown_key(item["loc"], model)
     if kind == "value_error":
         return str(item["ctx"]["error"])
     text = _PROBLEMS.get(kind) or re.sub(r"^\w+ should ", "must ", item["msg"])
@@ -857,25 +865,23 @@ _PROBLEMS = {
 _SECRETS = frozenset({"api_key", "apikey", "key", "password", "secret", "token"})
 
 
-def _unknown_key(loc: tuple[Any, ...]) -> str:
+def _unknown_key(loc: tuple[Any, ...], model: type[BaseModel]) -> str:
     name = str(loc[-1])
     if name.lower() in _SECRETS:
         return f"a key does not belong in this file; export {KEY_VARIABLE}=…, or name a file with `endpoint.api_key_file`"
-    return f"unknown key; {did_you_mean(name, _keys_at(loc[:-1]))}"
+    return f"unknown key; {did_you_mean(name, _keys_at(loc[:-1], model))}"
 
 
-def _keys_at(loc: tuple[Any, ...]) -> list[str]:
+def _keys_at(loc: tuple[Any, ...], model: type[BaseModel]) -> list[str]:
     """Walk the models along a location and give the keys that are known there."""
-    model: Any = Config
     for part in loc:
         if isinstance(part, int):
             continue
         info = model.model_fields.get(part)
-        if info is None:
+        inner = _model_in(info.annotation) if info is not None else None
+        if inner is None:
             return []
-        model = _model_in(info.annotation)
-        if model is None:
-            return []
+        model = inner
     return [field.alias or name for name, field in model.model_fields.items()]
 
 

@@ -494,6 +494,13 @@ def _check_encoding(file: SourceFile, encoding: str) -> None:
                 raise InputError(
                     f"{file.path} line {line}, byte {position - waiting + error.start}: "
                     f"{error.object[error.start : error.end]!r} is not {encoding}",
-                    hint="set `input.csv.encoding` to what the file is written in, for example cp1252 or latin-1.",
+                    hint=f"set `input.csv.encoding` to what the file is written in, {_likely_encoding(file)}.",
                 ) from None
             position += len(chunk)
+
+
+def _likely_encoding(file: SourceFile) -> str:
+    with open_text(file) as stream:
+        begins = stream.read(2)
+    marked = begins in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+    return "by its first bytes utf-16" if marked else "for example cp1252 or latin-1"

@@ -7,18 +7,17 @@ import json
 import os
 import time
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from enrich.client import Client
-from enrich.completion import read
-from enrich.config import EndpointConfig
+from enrich.completion import completion_of
+from enrich.config import URL_VARIABLE, EndpointConfig
 from enrich.endpoint import Endpoint, resolve_endpoint
-from enrich.errors import EnrichError, LedgerError, RunStopped
-from enrich.job import Job, compile_job, refuse_overlap
+from enrich.errors import EnrichError, KeyRefused, RunStopped
+from enrich.job import SANDBOX, Job, compile_job, refuse_overlap
 from enrich.progress import Pulse, duration, pulse_name
-from enrich.records import Completion, key_text
-from enrich.session import open_ledger, sandbox_endpoint
+from enrich.records import STATES, key_text
+from enrich.session import open_ledger, require_ledger, sandbox_endpoint
 from enrich.sink import preflight
 from enrich.source import open_source
 from enrich.template import RowError
@@ -165,10 +164,13 @@ async def check_endpoint(endpoint: Endpoint, models: Iterable[str] = ()) -> list
     """
     async with Client(endpoint, concurrency=2) as client:
         health = await client.health()
-        findings = [Finding("endpoint", health.ok, f"{endpoint.base_url}: {health.detail}")]
+        detail = "it has no health check" if health.absent else health.detail
+        findings = [Finding("endpoint", health.ok or health.absent, f"{endpoint.base_url}: {detail}")]
         try:
             found = await client.models()
         except RunStopped as error:
+            if not findings[0].ok and not isinstance(error, KeyRefused):
+                return findings  # what is wrong there is said
             return [*findings, _failed("key", error)]
     missing = sorted(set(models) - {"auto"} - set(found)) if found else []
     text = f"{len(found)} listed" + (f"; not among them: {', '.join(missing)}" if missing else "")
@@ -183,8 +185,8 @@ async def list_models(endpoint: EndpointConfig | None) -> list[str]:
         EnrichError: the endpoint gave no list.
     """
     config = endpoint or EndpointConfig()
-    base_url = config.base_url or os.environ.get("BEATRA_BASE_URL")
-    if base_url == "sandbox":
+    base_url = config.base_url or os.environ.get(URL_VARIABLE)
+    if base_url == SANDBOX:
         with sandbox_endpoint(config.timeout) as local:
             return await _models_of(local)
     return await _models_of(resolve_endpoint(config, os.environ))
@@ -247,9 +249,9 @@ async def status_job(config: Config) -> LedgerStatus:
         LedgerError: there is no ledger yet.
     """
     location = config.ledger_location()
-    _must_be_there(location)
+    require_ledger(location)
     ledger = await open_ledger(location)
-    requests = dict.fromkeys(("answered", "failed", "sent", "in_doubt", "skipped"), 0)
+    requests = dict.fromkeys(STATES, 0)
     attempts = prompt = answer = total = 0
     credits_ = 0.0
     try:
@@ -257,9 +259,9 @@ async def status_job(config: Config) -> LedgerStatus:
             for entry in entries:
                 record = entry.record
                 attempts += record.attempts
-                requests[_state(record)] += 1
-                completion = read(record.reply) if record.reply is not None else None
-                if isinstance(completion, Completion):
+                requests[record.standing] += 1
+                completion = completion_of(record)
+                if completion is not None:
                     prompt += completion.usage.prompt_tokens or 0
                     answer += completion.usage.completion_tokens or 0
                     total += completion.usage.total_tokens or 0
@@ -295,7 +297,7 @@ async def watch_job(config: Config, show: Callable[[Snapshot], None], *, every: 
         LedgerError: there is no ledger yet.
     """
     location = config.ledger_location()
-    _must_be_there(location)
+    require_ledger(location)
     ledger = await open_ledger(location, read_only=True)
     try:
         while True:
@@ -323,14 +325,3 @@ async def _ending(ledger: Ledger, run: int) -> str:
     if last is None or last.number < run or last.summary is None:
         return "the last run of this job has ended"
     return f"the last run has ended: {last.summary.get('reason', '')}"
-
-
-def _must_be_there(location: str) -> None:
-    if "://" not in location and not Path(location).exists():
-        raise LedgerError(f"there is no ledger at {location} yet", hint="beatra-enrich run CONFIG makes it.")
-
-
-def _state(record: Any) -> str:
-    if record.skipped:
-        return "skipped"
-    return "in_doubt" if record.in_doubt else str(record.state)

@@ -23,7 +23,7 @@ from enrich.fallback import ModelBreaker
 from enrich.flow import Step
 from enrich.location import ObjectUrl, is_url
 from enrich.request import RequestBuilder
-from enrich.schema import load_schema
+from enrich.schema import step_schema
 from enrich.storage import has_magic
 from enrich.template import check_columns
 
@@ -82,7 +82,7 @@ def compile_job(
         ConfigError, TemplateError: whatever cannot work.
     """
     base_url, endpoint = _endpoint(config.endpoint, api_key, key_needed=key_needed)
-    schemas = [load_schema(s.answer_schema) if s.answer_schema is not None else None for s in config.steps]
+    schemas = [step_schema(step) for step in config.steps]
     joined = output_schema(
         input_schema, [(s.name, schema) for s, schema in zip(config.steps, schemas, strict=True)]
     )
@@ -107,7 +107,7 @@ def fingerprint(config: JobConfig) -> tuple[str, list[bytes]]:
         ConfigError, TemplateError: a step cannot be compiled.
     """
     base_url, _ = _endpoint(config.endpoint, None, key_needed=False)
-    schemas = [load_schema(s.answer_schema) if s.answer_schema is not None else None for s in config.steps]
+    schemas = [step_schema(step) for step in config.steps]
     builders = [RequestBuilder(s, base_url, schema) for s, schema in zip(config.steps, schemas, strict=True)]
     facts = [
         base_url,

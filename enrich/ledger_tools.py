@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any, Final
 import pyarrow as pa
 
 from enrich import __version__
-from enrich.completion import read
+from enrich.completion import completion_of
 from enrich.config import OutputConfig, load_config, without_password
-from enrich.errors import ConfigError, LedgerError
-from enrich.records import Completion, Record, Usage, key_text
-from enrich.session import open_ledger
+from enrich.errors import ConfigError
+from enrich.records import Usage, key_text
+from enrich.session import open_ledger, require_ledger
 from enrich.sink import destination, open_sink
 
 if TYPE_CHECKING:
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
     from enrich.ledger.protocol import Entry, Ledger, VerifyReport
 
-STATES: Final = ("answered", "failed", "sent", "in_doubt", "skipped")
 SQLITE_MAGIC: Final = b"SQLite format 3\0"
 _UNITS: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}  # seconds
 _TIME: Final = pa.timestamp("us", tz="UTC")
@@ -111,8 +110,7 @@ def ledger_location(given: str) -> str:
         ConfigError: the configuration is not valid.
     """
     location = given if "://" in given or _is_ledger(Path(given)) else load_config(given).ledger_location()
-    if "://" not in location and not Path(location).is_file():
-        raise LedgerError(f"there is no ledger at {location} yet", hint="beatra-enrich run CONFIG makes it.")
+    require_ledger(location)
     return location
 
 
@@ -146,7 +144,7 @@ async def list_requests(location: str, show: Callable[[Line], None], *, states: 
     async with _opened(location) as ledger:
         async for entries in ledger.scan():
             for entry in entries:
-                if state_of(entry.record) in states:
+                if entry.record.standing in states:
                     show(_line(entry))
                     shown += 1
     return shown
@@ -207,13 +205,6 @@ def findings(report: VerifyReport) -> Iterator[str]:
     yield "sound: every checksum holds" if report.sound else "NOT sound"
 
 
-def state_of(record: Record) -> str:
-    """Give one word for how a request stands; see `STATES`."""
-    if record.skipped:
-        return "skipped"
-    return "in_doubt" if record.in_doubt else record.state
-
-
 @contextlib.asynccontextmanager
 async def _opened(location: str, *, read_only: bool = True) -> AsyncIterator[Ledger]:
     ledger = await open_ledger(location, read_only=read_only, make=False)
@@ -223,17 +214,12 @@ async def _opened(location: str, *, read_only: bool = True) -> AsyncIterator[Led
         await ledger.close()
 
 
-def _completion(record: Record) -> Completion | None:
-    result = read(record.reply) if record.reply is not None else None
-    return result if isinstance(result, Completion) else None
-
-
 def _line(entry: Entry) -> Line:
     record = entry.record
-    completion = _completion(record)
+    completion = completion_of(record)
     return Line(
         key=key_text(record.key),
-        state=state_of(record),
+        state=record.standing,
         model=record.model,
         attempts=record.attempts,
         sent_at=_moment(record.sent_at),
@@ -254,11 +240,11 @@ def _error(entry: Entry) -> str | None:
 
 def _exported(entry: Entry) -> dict[str, Any]:
     record, reply = entry.record, entry.record.reply
-    completion = _completion(record)
+    completion = completion_of(record)
     usage = completion.usage if completion else Usage()
     return {
         "key": key_text(record.key),
-        "state": state_of(record),
+        "state": record.standing,
         "model": record.model,
         "parent": key_text(record.parent) if record.parent is not None else None,
         "run": record.run,

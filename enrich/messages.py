@@ -110,7 +110,7 @@ def _read_items(path: Path, model: type[_Item], where: str) -> list[_Item]:
     try:
         return TypeAdapter(list[model]).validate_python(items)  # type: ignore[valid-type]  # a class all the same
     except ValidationError as error:
-        raise ConfigError(f"{where}: {path} is not valid:\n{problems(error, items)}") from None
+        raise ConfigError(f"{where}: {path} is not valid:\n{problems(error, items, model)}") from None
 
 
 def _lines(text: str) -> list[Any]:

@@ -249,8 +249,7 @@ class _Survey:
         ):
             async with open_session(self._job, send=False, clock=self._options.clock) as session:
                 flow = session.flow(marks, occurrences, census)
-                if self._options.progress is not None:
-                    self._options.progress.asking(rows, flow, None)
+                self._options.progress.asking(rows, flow, None)
                 batches = prefetched(self._source.batches(columns=self._job.columns))
                 async with contextlib.aclosing(batches):
                     await flow.run(_until(batches, self._options), most=0)
@@ -278,8 +277,7 @@ class _Survey:
         with Marks(len(units), len(self._job.steps), self._scratch) as marks:
             async with self._session(send=True) as session:
                 flow = session.flow(marks)
-                if self._options.progress is not None:
-                    self._options.progress.asking(len(units), flow, session.engine)
+                self._options.progress.asking(len(units), flow, session.engine)
                 await flow.run(_one(batch), most=len(units))
                 summary = summarize(session, flow.tally, 0, f"{len(units):,} rows sampled for a plan")
                 await session.ledger.close_run(summary.to_dict())

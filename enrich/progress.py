@@ -248,8 +248,13 @@ def _waiting_for(engine: Engine) -> str:
     pause = engine.pace.paused_for()
     if pause > 0:
         return f"paused for {duration(pause)}: {engine.pace.pause_cause}"
-    if engine.held:
-        return f"waiting for {engine.in_flight:,} in flight: {engine.held}"
+    if engine.outage.on:
+        return "the endpoint is out of service: one request at a time tries it"
+    return f"waiting for {engine.in_flight:,} in flight: {engine.held}" if engine.held else _silence(engine)
+
+
+def _silence(engine: Engine) -> str:
+    """Say what is waited for where nothing happened for long."""
     quiet = time.monotonic() - engine.stats.last_event
     if quiet <= QUIET_AFTER:
         return ""

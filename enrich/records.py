@@ -130,6 +130,7 @@ class Failure:
 
 
 RequestState = Literal["sent", "answered", "failed"]
+STATES = ("answered", "failed", "sent", "in_doubt", "skipped")  # how a request may stand, for people
 
 
 @frozen
@@ -162,6 +163,13 @@ class Record:
     reply: Reply | None = None
     failure: Failure | None = None
     skipped: bool = False
+
+    @property
+    def standing(self) -> str:
+        """Give one word for how the request stands; see `STATES`."""
+        if self.skipped:
+            return "skipped"
+        return "in_doubt" if self.in_doubt else self.state
 
 
 @frozen

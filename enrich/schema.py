@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 import jsonschema_rs
@@ -23,6 +23,9 @@ from pydantic.errors import PydanticUserError
 
 from enrich.config import parse_yaml, read_text
 from enrich.errors import ConfigError, did_you_mean
+
+if TYPE_CHECKING:
+    from enrich.config import StepConfig
 
 MAX_ERRORS = 8  # problems of one value that are reported
 MAX_MESSAGE = 200  # characters of one problem; the middle of a longer one is left out
@@ -148,6 +151,20 @@ class AnswerSchema:
 
 
 # --- loading -------------------------------------------------------------------------------------------
+
+
+def step_schema(step: StepConfig) -> AnswerSchema | None:
+    """Read the schema of a step's answer; None where it has none.
+
+    Raises:
+        ConfigError: it is not a JSON Schema of an object with properties; names the step.
+    """
+    if step.answer_schema is None:
+        return None
+    try:
+        return load_schema(step.answer_schema)
+    except ConfigError as error:
+        raise ConfigError(f"steps.{step.name}.schema: {error.message}", hint=error.hint) from None
 
 
 def load_schema(spec: Mapping[str, Any] | str | Path | type[BaseModel]) -> AnswerSchema:

@@ -265,6 +265,16 @@ async def open_ledger(
     return await sqlite.open_ledger(Path(location), clock=clock, read_only=read_only)
 
 
+def require_ledger(location: str) -> None:
+    """Refuse the path of a ledger that is not there; a database says itself what it lacks.
+
+    Raises:
+        LedgerError: there is no such file.
+    """
+    if "://" not in location and not Path(location).is_file():
+        raise LedgerError(f"there is no ledger at {location} yet", hint="beatra-enrich run CONFIG makes it.")
+
+
 async def _know_the_past(job: Job, ledger: Ledger, *, fresh: bool, retry: frozenset[RowStatus]) -> None:
     """Take from the ledger what earlier runs decided for these steps."""
     for step in job.steps:

@@ -67,6 +67,7 @@ FORMULA = r"\A([=+\-@\t\x00\r])"  # how a text starts that a spreadsheet may run
 
 Place = Path | ObjectUrl  # where an output belongs
 
+FOLDER_TRIES = 100  # times that another run may take an output's folder away before its lock is held
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 HINTS = {
     errno.EACCES: "choose a folder that this user may write to.",
@@ -352,11 +353,7 @@ def _lock(lock: Path, target: str, *, wait: bool, shared: bool) -> int:
     """Lock a lock file that is still in its place, and write this process's id into it."""
     kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
     while True:
-        try:
-            descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        except FileNotFoundError:  # the folder went with a holder that ended and left it empty
-            lock.parent.mkdir(parents=True, exist_ok=True)
-            continue
+        descriptor = _open_lock(lock)
         if wait:
             fcntl.flock(descriptor, kind)
         elif not _try_lock(descriptor, kind):
@@ -371,6 +368,17 @@ def _lock(lock: Path, target: str, *, wait: bool, shared: bool) -> int:
             os.pwrite(descriptor, b"%d\n" % os.getpid(), 0)
             return descriptor
         os.close(descriptor)  # its holder removed it between the two calls
+
+
+def _open_lock(lock: Path) -> int:
+    """Open a lock file; where its folder went with a holder that ended and left it empty, make that again."""
+    for _ in range(FOLDER_TRIES):
+        with suppress(FileNotFoundError):
+            return os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        lock.parent.mkdir(parents=True, exist_ok=True)
+    raise FileNotFoundError(
+        errno.ENOENT, os.strerror(errno.ENOENT), str(lock)
+    )  # as in /proc, which takes no files
 
 
 def _near(target: Place, scratch: Path | None) -> Path:

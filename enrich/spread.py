@@ -12,7 +12,7 @@ from enrich.errors import ConfigError
 from enrich.job import compile_job
 from enrich.messages import without_files
 from enrich.runner import run_sync
-from enrich.schema import load_schema
+from enrich.schema import step_schema
 from enrich.session import open_ledger
 
 if TYPE_CHECKING:
@@ -118,9 +118,8 @@ async def _reach_ledger(location: str) -> None:
 def _whole(step: StepConfig) -> StepConfig:
     """Put a step's files, and a model that has to be imported, into the step."""
     step = without_files(step)
-    if step.answer_schema is None:
-        return step
-    return step.model_copy(update={"answer_schema": load_schema(step.answer_schema).json})
+    schema = step_schema(step)
+    return step if schema is None else step.model_copy(update={"answer_schema": schema.json})
 
 
 def _with_rates(config: JobConfig, split: int | None) -> JobConfig:

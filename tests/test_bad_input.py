@@ -80,8 +80,12 @@ TWO_OF_A_NAME = pa.Table.from_arrays([pa.array(["a"]), pa.array(["b"])], names=[
 MISTAKES = {
     # the file
     "no file": Mistake(
-        "no configuration file nope.yaml\nHint: beatra-enrich init makes one.",
-        args=("run", "nope.yaml"),
+        "no configuration file confg.yaml\nHint: did you mean `config.yaml`?",
+        args=("run", "confg.yaml"),
+    ),
+    "no file, nor one like it": Mistake(
+        "no configuration file jobs/a.yaml\nHint: beatra-enrich init makes one.",
+        args=("run", "jobs/a.yaml"),
     ),
     "a folder": Mistake(
         "the configuration file . cannot be read: is a directory",
@@ -124,8 +128,14 @@ MISTAKES = {
         config=CONFIG + "output: b.csv\n",
     ),
     "an alias": Mistake(
-        "config.yaml: line 2: YAML aliases (`*name`) are not accepted\nHint: write the value out.",
+        "config.yaml: line 2: YAML aliases (`*name`) are not accepted\n"
+        "Hint: write the value out; a text that begins with `*`, such as a glob, must be quoted.",
         config="input: &a in.csv\noutput: *a\nsteps: []\n",
+    ),
+    "a glob without quotes": Mistake(
+        "config.yaml: line 1, column 9 a text that begins with `*` must be quoted\n"
+        'Hint: write for example input: "*.csv"',
+        config=CONFIG.replace("in.csv", "*.csv"),
     ),
     "a YAML bomb": Mistake(
         "config.yaml: the YAML is nested deeper than 32 levels\nHint: flatten it.",
@@ -421,33 +431,40 @@ MISTAKES = {
         config=step(prompt=None, messages_file="m.yaml"),
         files={"m.yaml": "- {role: dev, content: x}"},
     ),
+    "a key of an examples file": Mistake(
+        "steps.s.examples_file: DIR/e.yaml is not valid:\n"
+        "  0.user: this key is required\n"
+        "  0.usr: unknown key; did you mean `user`?",
+        config=step(examples_file="e.yaml"),
+        files={"e.yaml": b"- {usr: Good, assistant: pos}\n"},
+    ),
     # schemas
     "an unknown type": Mistake(
-        "the schema is not valid at `#/type`: \"objekt\" is not valid under any of the schemas listed in the 'anyOf' keyword\n"
+        "steps.s.schema: the schema is not valid at `#/type`: \"objekt\" is not valid under any of the schemas listed in the 'anyOf' keyword\n"
         "Hint: see https://json-schema.org/understanding-json-schema/reference.",
         config=step(schema={"type": "objekt"}),
     ),
     "a list as the answer": Mistake(
-        "the answer's schema is not that of an object with properties, so there are no columns to make\n"
+        "steps.s.schema: the answer's schema is not that of an object with properties, so there are no columns to make\n"
         "Hint: write {type: object, properties: {answer: …}, required: [answer]}.",
         config=step(schema={"type": "array"}),
     ),
     "no schema file": Mistake(
-        "the schema file DIR/answer.json cannot be read: no such file or directory",
+        "steps.s.schema: the schema file DIR/answer.json cannot be read: no such file or directory",
         config=step(schema="answer.json"),
     ),
     "a broken schema file": Mistake(
-        "DIR/a.json: line 1, column 18: trailing comma is not allowed",
+        "steps.s.schema: DIR/a.json: line 1, column 18: trailing comma is not allowed",
         config=step(schema="a.json"),
         files={"a.json": '{"type": "object",}'},
     ),
     "a schema that points nowhere": Mistake(
-        "the schema is not valid at `#`: Pointer '/x' does not exist\n"
+        "steps.s.schema: the schema is not valid at `#`: Pointer '/x' does not exist\n"
         "Hint: see https://json-schema.org/understanding-json-schema/reference.",
         config=step(schema={"type": "object", "properties": {"a": {"$ref": "#/x"}}}),
     ),
     "a module that is not there": Mistake(
-        "the schema `nomodule:Model` cannot be imported: No module named 'nomodule'\n"
+        "steps.s.schema: the schema `nomodule:Model` cannot be imported: No module named 'nomodule'\n"
         "Hint: the module must be installed, or lie in the working directory.",
         config=step(schema="nomodule:Model"),
     ),
@@ -483,6 +500,11 @@ MISTAKES = {
         "DIR/in.csv line 2, byte 15: b'\\xe9' is not utf-8\n"
         "Hint: set `input.csv.encoding` to what the file is written in, for example cp1252 or latin-1.",
         csv="id,review\n1,café\n".encode("latin-1"),
+    ),
+    "UTF-16": Mistake(
+        "DIR/in.csv line 1, byte 0: b'\\xff' is not utf-8\n"
+        "Hint: set `input.csv.encoding` to what the file is written in, by its first bytes utf-16.",
+        csv="id,review\n1,café\n".encode("utf-16"),
     ),
     "an unknown encoding": Mistake(
         "`input.csv.encoding`: unknown encoding: utf8x\nHint: for example utf-8, latin-1, cp1252.",
@@ -580,6 +602,10 @@ MISTAKES = {
     "the input as output": Mistake(
         "the output DIR/in.csv is a file of the input\nHint: give the output a path of its own.",
         config=top(output="in.csv"),
+    ),
+    "the output where no file can be made": Mistake(
+        "the output /proc/out.csv cannot be written: no such file or directory\nHint: choose another output.",
+        args=("run", "config.yaml", "--output", "/proc/out.csv"),
     ),
     "the output in the input's folder": Mistake(
         "the output DIR/d/out.parquet lies in the input's folder DIR/d: the next run would read it\n"

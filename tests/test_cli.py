@@ -378,6 +378,33 @@ def test_check_names_what_fails(
     assert failed == [failing]
 
 
+def test_check_says_once_that_nobody_is_there(cli: Callable[..., Ended], job: Callable[..., Path]) -> None:
+    """An endpoint that cannot be reached is one finding: that no models were listed says nothing more."""
+    ended = cli("check", job(endpoint={"base_url": "http://127.0.0.1:1/v1"}))
+    assert ended.code == 2
+    assert [line.split()[1] for line in ended.out.splitlines() if line.startswith("FAIL")] == ["endpoint"]
+
+
+def test_check_does_without_a_health_check(
+    cli: Callable[..., Ended], job: Callable[..., Path], endpoint: BookedEndpoint
+) -> None:
+    """An endpoint that lists models but has no health check, as other vendors' have none, passes."""
+    endpoint.script = lambda seen: Raw(b"Not Found", 404) if "health" in seen.path else None
+    ended = cli("check", job(), endpoint=endpoint)
+    assert ended.code == 0, ended.out
+    assert "it has no health check" in ended.out
+
+
+def test_a_report_before_any_run_is_a_mistake_not_a_defect(
+    cli: Callable[..., Ended], job: Callable[..., Path]
+) -> None:
+    """`report` without a ledger, and on one without a run, ends with 2."""
+    config = job()
+    assert cli("report", config).code == 2
+    assert cli("collect", config).code == 0
+    assert cli("report", config).code == 2
+
+
 def test_models_lists_the_account_s(cli: Callable[..., Ended], endpoint: BookedEndpoint) -> None:
     """`models` works from the environment alone; an endpoint without a list is told, with exit code 4."""
     assert cli("models", endpoint=endpoint).out == "served-1\nfast-1\n"

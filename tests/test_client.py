@@ -842,5 +842,8 @@ async def test_health(answer: bytes, ok: bool, detail: str) -> None:
 
 async def test_health_of_nobody() -> None:
     """Nobody listening is degraded service too."""
-    async with Client(Endpoint(f"http://127.0.0.1:{free_port()}"), concurrency=1) as client:
-        assert not (await client.health()).ok
+    port = free_port()
+    async with Client(Endpoint(f"http://127.0.0.1:{port}"), concurrency=1) as client:
+        health = await client.health()
+    assert not health.ok
+    assert health.detail == f"connect_failed: no connection to 127.0.0.1:{port}: connection refused"

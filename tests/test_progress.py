@@ -25,6 +25,7 @@ from enrich import progress
 from enrich.config import LimitsConfig, load_config
 from enrich.engine import Engine, Stats
 from enrich.logs import PROGRESS, set_up_logs
+from enrich.outage import Outage
 from enrich.pace import Pace
 from enrich.pipeline import RunOptions, run_job
 from enrich.progress import Snapshot, Watch, duration, gap, shown
@@ -121,7 +122,9 @@ def test_the_rate_is_that_of_late(now: Callable[[float], None]) -> None:
 
 def test_the_time_left_reckons_with_the_limits(now: Callable[[float], None]) -> None:
     """A fast start does not hide that only 60 requests a minute may go."""
-    engine = SimpleNamespace(stats=Stats(), pace=Pace(LimitsConfig()), in_flight=0, held="", stopped=None)
+    engine = SimpleNamespace(
+        stats=Stats(), pace=Pace(LimitsConfig()), outage=Outage(), in_flight=0, held="", stopped=None
+    )
     watch = Watch(LimitsConfig(requests_per_minute=60))
     rows = SimpleNamespace(rows_done=0)
     watch.asking(1000, rows, cast("Engine", engine))
@@ -184,6 +187,16 @@ async def test_a_pause_is_told_with_its_end(job: Callable[..., Path], endpoint: 
         await until(lambda: bool(watch.snapshot().waiting_for))
         assert "paused for" in watch.snapshot().line()
         assert "429" in watch.snapshot().line()
+
+
+def test_an_outage_is_told_between_its_pauses() -> None:
+    """While single requests try an endpoint that is out of service, that is said: no limit is waited for."""
+    engine = SimpleNamespace(stats=Stats(), pace=Pace(LimitsConfig()), outage=Outage(), in_flight=1, held="")
+    engine.stopped, engine.outage.on = None, True
+    watch = Watch()
+    watch.asking(10, SimpleNamespace(rows_done=0), cast("Engine", engine))
+    told = "the endpoint is out of service: one request at a time tries it"
+    assert watch.snapshot().waiting_for == told
 
 
 @pytest.mark.usefixtures("_there")

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import orjson
 
-from enrich.completion import read
-from enrich.records import Completion
+from enrich.completion import completion_of
 from enrich.report.facts import Cause, FailedRow, Latency, ModelUse, Requests, Sample, Timeline
 from enrich.report.texts import ANSWER_CHARACTERS, PROMPT_CHARACTERS, cut, split_error
 
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from enrich.ledger.protocol import Entry, FailedAttempt, Ledger
+    from enrich.records import Completion
 
     Times = npt.NDArray[np.float64]
 
@@ -234,8 +234,8 @@ class _Tally:
 
     def _add_result(self, entry: Entry) -> None:
         record = entry.record
-        result = read(record.reply) if record.reply is not None else None
-        if isinstance(result, Completion):
+        result = completion_of(record)
+        if result is not None:
             served = result.model or record.model
             self.elsewhere += record.model not in ("auto", served)
             self.uses.setdefault(served, _Use()).add(result)

@@ -15,7 +15,7 @@ import orjson
 from markupsafe import Markup
 
 from enrich import __version__, storage
-from enrich.errors import EnrichError, OutputError
+from enrich.errors import OutputError, UsageError
 from enrich.location import ObjectUrl, is_url
 from enrich.records import STATUSES
 from enrich.report import texts
@@ -23,7 +23,7 @@ from enrich.report.facts import Report, Rows
 from enrich.report.findings import find
 from enrich.report.log import read_log
 from enrich.report.rows import MAX_DISTINCT, read_rows
-from enrich.session import open_ledger
+from enrich.session import open_ledger, require_ledger
 from enrich.sink import destination, read_manifest
 
 if TYPE_CHECKING:
@@ -44,12 +44,11 @@ async def report_job(config: Config, path: str | None = None, *, content: bool =
         content: False leaves out everything that prompts and answers say.
 
     Raises:
-        EnrichError: there is no ledger yet, no run has ended, or the last one was another job's.
+        UsageError: there is no ledger yet, no run has ended, or the last one was another job's.
         OutputError: the file cannot be written.
     """
     location = config.ledger_location()
-    if "://" not in location and not await asyncio.to_thread(Path(location).exists):
-        raise EnrichError(f"there is no ledger at {location} yet", hint="beatra-enrich run CONFIG makes it.")
+    require_ledger(location)
     ledger = await open_ledger(location)
     try:
         return await write_report(config, ledger, path or config.report or _beside(config), content=content)
@@ -74,7 +73,7 @@ async def write_report(config: Config, ledger: Ledger, path: str | Path, *, cont
         content: False leaves out everything that prompts and answers say.
 
     Raises:
-        EnrichError: no run has ended yet, or the last one was another job's.
+        UsageError: no run has ended yet, or the last one was another job's.
         OutputError: the file cannot be written.
     """
     place = destination(str(path))
@@ -88,17 +87,17 @@ async def gather(config: Config, ledger: Ledger, *, content: bool) -> Report:
     """Read everything that a report shows.
 
     Raises:
-        EnrichError: no run has ended yet, or the last one was another job's.
+        UsageError: no run has ended yet, or the last one was another job's.
     """
     last = await ledger.last_run()
     if last is None or last.summary is None:
-        raise EnrichError(
+        raise UsageError(
             f"no run has ended yet in {config.ledger_shown()}",
             hint="beatra-enrich run CONFIG goes on with it; beatra-enrich status CONFIG shows how far it came.",
         )
     summary, output = last.summary, config.output.path
     if summary["output"] != output:
-        raise EnrichError(
+        raise UsageError(
             f"the last run in {config.ledger_shown()} wrote {summary['output']}, not {output}",
             hint=f"add --output {summary['output']}, or run this job again: nothing is sent twice.",
         )

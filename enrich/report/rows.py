@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from enrich.config import InputConfig
 from enrich.report.facts import FailedRow, Rows, Sample, Spread, StepRows
 from enrich.report.texts import ANSWER_CHARACTERS, VALUE_CHARACTERS, cut, split_error
-from enrich.schema import load_schema
+from enrich.schema import step_schema
 from enrich.source import open_source
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ class _StepReader:
     """Adds up one step's columns."""
 
     def __init__(self, step: StepConfig, chosen: frozenset[int]) -> None:
-        schema = load_schema(step.answer_schema) if step.answer_schema is not None else None
+        schema = step_schema(step)
         self._name = step.name
         self._values = [f"{step.name}_{field.name}" for field in schema.fields] if schema is not None else []
         self.columns = [step.name, *self._values, *(f"{step.name}_{suffix}" for suffix in RECORDED)]
