@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 from enrich.answer import AnswerReader, reask_messages
 from enrich.records import Ask, Completion, Outcome, Settled, frozen
-from enrich.request import ROUND_STRIDE
+from enrich.request import GENERATION_STRIDE, ROUND_STRIDE
 from enrich.retry import UNSUPPORTED, refuses_format
 
 if TYPE_CHECKING:
@@ -81,6 +81,8 @@ class Conversation:
     Attributes:
         strayed: whether some row had to leave the first model or mode, or was asked again by `retry`: only
             then is it worth looking for answers elsewhere than under the first request's key.
+        older: how many generations of answers before the one that is asked for may serve: those from before a
+            `--fresh` that was for other rows.
     """
 
     def __init__(
@@ -95,6 +97,7 @@ class Conversation:
         step = builder.step
         self.builder = builder
         self.strayed = strayed
+        self.older = 0
         self._reader = reader
         self._breaker = breaker
         self._retry = retry
@@ -111,6 +114,7 @@ class Conversation:
             prepared: the rendered row.
             ordinal: see `enrich.request.idempotency_key`.
         """
+        ordinal = yield from self._latest(prepared, ordinal)
         outcome = yield from self._round(_Turn(prepared, ordinal))
         asked_again = False
         while outcome.status in UNFIT and (self.strayed or self._retry):
@@ -122,6 +126,18 @@ class Conversation:
             asked_again = asked_again or known is None or known[0].fresh or known[0].open
             outcome = yield from self._round(turn)
         return outcome
+
+    def _latest(self, prepared: Prepared, ordinal: int) -> Generator[Query, Reply, int]:
+        """Find the latest generation in which this row was asked; one that never was is asked in the oldest."""
+        for _ in range(self.older):
+            turn = _Turn(prepared, ordinal)
+            for via in self._ways():
+                if (yield self._query(turn, via, want="known")) is not None:
+                    return ordinal
+            if self.builder.reuses and (yield self._query(turn, self._ways()[0], want="earlier")):
+                return ordinal
+            ordinal -= GENERATION_STRIDE
+        return ordinal
 
     def _round(self, turn: _Turn) -> Talk:
         """Ask, and ask again as long as the answer is unfit and may be improved on."""

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from enrich.engine import settled_record
 from enrich.records import STATUSES, Failure, Outcome, Settled
+from enrich.request import GENERATION_STRIDE
 from enrich.retry import may_retry
 from enrich.template import RowError
 
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from enrich.request import RequestBuilder
 
 SLICE = 256  # rows rendered and looked up at once: about 3 ms of the event loop's time
-GENERATION_STRIDE = 1 << 32  # between the ordinals of `--fresh` generations; above any count of duplicates
 # From what needs no attention to what needs most: a row counts under the last of its steps' statuses here.
 _GRAVITY: dict[RowStatus, int] = {
     "ok": 0,

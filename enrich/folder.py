@@ -59,7 +59,7 @@ class Units:
         self._session = session
         self._marks = marks
         self._placed: list[int] = []
-        fresh = sum(step.generation for step in session.job.steps)
+        fresh = sum(step.generation for step in session.job.steps if not step.conversation.older)
         self._made = replace(folder.made, fresh=fresh)
         self.ends = Ends(self._parts)
 

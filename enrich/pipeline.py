@@ -22,7 +22,7 @@ from enrich.occurrences import Occurrences
 from enrich.progress import Watch, pulsing
 from enrich.records import FAILED, STATUSES, RowStatus, Summary
 from enrich.report.page import write_report
-from enrich.session import DRAIN, Interrupt, Session, open_session
+from enrich.session import DRAIN, Interrupt, Session, open_session, scope_of, settle_fresh
 from enrich.sink import open_sink, preflight
 from enrich.source import Source, open_source
 from enrich.units import UNFINISHED
@@ -125,6 +125,7 @@ async def _run(config: Config, options: RunOptions) -> Summary:
                 job,
                 send=True,
                 fresh=options.fresh,
+                scope=scope_of(config.input, options.limit),
                 retry=options.retry,
                 interrupt=options.interrupt,
                 clock=options.clock,
@@ -147,6 +148,9 @@ async def _run(config: Config, options: RunOptions) -> Summary:
                     await asyncio.to_thread(marks.find_copies)
                     summary = finished(session, flow.tally)
                     await _assemble(session, marks, source, options, summary, config=config)
+                if not options.retry:
+                    steps = [step.builder.fingerprint for step in job.steps]
+                    await settle_fresh(session.ledger, steps, session.scope)
             except (RunStopped, RunInterrupted) as error:
                 await _drained(session, error, options.drain)
                 summary = _stopped(session, flow, source, error, options)
@@ -167,7 +171,8 @@ async def _collect(config: Config, options: RunOptions) -> Summary:
         Marks(source.num_rows, len(job.steps), scratch_of(config)) as marks,
         occurrences_of(config) as occurrences,
     ):
-        async with open_session(job, send=False, clock=options.clock) as session:
+        scope = scope_of(config.input, options.limit)
+        async with open_session(job, send=False, scope=scope, clock=options.clock) as session:
             units = None
             if folder is not None:
                 units = Units(config, folder, source, session=session, marks=marks)
@@ -206,7 +211,8 @@ async def _settle_doubt(config: Config, options: RunOptions, how: Literal["resen
         Marks(source.num_rows, len(job.steps), scratch_of(config)) as marks,
         occurrences_of(config) as occurrences,
     ):
-        async with open_session(job, send=False, clock=options.clock) as session:
+        scope = scope_of(config.input, options.limit)
+        async with open_session(job, send=False, scope=scope, clock=options.clock) as session:
             await _ask(session, session.flow(marks, occurrences), source, options)
             for number in range(len(job.steps)):
                 for row in range(0, source.num_rows, DOUBT_ROWS):
@@ -226,7 +232,7 @@ async def _folder(config: Config, options: RunOptions) -> Folder | None:
     options.progress.phase("reading the input", None)
     if not config.output.partitioned:
         return None
-    return await plan_folder(config, _wanted(options), options.clock)
+    return await plan_folder(config, _wanted(options), limit=options.limit, clock=options.clock)
 
 
 async def _opened(

@@ -21,7 +21,7 @@ from enrich.location import is_url
 from enrich.marks import Marks
 from enrich.pipeline import RunOptions, occurrences_of, prepare, summarize
 from enrich.progress import duration
-from enrich.session import open_session
+from enrich.session import open_session, scope_of
 from enrich.slots import request_windows, token_windows
 
 if TYPE_CHECKING:
@@ -247,7 +247,7 @@ class _Survey:
             Census(rows, steps, seed=self._seed, directory=self._scratch) as census,
             occurrences_of(self._config) as occurrences,
         ):
-            async with open_session(self._job, send=False, clock=self._options.clock) as session:
+            async with self._session(send=False) as session:
                 flow = session.flow(marks, occurrences, census)
                 self._options.progress.asking(rows, flow, None)
                 batches = prefetched(self._source.batches(columns=self._job.columns))
@@ -304,7 +304,10 @@ class _Survey:
 
     def _session(self, *, send: bool) -> contextlib.AbstractAsyncContextManager[Session]:
         options = self._options
-        return open_session(self._job, send=send, interrupt=options.interrupt, clock=options.clock)
+        scope = scope_of(self._config.input, options.limit)
+        return open_session(
+            self._job, send=send, scope=scope, interrupt=options.interrupt, clock=options.clock
+        )
 
     def _rows_of(self, units: Sequence[Unit]) -> pa.RecordBatch:
         """Read chosen rows, which are in input order."""

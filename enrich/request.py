@@ -25,6 +25,7 @@ NAMESPACE = uuid.UUID("7e0b0c5e-6d0c-5d5c-9d5b-1f6a3c2b8e44")  # of every key th
 _NAMESPACE = NAMESPACE.bytes
 _VERSION_5 = [bytes([byte & 0x0F | 0x50]) for byte in range(256)]
 _VARIANT = [bytes([byte & 0x3F | 0x80]) for byte in range(256)]
+GENERATION_STRIDE = 1 << 32  # between the ordinals of `--fresh` generations; above any count of duplicates
 ROUND_STRIDE = 1 << 48  # between ordinals of the rounds that `retry` adds; far above any count of duplicates
 JSON_MODE = {"type": "json_object"}
 

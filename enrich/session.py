@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
+import json
 import logging
 import time
 from dataclasses import dataclass, field
@@ -29,9 +31,10 @@ from enrich.retry import Policy
 from enrich.slots import OwnSlots
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+    from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 
     from enrich.clock import Clock
+    from enrich.config import InputConfig
     from enrich.job import Job
     from enrich.ledger.protocol import Ledger
     from enrich.marks import Marks
@@ -75,6 +78,7 @@ class Session:
     Attributes:
         run: its number in the ledger; 0 when nothing is to be sent.
         engine: None when nothing is to be sent.
+        scope: which rows it is about, see `scope_of`.
         gates: of the steps that have limits of their own, by name: all flows of the run share them.
     """
 
@@ -83,6 +87,7 @@ class Session:
     run: int
     engine: Engine | None
     retry: frozenset[RowStatus] = frozenset()
+    scope: str = ""
     gates: Mapping[str, Gate] = field(default_factory=dict)
     started: float = field(default_factory=time.monotonic)
 
@@ -131,6 +136,7 @@ async def open_session(
     *,
     send: bool,
     fresh: bool = False,
+    scope: str = "",
     retry: frozenset[RowStatus] = frozenset(),
     interrupt: Interrupt | None = None,
     clock: Clock | None = None,
@@ -142,6 +148,7 @@ async def open_session(
         job: what is to be done.
         send: whether requests may be sent.
         fresh: ask everything anew.
+        scope: which rows this is about, see `scope_of`.
         retry: the statuses whose rows are asked again.
         interrupt: what a signal handler fires.
         clock: tells the age of requests.
@@ -150,9 +157,9 @@ async def open_session(
     async with contextlib.AsyncExitStack() as stack:
         ledger = await open_ledger(job.config.ledger_location(), clock=clock)
         stack.push_async_callback(ledger.close)
-        await _know_the_past(job, ledger, fresh=fresh, retry=retry)
+        await _know_the_past(job, ledger, fresh=fresh, scope=scope, retry=retry)
         if not send:
-            yield Session(job, ledger, 0, None, retry)
+            yield Session(job, ledger, 0, None, retry, scope)
             return
         endpoint = job.endpoint or stack.enter_context(sandbox_endpoint(job.config.endpoint.timeout))
         limits = job.config.limits
@@ -177,7 +184,7 @@ async def open_session(
             interrupt.check()
         async with engine, _open_gates(job, ledger, engine) as gates:
             try:
-                yield Session(job, ledger, run, engine, retry, gates)
+                yield Session(job, ledger, run, engine, retry, scope, gates)
             except BaseException:
                 engine.stop(RunInterrupted())
                 raise
@@ -275,10 +282,44 @@ def require_ledger(location: str) -> None:
         raise LedgerError(f"there is no ledger at {location} yet", hint="beatra-enrich run CONFIG makes it.")
 
 
-async def _know_the_past(job: Job, ledger: Ledger, *, fresh: bool, retry: frozenset[RowStatus]) -> None:
+def scope_of(rows: InputConfig | None, limit: int | None = None) -> str:
+    """Name the rows that a run is about: where they come from, and how many of them at most.
+
+    A `--fresh` that was stopped is gone on with by runs of the same scope alone: other rows were never meant.
+    """
+    chosen = rows.model_dump(mode="json", include={"path", "partitions"}) if rows is not None else None
+    return hashlib.sha256(json.dumps([chosen, limit], sort_keys=True).encode()).hexdigest()[:16]
+
+
+async def under_way(ledger: Ledger, step: bytes, scope: str) -> int:
+    """Give the generation of answers that a stopped `--fresh` of this step and scope was asking for; 0 without one."""
+    told = await ledger.recall(_fresh_name(step, scope))
+    return int(told["generation"]) if told else 0
+
+
+async def settle_fresh(ledger: Ledger, steps: Iterable[bytes], scope: str) -> None:
+    """Note that every row of a scope was asked anew, if that was wanted."""
+    for step in steps:
+        if await under_way(ledger, step, scope):
+            await ledger.remember(_fresh_name(step, scope), {"generation": 0})
+
+
+def _fresh_name(step: bytes, scope: str) -> str:
+    return f"fresh:{step.hex()}:{scope}"
+
+
+async def _know_the_past(
+    job: Job, ledger: Ledger, *, fresh: bool, scope: str, retry: frozenset[RowStatus]
+) -> None:
     """Take from the ledger what earlier runs decided for these steps."""
+    for fingerprint in {step.builder.fingerprint for step in job.steps} if fresh else ():
+        generation = await ledger.generation(fingerprint, bump=True)
+        await ledger.remember(_fresh_name(fingerprint, scope), {"generation": generation})
     for step in job.steps:
-        step.generation = await ledger.generation(step.builder.fingerprint, bump=fresh)
+        newest = await ledger.generation(step.builder.fingerprint)
+        unfinished = await under_way(ledger, step.builder.fingerprint, scope)
+        step.generation = unfinished or newest
+        step.conversation.older = 0 if unfinished else newest
         name = strayed_name(step.builder)
         if retry:
             await ledger.remember(name, {"strayed": True})

@@ -15,9 +15,9 @@ from enrich.errors import ConfigError
 from enrich.input_files import common_format, has_wildcards
 from enrich.job import fingerprint
 from enrich.records import FAILED
-from enrich.session import open_ledger
+from enrich.session import open_ledger, scope_of, settle_fresh, under_way
 from enrich.source import Found, Source, find_input, open_source
-from enrich.units import Made, Standing, find_units, keep_known, left_over, look, read_known
+from enrich.units import UNFINISHED, Made, Standing, find_units, keep_known, left_over, look, read_known
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -136,13 +136,18 @@ def places(config: Config) -> list[tuple[str, bool]]:
 
 
 async def plan_folder(
-    config: Config, wanted: Callable[[Standing], bool], clock: Clock | None = None
+    config: Config,
+    wanted: Callable[[Standing], bool],
+    *,
+    limit: int | None = None,
+    clock: Clock | None = None,
 ) -> Folder:
     """Find out which units are to be made.
 
     Args:
         config: its output is a folder.
         wanted: whether a unit that stands so is to be made.
+        limit: only the first so many rows.
         clock: of the ledger.
 
     Raises:
@@ -155,8 +160,11 @@ async def plan_folder(
         )
     found = await asyncio.to_thread(find_input, config.input)
     units = find_units(found.files, config.output)
-    made = await _made(config, clock)
+    made = await _made(config, limit, clock)
     standings = await asyncio.to_thread(look, units, made)
+    if made.fresh and not any(s.state != "done" or s.has(UNFINISHED) for s in standings):
+        await _settle_fresh(config, limit, clock)  # a run was killed when everything was made
+        made = replace(made, fresh=0)
     gone = await asyncio.to_thread(_left_over, config, units)
     todo = tuple(standing.unit for standing in standings if wanted(standing))
     rest = tuple(standing for standing in standings if not wanted(standing))
@@ -171,19 +179,29 @@ async def survey(config: Config) -> dict[str, int]:
     """
     found = await asyncio.to_thread(find_input, config.input)
     units = find_units(found.files, config.output)
-    standings = await asyncio.to_thread(look, units, await _made(config, None))
+    standings = await asyncio.to_thread(look, units, await _made(config, None, None))
     counted = Counter(standing.state for standing in standings)
     return {state: counted[state] for state in ("done", "changed", "new")}
 
 
-async def _made(config: Config, clock: Clock | None) -> Made:
+async def _made(config: Config, limit: int | None, clock: Clock | None) -> Made:
     digest, fingerprints = fingerprint(config)
+    scope = scope_of(config.input, limit)
     ledger = await open_ledger(config.ledger_location(), clock=clock)
     try:
-        fresh = sum([await ledger.generation(one, bump=False) for one in fingerprints])
+        fresh = sum([await under_way(ledger, one, scope) for one in fingerprints])
     finally:
         await ledger.close()
     return Made(digest, fresh)
+
+
+async def _settle_fresh(config: Config, limit: int | None, clock: Clock | None) -> None:
+    _, fingerprints = fingerprint(config)
+    ledger = await open_ledger(config.ledger_location(), clock=clock)
+    try:
+        await settle_fresh(ledger, fingerprints, scope_of(config.input, limit))
+    finally:
+        await ledger.close()
 
 
 def open_todo(config: Config, folder: Folder, limit: int | None) -> Source:

@@ -234,3 +234,44 @@ def test_equal_rows_are_asked_once_or_each(work: Work) -> None:
     assert work.run() == 0
     work.config["dedupe"] = True
     assert work.run() == 0
+
+
+@pytest.mark.parametrize("part", [("--limit", "2"), ("--input", "part.parquet")])
+def test_asking_some_rows_anew_costs_nothing_for_the_others(work: Work, part: tuple[str, str]) -> None:
+    """After `--fresh` for some rows a plain run shows their new answers, and the others' old ones, for nothing."""
+    work.rows(TEXTS[:2], "part.parquet")
+    first = work.column("s_idempotency_key")
+    assert work.run("--fresh", *part) == 2
+    again = work.column("s_idempotency_key")
+    assert not set(first) & set(again)
+    assert work.run() == 0
+    assert work.column("s_idempotency_key") == again + first[2:]
+    work.rows([*TEXTS, "pink"])
+    assert work.run() == 1
+
+
+def test_a_stopped_fresh_run_is_gone_on_with_where_it_was_meant(work: Work) -> None:
+    """A run over other rows goes on with no `--fresh`; one over the same rows does, and pays for the rest of them."""
+    assert work.run("--fresh", "--limit", "3", "--set", "budget.requests=1", code=4) == 1
+    assert work.run() == 0
+    assert work.run("--limit", "3") == 2
+    assert work.run() == 0
+
+
+def test_a_changed_schema_reads_fresh_answers_first(work: Work) -> None:
+    """What was asked anew counts before what it replaced, under another schema too."""
+    work.step |= {"schema": COLOUR, "schema_mode": "prompt"}
+    assert work.run() == len(TEXTS)
+    assert work.run("--fresh") == len(TEXTS)
+    newest = work.column("s_idempotency_key")
+    work.step["schema"] = {**COLOUR, "required": ["label"]}
+    assert work.run() == 0
+    assert work.column("s_idempotency_key") == newest
+
+
+def test_steps_that_ask_the_same_are_asked_anew_once(work: Work) -> None:
+    """Two steps with one question share its fresh answer, which later runs find again."""
+    work.config["steps"] = [work.step, {**work.step, "name": "r", "when": "{{ t != 'red' }}"}]
+    assert work.run() == 0
+    assert work.run("--fresh") == len(TEXTS)
+    assert work.run() == 0

@@ -22,7 +22,8 @@ import yaml
 from pyarrow import csv
 
 import enrich
-from enrich.errors import ConfigError, InputError, OutputError, OutputLocked
+from enrich import pipeline
+from enrich.errors import ConfigError, InputError, OutputError, OutputLocked, RunInterrupted
 from enrich.sink import hold_output, read_manifest
 from tests.chaos import end_of, let_go_under_strace, tracing_refused
 from tests.endpoint import KEY, BookedEndpoint, envelope
@@ -238,6 +239,33 @@ def test_fresh_asks_every_partition_anew_and_goes_on_after_a_stop(
     assert (rest.exit_code, stopped.requests + rest.requests) == (0, 5 * ROWS)
     assert enrich.run(month).partitions == counted(selected=5, unchanged=5)
     assert set(endpoint.charges_per_body.values()) == {2}
+
+
+def test_a_partition_asked_anew_leaves_the_others_as_they_are(month: Path, endpoint: BookedEndpoint) -> None:
+    """--fresh for one partition pays for that one alone; the next run finds nothing to do, or only what is new."""
+    enrich.run(month)
+    chosen = [f"input.partitions=[{day(1)}]"]
+    assert enrich.run(month, fresh=True, overrides=chosen).requests == ROWS
+    assert enrich.run(month).partitions == counted(selected=5, unchanged=5)
+    assert len(endpoint.charges) == 6 * ROWS
+
+
+def test_a_fresh_run_killed_at_its_very_end_is_over(
+    month: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where every partition was made anew before the end was noted, later rows cost only themselves."""
+    enrich.run(month)
+
+    async def killed(*_: object) -> None:
+        raise RunInterrupted
+
+    with monkeypatch.context() as patched:
+        patched.setattr(pipeline, "settle_fresh", killed)
+        enrich.run(month, fresh=True)
+    assert enrich.run(month).partitions == counted(selected=5, unchanged=5)
+    write_day(tmp_path, 1, range(ROWS + 1))
+    assert enrich.run(month, overrides=[f"input.partitions=[{day(1)}]"]).requests == 1
+    assert enrich.run(month).requests == 0
 
 
 def test_a_lost_ledger_pays_for_no_finished_partition(
