@@ -17,6 +17,7 @@ from collections import Counter, deque
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
+from enrich.clock import SystemClock
 from enrich.errors import RunStopped
 from enrich.ledger.protocol import DOUBT_AFTER, attempt_id
 from enrich.ledger.rows import storable
@@ -29,12 +30,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from enrich.budget import Budget, Reservation
+    from enrich.clock import Clock
     from enrich.ledger.protocol import Claim, Ledger
     from enrich.pace import Pace
     from enrich.records import Ask
     from enrich.retry import Policy
 
 ALIKE = 20  # rows, the first ones, that must fail in the same way to stop a run in which nothing succeeded
+CLAIM_HOLDS = (
+    3_600.0  # seconds; who claimed longer ago, or was suspended meanwhile, asks the ledger once more
+)
 HELD_WAIT = 0.2  # seconds between looks at a request that another process is sending
 SHORTEST = 1.0  # second that an attempt gets at least, however late it is for its row
 SPARE = 64  # workers beyond those whose requests are in flight: they wait for the ledger
@@ -73,6 +78,7 @@ class Ticket:
 
     Attributes:
         attempt: the number of the attempt that is allowed, over all runs; 0 before the ledger was asked.
+        claimed_at: when the ledger was asked for that, in seconds since the machine started.
         fresh: whether this run was the first to send it: no earlier attempt can have been charged.
         number: of the latest attempt, as the pace counts them.
         went_out: whether this run really sent it: an attempt reached the endpoint, or may have.
@@ -87,6 +93,7 @@ class Ticket:
     stage: Stage = Stage.NEW
     body: bytes = b""
     attempt: int = 0
+    claimed_at: float = 0.0
     fresh: bool = True
     went_out: bool = False
     first_sent: float = 0.0
@@ -136,6 +143,7 @@ class Engine:
         on_retry: told of every attempt that will be made again: the request, the failure, and the seconds until
             then; None where another request takes its place.
         run: this run's number in the ledger.
+        clock: tells the age of claims; the machine's by default.
     """
 
     def __init__(
@@ -150,7 +158,9 @@ class Engine:
         workers: int,
         on_retry: Callable[[Ask, Failure, float | None], None] | None = None,
         run: int = 0,
+        clock: Clock | None = None,
     ) -> None:
+        self._clock = clock or SystemClock()
         self._ledger = ledger
         self._transport = transport
         self._read = read
@@ -296,8 +306,9 @@ class Engine:
             batch.append(heapq.heappop(self._later)[2])  # they may hold what the budget has left
         while len(batch) < room and self._new:
             batch.append(self._new.popleft())
+        asked_at = self._clock.boottime()
         for ticket in batch:
-            ticket.stage = Stage.CLAIMING
+            ticket.stage, ticket.claimed_at = Stage.CLAIMING, asked_at
         return batch
 
     @property
@@ -384,7 +395,10 @@ class Engine:
             await self.pace.turn(ticket.tokens)
             if not await self._may_send():
                 return
-            self._launch(ticket)
+            if self._clock.boottime() - ticket.claimed_at > CLAIM_HOLDS:
+                await self._claim_anew(ticket)
+            else:
+                self._launch(ticket)
 
     async def _may_send(self) -> bool:
         """Wait for the end of a pause and for room below the ceiling; False when the run has stopped."""
@@ -434,6 +448,15 @@ class Engine:
         if len(self._ready) <= self._ahead // 2:
             self._claimable.set()
 
+    async def _claim_anew(self, ticket: Ticket) -> None:
+        """Have the ledger decide once more: another run may have sent it, or it has grown too old."""
+        if ticket.surely_unpaid:  # its age counts from when it is really sent
+            await self._ledger.withdraw([ticket.ask.key])
+        self.pace.released(ticket.tokens)
+        ticket.tokens, ticket.attempt, ticket.stage = 0.0, 0, Stage.NEW
+        self._new.appendleft(ticket)
+        self._claimable.set()
+
     # --- the workers: all the sending -----------------------------------------------------------------
 
     async def _work(self) -> None:
@@ -481,7 +504,7 @@ class Engine:
             await self._keep(ticket, result, in_flight)
         else:
             self._slow_down(ticket, result, in_flight)
-            await self._failed(ticket, result, unusable=False)
+            await self._failed(ticket, result)
 
     def _slow_down(self, ticket: Ticket, failure: Failure, in_flight: int) -> None:
         """Tell the pace what a refusal says of the endpoint; a wait that ends the run is no measure for the next one."""
@@ -497,7 +520,7 @@ class Engine:
         await self._ledger.answer(ticket.ask.key, reply)
         result = self._read(reply)
         if isinstance(result, Failure):
-            await self._failed(ticket, result, unusable=True)
+            await self._failed(ticket, result, unusable=reply.body)
             return
         self.outage.success(ticket.sent_at)
         self._alike.clear()
@@ -519,8 +542,8 @@ class Engine:
         stats.credits += usage.credits or 0.0
         stats.latencies.append(reply.latency_ms)
 
-    async def _failed(self, ticket: Ticket, failure: Failure, *, unusable: bool) -> None:
-        """Carry out what the rules say of a failed attempt."""
+    async def _failed(self, ticket: Ticket, failure: Failure, *, unusable: bytes | None = None) -> None:
+        """Carry out what the rules say of a failed attempt; ``unusable`` is the answer that it got all the same."""
         self.pace.released(ticket.tokens)
         ticket.tokens = 0.0
         ticket.failure = failure
@@ -539,12 +562,12 @@ class Engine:
         )
         match decision:
             case Again(after=after):
-                if unusable:
-                    await self._ledger.reject(ticket.ask.key, failure, final=False)
+                if unusable is not None:
+                    await self._ledger.reject(ticket.ask.key, failure, final=False, answer=unusable)
                 self._again(ticket, failure, after)
             case StopRun(kind=kind):
-                if unusable:
-                    await self._ledger.reject(ticket.ask.key, failure, final=False)
+                if unusable is not None:
+                    await self._ledger.reject(ticket.ask.key, failure, final=False, answer=unusable)
                 self._postpone(ticket, 0.0)
                 self.stop(stop_error(kind, failure, ticket.ask.model))
             case NextModel():
@@ -574,11 +597,13 @@ class Engine:
         self._claimable.set()
         self._changed.set()
 
-    async def _give_up(self, ticket: Ticket, failure: Failure, *, unusable: bool, in_doubt: bool) -> None:
+    async def _give_up(
+        self, ticket: Ticket, failure: Failure, *, unusable: bytes | None, in_doubt: bool
+    ) -> None:
         """End a request without an answer; another one may take its place."""
-        if unusable:
-            await self._ledger.reject(ticket.ask.key, failure, final=not in_doubt)
-        if in_doubt or not unusable:
+        if unusable is not None:
+            await self._ledger.reject(ticket.ask.key, failure, final=not in_doubt, answer=unusable)
+        if in_doubt or unusable is None:
             await self._ledger.fail(ticket.ask.key, failure, final=not in_doubt)
         self._give_back(ticket, None)
         if self._finish(ticket, failure, in_doubt=in_doubt):

@@ -178,6 +178,7 @@ async def open_session(
             workers=limits.concurrency,
             on_retry=_log_retry,
             run=run,
+            clock=clock,
         )
         if interrupt is not None:
             interrupt.listener = engine.stop

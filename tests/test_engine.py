@@ -3,27 +3,33 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import uuid
 from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import psycopg
 import pytest
 
-from enrich import completion, outage
+from enrich import completion, outage, session
 from enrich.budget import Budget
 from enrich.config import BudgetConfig, LimitsConfig
-from enrich.engine import Engine
+from enrich.engine import CLAIM_HOLDS, Engine
 from enrich.errors import BudgetSpent, DiskFull, EndpointFailing, KeyRefused, RunInterrupted
+from enrich.ledger import postgres
 from enrich.ledger.protocol import DOUBT_AFTER, attempt_id
-from enrich.ledger.sqlite import open_ledger
 from enrich.pace import Pace
 from enrich.records import Ask, Completion, Failure, Fate, Reply, Settled
 from enrich.retry import Policy
+from tests.test_ledger import FakeClock
 from tests.wire import logs
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from pathlib import Path
+
+    from enrich.clock import Clock
+    from tests.postgres import Server
 
 POLICY = Policy(attempts=4, max_wait=0.01, deadline=60.0)
 RESET = Failure("connection_lost", "the connection broke", Fate.UNKNOWN)
@@ -121,6 +127,12 @@ class Bench:
         while self.engine.under_way and self.engine.stopped is None:
             await self.engine.change()
 
+    async def claimed(self, *numbers: int) -> None:
+        """Wait until the intents of these requests are on disk."""
+        keys = [ask(number).key for number in numbers]
+        while len(await self.ledger.lookup(keys)) < len(keys):
+            pass
+
     def result(self, number: int) -> Settled:
         """How a request ended; it ended once."""
         (settled,) = self.settled[ask(number).key]
@@ -136,10 +148,12 @@ async def bench(
     policy: Policy = POLICY,
     budget: dict[str, Any] | None = None,
     wrap: Callable[[Any], Any] = lambda ledger: ledger,
+    location: str | None = None,
+    clock: Clock | None = None,
     **options: Any,
 ) -> AsyncIterator[Bench]:
     """Set an engine up."""
-    real = await open_ledger(folder / "ledger.db")
+    real = await session.open_ledger(location or str(folder / "ledger.db"), clock=clock)
     ledger = wrap(real)
     await ledger.open_run({})
     wire = Wire({ask(number).body: told for number, told in (outcomes or {}).items()})
@@ -151,6 +165,7 @@ async def bench(
         budget=Budget(BudgetConfig(**(budget or {}))),
         policy=policy,
         workers=workers,
+        clock=clock,
         **options,
     )
     try:
@@ -559,3 +574,67 @@ async def test_one_id_for_two_requests(tmp_path: Path) -> None:
     alarms = [record for record in logged if record.levelname == "WARNING"]
     assert len(alarms) == 1
     assert "r-2" in alarms[0].getMessage()
+
+
+# --- who has come late ------------------------------------------------------------------------------------
+
+
+async def test_an_unusable_answer_takes_nobody_elses_back(tmp_path: Path) -> None:
+    """Where another run has got the answer meanwhile, a late one that is no use leaves it where it is."""
+    cut = Reply(b'{"choices": [', "late", 1.0)
+    async with bench(tmp_path, {1: [cut]}) as b:
+        b.wire.gate.clear()
+        b.submit(ask(1))
+        await b.wire.until(lambda: b.wire.flying == 1)
+        await b.ledger.answer(ask(1).key, reply("sound"))
+        b.wire.outcomes[ask(1).body].append(RESET)
+        b.wire.gate.set()
+        await b.finish()
+        record = (await b.ledger.lookup([ask(1).key]))[ask(1).key]
+    assert record.reply is not None
+    assert record.reply.body == reply("sound").body
+
+
+async def test_a_claim_that_waited_for_long_is_made_anew(tmp_path: Path) -> None:
+    """What was claimed but not sent for an hour counts as first sent when it is sent."""
+    clock = FakeClock()
+    async with bench(tmp_path, workers=2, clock=clock) as b:
+        b.wire.gates[ask(1).body] = b.wire.gates[ask(2).body] = asyncio.Event()
+        b.submit(*map(ask, range(1, 5)))
+        await b.wire.until(lambda: b.wire.flying == 2)
+        await b.claimed(3, 4)
+        clock.advance(CLAIM_HOLDS + 1)
+        b.wire.gates[ask(1).body].set()
+        await b.finish()
+        records = await b.ledger.lookup([ask(number).key for number in range(1, 5)])
+    waited = [clock.wall() - records[ask(number).key].sent_at for number in range(1, 5)]
+    assert waited == [CLAIM_HOLDS + 1, CLAIM_HOLDS + 1, 0, 0]
+    assert [len(b.settled[ask(number).key]) for number in range(1, 5)] == [1] * 4
+    assert sorted(b.wire.bodies()) == [ask(number).body for number in range(1, 5)]
+
+
+async def test_what_was_taken_over_from_a_suspended_run_is_not_sent_by_it(
+    tmp_path: Path, postgres_server: Server
+) -> None:
+    """A run that was away for two days sends nothing that another run has got the answer to."""
+    clock = FakeClock()
+    url = postgres_server.create(f"away_{uuid.uuid4().hex}")
+    async with bench(tmp_path, workers=1, clock=clock, location=url) as b:
+        b.wire.gate.clear()
+        b.submit(ask(1), ask(2))
+        await b.wire.until(lambda: b.wire.flying == 1)
+        await b.claimed(2)
+        with psycopg.connect(url) as connection:
+            connection.execute("UPDATE beatra.run SET lease_until = '-infinity'")
+        other = await postgres.open_ledger(url, clock=clock)
+        await other.open_run({})
+        assert [claim.verdict for claim in await other.claim([ask(1), ask(2)])] == ["mine", "mine"]
+        for number in (1, 2):
+            await other.answer(ask(number).key, reply("the other's"))
+        await other.close()
+        clock.advance(48 * 3600)
+        b.wire.gate.set()
+        await b.finish()
+    assert b.wire.bodies() == [ask(1).body]
+    assert not b.result(2).fresh
+    assert isinstance(b.result(2).result, Completion)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -114,7 +115,16 @@ def place_in_index(path: Path, key: bytes) -> int:
 
 
 def forget(path: Path, page: int) -> None:
-    """Lose a page of a file as a failing disk does: nothing tells of it."""
+    """Lose a page of a file as a failing disk does: nothing tells of it, not even the time of the file's last change."""
+    lose(path, page)
+    note = path.with_name(f"{path.name}.whole")
+    word = json.loads(note.read_bytes())
+    word["state"][-1] = path.stat().st_ctime_ns
+    note.write_text(json.dumps(word), encoding="ascii")
+
+
+def lose(path: Path, page: int) -> None:
+    """Lose a page of a file and set its time back, as a copy does that goes wrong."""
     info = path.stat()
     overwrite(path, {page * 4_096: bytes(4_096)})
     os.utime(path, ns=(info.st_atime_ns, info.st_mtime_ns))
@@ -413,6 +423,36 @@ async def test_a_file_that_nobody_touched_is_not_checked_again_for_a_day(path: P
     for later in (LaterClock(), OtherBoot()):
         with pytest.raises(LedgerError, match="damaged"):
             await open_ledger(path, clock=later)
+
+
+async def test_a_file_that_was_written_over_in_place_is_checked(path: Path) -> None:
+    """A backup put back under the old name, size and time is no file that nobody touched."""
+    async with opened(path) as ledger:
+        await fill(ledger, range(400), size=400)
+    lose(path, pages(path) // 2)
+    with pytest.raises(LedgerError, match="damaged"):
+        await open_ledger(path)
+
+
+@pytest.mark.parametrize("how", ["read", "write", "verify", "verify beside it"])
+async def test_whoever_meets_damage_has_the_file_checked_before_the_next_run(path: Path, how: str) -> None:
+    """The word of the last who closed it is taken back, whether a run, or `ledger verify`, came upon the damage."""
+    async with opened(path) as ledger:
+        asks = await fill(ledger, range(400), size=400)
+    for page in range(12, pages(path)):
+        forget(path, page)
+    ledger = await open_ledger(path, read_only=how == "verify beside it")
+    if "verify" in how:
+        assert not (await ledger.verify()).sound
+    else:
+        meet = (
+            ledger.lookup([a.key for a in asks]) if how == "read" else ledger.withdraw([a.key for a in asks])
+        )
+        with pytest.raises(LedgerError, match="damaged"):
+            await meet
+    await ledger.close()
+    with pytest.raises(LedgerError, match="damaged"):
+        await open_ledger(path)
 
 
 async def test_tables_that_are_not_a_ledgers_are_refused(path: Path) -> None:

@@ -54,7 +54,8 @@ def _schema(schemas: tuple[str, ...]) -> list[tuple[Any, ...]]:
 class Voucher:
     """The word of who closed the file last: it was whole when it was opened, and nobody has touched it since.
 
-    A word on a file that has changed, from before the machine started or more than a day old, is worth nothing.
+    A word on a file that has changed, from before the machine started or more than a day old, is worth nothing; one on
+    a file that was found damaged is taken back.
 
     Args:
         ledger: the database file; the word stands beside it.
@@ -71,7 +72,7 @@ class Voucher:
         """Say whether the file, not opened yet, need not be checked now (wall seconds since the epoch)."""
         try:
             said = json.loads(self._path.read_bytes())
-            holds = said["state"] == self._state() and 0 <= now - said["checked_at"] < VOUCHED_FOR
+            holds = said["state"] == self._state() is not None and 0 <= now - said["checked_at"] < VOUCHED_FOR
         except (OSError, ValueError, TypeError, KeyError):
             return False
         if holds and self._boot:
@@ -84,17 +85,26 @@ class Voucher:
 
     def give(self) -> None:
         """Vouch for the file as it is now, closed, if nobody else has it open."""
-        if self._checked_at is None or not self._boot or self._log().exists():
+        if self._checked_at is None or not self._boot:
             return
         with contextlib.suppress(OSError):  # the next to open it checks it
-            word = json.dumps({"checked_at": self._checked_at, "state": self._state()})
+            state = self._state()
+            if state is None:
+                return
+            word = json.dumps({"checked_at": self._checked_at, "state": state})
             descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
             with os.fdopen(descriptor, "w", encoding="ascii") as file:
                 file.write(word)
 
-    def _state(self) -> list[int]:
-        info = self._ledger.stat()
-        return [self._boot, info.st_ino, info.st_size, info.st_mtime_ns, int(self._log().exists())]
+    def take_back(self) -> None:
+        """Let the next to open the file check it: it is, or may be, damaged."""
+        self._checked_at = None
+        with contextlib.suppress(OSError):  # where it cannot be removed, nothing can be written either
+            self._path.unlink(missing_ok=True)
 
-    def _log(self) -> Path:
-        return self._ledger.with_name(f"{self._ledger.name}-wal")
+    def _state(self) -> list[int] | None:
+        """Tell the file from what it may become; None while somebody has it open, or died with it open."""
+        info = self._ledger.stat()
+        if self._ledger.with_name(f"{self._ledger.name}-wal").exists():
+            return None
+        return [self._boot, info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns]

@@ -62,10 +62,10 @@ async def open_ledger(
     real = await asyncio.to_thread(Path(path).resolve)
     clock = clock or SystemClock()
     boot = boot_number(clock.boot_id())
+    voucher = Voucher(real, boot)
     if read_only:
         reader = await asyncio.to_thread(sqlite_file.open_for_reading, real)
-        return SqliteLedger(real, clock, boot, reader, reader)
-    voucher = Voucher(real, boot)
+        return SqliteLedger(real, clock, boot, reader, reader, voucher=voucher)
     writer, reader = await asyncio.to_thread(sqlite_file.open_file, real, voucher, clock.wall())
     return SqliteLedger(real, clock, boot, writer, reader, voucher=voucher)
 
@@ -83,7 +83,7 @@ class SqliteLedger:
         writer: sqlite3.Connection,
         reader: sqlite3.Connection,
         *,
-        voucher: Voucher | None = None,
+        voucher: Voucher,
     ) -> None:
         self._path = path
         self._clock = clock
@@ -259,9 +259,9 @@ class SqliteLedger:
             if sqlite_file.is_full(error) and self._make_room():
                 return self._commit(works)
             if len(works) == 1 or sqlite_file.code(error) == sqlite3.SQLITE_BUSY:
-                return [sqlite_file.explain(error, self._path, in_use=True) for _ in works]
+                return [self._explain(error) for _ in works]
         except UnicodeDecodeError:  # SQLite quotes what is damaged in its message
-            return [sqlite_file.damaged(self._path) for _ in works]
+            return [self._damaged() for _ in works]
         half = len(works) // 2
         return [*self._commit(works[:half]), *self._commit(works[half:])]
 
@@ -334,12 +334,22 @@ class SqliteLedger:
         try:
             return work(SqliteTransaction(self._reader, self._locks))
         except sqlite3.Error as error:
-            raise sqlite_file.explain(error, self._path, in_use=True) from error
+            raise self._explain(error) from error
         except (
             TypeError,
             UnicodeDecodeError,
         ):  # a damaged line's columns change their types; SQLite quotes damage
-            raise sqlite_file.damaged(self._path) from None
+            raise self._damaged() from None
+
+    def _explain(self, error: sqlite3.Error) -> EnrichError:
+        """Turn an error of SQLite's into ours; whatever may come of damage has the file checked before the next run."""
+        if not sqlite_file.is_full(error) and sqlite_file.code(error) != sqlite3.SQLITE_BUSY:
+            self._voucher.take_back()
+        return sqlite_file.explain(error, self._path, in_use=True)
+
+    def _damaged(self) -> EnrichError:
+        self._voucher.take_back()
+        return sqlite_file.damaged(self._path)
 
     def _verify(self, tx: SqliteTransaction) -> VerifyReport:
         problems: list[str] = []
@@ -355,6 +365,8 @@ class SqliteLedger:
                     damaged[part].append(entry.ask.key)
         except (sqlite3.Error, TypeError, UnicodeDecodeError) as error:
             problems.append(str(error).partition("\n")[0])
+        if problems:
+            self._voucher.take_back()
         return VerifyReport(
             requests, answers, tuple(problems), tuple(damaged["request"]), tuple(damaged["answer"])
         )
@@ -369,8 +381,7 @@ class SqliteLedger:
         self._reads.shutdown()
         self._reader.close()
         self._writer.close()
-        if self._voucher is not None:
-            self._voucher.give()
+        self._voucher.give()
         self._locks.release()
 
 
