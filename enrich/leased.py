@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 LEAD = 0.1  # seconds before the last slot at which the next ones are asked for
 FRESH = 2 * PERIOD  # seconds after which what was heard last is too old to send by
 LATE_SHARE = 0.03  # of the shortest window: by how much a slot may be used late
-LATEST = 0.1  # seconds, the same at most
+LATEST = 0.05  # seconds, the same at most
 EARLIEST = 0.03  # seconds, the same at least
 CATCH_UP = 0.8  # of the distance between slots that is kept while late ones are made up for
 MOST_WANTED = 4_096  # slots asked for at once

@@ -115,5 +115,5 @@ def postgres_server() -> Iterator[Server]:
     """Run a real PostgreSQL."""
     if find_binaries() is None:
         pytest.skip("there is no PostgreSQL on this machine (Debian: apt-get install postgresql)")
-    with running() as server:
+    with running(durable=False) as server:  # after a crash it would sync every database that a test has made
         yield server

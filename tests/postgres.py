@@ -32,12 +32,14 @@ class Server:
     """A running server.
 
     Attributes:
+        durable: whether it waits for the disk; it outlives its own crash either way.
         url: of its database ``postgres``.
     """
 
     binaries: Path
     data: Path
     port: int
+    durable: bool = True
 
     @property
     def url(self) -> str:
@@ -57,6 +59,7 @@ class Server:
     def start(self) -> None:
         """Start it, and wait until it answers."""
         options = f"-p {self.port} -k {self.data} -c listen_addresses=127.0.0.1 -c max_connections=400"
+        options += f" -c fsync={'on' if self.durable else 'off'}"
         self._run("pg_ctl", "-D", str(self.data), "-w", "-l", str(self.data / "log"), "-o", options, "start")
 
     def stop(self, mode: str = "immediate") -> None:
@@ -80,7 +83,7 @@ def owner() -> str | None:
 
 
 @contextlib.contextmanager
-def running() -> Iterator[Server]:
+def running(*, durable: bool = True) -> Iterator[Server]:
     """Make a server and run it while the block runs."""
     binaries = find_binaries()
     assert binaries is not None
@@ -90,7 +93,7 @@ def running() -> Iterator[Server]:
         if os.geteuid() == 0:
             shutil.chown(directory, "postgres")
             shutil.chown(data, "postgres")
-        server = Server(binaries, data, port)
+        server = Server(binaries, data, port, durable)
         server._run("initdb", "-D", str(data), "-U", "beatra", "-A", "trust", "-E", "UTF8", "--no-sync")
         server.start()
         try:

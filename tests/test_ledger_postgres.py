@@ -6,6 +6,7 @@ import contextlib
 import shutil
 import socket
 import subprocess
+import time
 import uuid
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -13,11 +14,13 @@ from urllib.parse import urlsplit
 import psycopg
 import pytest
 
+from enrich.clock import SystemClock
 from enrich.config import without_password
 from enrich.errors import LedgerError, LedgerFailing
 from enrich.ledger import postgres
 from enrich.ledger.lease import LeaseRequest, SharedWindow
 from enrich.ledger.postgres import SCHEMAS, SQL, open_ledger
+from enrich.ledger.protocol import DOUBT_AFTER
 from tests.postgres import owner
 from tests.test_ledger import LOST, REFUSED, REPLY, make_ask
 
@@ -172,6 +175,28 @@ async def test_a_database_that_cannot_hold_every_text_is_refused(url: str, postg
         LedgerError, match=r"has the encoding LATIN1.*\nHint: CREATE DATABASE … ENCODING 'UTF8'"
     ):
         await open_ledger(postgres_server.database(name))
+
+
+@pytest.mark.parametrize("fast", [-900.0, 900.0])
+async def test_the_databases_clock_decides(url: str, monkeypatch: pytest.MonkeyPatch, fast: float) -> None:
+    """What a machine sent whose clock differs by minutes is taken over, and in doubt at its time, not at once."""
+    ledger = await open_ledger(url)
+    await ledger.open_run({})
+    await ledger.claim([make_ask("now")])
+    await ledger.close()
+    elsewhere = {"wall": lambda _: time.time() + fast, "boot_id": lambda _: "another machine"}
+    for name, reading in elsewhere.items():
+        monkeypatch.setattr(SystemClock, name, reading)
+    ledger = await open_ledger(url)
+    await ledger.open_run({})
+    (claim,) = await ledger.claim([make_ask("now")])
+    assert (claim.verdict, claim.attempt) == ("mine", 2)
+    assert claim.record is not None
+    assert abs(claim.record.sent_at - time.time()) < 60
+    with psycopg.connect(url) as connection:
+        connection.execute("UPDATE beatra.request SET sent_at = sent_at - %s", (DOUBT_AFTER,))
+    assert (await ledger.totals()).in_doubt == 1
+    await ledger.close()
 
 
 @pytest.mark.parametrize(

@@ -165,6 +165,30 @@ def test_what_a_killed_run_was_sending_is_taken_over(pair: tuple[Warm, Warm], tm
         assert len(endpoint.charges) == len(texts)
 
 
+@pytest.mark.slow
+def test_a_run_that_stood_still_finds_its_requests_answered(
+    pair: tuple[Warm, Warm], tmp_path: Path, postgres_server: Server
+) -> None:
+    """Stopped beyond its lease and then continued, it neither loses nor pays for what another run took over."""
+    texts = [f"stood still {number}" for number in range(12)]
+    url = postgres_server.create(f"still_{uuid.uuid4().hex}")
+    with BookedEndpoint() as endpoint:
+        jobs = [share(tmp_path, name, texts, url, limits={"concurrency": 4}) for name in "ab"]
+        endpoint.pause()
+        still = pair[0].start(jobs[0].folder, "run", jobs[0].config, "-q", env=place(endpoint))
+        until(lambda: len(endpoint.posts) == 4)
+        still.signal(signal.SIGSTOP)
+        goes_on = pair[1].start(jobs[1].folder, "run", jobs[1].config, "-q", env=place(endpoint))
+        until(lambda: len(endpoint.posts) == 8)
+        endpoint.resume()
+        assert goes_on.wait().code == 0
+        still.signal(signal.SIGCONT)
+        assert still.wait().code == 0
+        assert len(endpoint.charges) == len(texts)
+        for job in jobs:
+            assert violations(job, endpoint) == []
+
+
 def test_two_runs_do_not_wait_for_what_each_has_given_up(pair: tuple[Warm, Warm], tmp_path: Path) -> None:
     """When neither gets its answers, both end and say which rows are in doubt; a later run gets the answers."""
     texts = [f"lost {number}" for number in range(6)]

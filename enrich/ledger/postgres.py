@@ -70,17 +70,18 @@ async def open_ledger(
 
     Args:
         url: ``postgresql://user:password@host/database``, as libpq takes it.
-        clock: the machine's by default.
+        clock: by default the machine's, its time of day corrected by the database's.
         lease: seconds without a sign of life after which another process may take this run's requests over.
         make: False where nothing is to be made: a database without a ledger is an error then.
 
     Raises:
         LedgerError: the database cannot be reached or used, or its ledger is of a newer version.
     """
-    clock = clock or SystemClock()
     database = Database(url)
     try:
         writer, reader = await asyncio.to_thread(_open, database, make=make)
+        if clock is None:
+            clock = await asyncio.to_thread(DatabaseClock, writer)
     except psycopg.Error as error:
         raise database.explain(error) from None
     return PostgresLedger(database, clock, writer, reader, lease=lease)
@@ -593,6 +594,19 @@ def _prune(tx: PostgresTransaction, before: float) -> int:
     if alive is not None:
         raise LedgerError(f"run {alive} is using the ledger", hint="prune it when the run has ended.")
     return tx.run("prune", (before, before)).rowcount
+
+
+class DatabaseClock(SystemClock):
+    """The machine's clocks, but that the time of day is the database's: machines may differ by minutes."""
+
+    def __init__(self, connection: Connection) -> None:
+        before = super().wall()
+        ((now,),) = connection.execute(_query("now")).fetchall()
+        self._ahead: float = now - (before + super().wall()) / 2
+
+    def wall(self) -> float:
+        """Give the seconds since the epoch by the database's clock."""
+        return super().wall() + self._ahead
 
 
 # --- the connection -------------------------------------------------------------------------------------

@@ -417,6 +417,9 @@ SELECT number FROM beatra.version
 SELECT set_config('search_path', 'beatra', false), set_config('synchronous_commit', %s, false),
        set_config('default_transaction_isolation', 'read committed', false)
 
+-- name: now
+SELECT extract(epoch FROM clock_timestamp())::float8
+
 -- name: salt
 SELECT value FROM memory WHERE name = 'salt'
 
