@@ -11,6 +11,7 @@ import contextlib
 import enum
 import heapq
 import itertools
+import math
 import random
 import time
 from collections import Counter, deque
@@ -21,7 +22,7 @@ from enrich.clock import SystemClock
 from enrich.errors import RunStopped
 from enrich.ledger.protocol import DOUBT_AFTER, attempt_id
 from enrich.ledger.rows import storable
-from enrich.outage import Outage, alike_error, stop_error
+from enrich.outage import Alike, Outage, alike_error, stop_error
 from enrich.records import Completion, Failure, Fate, Record, Reply, Settled, key_text
 from enrich.response_ids import ResponseIds
 from enrich.retry import Again, FailRow, History, NextModel, StopRun, decide, waits_too_long
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     from enrich.records import Ask
     from enrich.retry import Policy
 
-ALIKE = 20  # rows, the first ones, that must fail in the same way to stop a run in which nothing succeeded
 CLAIM_HOLDS = (
     3_600.0  # seconds; who claimed longer ago, or was suspended meanwhile, asks the ledger once more
 )
@@ -185,7 +185,7 @@ class Engine:
         self._claimable = asyncio.Event()
         self._changed = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
-        self._alike: Counter[str] = Counter()
+        self._alike = Alike()
         self._response_ids = ResponseIds()
 
     async def __aenter__(self) -> Self:
@@ -523,8 +523,7 @@ class Engine:
             await self._failed(ticket, result, unusable=reply.body)
             return
         self.outage.success(ticket.sent_at)
-        self._alike.clear()
-        self._alike[""] = 1  # something succeeded: the rows do not all fail alike
+        self._alike.succeeded()
         usage = result.usage
         self.pace.answered(
             ticket.number, in_flight=in_flight, reserved=ticket.tokens, used=usage.total_tokens
@@ -609,15 +608,18 @@ class Engine:
         if self._finish(ticket, failure, in_doubt=in_doubt):
             self._note_retry(ticket, failure, None)
         else:
-            self._note_failed(failure)
+            self._note_failed(ticket, failure)
 
-    def _note_failed(self, failure: Failure) -> None:
-        """Stop when the first rows, without exception, fail in the same way: the rest would pay for nothing."""
+    def _note_failed(self, ticket: Ticket, failure: Failure) -> None:
+        """Stop when the first rows, without exception, fail in the same way: the rest would fare no better."""
         self.stats.failed += 1
         self.stats.failures[failure.code] += 1
-        self._alike[failure.code] += 1
-        if len(self._alike) == 1 and self._alike[failure.code] >= ALIKE:
-            self.stop(alike_error(failure, ALIKE))
+        if self._alike.failed(failure, ticket.first_sent, self._awaited_since):
+            self.stop(alike_error(failure, self._alike.rows))
+
+    def _awaited_since(self) -> float:
+        """Give when the oldest request that is not settled yet was first sent."""
+        return min((t.first_sent for t in self._tickets.values() if t.first_sent), default=math.inf)
 
     def _give_back(self, ticket: Ticket, result: Completion | None) -> None:
         reservation, ticket.reservation = ticket.reservation, None

@@ -20,6 +20,8 @@ FIRST_PAUSE = 1.0  # seconds before the first probe; doubles
 LONGEST_PAUSE = 60.0  # seconds
 PATIENCE = 300.0  # seconds of outage after which the run stops, to be resumed later
 PATIENCE_AT_START = 30.0  # seconds, when nothing ever succeeded: more likely a wrong address
+ALIKE = 20  # rows, the first ones, that must fail in the same way to stop a run in which nothing succeeded
+ALIKE_AT_ONCE = 10 * ALIKE  # rows that are enough while an earlier one is still awaited
 
 
 class Outage:
@@ -92,6 +94,49 @@ def _is_trouble(failure: Failure) -> bool:
     if failure.code == "model_unavailable" or failure.status == 429:
         return False
     return failure.fate is not Fate.REFUSED or (failure.status or 0) >= 500
+
+
+class Alike:
+    """Tells when the first rows of a run, without exception, fail in the same way.
+
+    A refusal comes sooner than an answer, so the first failures to come are not those of the first rows: a row counts
+    when every one that was sent before it has failed as well.
+
+    Attributes:
+        rows: how many failed.
+    """
+
+    def __init__(self) -> None:
+        self._code: str | None = None
+        self._sent: list[float] = []
+        self._over = False
+
+    @property
+    def rows(self) -> int:
+        """Give how many rows failed."""
+        return len(self._sent)
+
+    def succeeded(self) -> None:
+        """Note an answer: the rows do not all fail."""
+        self._over = True
+
+    def failed(self, failure: Failure, first_sent: float, awaited_since: Callable[[], float]) -> bool:
+        """Note a row that failed; says whether this shows that all would.
+
+        Args:
+            failure: its last one.
+            first_sent: monotonic seconds.
+            awaited_since: gives when the oldest row that is still awaited was first sent, likewise.
+        """
+        self._over = self._over or self._code not in (None, failure.code)
+        if self._over:
+            return False
+        self._code = failure.code
+        self._sent.append(first_sent)
+        if self.rows < ALIKE or self.rows >= ALIKE_AT_ONCE:
+            return self.rows >= ALIKE
+        oldest = awaited_since()
+        return sum(sent < oldest for sent in self._sent) >= ALIKE
 
 
 def stop_error(kind: str, failure: Failure, model: str) -> RunStopped:

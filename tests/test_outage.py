@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import socket
 from typing import TYPE_CHECKING
 
@@ -8,7 +9,7 @@ import pytest
 
 from enrich import outage
 from enrich.errors import EndpointFailing
-from enrich.outage import Outage, alike_error, stop_error
+from enrich.outage import Alike, Outage, alike_error, stop_error
 from enrich.pipeline import RunOptions, run_job
 from enrich.records import Failure, Fate
 from enrich.sandbox import Fault, Sandbox, SandboxOptions, ThreadedSandbox
@@ -158,6 +159,30 @@ def test_stop_errors(kind: str) -> None:
     assert "some_code: some words (request id r-1)" in error.message
     assert error.hint
     assert error.exit_code == 4
+
+
+def test_failures_that_overtake_an_answer_are_not_the_first_rows() -> None:
+    """Twenty failures stop nothing while a request sent before them is awaited; its own failure then does."""
+    alike = Alike()
+    assert not any(alike.failed(WRONG, 2.0 + n, lambda: 1.0) for n in range(30))
+    assert alike.failed(WRONG, 1.0, lambda: math.inf)
+
+
+def test_a_request_that_hangs_does_not_hold_up_the_verdict_for_long() -> None:
+    """Two hundred rows that failed alike are enough, whatever else is awaited."""
+    alike = Alike()
+    verdicts = [alike.failed(WRONG, 2.0 + n, lambda: 1.0) for n in range(200)]
+    assert verdicts == [False] * 199 + [True]
+    assert alike.rows == 200
+
+
+def test_one_answer_shows_that_rows_do_not_all_fail() -> None:
+    """After an answer, or a failure of another kind, no number of failures is a verdict."""
+    answered, mixed = Alike(), Alike()
+    answered.succeeded()
+    mixed.failed(NO_MODEL, 1.0, lambda: math.inf)
+    for alike in (answered, mixed):
+        assert not any(alike.failed(WRONG, 2.0 + n, lambda: math.inf) for n in range(300))
 
 
 def test_alike_error() -> None:
