@@ -424,9 +424,10 @@ def ledger_export(where: str, out: str) -> None:
       beatra-enrich ledger export config.yaml -o ledger.parquet
     """
     from enrich.ledger_tools import export_ledger, ledger_location
+    from enrich.words import counted
 
     count = _run_async(lambda: export_ledger(ledger_location(where), out))
-    click.echo(f"{_requests(count)} → {out}")
+    click.echo(f"{counted(count, 'request')} → {out}")
 
 
 @ledger.command("verify", short_help="Check a whole ledger, every checksum included.")
@@ -462,10 +463,11 @@ def ledger_prune(where: str, older_than: str) -> None:
       beatra-enrich ledger prune config.yaml --older-than 30d
     """
     from enrich.ledger_tools import ledger_location, parse_age, prune_ledger
+    from enrich.words import counted
 
     age = parse_age(older_than)
     count = _run_async(lambda: prune_ledger(ledger_location(where), age))
-    click.echo(f"{_requests(count)} forgotten")
+    click.echo(f"{counted(count, 'request')} forgotten")
 
 
 @main.command()
@@ -648,10 +650,6 @@ def _chosen(option: str, text: str, known: Iterable[str]) -> frozenset[str]:
     return chosen
 
 
-def _requests(count: int) -> str:
-    return f"{count:,} {'request' if count == 1 else 'requests'}"
-
-
 def _execute(
     job: Callable[[Config, RunOptions], Coroutine[object, object, Summary]],
     config: Config,
@@ -775,7 +773,9 @@ def _command(name: str, config: Path, options: dict[str, Any]) -> str:
 
 def _closing(summary: Summary, command: str) -> str:
     """Say in one sentence how a run ended, and what to type next when it did not end well."""
-    spent = f"{_requests(summary.requests)} sent"
+    from enrich.words import counted
+
+    spent = f"{counted(summary.requests, 'request')} sent"
     if summary.credits:
         spent += f", {summary.credits:,.6g} credits"
     took = f"{summary.seconds:,.1f} s"

@@ -9,7 +9,7 @@ import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from enrich.progress import BAR_EVERY, shown
+from enrich.progress import BAR_EVERY, meanwhile, shown
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -58,13 +58,10 @@ async def _in_cell(watch: Watch) -> AsyncIterator[None]:
             await asyncio.sleep(BAR_EVERY)
             handle.update(_picture(watch.snapshot()), raw=True)
 
-    task = asyncio.create_task(redraw(), name="beatra-progress")
     try:
-        yield
+        async with meanwhile(redraw(), "beatra-progress"):
+            yield
     finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
         handle.update(_picture(replace(watch.snapshot(), phase="asked", ceiling=0)), raw=True)
 
 

@@ -25,7 +25,7 @@ from enrich.ledger.rows import storable
 from enrich.outage import Alike, Outage, alike_error, stop_error
 from enrich.records import Completion, Failure, Fate, Record, Reply, Settled, key_text
 from enrich.response_ids import ResponseIds
-from enrich.retry import Again, FailRow, History, NextModel, StopRun, decide, waits_too_long
+from enrich.retry import Again, FailRow, History, NextModel, StopRun, decide, is_rate_limit, waits_too_long
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -510,7 +510,7 @@ class Engine:
         """Tell the pace what a refusal says of the endpoint; a wait that ends the run is no measure for the next one."""
         if waits_too_long(failure):
             return
-        if failure.status == 429 or (failure.code == _BUSY_PROXY and not self.outage.on):
+        if is_rate_limit(failure) or (failure.code == _BUSY_PROXY and not self.outage.on):
             self.pace.limited(ticket.number, failure.retry_after, in_flight=in_flight, sent_at=ticket.sent_at)
         elif (failure.status or 0) >= 500:
             self.pace.troubled()
@@ -520,6 +520,7 @@ class Engine:
         await self._ledger.answer(ticket.ask.key, reply)
         result = self._read(reply)
         if isinstance(result, Failure):
+            self._slow_down(ticket, result, in_flight)
             await self._failed(ticket, result, unusable=reply.body)
             return
         self.outage.success(ticket.sent_at)

@@ -15,13 +15,14 @@ from enrich.config import URL_VARIABLE, EndpointConfig
 from enrich.endpoint import Endpoint, resolve_endpoint
 from enrich.errors import EnrichError, KeyRefused, RunStopped
 from enrich.job import SANDBOX, Job, compile_job, refuse_overlap
-from enrich.progress import Pulse, duration, pulse_name
+from enrich.progress import Pulse, pulse_name
 from enrich.records import STATES, key_text
 from enrich.session import open_ledger, require_ledger, sandbox_endpoint
 from enrich.sink import preflight
 from enrich.source import open_source
 from enrich.template import RowError
 from enrich.units import find_units
+from enrich.words import counted, duration
 from enrich.work import survey
 
 if TYPE_CHECKING:
@@ -118,24 +119,23 @@ def _failed(name: str, error: EnrichError) -> Finding:
 
 
 def _steps(config: Config) -> str:
-    count = len(config.steps)
-    return f"{count} {'step' if count == 1 else 'steps'}: {', '.join(step.name for step in config.steps)}"
+    return f"{counted(len(config.steps), 'step')}: {', '.join(step.name for step in config.steps)}"
 
 
 def _input(source: Source) -> str:
-    files = len(source.files)
-    return f"{source.num_rows:,} rows in {files:,} {'file' if files == 1 else 'files'}, {len(source.schema)} columns"
+    rows, files = counted(source.num_rows, "row"), counted(len(source.files), "file")
+    return f"{rows} in {files}, {counted(len(source.schema), 'column')}"
 
 
 def _output(config: Config, source: Source, job: Job) -> str:
     refuse_overlap(config, source)
-    columns = f"{len(job.output_schema)} columns"
+    columns = counted(len(job.output_schema), "column")
     if not config.output.partitioned:
         preflight(config.output, job.output_schema)
         return f"{config.output.path} can be written, {columns}"
     units = find_units(source.files, config.output)
     preflight(units[0].output, job.output_schema)
-    return f"{config.output.path} can be written, {len(units):,} partitions of {columns}"
+    return f"{config.output.path} can be written, {counted(len(units), 'partition')} of {columns}"
 
 
 async def _ledger(config: Config) -> Finding:

@@ -26,6 +26,7 @@ from enrich.session import DRAIN, Interrupt, Session, open_session, scope_of, se
 from enrich.sink import open_sink, preflight
 from enrich.source import Source, open_source
 from enrich.units import UNFINISHED
+from enrich.words import counted
 from enrich.work import folder_columns, open_todo, places, plan_folder
 
 if TYPE_CHECKING:
@@ -368,7 +369,7 @@ def finished(
     if partitions is None:
         return summary
     made, others = partitions["processed"], partitions["unchanged"]
-    reason = f"{summary.reason}; {_partitions(made)} made, {others:,} unchanged"
+    reason = f"{summary.reason}; {counted(made, 'partition')} made, {others:,} unchanged"
     return replace(summary, partitions=partitions, reason=reason)
 
 
@@ -378,11 +379,13 @@ def _finished(session: Session, tally: Counter[RowStatus]) -> Summary:
     failed = sum(tally[status] for status in FAILED)
     tolerated = config.tolerated(rows)
     if not failed:
-        return summarize(session, tally, 0, f"{_rows(rows)} done")
+        return summarize(session, tally, 0, f"{counted(rows, 'row')} done")
     causes = ", ".join(f"{tally[status]:,} {status}" for status in FAILED if tally[status])
     if failed <= tolerated:
-        return summarize(session, tally, 0, f"{_rows(rows)} done, {causes} (tolerated: {tolerated:,})")
-    return summarize(session, tally, 3, f"{_rows(rows)} done, but {causes}")
+        return summarize(
+            session, tally, 0, f"{counted(rows, 'row')} done, {causes} (tolerated: {tolerated:,})"
+        )
+    return summarize(session, tally, 3, f"{counted(rows, 'row')} done, but {causes}")
 
 
 def _check_finished(tally: Counter[RowStatus]) -> None:
@@ -395,7 +398,7 @@ def _check_finished(tally: Counter[RowStatus]) -> None:
     if pending:
         verb = "was" if pending == 1 else "were"
         raise RowsUnasked(
-            f"{_rows(pending)} {verb} never asked in this form, and retry asks only rows that failed",
+            f"{counted(pending, 'row')} {verb} never asked in this form, and retry asks only rows that failed",
             hint="a changed prompt, model or parameter makes a new request.",
         )
 
@@ -403,7 +406,7 @@ def _check_finished(tally: Counter[RowStatus]) -> None:
 def _collected(session: Session, flow: Flow) -> Summary:
     pending = flow.tally["pending"]
     rows = sum(flow.tally.values())
-    reason = f"{_rows(rows)} collected" + (f", {pending:,} of them pending" if pending else "")
+    reason = f"{counted(rows, 'row')} collected" + (f", {pending:,} of them pending" if pending else "")
     return summarize(session, flow.tally, 0, reason)
 
 
@@ -416,7 +419,7 @@ def _nothing_to_do(config: Config, folder: Folder, seconds: float) -> Summary:
     """Sum up a run of a folder in which nothing is to be made."""
     counts = folder.counts([], [])
     waiting = f", {counts['pending']:,} never run" if counts["pending"] else ""
-    reason = f"nothing to do: {_partitions(counts['unchanged'])} unchanged{waiting}"
+    reason = f"nothing to do: {counted(counts['unchanged'], 'partition')} unchanged{waiting}"
     return replace(_idle(config, reason, seconds), partitions=counts)
 
 
@@ -448,7 +451,7 @@ def _stopped(
     what = "interrupted" if isinstance(error, RunInterrupted) else f"stopped: {error.message}"
     hint = f" {error.hint[:1].upper()}{error.hint[1:]}" if error.hint else ""
     way_on = _way_on(options.command, error)
-    reason = f"{what} after {done:,} of {_rows(source.num_rows)}.{hint} Everything paid for is kept: {way_on}"
+    reason = f"{what} after {done:,} of {counted(source.num_rows, 'row')}.{hint} Everything paid for is kept: {way_on}"
     return summarize(session, statuses, error.exit_code, reason, resumable=error.passes)
 
 
@@ -458,14 +461,6 @@ def _way_on(command: str, error: EnrichError) -> str:
     run = command.replace(" retry ", " run ")
     goes_on = run if isinstance(error, RowsUnasked) else command
     return f"`{goes_on}` goes on from here, `{run.replace(' run ', ' collect ')}` shows what there is."
-
-
-def _partitions(count: int) -> str:
-    return f"{count:,} {'partition' if count == 1 else 'partitions'}"
-
-
-def _rows(count: int) -> str:
-    return f"{count:,} {'row' if count == 1 else 'rows'}"
 
 
 def manifest(job: Job, source: Source, summary: Summary) -> dict[str, Any]:

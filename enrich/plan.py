@@ -20,9 +20,9 @@ from enrich.forecast import FEWEST, Estimate, extrapolate
 from enrich.location import is_url
 from enrich.marks import Marks
 from enrich.pipeline import RunOptions, occurrences_of, prepare, summarize
-from enrich.progress import duration
 from enrich.session import open_session, scope_of
 from enrich.slots import request_windows, token_windows
+from enrich.words import counted, duration
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -159,18 +159,14 @@ class Plan:
         lines = [f"rows        {self.rows:,}", *map(_step_line, self.steps)]
         if self.sampled:
             cost = f" for {_number(self.sampled_credits)} credits" if self.sampled_credits else ""
-            lines.append(
-                f"sampled     {self.sampled:,} {plural('request', self.sampled)} asked just now{cost}"
-            )
+            lines.append(f"sampled     {counted(self.sampled, 'request')} asked just now{cost}")
         unknown = "not known before an answer was seen"
         lines.append(f"tokens      {_range(self.tokens, whole=True)}")
         lines.append(f"credits     {_range(self.credits) if self.credits is not None else unknown}")
         if self.seconds is not None:
             lines.append(f"time        about {duration(self.seconds.likely)}, at {self.bound_by}")
         if self.measured:
-            lines.append(
-                f"basis       measured on {self.measured:,} answered {plural('row', self.measured)}{self._trust}"
-            )
+            lines.append(f"basis       measured on {counted(self.measured, 'answered row')}{self._trust}")
         else:
             lines.append("basis       a guess from the size of the prompts")
         lines += [f"over budget {text}" for text in self.over]
@@ -478,13 +474,13 @@ def _over(
 
 
 def _step_line(step: StepPlan) -> str:
-    parts = [f"{step.to_ask:,} {plural('request', step.to_ask)} to ask", f"{step.in_ledger:,} in the ledger"]
+    parts = [f"{counted(step.to_ask, 'request')} to ask", f"{step.in_ledger:,} in the ledger"]
     if step.waiting:
         parts.append(f"up to {step.waiting:,} more after earlier answers")
     if step.skipped:
-        parts.append(f"{step.skipped:,} {plural('row', step.skipped)} skipped")
+        parts.append(f"{counted(step.skipped, 'row')} skipped")
     if step.failing:
-        parts.append(f"{step.failing:,} {plural('row', step.failing)} cannot be asked")
+        parts.append(f"{counted(step.failing, 'row')} cannot be asked")
     return f"{step.name:11} {', '.join(parts)}"
 
 
@@ -498,8 +494,3 @@ def _range(estimate: Estimate, *, whole: bool = False) -> str:
 
 def _number(value: float) -> str:
     return f"{value:,.0f}" if value >= 1000 or value == int(value) else f"{value:,.4g}"
-
-
-def plural(word: str, count: int) -> str:
-    """Give a word in its singular or plural."""
-    return word if count == 1 else f"{word}s"

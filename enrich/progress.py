@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self, TextIO
 
 from enrich.errors import RunStopped
+from enrich.words import duration
 
 if TYPE_CHECKING:
     import logging
@@ -263,16 +264,6 @@ def _silence(engine: Engine) -> str:
     return f"nothing was sent for {duration(quiet)}: waiting for the limits"
 
 
-def duration(seconds: float) -> str:
-    """Write seconds as people do: ``45 s``, ``3 min 20 s``, ``2 h 05 min``."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02} min"
-
-
 # --- showing it ------------------------------------------------------------------------------------------
 
 
@@ -295,12 +286,12 @@ async def shown(
         every: seconds between lines.
     """
     how = _bar(watch, stream) if live else _lines(watch, stream, log, every)
-    async with _meanwhile(how, "beatra-progress"):
+    async with meanwhile(how, "beatra-progress"):
         yield
 
 
 @contextlib.asynccontextmanager
-async def _meanwhile(work: Coroutine[object, object, None], name: str) -> AsyncIterator[None]:
+async def meanwhile(work: Coroutine[object, object, None], name: str) -> AsyncIterator[None]:
     """Do endless work in a task while the block runs."""
     task = asyncio.create_task(work, name=name)
     try:
@@ -430,7 +421,7 @@ async def pulsing(watch: Watch, ledger: Ledger, *, run: int, output: str) -> Asy
                 await note()
                 await asyncio.sleep(PULSE_EVERY)
 
-    async with _meanwhile(beat(), "beatra-pulse"):
+    async with meanwhile(beat(), "beatra-pulse"):
         yield
     with contextlib.suppress(RunStopped):
         await note(ended=True)

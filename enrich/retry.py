@@ -97,13 +97,9 @@ class Again:
 
     Attributes:
         after: seconds to wait first.
-        counts: whether the failed attempt used up one of the row's attempts.
-        pause: whether the whole run has to wait, not this row alone.
     """
 
     after: float
-    counts: bool = True
-    pause: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +157,7 @@ def decide(
     after = _wait(failure, history, policy, random)
     if history.waited + after > policy.deadline:
         return FailRow(_is_in_doubt(failure, history))
-    return Again(after, counts=counts(failure), pause=_is_rate_limit(failure))
+    return Again(after)
 
 
 def counts(failure: Failure) -> bool:
@@ -170,7 +166,7 @@ def counts(failure: Failure) -> bool:
     Waits for a rate limit, an outage or the same request in progress do not; what may have been charged
     always does.
     """
-    waits = failure.fate is Fate.UNSENT or _is_rate_limit(failure) or _is_in_progress(failure)
+    waits = failure.fate is Fate.UNSENT or is_rate_limit(failure) or _is_in_progress(failure)
     return failure.fate is Fate.UNKNOWN or not waits
 
 
@@ -227,7 +223,8 @@ def refuses_format(failure: Failure) -> bool:
     return failure.code == "unsupported_option" and "response_format" in failure.message
 
 
-def _is_rate_limit(failure: Failure) -> bool:
+def is_rate_limit(failure: Failure) -> bool:
+    """Tell that the endpoint asks for fewer requests, also by an event of a stream or an envelope in a 200."""
     return failure.status == 429 or failure.code == "rate_limited"
 
 

@@ -300,7 +300,7 @@ def _from_pandas(schema: AnswerSchema, answers: list[Answer], path: Path) -> lis
     return [dict(zip(names, map(_plain, row), strict=True)) for row in zip(*columns, strict=True)]
 
 
-@settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_any_answer_comes_back_from_pandas(data: st.DataObject, tmp_path: Path) -> None:
     """Whatever the schema: reply → answer → columns → Parquet → pandas gives the values back."""
@@ -330,7 +330,7 @@ DRESSES = (
 )
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(data=st.data())
 def test_a_dressed_answer_has_its_own_value_or_none(data: st.DataObject) -> None:
     """Whatever a model puts around its JSON or makes of its quotes, the value is the one that was meant, or none."""
@@ -355,7 +355,7 @@ def _is_json(text: str) -> bool:
 SIGNS = st.sampled_from(list("\"'{}[]:,\\ \n01.-ex`")) | st.characters(codec="utf-8")
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(data=st.data())
 def test_a_broken_answer_never_gives_a_wrong_value(data: st.DataObject) -> None:
     """Cut anywhere, with a character lost, put in or changed: the value that was meant or none, no exception."""
@@ -369,7 +369,7 @@ def test_a_broken_answer_never_gives_a_wrong_value(data: st.DataObject) -> None:
     assert _is_json(broken) or found.values in (None, schema.coerce(value)), broken
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(text=st.text() | st.text(st.sampled_from("{}[]:,\"' \n01e.-`a\\")), number=NUMBERS)
 @example(text='{"n": 1}{', number=0.0)
 def test_any_text_is_read(text: str, number: float) -> None:
@@ -382,7 +382,6 @@ def test_any_text_is_read(text: str, number: float) -> None:
             assert found.values["i"] is None or type(found.values["i"]) is int
 
 
-@settings(deadline=None)
 @given(text=TEXT, reason=st.sampled_from(["stop", "length", "content_filter", "tool_calls", "", None]))
 def test_reading_is_a_function(text: str, reason: str | None) -> None:
     """The same completion gives the same answer, however often it is read."""

@@ -5,7 +5,7 @@ from typing import Any, get_args, get_type_hints
 
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from enrich.columns import SOURCES, output_schema, step_columns, step_fields
@@ -131,7 +131,6 @@ PARTS: dict[str, st.SearchStrategy[Any]] = {
 OUTCOMES = st.fixed_dictionaries(PARTS).map(lambda parts: Outcome(**parts))
 
 
-@settings(deadline=None)
 @given(outcomes=st.lists(OUTCOMES, max_size=5))
 def test_every_row_is_its_own_outcome(outcomes: list[Outcome]) -> None:
     """Rows keep their order, and each shows its outcome alone."""

@@ -483,7 +483,7 @@ def _moody(seed: int, formats: list[str], mood: random.Random) -> Callable[[dict
     return answer
 
 
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 @given(
     seed=st.integers(0, 2**32),
     formats=st.sampled_from(

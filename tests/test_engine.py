@@ -499,6 +499,23 @@ async def test_waits_are_told(tmp_path: Path) -> None:
     assert told[1][2] is None
 
 
+@pytest.mark.parametrize(
+    "limited",
+    [
+        Failure("rate_limited", "", Fate.UNKNOWN, status=200, retryable=True, retry_after=0.05),
+        Reply(b'{"error": {"code": "rate_limited", "message": "", "retryable": true}}', None, 1.0),
+    ],
+    ids=["event of a stream", "envelope in a 200"],
+)
+async def test_a_rate_limit_behind_a_200_pauses_everybody(tmp_path: Path, limited: Reply | Failure) -> None:
+    """Where a stream breaks off by a rate limit, or a 200 holds its envelope, the whole run waits as after a 429."""
+    async with bench(tmp_path, {1: [limited]}) as b:
+        b.submit(ask(1))
+        await b.finish()
+    assert isinstance(b.result(1).result, Completion)
+    assert b.engine.pace.pause_cause.endswith("(429)")
+
+
 async def test_passed_over(tmp_path: Path) -> None:
     """A request whose model was given up while it waited is told so without being sent."""
     async with bench(tmp_path, workers=1) as b:

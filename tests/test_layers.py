@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parent.parent / "enrich"
 
 # From the ground up. A folder stands for the modules in it.
 LAYERS = (
-    ("errors", "records", "clock", "location"),
+    ("errors", "records", "clock", "location", "runner", "words"),
     ("config",),
     ("azure",),
     ("storage",),
@@ -25,7 +25,7 @@ LAYERS = (
     ("session", "job", "report", "hold"),
     ("pipeline", "progress", "work", "folder"),
     ("census", "lineage", "forecast", "plan", "inspect", "ledger_tools"),
-    ("runner", "signals", "logs", "starter", "display"),
+    ("signals", "logs", "starter", "display"),
     ("batches", "spread", "api", "frames", "pandas", "polars", "integrations", "cli"),
     ("__init__",),
 )

@@ -64,7 +64,7 @@ def connection(postgres_server: Server) -> Iterator[psycopg.Connection[Any]]:
         yield connected
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=st.lists(st.tuples(SECONDS, st.integers(1, 1_000), REQUESTS), min_size=1, max_size=12))
 def test_the_database_and_the_function_agree(
     connection: psycopg.Connection[Any], steps: list[tuple[float, int, LeaseRequest]]
@@ -92,7 +92,6 @@ def lanes_of(
     }
 
 
-@settings(deadline=None)
 @given(
     st.lists(
         st.tuples(st.sampled_from([0.0, 0.001, 0.05, 0.3, 2.0]), st.integers(1, 200), st.integers(1, 20)),

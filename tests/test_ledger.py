@@ -451,7 +451,7 @@ any_reply = st.builds(
 )
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(exchanges=st.lists(st.tuples(st.binary(), any_reply), min_size=1, max_size=8))
 async def test_any_bytes_come_back_as_they_went_in(
     another: Open, exchanges: list[tuple[bytes, Reply]]
@@ -643,6 +643,4 @@ def test_random_lives_of_requests_match_a_dictionary(tmp_path: Path) -> None:
     class Machine(LedgerMachine):
         directory = tmp_path
 
-    run_state_machine_as_test(
-        Machine, settings=settings(max_examples=30, stateful_step_count=25, deadline=None)
-    )
+    run_state_machine_as_test(Machine, settings=settings(max_examples=30, stateful_step_count=25))

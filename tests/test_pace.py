@@ -57,7 +57,7 @@ def simulate(
 # --- limits that are given -----------------------------------------------------------------------------
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(
     windows=st.lists(
         st.tuples(st.integers(1, 400), st.sampled_from([0.5, 1.0, 5.0, 60.0])), min_size=1, max_size=3

@@ -214,15 +214,17 @@ def test_over_the_budget(
     cli: Callable[..., Ended], job: Callable[..., Path], endpoint: BookedEndpoint
 ) -> None:
     """A plan over the budget says so and leaves with 4; raised, with 0."""
-    config = job(rows(40), budget={"requests": 10})
+    config = job(rows(80), budget={"requests": 10})
     ended = cli("plan", config, endpoint=endpoint)
     assert ended.code == 4
-    assert "the budget is 10 requests; the run would take about 40" in ended.out
-    assert cli("plan", config, "--set", "budget.requests=40", endpoint=endpoint).code == 0
-    priced = ("--set", "budget.requests=40", "--set", "budget.credits=0.6", "--sample", "8")
+    assert "the budget is 10 requests; the run would take about 80" in ended.out
+    assert cli("plan", config, "--set", "budget.requests=80", endpoint=endpoint).code == 0
+    priced = ("--set", "budget.requests=80", "--set", "budget.credits=1.2", "--sample", "8")
     ended = cli("plan", config, *priced, "--json", endpoint=endpoint)
-    assert ended.code == json.loads(ended.out)["exit_code"] == 4
-    assert "0.6 credits" in json.loads(ended.out)["over_budget"][0]
+    assert ended.code == 4, ended.err
+    assert ended.out, ended.err
+    assert json.loads(ended.out)["exit_code"] == 4
+    assert "1.2 credits" in json.loads(ended.out)["over_budget"][0]
 
 
 def test_a_sample_that_is_refused(

@@ -28,8 +28,9 @@ from enrich.logs import PROGRESS, set_up_logs
 from enrich.outage import Outage
 from enrich.pace import Pace
 from enrich.pipeline import RunOptions, run_job
-from enrich.progress import Snapshot, Watch, duration, gap, shown
+from enrich.progress import Snapshot, Watch, gap, shown
 from enrich.session import Interrupt
+from enrich.words import duration
 from tests.conftest import SCRIPT
 from tests.endpoint import KEY, BookedEndpoint, Raw, envelope
 

@@ -357,7 +357,6 @@ TestPromises = Promises.TestCase
 TestPromises.settings = settings(
     max_examples=15,
     stateful_step_count=12,
-    deadline=None,
     derandomize=True,
     database=None,
     suppress_health_check=list(HealthCheck),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, Field
 
@@ -313,7 +313,6 @@ PARTS = st.recursive(
 )
 
 
-@settings(deadline=None)
 @given(data=st.data())
 def test_any_answer_comes_back_from_parquet(data: st.DataObject) -> None:
     """Whatever the schema, a value that keeps to it becomes columns, goes into a file and comes back equal."""
@@ -329,7 +328,6 @@ def test_any_answer_comes_back_from_parquet(data: st.DataObject) -> None:
     assert pq.read_table(io.BytesIO(file.getvalue())).to_pylist() == rows
 
 
-@settings(deadline=None)
 @given(value=JSON)
 def test_free_parts_are_kept_as_their_json(value: Any) -> None:
     """The text of a free-form part reads back as the very value."""

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from enrich import sink as sink_module
@@ -217,7 +217,6 @@ CELLS = st.lists(
 
 
 @pytest.mark.parametrize(("suffix", "delimiter"), [("csv", ","), ("tsv", "\t")])
-@settings(deadline=None)
 @given(rows=CELLS)
 def test_csv_comes_back(rows: list[tuple[str, int | None, bool]], suffix: str, delimiter: str) -> None:
     """Python's csv reader finds the very cells that were written, but for the guard before formulas."""
@@ -236,7 +235,6 @@ def test_csv_comes_back(rows: list[tuple[str, int | None, bool]], suffix: str, d
     assert found == guarded
 
 
-@settings(deadline=None)
 @given(
     rows=st.lists(st.dictionaries(st.sampled_from("abc"), st.none() | st.text(st.characters(codec="utf-8"))))
 )

@@ -386,7 +386,7 @@ def write_csv(path: Path, names: list[str], lines: list[list[str]], quoting: Any
     return path
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(drawn=tables(TEXTS))
 def test_texts_come_back(
     tmp_path_factory: pytest.TempPathFactory, drawn: tuple[list[str], list[list[str]]]
@@ -398,7 +398,7 @@ def test_texts_come_back(
     assert [list(row.values()) for row in rows(opened)] == lines
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(drawn=tables(VALUES))
 def test_inferred_values_write_back(
     tmp_path_factory: pytest.TempPathFactory, drawn: tuple[list[str], list[list[str]]]
@@ -414,7 +414,7 @@ def test_inferred_values_write_back(
     assert texts == [[line[i] for line in lines] for i in range(len(names))]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(content=st.text(st.sampled_from('ab,"\n\r \N{EURO SIGN}'), max_size=40))
 def test_lines_are_counted_as_arrow_splits(tmp_path_factory: pytest.TempPathFactory, content: str) -> None:
     """The rows whose lines errors name are the rows that Arrow reads, for any text."""
@@ -530,7 +530,7 @@ def test_jsonl_must_be_utf8(tmp_path: Path) -> None:
 JSON_VALUES: st.SearchStrategy[Any] = st.none() | TEXTS
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(lines=st.lists(st.fixed_dictionaries({"t": TEXTS, "i": st.integers(-(2**63), 2**63 - 1), "n": JSON_VALUES,
        "l": st.lists(TEXTS, max_size=3), "s": st.fixed_dictionaries({"f": st.floats(allow_nan=False, allow_infinity=False)})}), min_size=1, max_size=6))  # fmt: skip
 def test_jsonl_round_trip(tmp_path_factory: pytest.TempPathFactory, lines: list[dict[str, Any]]) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import enrich
@@ -49,7 +49,6 @@ OUTCOMES = st.builds(
 )
 
 
-@settings(deadline=None)
 @given(outcomes=st.lists(OUTCOMES, max_size=20), buffer=st.integers(1, 2_000), order=st.randoms())
 def test_what_was_put_is_given_back(outcomes: list[Outcome], buffer: int, order: Any) -> None:
     """In any order, from memory and from the file."""

@@ -56,7 +56,7 @@ def put(unit: Unit) -> None:
         sink.commit({"statuses": {"ok": 1}, "unit": describe(unit, MADE, whole=True)})
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(layout=layouts, data=st.data())
 def test_every_layout_is_mirrored_and_only_changes_are_seen(
     layout: dict[tuple[str | None, int], set[str]], data: st.DataObject
@@ -89,7 +89,7 @@ def test_every_layout_is_mirrored_and_only_changes_are_seen(
         assert left_over(units, output) == []
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(layout=layouts)
 def test_a_partition_is_chosen_by_its_value_or_by_its_folder(
     layout: dict[tuple[str | None, int], set[str]],

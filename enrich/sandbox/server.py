@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Self
 from aiohttp import web
 
 from enrich.errors import ConfigError
+from enrich.runner import loop_factory
 from enrich.sandbox.app import Emulator
 
 if TYPE_CHECKING:
@@ -119,7 +120,7 @@ class ThreadedSandbox:
         self._thread.join()
 
     def _run(self) -> None:
-        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        with asyncio.Runner(loop_factory=loop_factory()) as runner:
             runner.run(self._serve())
 
     async def _serve(self) -> None:
@@ -141,7 +142,7 @@ def serve(options: SandboxOptions) -> None:
     Raises:
         ConfigError: the port is taken.
     """
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
         runner.run(_serve(options))
 
 
@@ -153,12 +154,3 @@ async def _serve(options: SandboxOptions) -> None:
         sys.stdout.write(f"{sandbox.base_url}\n")
         sys.stdout.flush()
         await stop.wait()
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """Give uvloop's loop where uvloop is installed."""
-    try:
-        import uvloop
-    except ImportError:
-        return None
-    return uvloop.new_event_loop
