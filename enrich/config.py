@@ -26,11 +26,12 @@ from enrich.errors import ConfigError, did_you_mean
 from enrich.location import is_url, plain, without_slash
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 DEFAULT_BASE_URL = "https://api.beatra.ai/v1"
 KEY_VARIABLE = "BEATRA_API_KEY"
 URL_VARIABLE = "BEATRA_BASE_URL"
+RATES = ("requests_per_minute", "tokens_per_minute")  # the limits over a span of time, beside `windows`
 MAX_YAML_DEPTH = 32  # levels; deeper is no configuration anybody wrote
 MAX_YAML_BYTES = 1_000_000  # bytes of one file
 
@@ -424,6 +425,15 @@ class JobConfig(Section):
         if isinstance(self.tolerate, int):
             return self.tolerate
         return int(rows * float(self.tolerate.rstrip("% ")) / 100)
+
+    def rates(self) -> Iterator[str]:
+        """Name the limits over a span of time that are set, of the run and of its steps."""
+        places: list[tuple[str, LimitsConfig | StepLimits | None]] = [("limits", self.limits)]
+        places += [(f"steps.{step.name}.limits", step.limits) for step in self.steps]
+        for place, limits in places:
+            for name in (*RATES, "windows"):
+                if getattr(limits, name, None):
+                    yield f"`{place}.{name}`"
 
     def ledger_location(self) -> str:
         """Give the ledger's path or URL: as configured, else beside an output file, else in the user's cache."""

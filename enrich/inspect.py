@@ -250,7 +250,7 @@ async def status_job(config: Config) -> LedgerStatus:
     """
     location = config.ledger_location()
     require_ledger(location)
-    ledger = await open_ledger(location)
+    ledger = await open_ledger(location, make=False)
     requests = dict.fromkeys(STATES, 0)
     attempts = prompt = answer = total = 0
     credits_ = 0.0

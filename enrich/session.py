@@ -166,6 +166,7 @@ async def open_session(
         transport = await stack.enter_async_context(Client(endpoint, concurrency=limits.concurrency))
         output = job.config.output
         run = await ledger.open_run({"output": output and output.path, "base_url": job.base_url})
+        await _warn_of_others(job, ledger)
         slots = await _slots(job, ledger, limits, stack)
         pace = Pace(limits, slots=slots, learned=await ledger.recall(_pace_name(job)))
         engine = Engine(
@@ -193,6 +194,19 @@ async def open_session(
                 await engine.drain(drain if engine.stopped is not None else 0.0)
                 with contextlib.suppress(RunStopped):  # a full disk: what was learned is learned again
                     await ledger.remember(_pace_name(job), pace.learned())
+
+
+async def _warn_of_others(job: Job, ledger: Ledger) -> None:
+    """Say so when another run keeps limits of the same endpoint by itself: together they send more."""
+    limit = next(job.config.rates(), None)
+    if limit is None or job.endpoint is None or isinstance(ledger, Leases):
+        return
+    if any(other.get("base_url") == job.base_url for other in await ledger.beside()):
+        log.warning(
+            "another run on this ledger is at work: each keeps %s by itself, so together they may send more; "
+            "a ledger on PostgreSQL would share the limit",
+            limit,
+        )
 
 
 async def _slots(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import pyarrow as pa
 
 from enrich.batches import job_config
-from enrich.config import LimitsConfig, holds_password
+from enrich.config import RATES, LimitsConfig, holds_password
 from enrich.errors import ConfigError
 from enrich.job import compile_job
 from enrich.messages import without_files
@@ -16,15 +16,12 @@ from enrich.schema import step_schema
 from enrich.session import open_ledger
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from enrich.batches import AnyConfig
     from enrich.config import JobConfig, StepConfig, StepLimits, WindowConfig
 
     Limits = TypeVar("Limits", LimitsConfig, StepLimits)
 
 SHARED = ("postgresql://", "postgres://")  # how the URLs of ledgers begin that machines share
-RATES = ("requests_per_minute", "tokens_per_minute")  # the limits over a span of time, beside `windows`
 
 
 def prepare(
@@ -124,7 +121,7 @@ def _whole(step: StepConfig) -> StepConfig:
 
 def _with_rates(config: JobConfig, split: int | None) -> JobConfig:
     """Give each process its part of the limits over a span of time, unless the ledger shares them."""
-    limited = next(_limited(config), None)
+    limited = next(config.rates(), None)
     if limited is None or _is_shared(config.ledger_location()):
         return config
     if split is None:
@@ -138,16 +135,6 @@ def _with_rates(config: JobConfig, split: int | None) -> JobConfig:
         for step in config.steps
     ]
     return config.model_copy(update={"limits": _part(config.limits, split), "steps": steps})
-
-
-def _limited(config: JobConfig) -> Iterator[str]:
-    """Name the limits over a span of time that are set."""
-    places: list[tuple[str, LimitsConfig | StepLimits | None]] = [("limits", config.limits)]
-    places += [(f"steps.{step.name}.limits", step.limits) for step in config.steps]
-    for place, limits in places:
-        for name in (*RATES, "windows"):
-            if getattr(limits, name, None):
-                yield f"`{place}.{name}`"
 
 
 def _part(limits: Limits, parts: int) -> Limits:

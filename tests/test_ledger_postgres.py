@@ -15,12 +15,14 @@ import psycopg
 import pytest
 
 from enrich.clock import SystemClock
-from enrich.config import without_password
+from enrich.config import Config, without_password
 from enrich.errors import LedgerError, LedgerFailing
+from enrich.inspect import status_job
 from enrich.ledger import postgres
 from enrich.ledger.lease import LeaseRequest, SharedWindow
 from enrich.ledger.postgres import SCHEMAS, SQL, open_ledger
 from enrich.ledger.protocol import DOUBT_AFTER
+from enrich.report.page import report_job
 from tests.postgres import owner
 from tests.test_ledger import LOST, REFUSED, REPLY, make_ask
 
@@ -164,6 +166,22 @@ async def test_who_may_not_make_tables_may_use_them(url: str, postgres_server: S
     await ledger.close_run({})
     assert await ledger.prune(-60.0) == 1
     await ledger.close()
+
+
+async def test_looking_makes_no_ledger(url: str, tmp_path: Path) -> None:
+    """Status and report say that there is none yet, and leave the database as it was."""
+    document = {
+        "input": "in.csv",
+        "output": "out.csv",
+        "ledger": url,
+        "steps": [{"name": "s", "prompt": "?"}],
+    }
+    config = Config.model_validate(document)
+    for looking in (status_job(config), report_job(config, str(tmp_path / "report.html"))):
+        with pytest.raises(LedgerError, match=r"there is no ledger in .* yet"):
+            await looking
+    with psycopg.connect(url) as connection:
+        assert connection.execute("SELECT to_regnamespace('beatra')").fetchall() == [(None,)]
 
 
 async def test_a_database_that_cannot_hold_every_text_is_refused(url: str, postgres_server: Server) -> None:

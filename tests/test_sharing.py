@@ -114,6 +114,31 @@ def charged(endpoint: BookedEndpoint, completions: int) -> bool:
     return len(endpoint.charges) >= completions
 
 
+def test_a_file_shares_no_limit_and_the_second_run_says_so(pair: tuple[Warm, Warm], tmp_path: Path) -> None:
+    """Not to the first, which was alone; nor where nothing is limited."""
+    with BookedEndpoint() as endpoint:
+        limits = {"requests_per_minute": 6_000}
+        jobs = [
+            share(tmp_path, "a", ["a"], limits=limits),
+            share(tmp_path, "b", ["b"], limits=limits),
+            share(tmp_path, "c", ["c"]),
+        ]
+        endpoint.pause()
+        first = pair[0].start(jobs[0].folder, "run", jobs[0].config, env=place(endpoint))
+        until(lambda: len(endpoint.posts) == 1)
+        second = pair[1].start(jobs[1].folder, "run", jobs[1].config, env=place(endpoint))
+        until(lambda: len(endpoint.posts) == 2)
+        endpoint.resume()
+        ended = [
+            first.wait(),
+            second.wait(),
+            pair[1].run(tmp_path, "run", jobs[2].config, env=place(endpoint)),
+        ]
+        assert [run.code for run in ended] == [0, 0, 0]
+        told = ["each keeps `limits.requests_per_minute` by itself" in run.err for run in ended]
+        assert told == [False, True, False]
+
+
 def test_connections_that_are_severed_cost_nothing(
     pair: tuple[Warm, Warm], tmp_path: Path, postgres_server: Server
 ) -> None:

@@ -148,6 +148,11 @@ class PostgresLedger:
             await asyncio.wait([self._keeper])
             self._keeper = None
 
+    async def beside(self) -> list[dict[str, Any]]:
+        """Give what the other runs that are at work said of themselves as they were opened."""
+        runs = await self._read(lambda tx: tx.run("beside", (self._rules.run,)).fetchall())
+        return [orjson.loads(info) for (info,) in runs]
+
     async def last_run(self) -> RunInfo | None:
         """Give the newest run that ended."""
         row = await self._read(lambda tx: tx.run("last_run").fetchone())

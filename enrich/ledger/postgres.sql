@@ -348,6 +348,9 @@ LOCK TABLE run IN SHARE ROW EXCLUSIVE MODE
 -- name: live_run
 SELECT min(number) FROM run WHERE lease_until > clock_timestamp() AND ended_at IS NULL
 
+-- name: beside
+SELECT info FROM run WHERE lease_until > clock_timestamp() AND number <> %s
+
 -- name: end_run
 UPDATE run SET ended_at = %s, summary = %s, lease_until = '-infinity' WHERE number = %s
 

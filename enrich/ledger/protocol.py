@@ -226,6 +226,9 @@ class Ledger(Protocol):
     async def remember(self, name: str, value: dict[str, Any]) -> None:
         """Keep a small value for the next run."""
 
+    async def beside(self) -> list[dict[str, Any]]:
+        """Give what the other runs that are at work said of themselves as they were opened."""
+
     async def last_run(self) -> RunInfo | None:
         """Give the newest run that ended, for `status` and `report`."""
 

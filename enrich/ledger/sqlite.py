@@ -122,6 +122,11 @@ class SqliteLedger:
         self._rules.run = 0
         self._locks.release()
 
+    async def beside(self) -> list[dict[str, Any]]:
+        """Give what the other runs that are at work said of themselves as they were opened."""
+        runs = await self._read(lambda tx: tx.run("beside", (self._rules.run,)).fetchall())
+        return [orjson.loads(info) for run, info in runs if self._locks.is_alive(run)]
+
     async def last_run(self) -> RunInfo | None:
         """Give the newest run that ended."""
         row = await self._read(lambda tx: tx.run("last_run").fetchone())

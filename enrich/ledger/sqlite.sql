@@ -159,6 +159,9 @@ UPDATE run SET ended_at = ?, summary = ? WHERE number = ?
 -- name: open_runs
 SELECT number FROM run WHERE ended_at IS NULL
 
+-- name: beside
+SELECT number, info FROM run WHERE ended_at IS NULL AND number <> ?
+
 -- name: last_run
 SELECT number, started_at, ended_at, summary FROM run WHERE ended_at IS NOT NULL ORDER BY number DESC LIMIT 1
 

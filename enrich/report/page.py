@@ -49,7 +49,7 @@ async def report_job(config: Config, path: str | None = None, *, content: bool =
     """
     location = config.ledger_location()
     require_ledger(location)
-    ledger = await open_ledger(location)
+    ledger = await open_ledger(location, make=False)
     try:
         return await write_report(config, ledger, path or config.report or _beside(config), content=content)
     finally:
