@@ -23,7 +23,8 @@ from enrich import storage
 from enrich.errors import InputError, OutputError
 from enrich.input_files import COMPRESSIONS, check_unchanged, readable
 from enrich.location import child, is_url
-from enrich.sink import FORMATS, read_manifest
+from enrich.sink import read_manifest
+from enrich.writers import FORMATS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -16,7 +16,7 @@ LAYERS = (
     ("azure",),
     ("storage",),
     ("input_files", "csv_input", "jsonl_input", "source"),
-    ("template", "parameters", "messages", "schema", "request", "columns", "answer", "sink"),
+    ("template", "parameters", "messages", "schema", "request", "columns", "answer", "writers", "sink"),
     ("sse", "envelope", "completion", "endpoint", "post", "client", "retry"),
     ("ledger", "units"),
     ("slots", "leased", "pace", "gate", "budget", "outage", "response_ids", "engine"),

@@ -43,7 +43,7 @@ from enrich.report.page import LIBRARY, gather, report_job, write_report
 from enrich.report.rows import read_rows
 from enrich.report.texts import cut, milliseconds, number, percent
 from enrich.runner import run_sync
-from enrich.sink import MANIFEST_KEY
+from enrich.writers import MANIFEST_KEY
 from tests.reported import HOSTILE, options, page_of, reported
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from enrich import sink as sink_module
+from enrich import writers
 from enrich.config import OutputConfig
 from enrich.errors import DiskFull, EnrichError, OutputError, OutputLocked
 from enrich.sink import hold_output, open_sink, preflight, read_manifest
@@ -351,7 +351,7 @@ def test_row_groups_have_the_configured_rows(out: Path) -> None:
 @pytest.mark.parametrize("suffix", FORMATS)
 def test_memory_stays_flat(out: Path, suffix: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """However many batches are written, only about one row group of them is held."""
-    monkeypatch.setattr(sink_module, "ROW_GROUP_BYTES", 1 << 20)
+    monkeypatch.setattr(writers, "ROW_GROUP_BYTES", 1 << 20)
     one = texts(*("x" * 1_000 for _ in range(100)))
     held = []
     with open_sink(output(out / f"x.{suffix}"), one.schema) as sink:
