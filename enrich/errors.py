@@ -35,14 +35,17 @@ class EnrichError(Exception):
     Args:
         message: what went wrong, with which value and where. Default: the first line of the class's docstring.
         hint: what to do or type next, as one sentence; shown after ``Hint:``.
+        passes: whether it may be over by itself, so that starting the same again helps. Default: as the class says.
     """
 
     exit_code: ClassVar[int] = 1
-    passes: ClassVar[bool] = False  # whether it may be over by itself, so that starting the same again helps
+    passes: bool = False
 
-    def __init__(self, message: str = "", *, hint: str = "") -> None:
+    def __init__(self, message: str = "", *, hint: str = "", passes: bool | None = None) -> None:
         self.message = message or (type(self).__doc__ or "").partition("\n")[0]
         self.hint = hint
+        if passes is not None:
+            self.passes = passes
         super().__init__(self.message)
 
     def __str__(self) -> str:
@@ -73,6 +76,8 @@ class OutputError(UsageError):
 
 class LedgerError(UsageError):
     """The ledger cannot be opened or trusted."""
+
+    passes = True  # a database may come back
 
 
 class RunStopped(EnrichError):

@@ -61,6 +61,8 @@ class SourceFile:
         rows: how many rows it gives.
         version: what tells two contents of an object apart (S3's ETag); empty for a file.
         below: its path, with ``/``, below the folder (or the part of a glob without wildcards) that named it.
+        inode: of a file; 0 for an object.
+        ctime_ns: when anything about a file was last changed, in nanoseconds since the epoch; 0 for an object.
     """
 
     path: str
@@ -70,6 +72,8 @@ class SourceFile:
     rows: int = 0
     version: str = ""
     below: str = ""
+    inode: int = 0
+    ctime_ns: int = 0
 
 
 def find_files(paths: str | Sequence[str]) -> list[SourceFile]:
@@ -89,9 +93,15 @@ def find_files(paths: str | Sequence[str]) -> list[SourceFile]:
         keys, first = [key for key, _ in file.partition], [key for key, _ in found[0].partition]
         if keys != first:
             raise InputError(
-                f"{found[0].path} lies in partitions {first}, {file.path} in {keys}; all files need the same"
+                f"{found[0].path} lies in {_told(first)}, {file.path} in {_told(keys)}",
+                hint="give all files the same partition folders, or choose those that have them by a glob.",
             )
     return found
+
+
+def _told(keys: Sequence[str]) -> str:
+    """Name partition folders by their keys."""
+    return "/".join(f"{key}=…" for key in keys) or "no partition folder"
 
 
 def _expand(path: str) -> list[SourceFile]:
@@ -201,7 +211,13 @@ def _freeze(path: Path, root: Path) -> SourceFile:
         raise _empty(path)
     parts = path.relative_to(root).parts if path.is_relative_to(root) and path != root else (path.name,)
     return SourceFile(
-        str(path), info.st_size, info.st_mtime_ns, _partition(parts[:-1]), below="/".join(parts)
+        str(path),
+        info.st_size,
+        info.st_mtime_ns,
+        _partition(parts[:-1]),
+        below="/".join(parts),
+        inode=info.st_ino,
+        ctime_ns=info.st_ctime_ns,
     )
 
 
@@ -329,8 +345,8 @@ def readable(path: str, but: type[BaseException] | tuple[()] = ()) -> Iterator[N
         raise
     except OSError as error:
         if is_url(path):
-            problem, hint = storage.explain(error, path)
-            raise InputError(f"{path} cannot be read: {problem}", hint=hint) from None
+            problem, hint, passes = storage.explain(error, path)
+            raise InputError(f"{path} cannot be read: {problem}", hint=hint, passes=passes) from None
         raise InputError(
             f"{error.filename or path} cannot be read: {os.strerror(error.errno) if error.errno else error}"
         ) from None

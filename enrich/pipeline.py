@@ -11,7 +11,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from enrich.errors import EnrichError, OutputLocked, RowsUnasked, RunInterrupted, RunStopped
+from enrich.errors import (
+    EnrichError,
+    InputError,
+    OutputLocked,
+    RowsUnasked,
+    RunInterrupted,
+    RunStopped,
+    UsageError,
+)
 from enrich.flow import prefetched
 from enrich.folder import Units
 from enrich.hold import Lock, held
@@ -152,7 +160,7 @@ async def _run(config: Config, options: RunOptions) -> Summary:
                 if not options.retry:
                     steps = [step.builder.fingerprint for step in job.steps]
                     await settle_fresh(session.ledger, steps, session.scope)
-            except (RunStopped, RunInterrupted) as error:
+            except (RunStopped, RunInterrupted, UsageError) as error:
                 await _drained(session, error, options.drain)
                 summary = _stopped(session, flow, source, error, options)
                 if units is not None:
@@ -452,7 +460,15 @@ def _stopped(
     hint = f" {error.hint[:1].upper()}{error.hint[1:]}" if error.hint else ""
     way_on = _way_on(options.command, error)
     reason = f"{what} after {done:,} of {counted(source.num_rows, 'row')}.{hint} Everything paid for is kept: {way_on}"
-    return summarize(session, statuses, error.exit_code, reason, resumable=error.passes)
+    # What would have kept a run from its start, an input that changes above all, stops one that has sent requests.
+    begun_wrong = isinstance(error, UsageError)
+    return summarize(
+        session,
+        statuses,
+        RunStopped.exit_code if begun_wrong else error.exit_code,
+        reason,
+        resumable=error.passes or isinstance(error, InputError),
+    )
 
 
 def _way_on(command: str, error: EnrichError) -> str:

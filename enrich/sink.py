@@ -426,8 +426,9 @@ def _access_errors(target: Place) -> Iterator[None]:
         yield
     except OSError as error:
         if isinstance(target, ObjectUrl):
-            problem, hint = storage.explain(error, str(target))
-            raise OutputError(f"the output {target} cannot be written: {problem}", hint=hint) from None
+            problem, hint, passes = storage.explain(error, str(target))
+            what = f"the output {target} cannot be written: {problem}"
+            raise OutputError(what, hint=hint, passes=passes) from None
         problem = (error.strerror or str(error)).lower()
         hint = HINTS.get(error.errno or 0, "choose another output.")
         raise OutputError(f"the output {target} cannot be written: {problem}", hint=hint) from None

@@ -339,24 +339,27 @@ def _identified(url: ObjectUrl, found: Sequence[fs.FileInfo] | Iterator[fs.FileI
         return list(threads.map(identify, ordered))
 
 
-def explain(error: OSError, location: str) -> tuple[str, str]:
+def explain(error: OSError, location: str) -> tuple[str, str, bool]:
     """Say what a store refused, and what to do about it.
 
     Returns:
-        The problem, to stand behind "cannot be read: ", and a hint; both without any credential.
+        The problem, to stand behind "cannot be read: ", and a hint, both without any credential; and whether it may be
+        over by itself.
     """
     url = ObjectUrl.parse(location)
     text = re.sub(r"\s*(?:\(Request ID.*|Detail: \[errno.*|\n.*)", "", str(error), flags=re.DOTALL)
     text = text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
     if MISSING.search(text):
-        return f"there is no bucket {url.at('').path}", "make it, or correct the name."
+        return f"there is no bucket {url.at('').path}", "make it, or correct the name.", False
     if isinstance(error, FileNotFoundError):
-        return "there is no such object", "look at what is there, and at the spelling."
+        return "there is no such object", "look at what is there, and at the spelling.", False
     if DENIED.search(text):
         return (
             f"access denied ({text})",
             f"{CREDENTIALS[url.scheme]}; the account needs to read, list and write there.",
+            False,
         )
     if UNREACHED.search(text):
-        return f"the store cannot be reached ({text})", "check the network, and endpoint_override in the URL."
-    return text, "run again when the store is well."
+        hint = "check the network, and endpoint_override in the URL."
+        return f"the store cannot be reached ({text})", hint, True
+    return text, "run again when the store is well.", True

@@ -139,7 +139,7 @@ def _suffix(output: OutputConfig) -> str:
 
 
 def left_over(units: Sequence[Unit], output: OutputConfig) -> list[str]:
-    """Give the output's files that no unit makes, as paths below it: their input has vanished."""
+    """Give the output's files that no unit makes, as paths below it: their input has vanished, or they are not ours."""
     made = {unit.output.path for unit in units}
     data = (name for name in storage.names(output.path) if PurePosixPath(name).suffix.lower() in FORMATS)
     return [name for name in data if child(output.path, name) not in made]
@@ -200,11 +200,7 @@ def _same_identity(file: SourceFile, entry: dict[str, Any], read_at: int) -> boo
 
 def _identity(file: SourceFile) -> str:
     """Give what changes with every change of a file beside its time: a store's version, or inode and change time."""
-    if is_url(file.path):
-        return file.version
-    with readable(file.path):
-        info = os.stat(file.path)  # noqa: PTH116  # the path is text
-    return f"{info.st_ino}-{info.st_ctime_ns}"
+    return file.version if is_url(file.path) else f"{file.inode}-{file.ctime_ns}"
 
 
 def digest(file: SourceFile) -> str:
@@ -230,19 +226,38 @@ def describe(unit: Unit, made: Made, *, whole: bool) -> dict[str, Any]:
         InputError: a file is not what it was when the input was opened.
     """
     read_at = time.time_ns()
-    files = []
-    for file in unit.files:
-        entry = {"name": file.below, "bytes": file.size, "mtime_ns": file.mtime_ns}
-        files.append({**entry, "identity": _identity(file), "digest": digest(file)})
-        check_unchanged(file)
     return {
         "name": unit.name,
         "job": made.job,
         "fresh": made.fresh,
         "whole": whole,
         "read_at": read_at,
-        "files": files,
+        "files": [_entry(file) for file in unit.files],
     }
+
+
+def _entry(file: SourceFile) -> dict[str, Any]:
+    """Describe a file by what was read of it.
+
+    Other bytes of the same size and time may have come since it was found: then nobody knows which ones were read, and
+    the digest that none has makes the unit anew in the next run.
+    """
+    summed = digest(file)
+    check_unchanged(file)
+    return {
+        "name": file.below,
+        "bytes": file.size,
+        "mtime_ns": file.mtime_ns,
+        "identity": _identity(file),
+        "digest": summed if _untouched(file) else "",
+    }
+
+
+def _untouched(file: SourceFile) -> bool:
+    if is_url(file.path):
+        return True  # its version was held to
+    with readable(file.path):
+        return os.stat(file.path).st_ctime_ns == file.ctime_ns  # noqa: PTH116  # the path is text
 
 
 # --- the types that columns of text files have -------------------------------------------------------------

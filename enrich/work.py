@@ -7,17 +7,29 @@ import logging
 from bisect import bisect_right
 from collections import Counter
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from enrich.errors import ConfigError
 from enrich.input_files import common_format, has_wildcards
 from enrich.job import fingerprint
+from enrich.location import child
 from enrich.records import FAILED
 from enrich.session import open_ledger, scope_of, settle_fresh, under_way
+from enrich.sink import hold_output
 from enrich.source import Found, Source, find_input, open_source
-from enrich.units import UNFINISHED, Made, Standing, find_units, keep_known, left_over, look, read_known
+from enrich.units import (
+    KNOWN,
+    UNFINISHED,
+    Made,
+    Standing,
+    find_units,
+    keep_known,
+    left_over,
+    look,
+    read_known,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -58,7 +70,7 @@ class Folder:
         made: what beside their input makes units what they are.
         todo: units to be made.
         rest: how the units stand that are left as they are.
-        left_over: files of the folder whose input has vanished.
+        left_over: files of the folder that no input makes.
     """
 
     found: Found
@@ -228,19 +240,44 @@ def _is_text(config: Config, found: Found) -> bool:
 
 
 def remember_types(config: Config, source: Source) -> None:
-    """Keep the types of text files' columns for the runs to come.
+    """Keep the types of text files' columns for the runs to come, wide enough for those that go on at the same time.
 
     Raises:
         OutputError: the folder cannot be written.
     """
     if not _is_text(config, Found(source.files, ())):
         return
-    known = read_known(config.output) or pa.schema([])
-    own = [field for field in source.schema if field.name not in folder_columns(source)]
-    named = {field.name for field in own}
-    schema = pa.schema([*own, *(field for field in known if field.name not in named)])
-    if schema != known:
-        keep_known(config.output, schema)
+    with hold_output(child(config.output.path, KNOWN), wait=True):
+        known = {field.name: field for field in read_known(config.output) or ()}
+        own = [field for field in source.schema if field.name not in folder_columns(source)]
+        for field in own:
+            if field.name in known and field.name not in config.input.csv.types:
+                _tell_widened(config.output.path, field, known[field.name])
+        wide = [_wider(field, known.get(field.name, field)) for field in own]
+        schema = pa.schema({**known, **{field.name: field for field in wide}}.values())
+        if schema != pa.schema(known.values()):
+            keep_known(config.output, schema)
+
+
+def _wider(one: pa.Field[Any], other: pa.Field[Any]) -> pa.Field[Any]:
+    """Give the type that holds the values of both; text where no other does."""
+    try:
+        schemas = [pa.schema([one]), pa.schema([other])]
+        return pa.unify_schemas(schemas, promote_options="permissive").field(0)
+    except (pa.ArrowInvalid, pa.ArrowTypeError):
+        return pa.field(one.name, pa.string())
+
+
+def _tell_widened(output: str, now: pa.Field[Any], before: pa.Field[Any]) -> None:
+    if now.type != before.type:
+        log.warning(
+            "%s: the column `%s` is %s in this run, %s in earlier ones: who reads the folder as one may refuse it; "
+            "files that are removed are made anew by the next run",
+            output,
+            now.name,
+            now.type,
+            before.type,
+        )
 
 
 def folder_columns(source: Source) -> frozenset[str]:
@@ -265,7 +302,7 @@ def cut(units: Sequence[Unit], source: Source) -> tuple[Part, ...]:
 
 
 def _left_over(config: Config, units: Sequence[Unit]) -> tuple[str, ...]:
-    """Find, and tell of, outputs without an input, where all of the input was looked at."""
+    """Find, and tell of, files without an input, where all of the input was looked at."""
     path = config.input.path
     if config.input.partitions or not isinstance(path, str) or has_wildcards(path):
         return ()
@@ -273,5 +310,5 @@ def _left_over(config: Config, units: Sequence[Unit]) -> tuple[str, ...]:
     if gone:
         shown = ", ".join(gone[:NAMED]) + (", …" if len(gone) > NAMED else "")
         what = "file has" if len(gone) == 1 else "files have"
-        log.warning("%s: %d %s no input any more: left alone: %s", config.output.path, len(gone), what, shown)
+        log.warning("%s: %d %s no input: left alone: %s", config.output.path, len(gone), what, shown)
     return tuple(gone)

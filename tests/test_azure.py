@@ -156,9 +156,10 @@ def test_problems_are_put_into_words(options: str, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("AZURE_STORAGE_KEY", "AAAA")
     with pytest.raises(OSError, match="authenticate") as caught:
         storage.write(f"az://lake/x?{options}", b"x")
-    problem, hint = storage.explain(caught.value, missing)
+    problem, hint, passes = storage.explain(caught.value, missing)
     assert problem.startswith("access denied")
     assert "az login" in hint
+    assert not passes
 
 
 def test_an_account_must_be_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,8 +23,12 @@ from pyarrow import csv
 
 import enrich
 from enrich import pipeline
+from enrich.config import load_config
 from enrich.errors import ConfigError, InputError, OutputError, OutputLocked, RunInterrupted
 from enrich.sink import hold_output, read_manifest
+from enrich.source import open_source
+from enrich.units import keep_known, read_known
+from enrich.work import remember_types
 from tests.chaos import end_of, let_go_under_strace, tracing_refused
 from tests.endpoint import KEY, BookedEndpoint, envelope
 
@@ -199,6 +203,35 @@ def test_other_bytes_of_the_same_size_and_time_are_noticed(month: Path, tmp_path
     assert enrich.run(month).partitions == counted(selected=5, processed=1, unchanged=4)
 
 
+@pytest.mark.parametrize("kept", [True, False])
+def test_an_input_that_changes_during_a_run(
+    month: Path, endpoint: BookedEndpoint, tmp_path: Path, *, kept: bool
+) -> None:
+    """The run stops, resumable, or, where size and time do not show it, the next one makes the partition anew."""
+    path = tmp_path / "data" / day(1) / "a.parquet"
+    told = path.stat()
+
+    def rewritten(body: dict[str, Any]) -> str:
+        endpoint.answer = lambda _: "later"
+        table = pa.table({"id": list(range(ROWS)), "t": [f"text 9-{row}" for row in range(ROWS)]})
+        pq.write_table(table, path)
+        if kept:
+            os.utime(path, ns=(told.st_atime_ns, told.st_mtime_ns))
+        return "first"
+
+    endpoint.answer = rewritten
+    first = enrich.run(month)
+    assert path.stat().st_size == told.st_size
+    assert (first.exit_code, first.resumable) == ((0, False) if kept else (4, True))
+    assert first.requests == len(endpoint.posts)
+    assert kept or "a.parquet changed while it was being used after " in first.reason
+    again = enrich.run(month)
+    assert again.partitions is not None
+    assert again.partitions["processed"] == 1 if kept else again.partitions["processed"] >= 1
+    assert {row["t"] for row in rows_of(tmp_path / "out")} >= {f"text 9-{row}" for row in range(ROWS)}
+    assert enrich.run(month).partitions == counted(selected=5, unchanged=5)
+
+
 @pytest.mark.parametrize(
     ("change", "requests"),
     [
@@ -287,8 +320,13 @@ def test_vanished_input_leaves_its_output_and_is_told(
     (tmp_path / "data" / day(3) / "a.parquet").unlink()
     ended = command("run", month, "--json")
     assert json.loads(ended.out)["partitions"] == counted(selected=4, unchanged=4, left_over=1)
-    assert f"out: 1 file has no input any more: left alone: {day(3)}/part-0.parquet" in ended.err
+    assert f"out: 1 file has no input: left alone: {day(3)}/part-0.parquet" in ended.err
     assert outputs(tmp_path) == before
+    (tmp_path / "out" / "foreign.csv").write_text("a,b\n")
+    (tmp_path / "out" / "README.md").write_text("of somebody else")
+    ended = command("run", month, "--json")
+    assert json.loads(ended.out)["partitions"] == counted(selected=4, unchanged=4, left_over=2)
+    assert (tmp_path / "out" / "foreign.csv").exists()
 
 
 def test_a_vanished_file_of_a_partition_takes_its_rows_along(month: Path, tmp_path: Path) -> None:
@@ -357,6 +395,38 @@ def test_text_columns_keep_their_types_from_run_to_run(endpoint: BookedEndpoint,
     (tmp_path / "data" / "a.csv").write_text("n,t\n1,a\n2,b\n3,late\n")
     assert enrich.run(config).requests == 1
     assert pq.read_schema(tmp_path / "out" / "a.parquet").field("n").type == pa.float64()
+
+
+def test_a_column_of_another_type_than_in_earlier_runs_is_told(
+    command: Callable[..., Ended], tmp_path: Path
+) -> None:
+    """Files of one folder with different types may be refused by readers; removed ones are made anew with the wide type."""
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "a.csv").write_text("n,t\n1,a\n")
+    config = write_config(tmp_path, step={"prompt": "{{ t }}"})
+    assert "the column" not in command("run", config).err
+    (tmp_path / "data" / "b.csv").write_text("n,t\nx,b\n")
+    assert "the column `n` is string in this run, int64 in earlier ones" in command("run", config).err
+    (tmp_path / "out" / "a.parquet").unlink()
+    ended = command("run", config, "--json")
+    assert (json.loads(ended.out)["requests"], "the column" in ended.err) == (0, False)
+    assert [row["n"] for row in rows_of(tmp_path / "out")] == ["1", "x"]
+
+
+@pytest.mark.parametrize(
+    ("other", "wide"), [(pa.string(), pa.string()), (pa.float64(), pa.float64()), (pa.date32(), pa.string())]
+)
+def test_types_are_wide_enough_for_runs_at_the_same_time(
+    tmp_path: Path, other: pa.DataType, wide: pa.DataType
+) -> None:
+    """What another run found out about a column since this one opened its input is not taken back."""
+    (tmp_path / "a.csv").write_text("n,t\n1,a\n")
+    config = load_config(write_config(tmp_path, input="a.csv"))
+    source = open_source(config.input)
+    keep_known(config.output, pa.schema([("n", other), ("gone", pa.bool_())]))
+    remember_types(config, source)
+    assert read_known(config.output) == pa.schema([("n", wide), ("gone", pa.bool_()), ("t", pa.string())])
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [".beatra-columns"]
 
 
 def test_a_key_that_json_lines_leave_out_today_is_null(endpoint: BookedEndpoint, tmp_path: Path) -> None:

@@ -228,9 +228,10 @@ def test_an_object_that_changes_during_a_run(
 
     endpoint.answer = replaced
     ended = run(input=url, output=s3.url("moving/out.csv"))
-    assert ended.code == 2
+    assert ended.code == 4
     assert "changed while it was being used" in ended.err
     assert s3.keys("moving/") == ["moving/in.csv"]
+    assert json.loads(run("run", "--json").out)["ok"] == len(ROWS)
 
 
 def test_a_folder_of_objects(run: Callable[..., Ended], s3: S3, endpoint: BookedEndpoint) -> None:

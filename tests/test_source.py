@@ -893,7 +893,9 @@ def test_partitions_must_agree(tmp_path: Path) -> None:
     write(tmp_path / "year=2024" / "a.csv", "a,year\n1,2\n")
     assert "`year` is both" in refusal(tmp_path).message
     write(tmp_path / "month=1" / "a.csv", "a\n1\n")
-    assert "lies in partitions" in refusal(tmp_path).message
+    assert refusal(tmp_path).message.endswith("year=2024/a.csv in year=…")
+    (tmp_path / "month=1" / "a.csv").rename(tmp_path / "a.csv")
+    assert "a.csv lies in no partition folder, " in refusal(tmp_path).message
 
 
 def test_output_of_python_csv_is_a_source(tmp_path: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
+import time
 from pathlib import Path
 from urllib.parse import quote
 
@@ -159,6 +161,22 @@ def test_a_file_that_changes_while_it_is_used_is_no_basis(tmp_path: Path) -> Non
     path.write_text("t\n1\n2\n")
     with pytest.raises(InputError, match="changed while it was being used"):
         describe(unit, MADE, whole=True)
+
+
+def test_bytes_that_nobody_knows_were_read_are_no_basis_either(tmp_path: Path) -> None:
+    """A file written anew while it was used, with its size and time kept, has its output made anew by the next run."""
+    path = tmp_path / "a.csv"
+    path.write_text("t\n1\n")
+    past = time.time_ns() - 60_000_000_000
+    os.utime(path, ns=(past, past))
+    (unit,) = find_units(find_files(str(path)), OutputConfig(path=f"{tmp_path}/out/"))
+    path.write_text("t\n2\n")
+    os.utime(path, ns=(past, past))
+    put(unit)
+    (again,) = find_units(find_files(str(path)), unit.output.model_copy(update={"path": f"{tmp_path}/out"}))
+    assert look([again], MADE)[0].state == "changed"
+    put(again)
+    assert look([again], MADE)[0].state == "done"
 
 
 def test_a_digest_tells_bytes_apart(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ except ImportError as error:
 from pydantic import Field
 
 from enrich.api import any_config
-from enrich.errors import EnrichError, LedgerError
+from enrich.errors import EnrichError
 from enrich.lineage import column_origins
 from enrich.pipeline import RunOptions, run_job
 from enrich.progress import Watch, shown
@@ -241,8 +241,7 @@ def _materialized(context: dg.AssetExecutionContext, job: _Job) -> dg.Materializ
         )
         summary, table = _run(config, resource.api_key, context.log)
     except EnrichError as error:
-        passes = error.passes or isinstance(error, LedgerError)  # a database may come back
-        raise dg.Failure(str(error), allow_retries=passes) from None
+        raise dg.Failure(str(error), allow_retries=error.passes) from None
     if summary.exit_code not in (0, 3):
         raise dg.Failure(summary.reason, metadata=_counts(summary), allow_retries=summary.resumable)
     return dg.MaterializeResult(

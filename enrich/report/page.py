@@ -226,7 +226,7 @@ def _replace(path: str, html: str) -> None:
     try:
         storage.write(path, html.encode(errors="backslashreplace"))
     except OSError as error:
-        problem, hint = (
-            storage.explain(error, path) if is_url(path) else (error.strerror, "give another path with -o.")
-        )
+        problem, hint = error.strerror, "give another path with -o."
+        if is_url(path):
+            problem, hint, _ = storage.explain(error, path)
         raise OutputError(f"the report {path} cannot be written: {problem}", hint=hint) from None

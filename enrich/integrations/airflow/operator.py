@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import Asset, BaseOperator
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
-from enrich.errors import ConfigError, EnrichError, LedgerError, RunInterrupted
+from enrich.errors import ConfigError, EnrichError, RunInterrupted
 from enrich.integrations.airflow.hook import BeatraHook
 from enrich.location import is_url
 
@@ -154,8 +154,7 @@ class BeatraEnrichOperator(BaseOperator):
             config, api_key = self._job()
             summary = self._run(config, api_key)
         except EnrichError as error:
-            passes = error.passes or isinstance(error, LedgerError)  # a database may come back
-            raise _failure(str(error), passes=passes) from None
+            raise _failure(str(error), passes=error.passes) from None
         finally:
             self._under_way = False
         self._ended = summary
