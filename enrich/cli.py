@@ -32,7 +32,7 @@ Exit codes:
   2    usage, config or input error: nothing was sent
   3    finished, but more rows failed than `tolerate`
   4    stopped early and resumable: key refused, balance or budget spent,
-       endpoint out of service, disk full
+       endpoint out of service, disk full, input changed
   5    another run holds this output
   130  interrupted, resumable"""
 

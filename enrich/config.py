@@ -670,7 +670,7 @@ def load_config(
         path: the YAML file. Relative paths in it are relative to its folder.
         overrides: ``key.path=value`` assignments, applied in order.
         env: the environment for ``${NAME}``; the process's own by default.
-        flags: ``input`` and ``output`` paths (relative to the working directory), ``partitions`` of the input and
+        flags: ``input`` (one path or several) and ``output`` (relative to the working directory), ``partitions`` of the input and
             ``base_url``, which override the file's.
 
     Raises:
@@ -759,7 +759,7 @@ def _completed(
                 document = _with_ledger_of(section, document, folder)
             document[name] = {
                 **(section if isinstance(section, dict) else {}),
-                "path": _resolved(flags[name], Path.cwd()),
+                "path": _resolved_all(flags[name], Path.cwd()),
             }
     if is_url(_path_of(document.get("output"))):
         document = _with_ledger_of(document["output"], document, folder)
@@ -934,22 +934,25 @@ def _resolved(path: str, base: Path) -> str:
     return f"{resolved}/" if path.endswith("/") and resolved != "/" else resolved
 
 
+def _resolved_all(value: Any, base: Path) -> Any:
+    """Make a path, or each of a list, absolute; what is no path stays."""
+    if isinstance(value, list):
+        return [_resolved_all(one, base) for one in value]
+    return _resolved(value, base) if isinstance(value, str) and value else value
+
+
 def _resolve_paths(document: dict[str, Any], base: Path) -> dict[str, Any]:
     """Make relative paths relative to the configuration file; URLs stay."""
-
-    def resolve(value: Any) -> Any:
-        if isinstance(value, list):
-            return [resolve(v) for v in value]
-        return _resolved(value, base) if isinstance(value, str) and value else value
 
     def inside(section: Any, *keys: str) -> Any:
         if not isinstance(section, dict):
             return section
-        return {k: resolve(v) if k in keys else v for k, v in section.items()}
+        return {k: _resolved_all(v, base) if k in keys else v for k, v in section.items()}
 
     for name in ("input", "output"):
         section = document.get(name)
-        document[name] = inside(section, "path") if isinstance(section, dict) else resolve(section)
+        section = inside(section, "path") if isinstance(section, dict) else _resolved_all(section, base)
+        document[name] = section
     if isinstance(document["input"], dict) and "csv" in document["input"]:
         document["input"] = {**document["input"], "csv": inside(document["input"]["csv"], "reject_file")}
     document = inside(document, "ledger", "report")

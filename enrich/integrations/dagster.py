@@ -81,8 +81,8 @@ def beatra_asset(
         overrides: ``key.path=value`` assignments. ``{partition}`` stands for the partition's key, and for partitions
             of several dimensions ``{<dimension>}`` for each one's.
         partitions: only these Hive partitions of the input, such as ``day={partition}``.
-        input_asset: an upstream asset; the file named ``path`` in the metadata of its last materialization (of the same
-            partition, if there are partitions) is read in the place of `input`.
+        input_asset: an upstream asset; the file named ``path`` in the metadata of its last materialization is read in
+            the place of `input`; of an asset with partitions, one file for each that Dagster says is depended on.
         resource_key: of the `BeatraResource` to ask with; by default the configuration's own key and URL.
         blocking: whether more failed rows than `tolerate` fail the run and keep downstream assets from running.
         retry_policy: of the asset.
@@ -235,7 +235,7 @@ def _materialized(context: dg.AssetExecutionContext, job: _Job) -> dg.Materializ
         config = any_config(
             job.config,
             _filled(job.overrides, context),
-            input=_path_of(job.input_asset, context),
+            input=_paths_of(job.input_asset, context),
             partitions=_filled(job.partitions, context),
             base_url=resource.base_url,
         )
@@ -286,26 +286,42 @@ def _filled(overrides: Sequence[str], context: dg.AssetExecutionContext) -> list
     ]
 
 
-def _path_of(asset: dg.AssetKey | None, context: dg.AssetExecutionContext) -> str | None:
-    """Give the path that an upstream asset's last materialization tells of.
+def _paths_of(asset: dg.AssetKey | None, context: dg.AssetExecutionContext) -> list[str] | None:
+    """Give the paths that an upstream asset's last materializations tell of: of each partition that this run depends on.
 
     Raises:
         Failure: there is none.
     """
     if asset is None:
         return None
-    partitions = [context.partition_key] if context.has_partition_key else None
-    found = context.instance.fetch_materializations(
-        dg.AssetRecordsFilter(asset_key=asset, asset_partitions=partitions), limit=1
-    ).records
-    path = found[0].asset_materialization.metadata.get("path") if found else None
+    (name,) = (name for name, key in context.assets_def.keys_by_input_name.items() if key == asset)
+    if context.get_step_execution_context().has_asset_partitions_for_input(name):
+        return [_path_of(asset, key, context) for key in context.asset_partition_keys_for_input(name)]
+    last = _last_materialization(asset, None, context)
+    elsewhere = last is not None and last.partition is not None  # defined in another code location
+    key = context.partition_key if elsewhere and context.has_partition_key else None
+    return [_path_of(asset, key, context)]
+
+
+def _path_of(asset: dg.AssetKey, partition: str | None, context: dg.AssetExecutionContext) -> str:
+    last = _last_materialization(asset, partition, context)
+    path = last.metadata.get("path") if last is not None else None
     if path is None:
+        which = "" if partition is None else f" of its partition {partition}"
         raise dg.Failure(
-            f"no materialization of {asset.to_user_string()} tells the `path` of what it wrote; materialize it, "
+            f"no materialization of {asset.to_user_string()}{which} tells the `path` of what it wrote; materialize it, "
             "with that in its metadata",
             allow_retries=False,
         )
     return str(path.value)
+
+
+def _last_materialization(
+    asset: dg.AssetKey, partition: str | None, context: dg.AssetExecutionContext
+) -> dg.AssetMaterialization | None:
+    which = dg.AssetRecordsFilter(asset, asset_partitions=None if partition is None else [partition])
+    found = context.instance.fetch_materializations(which, limit=1).records
+    return found[0].asset_materialization if found else None
 
 
 # --- what Dagster is told -------------------------------------------------------------------------------
@@ -345,15 +361,20 @@ def _columns(schema: pa.Schema) -> dg.TableSchema:
 
 
 def _checks(summary: Summary) -> list[dg.AssetCheckResult]:
-    failed = {status: summary.statuses[status] for status in FAILED if summary.statuses[status]}
+    failed: dict[str, int] = {
+        status: summary.statuses[status] for status in FAILED if summary.statuses[status]
+    }
+    files = (
+        summary.partitions["failed"] if summary.partitions is not None else 0
+    )  # those left alone count as well
     in_doubt = summary.statuses["in_doubt"]
     return [
         dg.AssetCheckResult(
             check_name=NO_FAILED_ROWS,
-            passed=not failed,
+            passed=not failed and not files,
             severity=dg.AssetCheckSeverity.ERROR if summary.exit_code else dg.AssetCheckSeverity.WARN,
             description=summary.reason,
-            metadata=failed,
+            metadata={**failed, "partitions": files} if files else failed,
         ),
         dg.AssetCheckResult(
             check_name=NO_ROWS_IN_DOUBT,

@@ -197,6 +197,75 @@ def test_an_upstream_without_a_path_is_told_of(
     assert endpoint.posts == []
 
 
+def daily(folder: Path, days: Any) -> Any:
+    """Make an upstream asset `daily` that writes a row a day."""
+
+    @dg.asset(partitions_def=days)
+    def daily() -> Any:
+        day = dg.AssetExecutionContext.get().partition_key
+        path = folder / f"{day}.parquet"
+        pq.write_table(pa.table({"t": [day]}), path)
+        return dg.MaterializeResult(metadata={"path": str(path)})
+
+    return daily
+
+
+@pytest.mark.parametrize(
+    ("partitions", "key", "read"),
+    [
+        (dg.DailyPartitionsDefinition("2026-01-04", end_date="2026-01-07"), "2026-01-05", ["2026-01-05"]),
+        (
+            dg.TimeWindowPartitionsDefinition("2026-01-04", "%Y-%m-%d", cron_schedule="0 0 4,7 * *"),
+            "2026-01-04",
+            ["2026-01-04", "2026-01-05", "2026-01-06"],
+        ),
+        (None, None, ["2026-01-04", "2026-01-05", "2026-01-06"]),
+    ],
+    ids=["the same", "three days", "all"],
+)
+def test_an_upstream_s_partitions_are_those_that_dagster_says(
+    tmp_path: Path,
+    endpoint: BookedEndpoint,
+    instance: Any,
+    *,
+    partitions: Any,
+    key: str | None,
+    read: list[str],
+) -> None:
+    """One file for each partition of the upstream asset that this run depends on."""
+    days = dg.DailyPartitionsDefinition("2026-01-04", end_date="2026-01-07")
+    upstream = daily(tmp_path, days)
+    output = [] if key is None else ["output={partition}.out.parquet"]
+    asset = asset_of(job(tmp_path), partitions_def=partitions, overrides=output, input_asset="daily")
+    first = materialize([upstream, asset], endpoint, instance, selection=[asset], partition_key=key)
+    assert "no materialization of daily of its partition 2026-01-0" in failure(first).description
+    for day in ("2026-01-06", "2026-01-05", "2026-01-04"):
+        assert materialize(
+            [upstream, asset], endpoint, instance, selection=[upstream], partition_key=day
+        ).success
+    result = materialize([upstream, asset], endpoint, instance, selection=[asset], partition_key=key)
+    assert result.success
+    assert pq.read_table(metadata(result)["path"])["t"].to_pylist() == read
+
+
+def test_an_upstream_without_partitions_is_every_partition_s(
+    tmp_path: Path, endpoint: BookedEndpoint, instance: Any
+) -> None:
+    """Its one file is read whatever the day."""
+
+    @dg.asset
+    def rows() -> Any:
+        return dg.MaterializeResult(metadata={"path": str(tmp_path / "in.parquet")})
+
+    days = dg.DailyPartitionsDefinition("2026-01-04", end_date="2026-01-07")
+    overrides = ["output={partition}.out.parquet", "steps.s.prompt={partition}: {{ t }}"]
+    asset = asset_of(job(tmp_path), partitions_def=days, overrides=overrides, input_asset="rows")
+    assert materialize([rows], endpoint, instance).success
+    options = {"selection": [asset], "partition_key": "2026-01-05"}
+    assert materialize([rows, asset], endpoint, instance, **options).success
+    assert endpoint.posts[0].body["messages"][-1]["content"].startswith("2026-01-05: text")
+
+
 def test_a_daily_partition_reads_and_writes_its_own_files(tmp_path: Path, endpoint: BookedEndpoint) -> None:
     """`{partition}` in the overrides is the day; days share a ledger, so an equal row is paid for once."""
     path = job(tmp_path)
@@ -286,6 +355,22 @@ def test_failed_rows_fail_a_check(
     assert checks(result)["no_failed_rows"] == (False, severity)
     assert metadata(result)["error"] == 1
     assert pq.read_table(tmp_path / "out.parquet")["s_status"].to_pylist() == ["ok", "error", "ok"]
+
+
+def test_failed_rows_of_a_data_set_fail_the_check_also_later(
+    tmp_path: Path, endpoint: BookedEndpoint
+) -> None:
+    """A run that leaves finished partitions alone still warns of failed rows in them: they are the asset's."""
+    schema = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
+    endpoint.answer = lambda body: "no" if "text 1" in str(body["messages"]) else '{"n": 1}'
+    step = {"name": "s", "prompt": "{{ t }}", "schema": schema, "reask": 0}
+    path = job(tmp_path, input="rows/", output="out/", tolerate=1, steps=[step])
+    (tmp_path / "rows").mkdir()
+    (tmp_path / "in.parquet").rename(tmp_path / "rows" / "a.parquet")
+    for requests in (3, 0):
+        result = materialize(asset_of(path), endpoint)
+        assert (result.success, metadata(result)["requests"]) == (True, requests)
+        assert checks(result)["no_failed_rows"] == (False, "WARN")
 
 
 def test_a_row_in_doubt_fails_a_check_of_its_own(tmp_path: Path, endpoint: BookedEndpoint) -> None:
