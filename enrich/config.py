@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar
 from urllib.parse import urlsplit
 
-import yaml
 from platformdirs import user_cache_path
 from pydantic import (
     AfterValidator,
@@ -22,8 +21,10 @@ from pydantic import (
     model_validator,
 )
 
+from enrich.document import as_path_mapping, complete, ledger_beside
 from enrich.errors import ConfigError, did_you_mean
 from enrich.location import is_url, plain, without_slash
+from enrich.strict_yaml import parse_yaml, read_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -32,8 +33,6 @@ DEFAULT_BASE_URL = "https://api.beatra.ai/v1"
 KEY_VARIABLE = "BEATRA_API_KEY"
 URL_VARIABLE = "BEATRA_BASE_URL"
 RATES = ("requests_per_minute", "tokens_per_minute")  # the limits over a span of time, beside `windows`
-MAX_YAML_DEPTH = 32  # levels; deeper is no configuration anybody wrote
-MAX_YAML_BYTES = 1_000_000  # bytes of one file
 
 Format = Literal["csv", "tsv", "jsonl", "parquet", "arrow"]
 Role = Literal["system", "user", "assistant"]
@@ -367,10 +366,6 @@ class BudgetConfig(Section):
     requests: Annotated[int, Field(gt=0)] | None = None
 
 
-def _as_path_mapping(value: Any) -> Any:
-    return {"path": value} if isinstance(value, str | list) else value
-
-
 class JobConfig(Section):
     """What is asked and how, wherever the rows come from and go to.
 
@@ -389,8 +384,8 @@ class JobConfig(Section):
         report: write a page on each run to this file or URL.
     """
 
-    input: Annotated[InputConfig | None, BeforeValidator(_as_path_mapping)] = None
-    output: Annotated[OutputConfig | None, BeforeValidator(_as_path_mapping)] = None
+    input: Annotated[InputConfig | None, BeforeValidator(as_path_mapping)] = None
+    output: Annotated[OutputConfig | None, BeforeValidator(as_path_mapping)] = None
     ledger: str | None = None
     endpoint: EndpointConfig = EndpointConfig()
     steps: Annotated[list[StepConfig], Field(min_length=1)]
@@ -440,7 +435,7 @@ class JobConfig(Section):
         if self.ledger is not None:
             return self.ledger
         if self.output is not None and not is_url(self.output.path):
-            return _ledger_beside(self.output.path)
+            return ledger_beside(self.output.path)
         return str(user_cache_path("beatra-enrich") / "ledger.db")
 
     def ledger_shown(self) -> str:
@@ -451,8 +446,8 @@ class JobConfig(Section):
 class Config(JobConfig):
     """One job over files, as `beatra-enrich run` takes it."""
 
-    input: Annotated[InputConfig, BeforeValidator(_as_path_mapping)]
-    output: Annotated[OutputConfig, BeforeValidator(_as_path_mapping)]
+    input: Annotated[InputConfig, BeforeValidator(as_path_mapping)]
+    output: Annotated[OutputConfig, BeforeValidator(as_path_mapping)]
 
 
 def without_password(location: str) -> str:
@@ -489,172 +484,6 @@ _Job = TypeVar("_Job", bound=JobConfig)
 
 
 # --- loading -------------------------------------------------------------------------------------------
-
-
-class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader, without aliases (they can explode), without duplicate keys, of bounded depth."""
-
-    yaml_implicit_resolvers = {}  # noqa: RUF012  # as PyYAML declares it
-    depth = 0
-
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        if self.check_event(yaml.events.AliasEvent):
-            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]  # the stub leaves it out
-            raise ConfigError(
-                f"line {mark.line + 1}: YAML aliases (`*name`) are not accepted",
-                hint="write the value out; a text that begins with `*`, such as a glob, must be quoted.",
-            )
-        self.depth += 1
-        if self.depth > MAX_YAML_DEPTH:
-            raise ConfigError(f"the YAML is nested deeper than {MAX_YAML_DEPTH} levels", hint="flatten it.")
-        node = super().compose_node(parent, index)
-        self.depth -= 1
-        return node
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002  # PyYAML's own signature
-        seen: set[Any] = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if isinstance(key, list | dict):
-                raise ConfigError(
-                    f"line {key_node.start_mark.line + 1}: a text that begins with `{{` must be quoted",
-                    hint='write for example prompt: "{{ review }}", or put the text on lines of its own after `|`.',
-                )
-            if key in seen:
-                raise ConfigError(
-                    f"line {key_node.start_mark.line + 1}: the key `{key}` stands twice", hint="remove one."
-                )
-            seen.add(key)
-        return super().construct_mapping(node, deep)
-
-
-# What an unquoted word means is as in YAML 1.2, with less magic: `no` and `on` are words, `2024-05-01` and `00501`
-# are texts, so that nothing in a schema or a parameter changes behind its author's back.
-for _kind, _pattern, _first in (
-    ("null", r"(?:~|null|Null|NULL|)", ["~", "n", "N", ""]),
-    ("bool", r"(?:true|True|TRUE|false|False|FALSE)", list("tTfF")),
-    ("int", r"[-+]?(?:0|[1-9][0-9]*)", list("-+0123456789")),
-    (
-        "float",
-        r"[-+]?(?:(?:\.[0-9]+|[0-9]+\.[0-9]*)(?:[eE][-+]?[0-9]+)?|[0-9]+[eE][-+]?[0-9]+|\.(?:inf|Inf|INF))|\.(?:nan|NaN|NAN)",
-        list("-+.0123456789"),
-    ),
-):
-    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_kind}", re.compile(f"(?:{_pattern})$"), _first)
-
-
-def parse_yaml(text: str, where: str) -> Any:
-    """Read YAML that cannot explode: no aliases, no duplicate keys, bounded size and depth.
-
-    Raises:
-        ConfigError: it is not such YAML.
-    """
-    if len(text) > MAX_YAML_BYTES:
-        raise ConfigError(
-            f"{where} has {len(text):,} characters; a configuration has at most {MAX_YAML_BYTES:,}"
-        )
-    try:
-        return yaml.load(text, _Loader)  # noqa: S506  # _Loader is a SafeLoader
-    except ConfigError as error:
-        raise ConfigError(f"{where}: {error.message}", hint=error.hint) from None
-    except (yaml.YAMLError, ValueError) as error:  # a ValueError: `!!int x`, or an int of 5,000 digits
-        mark = getattr(error, "problem_mark", None)
-        place = f" line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or getattr(error, "reason", None) or "not valid YAML"
-        hint = "check the indentation; quote a text that holds `: ` or begins with `{`."
-        if getattr(error, "context", None) == "while scanning an alias":
-            problem, hint = "a text that begins with `*` must be quoted", 'write for example input: "*.csv"'
-        raise ConfigError(f"{where}:{place} {problem}", hint=hint) from None
-    except RecursionError:
-        raise ConfigError(
-            f"{where}: the YAML is nested deeper than {MAX_YAML_DEPTH} levels", hint="flatten it."
-        ) from None
-
-
-_VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
-TEMPLATE_KEYS = frozenset(
-    {
-        "system",
-        "prompt",
-        "content",
-        "examples",
-        "when",
-        "check",
-        "params",
-        "schema",
-        "max_tokens",
-        "max_completion_tokens",
-    }
-)
-
-
-def _expand(value: Any, env: Mapping[str, str], where: str) -> Any:
-    if isinstance(value, str):
-
-        def replace(match: re.Match[str]) -> str:
-            if match[1] not in env:
-                raise ConfigError(
-                    f"`{where}` uses ${{{match[1]}}}, which is not in the environment",
-                    hint=f"export {match[1]}=…",
-                )
-            return env[match[1]]
-
-        return _VARIABLE.sub(replace, value)
-    if isinstance(value, dict):
-        return {
-            k: v
-            if k in TEMPLATE_KEYS and where.startswith("steps")
-            else _expand(v, env, f"{where}.{k}".lstrip("."))
-            for k, v in value.items()
-        }
-    if isinstance(value, list):
-        return [_expand(v, env, f"{where}.{i}") for i, v in enumerate(value)]
-    return value
-
-
-def _set(document: dict[str, Any], assignment: str) -> None:
-    """Apply one ``key.path=value``; the value is read as YAML, a step may be named by its name or number."""
-    path, equals, text = assignment.partition("=")
-    if not equals or not path.strip():
-        raise ConfigError(
-            f"--set {assignment}: not of the form key.path=value",
-            hint="for example --set limits.concurrency=8",
-        )
-    try:
-        value = parse_yaml(text, f"--set {path}") if text else ""
-    except ConfigError:
-        value = text
-    *parents, last = path.strip().split(".")
-    target: Any = document
-    for part in parents:
-        target = _descend(target, part, assignment)
-    if isinstance(target, list):
-        target[_index(target, last, assignment)] = value
-    else:
-        target[last] = value
-
-
-def _descend(target: Any, part: str, assignment: str) -> Any:
-    if isinstance(target, list):
-        child = target[_index(target, part, assignment)]
-    else:
-        if part in ("input", "output"):
-            target[part] = _as_path_mapping(target.get(part))
-        child = target[part] = {} if target.get(part) is None else target[part]
-    if not isinstance(child, dict | list):
-        raise ConfigError(f"--set {assignment}: `{part}` is a plain value, it has no parts")
-    return child
-
-
-def _index(items: list[Any], part: str, assignment: str) -> int:
-    if part.isdecimal() and int(part) < len(items):
-        return int(part)
-    names = [item.get("name") if isinstance(item, dict) else None for item in items]
-    if part in names:
-        return names.index(part)
-    raise ConfigError(
-        f"--set {assignment}: no item `{part}`", hint=did_you_mean(part, [str(n) for n in names if n])
-    )
 
 
 def load_config(
@@ -713,7 +542,7 @@ def complete_config(
         ConfigError: with the place, the value and the nearest real key.
     """
     env = os.environ if env is None else env
-    completed = _completed(copy.deepcopy(dict(document)), folder, overrides, env, flags)
+    completed = complete(copy.deepcopy(dict(document)), folder, overrides, env, flags)
     return validate_config(completed, where)
 
 
@@ -738,39 +567,7 @@ def read_mapping(path: Path) -> dict[str, Any]:
 def _read_document(
     path: Path, overrides: Sequence[str], env: Mapping[str, str], flags: Mapping[str, Any]
 ) -> dict[str, Any]:
-    return _completed(read_mapping(path), path.parent.resolve(), overrides, env, flags)
-
-
-def _completed(
-    document: dict[str, Any],
-    folder: Path,
-    overrides: Sequence[str],
-    env: Mapping[str, str],
-    flags: Mapping[str, Any],
-) -> dict[str, Any]:
-    """Put assignments, variables, paths and flags in."""
-    for assignment in overrides:
-        _set(document, assignment)
-    document = _resolve_paths(_expand(document, env, ""), folder)
-    for name in ("input", "output"):
-        if flags.get(name):
-            section = document.get(name)
-            if name == "output":
-                document = _with_ledger_of(section, document, folder)
-            document[name] = {
-                **(section if isinstance(section, dict) else {}),
-                "path": _resolved_all(flags[name], Path.cwd()),
-            }
-    if is_url(_path_of(document.get("output"))):
-        document = _with_ledger_of(document["output"], document, folder)
-    if flags.get("partitions"):
-        document["input"] = {
-            **(_as_path_mapping(document["input"]) or {}),
-            "partitions": list(flags["partitions"]),
-        }
-    if flags.get("base_url"):
-        document["endpoint"] = {**(document.get("endpoint") or {}), "base_url": flags["base_url"]}
-    return document
+    return complete(read_mapping(path), path.parent.resolve(), overrides, env, flags)
 
 
 def validate_config(document: Mapping[str, Any], where: str = "config") -> Config:
@@ -815,23 +612,6 @@ def problems(error: ValidationError, document: Any, model: type[BaseModel] = Con
     for item in error.errors(include_url=False):
         said.setdefault(_place(item, document), _problem(item, model))
     return "\n".join(f"  {place}: {text}" for place, text in said.items())
-
-
-def read_text(path: Path, what: str) -> str:
-    """Read a text file in UTF-8, with or without a byte order mark.
-
-    Raises:
-        ConfigError: it cannot be read; begins with ``what``.
-    """
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        problem = (error.strerror or str(error)).lower()
-        raise ConfigError(f"{what} {path} cannot be read: {problem}") from None
-    except UnicodeDecodeError as error:
-        raise ConfigError(
-            f"{what} {path} is not UTF-8 at byte {error.start:,}", hint="save it as UTF-8."
-        ) from None
 
 
 def _place(item: Any, document: Any) -> str:
@@ -903,71 +683,3 @@ def _model_in(annotation: Any) -> type[BaseModel] | None:
         if found is not None:
             return found
     return None
-
-
-def _with_ledger_of(output: Any, document: dict[str, Any], base: Path) -> dict[str, Any]:
-    """Keep the ledger beside the file's own output when a flag names another one: it knows what is paid for.
-
-    Beside an object there is no place for one: then it lies beside the configuration file.
-    """
-    path = _path_of(output)
-    if "ledger" in document or not path:
-        return document
-    return {**document, "ledger": _ledger_beside(str(base / "output") if is_url(path) else path)}
-
-
-def _path_of(section: Any) -> str:
-    """Give the one path that a section of the document names, or an empty text."""
-    path = _as_path_mapping(section).get("path") if section else None
-    return path if isinstance(path, str) else ""
-
-
-def _ledger_beside(output: str) -> str:
-    return str(Path(output).parent / ".beatra" / "ledger.db")
-
-
-def _resolved(path: str, base: Path) -> str:
-    """Make a path absolute; a ``file://`` URL becomes a path, other URLs stay."""
-    if is_url(path):
-        return plain(path) if path.startswith("file:///") else path
-    resolved = str(base / Path(path).expanduser())
-    return f"{resolved}/" if path.endswith("/") and resolved != "/" else resolved
-
-
-def _resolved_all(value: Any, base: Path) -> Any:
-    """Make a path, or each of a list, absolute; what is no path stays."""
-    if isinstance(value, list):
-        return [_resolved_all(one, base) for one in value]
-    return _resolved(value, base) if isinstance(value, str) and value else value
-
-
-def _resolve_paths(document: dict[str, Any], base: Path) -> dict[str, Any]:
-    """Make relative paths relative to the configuration file; URLs stay."""
-
-    def inside(section: Any, *keys: str) -> Any:
-        if not isinstance(section, dict):
-            return section
-        return {k: _resolved_all(v, base) if k in keys else v for k, v in section.items()}
-
-    for name in ("input", "output"):
-        section = document.get(name)
-        section = inside(section, "path") if isinstance(section, dict) else _resolved_all(section, base)
-        document[name] = section
-    if isinstance(document["input"], dict) and "csv" in document["input"]:
-        document["input"] = {**document["input"], "csv": inside(document["input"]["csv"], "reject_file")}
-    document = inside(document, "ledger", "report")
-    document["endpoint"] = inside(document.get("endpoint", {}), "api_key_file", "ca_file")
-    steps = document.get("steps")
-    if isinstance(steps, list):
-        document["steps"] = [
-            _resolve_schema(inside(s, "prompt_file", "messages_file", "examples_file"), base) for s in steps
-        ]
-    return {k: v for k, v in document.items() if v is not None}
-
-
-def _resolve_schema(step: Any, base: Path) -> Any:
-    """A schema given as text is a file's path, unless it is an import path ``module:Model``."""
-    schema = step.get("schema") if isinstance(step, dict) else None
-    if isinstance(schema, str) and not re.fullmatch(r"[\w.]+:\w+", schema):
-        return {**step, "schema": str(base / schema)}
-    return step

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import orjson
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from enrich.config import Example, Message, StepConfig, parse_yaml, problems, read_text
+from enrich.config import Example, Message, StepConfig, problems
 from enrich.errors import ConfigError
+from enrich.strict_yaml import parse_yaml, read_text
 from enrich.template import Template, compile_template, literal
 
 if TYPE_CHECKING:

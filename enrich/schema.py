@@ -21,8 +21,8 @@ import pyarrow as pa
 from pydantic import BaseModel
 from pydantic.errors import PydanticUserError
 
-from enrich.config import parse_yaml, read_text
 from enrich.errors import ConfigError, did_you_mean
+from enrich.strict_yaml import parse_yaml, read_text
 
 if TYPE_CHECKING:
     from enrich.config import StepConfig

@@ -12,6 +12,8 @@ PACKAGE = Path(__file__).parent.parent / "enrich"
 # From the ground up. A folder stands for the modules in it.
 LAYERS = (
     ("errors", "records", "clock", "location", "runner", "words"),
+    ("strict_yaml",),
+    ("document",),
     ("config",),
     ("azure",),
     ("storage",),
@@ -36,7 +38,7 @@ ONLY = {
     "psycopg": {"ledger"},
     "click": {"cli"},
     "jinja2": {"template", "report"},
-    "yaml": {"config"},
+    "yaml": {"strict_yaml"},
 }
 
 
