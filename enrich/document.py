@@ -64,13 +64,16 @@ def complete(
     if is_url(_path_of(document.get("output"))):
         document = _with_ledger_of(document["output"], document, folder)
     if flags.get("partitions"):
-        document["input"] = {
-            **(as_path_mapping(document["input"]) or {}),
-            "partitions": list(flags["partitions"]),
-        }
+        rows = as_path_mapping(document.get("input"))
+        document["input"] = _with(rows, partitions=list(flags["partitions"]))
     if flags.get("base_url"):
-        document["endpoint"] = {**(document.get("endpoint") or {}), "base_url": flags["base_url"]}
+        document["endpoint"] = _with(document.get("endpoint"), base_url=flags["base_url"])
     return document
+
+
+def _with(section: Any, **values: Any) -> Any:
+    """Put values into a section; one that is no mapping stays as it is, for the models to refuse."""
+    return {**(section or {}), **values} if section is None or isinstance(section, dict) else section
 
 
 def as_path_mapping(value: Any) -> Any:
@@ -166,7 +169,8 @@ def _with_ledger_of(output: Any, document: dict[str, Any], base: Path) -> dict[s
 
 def _path_of(section: Any) -> str:
     """Give the one path that a section of the document names, or an empty text."""
-    path = as_path_mapping(section).get("path") if section else None
+    mapping = as_path_mapping(section)
+    path = mapping.get("path") if isinstance(mapping, dict) else None
     return path if isinstance(path, str) else ""
 
 

@@ -201,6 +201,34 @@ def test_a_byte_order_mark_and_windows_line_ends_are_fine(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
+    ("text", "flags", "said"),
+    [
+        (
+            "endpoint: sandbox",
+            {"base_url": "sandbox"},
+            "endpoint: must be a mapping of keys (it is 'sandbox')",
+        ),
+        ("endpoint: [1]", {"base_url": "sandbox"}, "endpoint: must be a mapping of keys"),
+        ("input: 5", {"partitions": ["day=1"]}, "input: must be a mapping of keys (it is 5)"),
+        ("input:", {"partitions": ["day=1"]}, "input.path: this key is required"),
+        ("output: 5", {"partitions": ["day=1"]}, "output: must be a mapping of keys (it is 5)"),
+    ],
+)
+def test_a_flag_does_not_hide_what_is_wrong(load: Any, text: str, flags: dict[str, Any], said: str) -> None:
+    """A section of the wrong kind is refused as such, whatever a flag puts into it."""
+    name = text.partition(":")[0]
+    rest = "".join(line for line in CONFIG.splitlines(keepends=True) if not line.startswith(f"{name}:"))
+    with pytest.raises(ConfigError) as caught:
+        load(f"{rest}{text}\n", **flags)
+    assert f"  {said}\n" in f"{caught.value.message}\n"
+
+
+def test_an_output_of_the_wrong_kind_gives_way_to_the_flag(load: Any) -> None:
+    """`--output` stands in the place of whatever the file says."""
+    assert load(CONFIG.replace("out/o.parquet", "5"), output="/x.csv").output.path == "/x.csv"
+
+
+@pytest.mark.parametrize(
     ("tolerate", "rows", "allowed"), [(0, 9, 0), (3, 9, 3), ("1%", 250, 2), ("1%", 99, 0), ("12.5%", 8, 1)]
 )
 def test_tolerated_rows(tolerate: int | str, rows: int, allowed: int) -> None:
