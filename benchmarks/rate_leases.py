@@ -181,7 +181,7 @@ def real() -> None:
                 number: int, url: str = url, counts: Counter[int] = counts, until: float = until
             ) -> None:
                 values = _lease_values(b"account", LeaseRequest(window, 1, each=100.0), runs=1, started=0.0)
-                with Database(url).connect(durable=False) as connection:
+                with Database(url).connect() as connection:
                     while time.monotonic() < until:
                         connection.execute(SQL["lease"].encode(), values).fetchall()
                         counts[number] += 1

@@ -59,7 +59,7 @@ REQUESTS = st.builds(
 @pytest.fixture(scope="module")
 def connection(postgres_server: Server) -> Iterator[psycopg.Connection[Any]]:
     """A connection to a ledger in a database, as the leases have it."""
-    with Database(postgres_server.create(f"lease_{uuid.uuid4().hex}")).connect(durable=False) as connected:
+    with Database(postgres_server.create(f"lease_{uuid.uuid4().hex}")).connect() as connected:
         _migrate(connected)
         yield connected
 

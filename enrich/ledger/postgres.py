@@ -493,14 +493,14 @@ class _Leaser:
         while True:
             try:
                 if self._connection is None:
-                    self._connection = self._database.connect(durable=False)
+                    self._connection = self._database.connect()
                 runs = self._count(self._connection, account, run)
                 values = _lease_values(account, request, runs=runs, started=self._started)
                 return Lease(*self._connection.execute(_query("lease"), values).fetchall()[0])
             except psycopg.Error as error:
                 if self._connection is not None and not self._connection.broken:
                     raise self._database.explain(error, in_use=True) from None
-                self._connection = self._database.connect_again(error, durable=False)
+                self._connection = self._database.connect_again(error)
                 self._runs.clear()
 
     def _count(self, connection: Connection, account: bytes, run: int) -> int:
@@ -632,7 +632,7 @@ class Database:
     def __str__(self) -> str:
         return without_password(self._url)
 
-    def connect(self, *, durable: bool = True) -> Connection:
+    def connect(self) -> Connection:
         """Open a connection.
 
         What a session needs is set by a statement, since poolers refuse it where a connection begins.
@@ -648,11 +648,11 @@ class Database:
         )
         with contextlib.ExitStack() as opened:
             opened.callback(connection.close)
-            connection.execute(_query("session"), ("on" if durable else "off",))
+            connection.execute(_query("session"))
             opened.pop_all()
         return connection
 
-    def connect_again(self, lost: psycopg.Error, *, durable: bool = True) -> Connection:
+    def connect_again(self, lost: psycopg.Error) -> Connection:
         """Wait for a database that was lost, in all connections together no longer than `PATIENCE`.
 
         Raises:
@@ -662,7 +662,7 @@ class Database:
         since = self._lost = self._lost or time.monotonic()
         while True:
             try:
-                connection = self.connect(durable=durable)
+                connection = self.connect()
             except psycopg.OperationalError as error:
                 if time.monotonic() - since > PATIENCE:
                     raise self.explain(error, in_use=True) from None

@@ -417,7 +417,7 @@ SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = 'beatra'), EXISTS (
 SELECT number FROM beatra.version
 
 -- name: session
-SELECT set_config('search_path', 'beatra', false), set_config('synchronous_commit', %s, false),
+SELECT set_config('search_path', 'beatra', false), set_config('synchronous_commit', 'on', false),
        set_config('default_transaction_isolation', 'read committed', false)
 
 -- name: now
@@ -434,6 +434,8 @@ SELECT count(*), extract(epoch FROM pg_postmaster_start_time())::float8 FROM run
 WHERE %s = ANY(accounts) AND lease_until > clock_timestamp()
 
 -- name: lease
-SELECT * FROM lease(%s, %s, %s, %s, %s::boolean[], %s::float8[], %s::float8[], %s::float8[], %s::integer, %s::float8,
-                    %s::float8, %s::bigint, %s, %s, %s::float8, %s, %s::bigint, %s::float8, %s::float8, %s::float8,
-                    %s::float8, %s::float8, %s)
+SELECT l.*
+FROM set_config('synchronous_commit', 'off', true), -- until the transaction ends; the session may be another's then
+     lease(%s, %s, %s, %s, %s::boolean[], %s::float8[], %s::float8[], %s::float8[], %s::integer, %s::float8,
+           %s::float8, %s::bigint, %s, %s, %s::float8, %s, %s::bigint, %s::float8, %s::float8, %s::float8,
+           %s::float8, %s::float8, %s) AS l
