@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import socket
 import subprocess
+import sys
 import time
 import uuid
+from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -28,7 +31,6 @@ from tests.test_ledger import LOST, REFUSED, REPLY, make_ask
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from tests.postgres import Server
 
@@ -289,6 +291,39 @@ def bouncing(server: Server, folder: Path, database: str) -> Iterator[int]:
             yield port
         finally:
             pooler.terminate()
+
+
+SILENCE = """
+import asyncio, subprocess
+from enrich.errors import LedgerFailing
+from enrich.ledger import postgres
+from tests.postgres import running
+
+async def main():
+    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+    postgres.UNHEARD, postgres.PATIENCE = 1_000, 0.0
+    with running(durable=False) as server:
+        ledger = await postgres.open_ledger(server.url)
+        subprocess.run(["ip", "link", "set", "lo", "down"], check=True)
+        try:
+            await ledger.lookup([b"k" * 16])
+        except LedgerFailing:
+            print("noticed")
+        subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+        await ledger.close()
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.geteuid() != 0 or shutil.which("ip") is None, reason="it needs a network of its own")
+def test_a_network_that_drops_everything_is_noticed() -> None:
+    """Nobody answers and nobody refuses: a run does not wait for a quarter of an hour, as TCP would."""
+    command = ["unshare", "--net", sys.executable, "-c", SILENCE]
+    root = Path(__file__).parent.parent
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, cwd=root)
+    assert ended.stdout == "noticed\n", ended.stderr
 
 
 async def test_an_account_is_named_without_its_key(url: str, postgres_server: Server) -> None:

@@ -49,6 +49,9 @@ LEASE: Final = 15.0  # seconds without a sign of life after which a run's reques
 PATIENCE: Final = 300.0  # seconds that a lost database is waited for
 RECONNECT_EVERY: Final = 1.0  # seconds between tries
 CONNECT_TIMEOUT: Final = 10  # seconds
+UNHEARD: Final = (
+    30_000  # milliseconds after which a network that drops everything counts as lost, not as slow
+)
 COUNT_EVERY: Final = 5.0  # seconds between looks at how many runs share a limit
 SCAN_BATCH: Final = 256  # requests per step of a scan
 MIGRATION_LOCK: Final = 0x42656C31  # the advisory lock under which the tables are made
@@ -645,6 +648,7 @@ class Database:
             keepalives_idle=10,
             keepalives_interval=5,
             keepalives_count=3,
+            tcp_user_timeout=UNHEARD,
         )
         with contextlib.ExitStack() as opened:
             opened.callback(connection.close)
