@@ -20,7 +20,6 @@ from yarl import URL
 
 from enrich import __version__
 from enrich.completion import DONE, has_content, is_finished, stream_error
-from enrich.endpoint import Endpoint, resolve_endpoint
 from enrich.envelope import MAX_EVIDENCE, http_failure, loads, one_line
 from enrich.errors import ConfigError, EndpointFailing, KeyRefused
 from enrich.post import Poster, Response
@@ -37,9 +36,8 @@ if TYPE_CHECKING:
     from aiohttp.client_proto import ResponseHandler
     from aiohttp.tracing import Trace
 
+    from enrich.endpoint import Endpoint
     from enrich.sse import Event
-
-__all__ = ["Client", "Endpoint", "Health", "resolve_endpoint"]
 
 MAX_BODY = 16 * 2**20  # bytes of a response; a completion of 128,000 tokens has under 1 MB
 MAX_ERROR_BODY = 65_536  # bytes of an error response that are read

@@ -21,7 +21,8 @@ import uvloop
 from pydantic import SecretStr
 
 from enrich import client as client_module
-from enrich.client import Client, Endpoint, read_retry_after
+from enrich.client import Client, read_retry_after
+from enrich.endpoint import Endpoint
 from enrich.errors import ConfigError, EndpointFailing, KeyRefused
 from enrich.records import Failure, Fate, Reply
 
