@@ -21,9 +21,10 @@ import uvloop
 from pydantic import SecretStr
 
 from enrich import client as client_module
-from enrich.client import Client, read_retry_after
+from enrich.client import Client
 from enrich.endpoint import Endpoint
 from enrich.errors import ConfigError, EndpointFailing, KeyRefused
+from enrich.exchange import MAX_BODY, read_retry_after
 from enrich.records import Failure, Fate, Reply
 
 if TYPE_CHECKING:
@@ -574,7 +575,7 @@ async def test_endless_body(stream: bool) -> None:
     failure = await failure_of(flood, stream=stream)
     assert (failure.code, failure.fate) == ("body_too_large", Fate.UNKNOWN)
     assert len(failure.evidence) == 2048
-    assert sent < client_module.MAX_BODY + 16 * 2**20
+    assert sent < MAX_BODY + 16 * 2**20
 
 
 async def test_declared_bomb() -> None:

@@ -19,7 +19,7 @@ LAYERS = (
     ("storage",),
     ("input_files", "csv_input", "jsonl_input", "source"),
     ("template", "parameters", "messages", "schema", "request", "columns", "answer", "writers", "sink"),
-    ("sse", "envelope", "completion", "endpoint", "post", "client", "retry"),
+    ("sse", "envelope", "completion", "endpoint", "post", "exchange", "client", "retry"),
     ("ledger", "units"),
     ("slots", "leased", "pace", "gate", "budget", "outage", "response_ids", "engine"),
     ("fallback", "conversation", "occurrences", "spool", "marks", "flow", "assemble"),
@@ -33,7 +33,7 @@ LAYERS = (
 )
 # Who may know these: the ways out of the process are few.
 ONLY = {
-    "aiohttp": {"client", "post", "sandbox"},
+    "aiohttp": {"client", "exchange", "post", "sandbox"},
     "sqlite3": {"ledger", "occurrences"},
     "psycopg": {"ledger"},
     "click": {"cli"},
