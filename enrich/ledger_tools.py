@@ -199,7 +199,7 @@ def findings(report: VerifyReport) -> Iterator[str]:
     yield f"{report.requests:,} requests, {report.answers:,} answers"
     yield from (f"problem: {problem}" for problem in report.problems)
     for key in report.damaged_requests:
-        yield f"damaged request {key_text(key)}: the next run mends it from the input"
+        yield f"damaged request {key_text(key)}: the next run mends it from the input, or holds it in doubt"
     for key in report.damaged_answers:
         yield f"damaged answer {key_text(key)}: fetched again under its key for 23 h, then in doubt"
     yield "sound: every checksum holds" if report.sound else "NOT sound"

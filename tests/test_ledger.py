@@ -1,11 +1,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
+import sqlite3
 import uuid
+import zlib
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
+import psycopg
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -22,7 +26,7 @@ from enrich.ledger.sqlite import open_ledger
 from enrich.records import Ask, Failure, Fate, Reply
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
     from tests.postgres import Server
@@ -96,7 +100,7 @@ def clock() -> FakeClock:
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
-async def another(request: pytest.FixtureRequest, tmp_path: Path, clock: FakeClock) -> AsyncIterator[Open]:
+async def another(request: pytest.FixtureRequest, tmp_path: Path, clock: FakeClock) -> AsyncIterator[Opener]:
     """Open the same ledger as often as a test needs; closes them all."""
     kind = request.param
     if kind == "postgres":
@@ -106,6 +110,21 @@ async def another(request: pytest.FixtureRequest, tmp_path: Path, clock: FakeClo
     yield opener
     for ledger in opener.opened:
         await ledger.close()
+
+
+@pytest.fixture
+def damage(another: Opener) -> Callable[[str], None]:
+    """Give a way to change what the ledger holds behind its back."""
+
+    def carry_out(statement: str) -> None:
+        if another.kind == "sqlite":
+            with contextlib.closing(sqlite3.connect(another.directory / "ledger.db")) as con, con:
+                con.execute(statement)
+        else:
+            with psycopg.connect(another.kind, options="-c search_path=beatra") as connection:
+                connection.execute(statement.encode())
+
+    return carry_out
 
 
 @pytest.fixture
@@ -331,6 +350,48 @@ async def test_setting_the_wall_clock_does_not_make_a_key_younger(
     assert (await later.lookup([ASK.key]))[ASK.key].in_doubt is (wall > DOUBT_AFTER)
     clock.boot_s += DOUBT_AFTER + 1
     assert (await later.lookup([ASK.key]))[ASK.key].in_doubt
+
+
+@pytest.mark.parametrize("state", ["sent", "failed"])
+async def test_a_damaged_time_makes_no_request_younger(
+    another: Open, clock: FakeClock, damage: Callable[[str], None], state: str
+) -> None:
+    """A request whose time is not the one that was written is in doubt, from then on, until the operator settles it."""
+    ledger = await another()
+    await ledger.open_run({})
+    await ledger.claim([ASK])
+    if state == "failed":
+        await ledger.fail(ASK.key, LOST, final=True)
+    await ledger.close_run({})
+    clock.reboot(25 * 3600)
+    damage("UPDATE request SET sent_at = sent_at + 32768")
+    later = await another()
+    await later.open_run({})
+    assert (await later.verify()).damaged_requests == (ASK.key,)
+    for _ in range(2):
+        (claim,) = await later.claim([ASK], resend_failed=True)
+        assert claim.verdict == "in_doubt"
+        assert (await later.lookup([ASK.key]))[ASK.key].in_doubt
+    assert (await later.verify()).sound
+    assert await later.settle_doubt([ASK.key], "resend") == 1
+    (claim,) = await later.claim([ASK])
+    assert (claim.verdict, claim.body) == ("mine", ASK.body)
+    assert not (await later.lookup([ASK.key]))[ASK.key].in_doubt
+    assert (await later.verify()).sound
+
+
+async def test_requests_of_an_earlier_release_are_sound(another: Open, damage: Callable[[str], None]) -> None:
+    """Where a checksum is over key and body alone, it holds, and the request is sent again as ever."""
+    ledger = await another()
+    await ledger.open_run({})
+    await ledger.claim([ASK])
+    await ledger.close_run({})
+    damage(f"UPDATE request SET crc = {zlib.crc32(ASK.body, zlib.crc32(ASK.key))}")  # noqa: S608  # a number
+    later = await another()
+    await later.open_run({})
+    assert (await later.verify()).sound
+    (claim,) = await later.claim([ASK])
+    assert (claim.verdict, claim.attempt) == ("mine", 2)
 
 
 async def test_the_operator_settles_what_is_in_doubt(ledger: Ledger, another: Open, clock: FakeClock) -> None:

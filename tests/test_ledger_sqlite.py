@@ -465,6 +465,20 @@ async def test_tables_that_are_not_a_ledgers_are_refused(path: Path) -> None:
         await open_ledger(path)
 
 
+async def test_a_ledger_made_when_a_comment_read_otherwise_is_one(path: Path) -> None:
+    """What a release says of its tables, beside the tables, is no part of them."""
+    async with opened(path, run=False):
+        pass
+    with contextlib.closing(sqlite3.connect(path)) as con, con:
+        con.execute("PRAGMA writable_schema = ON")
+        changed = con.execute(
+            "UPDATE sqlite_master SET sql = replace(sql, '-- JSON', '-- some\n   -- JSON ')"
+        )
+        assert changed.rowcount
+    async with opened(path) as ledger:
+        assert (await ledger.verify()).sound
+
+
 async def test_a_lock_file_in_the_way_costs_a_number_only(path: Path) -> None:
     """Lock files of a ledger that was deleted do not confuse a new one."""
     async with opened(path) as ledger:

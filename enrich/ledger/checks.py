@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import struct
 import zlib
 from dataclasses import dataclass
 
 from enrich.ledger.protocol import DOUBT_AFTER
 
 CLOCK_TOLERANCE = 60.0  # seconds a wall clock may step back over a restart before it is not believed
-
-
-def request_crc(key: bytes, body: bytes) -> int:
-    """Give the CRC-32 over a request's key and body."""
-    return zlib.crc32(body, zlib.crc32(key))
 
 
 def answer_crc(key: bytes, request_id: bytes | None, body: bytes) -> int:
@@ -46,3 +42,35 @@ class Moment:
         elif age < -CLOCK_TOLERANCE:
             return True
         return age > DOUBT_AFTER
+
+
+def request_crc(key: bytes, body: bytes, first: Moment) -> int:
+    """Give the CRC-32 over a request's key, its body and when it was first sent."""
+    return zlib.crc32(_MOMENT.pack(first.wall, first.boot, first.boottime), _timeless_crc(key, body))
+
+
+def request_holds(crc: int | None, key: bytes, body: bytes, first: Moment) -> bool:
+    """Say whether a request is what was written down; parts of the wrong type are not.
+
+    The checksums of earlier ledgers are over key and body alone.
+    """
+    try:
+        return crc in (request_crc(key, body, first), _timeless_crc(key, body))
+    except (TypeError, struct.error):  # damage turned a part into a number, a text or nothing
+        return False
+
+
+def answer_holds(crc: int | None, key: bytes, request_id: bytes | None, body: bytes) -> bool:
+    """Say whether an answer is what was written down; parts of the wrong type are not."""
+    try:
+        return crc == answer_crc(key, request_id, body)
+    except TypeError:  # damage turned a part into a number or nothing
+        return False
+
+
+def _timeless_crc(key: bytes, body: bytes) -> int:
+    return zlib.crc32(body, zlib.crc32(key))
+
+
+_MOMENT = struct.Struct("<dqd")
+LONG_AGO = Moment(0.0, 0, 0.0)  # stands for a time that is not known any more: too old

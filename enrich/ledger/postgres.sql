@@ -24,7 +24,7 @@ CREATE TABLE request (
     model      TEXT NOT NULL,
     parent     BYTEA,
     question   BYTEA,
-    crc        BIGINT NOT NULL,       -- over key and body
+    crc        BIGINT NOT NULL,       -- over key, body, sent_at, boot and boottime
     body       BYTEA NOT NULL
 );
 CREATE INDEX request_question ON request (question) WHERE question IS NOT NULL;
@@ -253,11 +253,10 @@ ON CONFLICT (key) DO NOTHING
 RETURNING key
 
 -- name: take_over
-UPDATE request SET state = 0, run = %s, attempts = %s, attempt_id = %s, sent_at = %s, boot = %s, boottime = %s
-WHERE id = %s
+UPDATE request SET state = 0, run = %s, attempts = %s, attempt_id = %s WHERE id = %s
 
--- name: mend_body
-UPDATE request SET crc = %s, body = %s WHERE id = %s
+-- name: date
+UPDATE request SET sent_at = %s, boot = %s, boottime = %s, crc = %s, body = %s WHERE id = %s
 
 -- name: next_attempt
 UPDATE request SET attempts = %s, attempt_id = %s WHERE id = %s

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
-from enrich.ledger.checks import Moment, answer_crc, request_crc
+from enrich.ledger.checks import Moment, answer_holds, request_holds
 from enrich.ledger.protocol import Entry, FailedAttempt
 from enrich.records import Ask, Failure, Fate, Record, Reply, key_text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
 SENT, FAILED, RELEASED, SKIPPED, DOUBTED = range(5)  # request.state
 EVIDENCE_BYTES: Final = 2_048  # bytes of a damaged answer that its failure shows
@@ -57,7 +57,7 @@ def to_record(row: tuple[Any, ...], failures: Mapping[int, Failure], now: Moment
     """
     _, key, state, run, attempts, sent_at, boot, boottime, failure, model, parent, _, crc, *answer = row
     streamed, latency_ms, first_token_ms, request_id, body = answer
-    if body is not None and matches(answer_crc, crc, key, request_id, body):
+    if body is not None and answer_holds(crc, key, request_id, body):
         request_id = None if request_id is None else str(request_id, "utf-8")
         reply = Reply(body, request_id, latency_ms, first_token_ms, bool(streamed))
         return Record(key, "answered", _text(model), parent, sent_at, attempts, run, False, reply)  # noqa: FBT003  # in place, for speed
@@ -107,7 +107,7 @@ def to_entry(
     """Put everything about one request together; ``rest`` is its checksum, its body and the answer's time."""
     crc, body, received_at = rest
     damaged: list[Literal["request", "answer"]] = []
-    if not matches(request_crc, crc, row.key, body):
+    if not request_holds(crc, row.key, body, row.first_sent):
         damaged.append("request")
     if row.reply is not None and record.state != "answered":
         damaged.append("answer")
@@ -134,11 +134,3 @@ def storable(text: str) -> str:
     if not text.isascii():
         text = text.encode("utf-8", "backslashreplace").decode()
     return text.replace("\0", "\\x00")
-
-
-def matches(checksum: Callable[..., int], crc: int | None, *parts: bytes | None) -> bool:
-    """Check a checksum; parts of the wrong type do not match."""
-    try:
-        return checksum(*parts) == crc
-    except TypeError:  # damage turned a part into a number or nothing
-        return False

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 from enrich.errors import EnrichError
 from enrich.ledger import rows
-from enrich.ledger.checks import Moment, answer_crc, request_crc
+from enrich.ledger.checks import LONG_AGO, Moment, answer_crc, request_crc, request_holds
 from enrich.ledger.protocol import Claim, Entry, Totals, attempt_uuid
 from enrich.ledger.rows import DOUBTED, FAILED, RELEASED, SENT, SKIPPED, Row
 from enrich.records import key_text
@@ -100,7 +100,7 @@ class Rules:
             raise EnrichError("a key stands twice in one claim")
         now = self.now()
         stamp = (self.run, now.wall, now.boot, now.boottime)
-        return [(*stamp, *_columns(ask)) for ask in asks]
+        return [(*stamp, *_columns(ask, now)) for ask in asks]
 
     def decide(
         self, tx: Transaction, asks: Sequence[Ask], new: set[bytes], *, resend_failed: bool
@@ -148,7 +148,7 @@ class Rules:
         too_old = self.now().outlives(row.first_sent)
         if too_old and self._harmless(tx, row) < row.attempts:
             tx.run("set_state", (SENT, row.id))
-            return Claim("in_doubt", record=replace(record, state="sent", in_doubt=True))
+            return _in_doubt(record)
         return self._take(tx, ask, row, record, as_new=too_old)
 
     def _harmless(self, tx: Transaction, row: Row) -> int:
@@ -156,19 +156,29 @@ class Rules:
         return int(tx.run("harmless_failures", (row.id, row.id)).fetchone()[0])
 
     def _take(self, tx: Transaction, ask: Ask, row: Row, record: Record, *, as_new: bool) -> Claim:
-        """Take a request over, with the body it was first sent with."""
+        """Take a request over, with the body it was first sent with, unless damage leaves open when that was."""
+        crc, body = tx.run("stored_body", (row.id,)).fetchone()
+        sound = request_holds(crc, row.key, body, row.first_sent)
+        if not sound:
+            body = ask.body  # the same: the key is a function of it
+        if not (as_new or request_holds(crc, row.key, body, row.first_sent)):
+            self._date(tx, row, body, LONG_AGO)
+            tx.run("set_state", (SENT, row.id))
+            return _in_doubt(record)
         attempt = row.attempts + 1
         first = self.now() if as_new else row.first_sent
         if row.reply is not None:
             self._log(tx, row, rows.damaged_answer(row.reply), answer=row.reply)
             tx.run("delete_answer", (row.id,))
-        values = (self.run, attempt, attempt_uuid(row.key, attempt), first.wall, first.boot, first.boottime)
-        tx.run("take_over", (*values, row.id))
-        crc, body = tx.run("stored_body", (row.id,)).fetchone()
-        if not rows.matches(request_crc, crc, row.key, body):
-            body = ask.body  # the same: the key is a function of it
-            tx.run("mend_body", (request_crc(row.key, body), body, row.id))
+        tx.run("take_over", (self.run, attempt, attempt_uuid(row.key, attempt), row.id))
+        if as_new or not sound:
+            self._date(tx, row, body, first)
         return Claim("mine", attempt, body, record)
+
+    def _date(self, tx: Transaction, row: Row, body: bytes, first: Moment) -> None:
+        """Write down a request's body, and when it was first sent."""
+        crc = request_crc(row.key, body, first)
+        tx.run("date", (first.wall, first.boot, first.boottime, crc, body, row.id))
 
     # --- attempts and answers ------------------------------------------------------------------------------
 
@@ -307,9 +317,14 @@ class Rules:
         return problems
 
 
-def _columns(ask: Ask) -> tuple[Any, ...]:
-    """Give the part of a new request's line that is a function of the ask."""
-    crc = request_crc(ask.key, ask.body)
+def _in_doubt(record: Record) -> Claim:
+    """Say that a request may not be sent again."""
+    return Claim("in_doubt", record=replace(record, state="sent", in_doubt=True))
+
+
+def _columns(ask: Ask, first: Moment) -> tuple[Any, ...]:
+    """Give the part of a new request's line that follows its stamp."""
+    crc = request_crc(ask.key, ask.body, first)
     return ask.key, attempt_uuid(ask.key, 1), ask.model, ask.parent, ask.question, crc, ask.body
 
 

@@ -6,6 +6,7 @@ import contextlib
 import functools
 import json
 import os
+import re
 import sqlite3
 from typing import TYPE_CHECKING, Any, Final
 
@@ -34,7 +35,7 @@ def problem(con: sqlite3.Connection, schemas: Sequence[str]) -> str | None:
     Raises:
         sqlite3.Error: it cannot even be read.
     """
-    if con.execute(_SCHEMA).fetchall() != _schema(tuple(schemas)):
+    if _structure(con) != _schema(tuple(schemas)):
         return "its tables are not those of a ledger"
     (found,) = con.execute("PRAGMA integrity_check(1)").fetchone()
     said = found if isinstance(found, str) else str(found, "utf-8", "replace")
@@ -48,7 +49,17 @@ def _schema(schemas: tuple[str, ...]) -> list[tuple[Any, ...]]:
             for statement in statements(script):
                 con.execute(statement)
         con.text_factory = bytes  # as the ledger's own connections have it
-        return con.execute(_SCHEMA).fetchall()
+        return _structure(con)
+
+
+def _structure(con: sqlite3.Connection) -> list[tuple[Any, ...]]:
+    """Give what the tables and indexes are; comments are for whoever reads the scripts, and may change."""
+    return [(*names, _plain(sql)) for *names, sql in con.execute(_SCHEMA).fetchall()]
+
+
+def _plain(sql: Any) -> Any:
+    """Leave comments and line breaks out; what damage turned into a number is no SQL."""
+    return b" ".join(re.sub(rb"--[^\n]*", b"", sql).split()) if isinstance(sql, bytes) else sql
 
 
 class Voucher:

@@ -25,7 +25,7 @@ CREATE TABLE request (
     model      TEXT NOT NULL,
     parent     BLOB,
     question   BLOB,
-    crc        INTEGER NOT NULL, -- over key and body
+    crc        INTEGER NOT NULL, -- over key, body, sent_at, boot and boottime
     body       BLOB NOT NULL
 );
 CREATE INDEX request_question ON request (question) WHERE question IS NOT NULL;
@@ -97,10 +97,10 @@ SELECT coalesce(max(id), 0) FROM request
 SELECT key FROM request WHERE id > ?
 
 -- name: take_over
-UPDATE request SET state = 0, run = ?, attempts = ?, attempt_id = ?, sent_at = ?, boot = ?, boottime = ? WHERE id = ?
+UPDATE request SET state = 0, run = ?, attempts = ?, attempt_id = ? WHERE id = ?
 
--- name: mend_body
-UPDATE request SET crc = ?, body = ? WHERE id = ?
+-- name: date
+UPDATE request SET sent_at = ?, boot = ?, boottime = ?, crc = ?, body = ? WHERE id = ?
 
 -- name: next_attempt
 UPDATE request SET attempts = ?, attempt_id = ? WHERE id = ?
