@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+import uuid
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,14 +18,15 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
-from tests.endpoint import KEY
+from tests.endpoint import KEY, BookedEndpoint
 from tests.postgres import find_binaries, running
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from tests.endpoint import BookedEndpoint, Raw, Seen
+    from tests.endpoint import Raw, Seen
     from tests.postgres import Server
 
 OWN = ("s_latency_ms", "s_request_id")  # what differs between two ways to the same answers
@@ -35,13 +37,32 @@ def install(package: str) -> None:
     subprocess.run(["apt-get", "-qq", "install", "-y", "--no-install-recommends", package], check=True)
 
 
-@contextlib.contextmanager
-def database() -> Iterator[Server]:
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
     """Run a PostgreSQL server of our own, installed first where there is none."""
     if find_binaries() is None:
         install("postgresql")
     with running() as server:
         yield server
+
+
+@pytest.fixture
+def ledger(server: Server) -> str:
+    """Give a ledger of our own that all processes of a cluster reach."""
+    return server.create(uuid.uuid4().hex)
+
+
+@pytest.fixture
+def endpoint() -> Iterator[BookedEndpoint]:
+    """Run an endpoint that keeps books."""
+    with BookedEndpoint() as running:
+        yield running
+
+
+def job(endpoint: BookedEndpoint, ledger: str, **more: Any) -> dict[str, Any]:
+    """Make a job of one step."""
+    step = {"name": "s", "prompt": "{{ t }}"}
+    return {"ledger": ledger, "endpoint": {"base_url": endpoint.base_url}, "steps": [step], **more}
 
 
 def java() -> None:

@@ -579,6 +579,24 @@ def test_after_an_outage_airflow_s_own_retry_goes_on(
     asked_once(endpoint, 11)
 
 
+def test_an_input_that_changes_under_a_try_is_read_by_the_next(
+    job: Callable[..., Job], endpoint: BookedEndpoint
+) -> None:
+    """A late row comes while the first try runs: the second asks for what is new, and writes them all."""
+
+    def late(seen: Seen) -> None:
+        endpoint.script = None
+        with (made.folder / "in.csv").open("a", encoding="utf-8") as file:
+            file.write("12,a late review\n")
+
+    made = job(retries=1, retry_delay=0.5)
+    endpoint.script = late
+    ran = made.run()
+    assert (ran.state, ran.tries) == ("success", 2)
+    assert ran.xcom["ok"] == pq.read_metadata(made.output).num_rows == 13
+    asked_once(endpoint, 12)
+
+
 def test_while_another_run_holds_the_output_a_try_fails(
     job: Callable[..., Job], endpoint: BookedEndpoint
 ) -> None:

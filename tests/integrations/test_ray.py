@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import uuid
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -20,7 +19,7 @@ from tests.integrations.cluster import (
     ask_cli,
     busiest_second,
     clocked,
-    database,
+    job,
     kill,
     paid_once,
     plain,
@@ -34,7 +33,7 @@ if TYPE_CHECKING:
 
     from ray.data import Dataset
 
-    from tests.postgres import Server
+pytest_plugins = ["tests.integrations.cluster"]  # its fixtures
 
 ROWS = 200
 DRIVER_KEY = "sk-of-the-driver-0123456789"  # the endpoint takes another one: that of the actors
@@ -48,32 +47,6 @@ def _cluster() -> Iterator[None]:
     os.environ["BEATRA_API_KEY"] = DRIVER_KEY
     yield
     ray.shutdown()
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    """Run a database server."""
-    with database() as running:
-        yield running
-
-
-@pytest.fixture
-def ledger(server: Server) -> str:
-    """Give a ledger of our own that all actors reach."""
-    return server.create(uuid.uuid4().hex)
-
-
-@pytest.fixture
-def endpoint() -> Iterator[BookedEndpoint]:
-    """Run an endpoint that keeps books."""
-    with BookedEndpoint() as running:
-        yield running
-
-
-def job(endpoint: BookedEndpoint, ledger: str, **more: Any) -> dict[str, Any]:
-    """Make a job of one step."""
-    step = {"name": "s", "prompt": "{{ t }}"}
-    return {"ledger": ledger, "endpoint": {"base_url": endpoint.base_url}, "steps": [step], **more}
 
 
 def texts(rows: int = ROWS, distinct: int = 10_000, blocks: int = 8) -> Dataset:

@@ -10,7 +10,6 @@ import os
 import socket
 import subprocess
 import sys
-import uuid
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,8 +28,8 @@ from tests.integrations.cluster import (
     ask_cli,
     busiest_second,
     clocked,
-    database,
     java,
+    job,
     kill,
     paid_once,
     plain,
@@ -41,7 +40,7 @@ from tests.integrations.cluster import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.postgres import Server
+pytest_plugins = ["tests.integrations.cluster"]  # its fixtures
 
 ROWS = 200
 DRIVER_KEY = "sk-of-the-driver-0123456789"  # the endpoint takes another one: that of the executors
@@ -102,32 +101,6 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
         session = builder.getOrCreate()
         yield session
         session.stop()
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    """Run a database server."""
-    with database() as running:
-        yield running
-
-
-@pytest.fixture
-def ledger(server: Server) -> str:
-    """Give a ledger of our own that both executors reach."""
-    return server.create(uuid.uuid4().hex)
-
-
-@pytest.fixture
-def endpoint() -> Iterator[BookedEndpoint]:
-    """Run an endpoint that keeps books."""
-    with BookedEndpoint() as running:
-        yield running
-
-
-def job(endpoint: BookedEndpoint, ledger: str, **more: Any) -> dict[str, Any]:
-    """Make a job of one step."""
-    step = {"name": "s", "prompt": "{{ t }}"}
-    return {"ledger": ledger, "endpoint": {"base_url": endpoint.base_url}, "steps": [step], **more}
 
 
 def texts(spark: SparkSession, rows: int = ROWS, distinct: int = 10_000, parts: int = 2) -> DataFrame:
