@@ -32,6 +32,7 @@ WORKS: dict[str, dict[str, Any]] = {
 }
 PEERS = ("sdk-aiohttp", "sdk-httpx", "litellm", "async-batch-llm")
 IDEAL_RATE = 300  # of work C, requests per second
+LONGEST = 60  # seconds that a peer gets for work C
 
 
 def startup_cpu(folder: Path, base_url: str) -> float:
@@ -94,9 +95,11 @@ def unknown_limit(rows: int, concurrency: int, pythons: Sequence[str]) -> None:
     for python, client in itertools.product(pythons, PEERS):
         with server(*WORKS["C"]["server"]) as endpoint:
             arguments = [client, endpoint.base_url, str(rows), str(concurrency)]
-            said = measure([python, str(HERE / "peers.py"), *arguments]).said
-            if said:
-                lines.append([said["client"], *_went(rows, said, endpoint)])
+            peer = measure(["timeout", str(LONGEST), python, str(HERE / "peers.py"), *arguments])
+            if peer.said:
+                lines.append([peer.said["client"], *_went(rows, peer.said, endpoint)])
+            elif peer.wall >= LONGEST:
+                lines.append([client, f"not done after {LONGEST} s", "", "", ""])
     for label, options in {
         "429 alone": [],
         "429 alone, answers after 200 ms": ["--median", "200", "--sigma", "0.3"],
