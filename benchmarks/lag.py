@@ -25,8 +25,8 @@ EVERY = 0.005  # seconds between two looks at the clock
 
 async def watched(config: Path) -> list[float]:
     """Run a job; gives how late each look at the clock came, in seconds, while requests were in flight."""
-    from enrich.config import load_config
-    from enrich.pipeline import RunOptions, run_job
+    from enrich.config.models import load_config
+    from enrich.runs.pipeline import RunOptions, run_job
 
     late: list[float] = []
 
@@ -45,7 +45,7 @@ async def watched(config: Path) -> list[float]:
 
 def run(config: Path) -> None:
     """Run in a process of its own and say how late the clock was."""
-    from enrich.runner import loop_factory, tune_collector
+    from enrich.base.loops import loop_factory, tune_collector
 
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

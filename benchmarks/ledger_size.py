@@ -21,8 +21,8 @@ import psycopg
 
 from enrich import __version__
 from enrich.ledger import postgres, sqlite
-from enrich.ledger_tools import export_ledger
 from enrich.records import Ask, Reply
+from enrich.verbs.ledger import export_ledger
 from tests.postgres import running
 
 if TYPE_CHECKING:

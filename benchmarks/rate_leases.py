@@ -21,15 +21,15 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from enrich import __version__
-from enrich.config import LimitsConfig
-from enrich.leased import LeasedSlots, shared_windows
-from enrich.ledger.lease import LeaseRequest
+from enrich.config.models import LimitsConfig
 from enrich.ledger.postgres import SQL, Database, _lease_values, _migrate
+from enrich.pace.lease import LeaseRequest
+from enrich.pace.shared_windows import LeasedSlots, shared_windows
 from tests.postgres import find_binaries, running
 from tests.virtual import SimulatedLeases, VirtualLoop, busiest, run_virtually
 
 if TYPE_CHECKING:
-    from enrich.ledger.lease import Lease
+    from enrich.pace.lease import Lease
 
 AWAY = 0.001  # seconds from a worker to the database, one way
 SERVICE = 0.0005  # seconds that the database takes for one lease; see the second table

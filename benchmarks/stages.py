@@ -47,10 +47,10 @@ class Walk:
     """Takes all rows of a job through every stage of a run."""
 
     def __init__(self, config_path: Path) -> None:
-        from enrich.config import load_config
-        from enrich.job import compile_job
-        from enrich.marks import Marks
-        from enrich.source import open_source
+        from enrich.config.models import load_config
+        from enrich.files.source import open_source
+        from enrich.rows.statuses import Marks
+        from enrich.runs.job import compile_job
 
         self.stages = Stages()
         self._config = load_config(config_path)
@@ -99,9 +99,9 @@ class Walk:
         return [ask.key for ask in asks]
 
     async def _find(self, ledger: SqliteLedger, run: int, start: int, keys: list[bytes]) -> None:
-        from enrich import completion
-        from enrich.conversation import judge
-        from enrich.engine import settled_record
+        from enrich.engine.engine import settled_record
+        from enrich.rows.conversation import judge
+        from enrich.wire import completion
 
         self.stages.begin()
         known = await ledger.lookup(keys)
@@ -117,8 +117,8 @@ class Walk:
     def _write(self) -> None:
         import pyarrow as pa
 
-        from enrich.columns import step_columns
-        from enrich.sink import open_sink
+        from enrich.answer.columns import step_columns
+        from enrich.files.sink import open_sink
 
         row = 0
         with open_sink(self._config.output, self._job.output_schema) as sink:
@@ -145,7 +145,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=50_000)
     rows = parser.parse_args().rows
 
-    from enrich.runner import tune_collector
+    from enrich.base.loops import tune_collector
 
     os.environ["BEATRA_API_KEY"] = KEY
     print(machine(), "\n")

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from enrich.api import collect, run
-    from enrich.batches import aenrich_batches, enrich_batches, output_schema
-    from enrich.config import Config, load_config
+    from enrich.config.models import Config, load_config
     from enrich.errors import (
         BalanceSpent,
         BudgetSpent,
@@ -28,18 +27,19 @@ if TYPE_CHECKING:
         TemplateError,
         UsageError,
     )
+    from enrich.frames.batches import aenrich_batches, enrich_batches, output_schema
     from enrich.records import Summary
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "aenrich_batches": "enrich.batches",
+    "aenrich_batches": "enrich.frames.batches",
     "collect": "enrich.api",
-    "enrich_batches": "enrich.batches",
-    "output_schema": "enrich.batches",
+    "enrich_batches": "enrich.frames.batches",
+    "output_schema": "enrich.frames.batches",
     "run": "enrich.api",
-    "Config": "enrich.config",
-    "load_config": "enrich.config",
+    "Config": "enrich.config.models",
+    "load_config": "enrich.config.models",
     "Summary": "enrich.records",
 }
 

@@ -6,17 +6,17 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from enrich.config import Config, complete_config, load_config
-from enrich.job import SANDBOX
-from enrich.pipeline import RunOptions, collect_job, run_job
-from enrich.runner import run_stoppable, run_sync
-from enrich.session import DRAIN
+from enrich.base.loops import run_stoppable, run_sync
+from enrich.config.models import Config, complete_config, load_config
+from enrich.runs.job import SANDBOX
+from enrich.runs.pipeline import RunOptions, collect_job, run_job
+from enrich.runs.session import DRAIN
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from enrich.hold import Lock
     from enrich.records import Summary
+    from enrich.runs.lock import Lock
 
 
 def run(

@@ -8,14 +8,14 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from enrich import frames
 from enrich.errors import ConfigError
-from enrich.frames import Pipeline, Plan, Question, Source, taking
+from enrich.frames import accessor as frames
+from enrich.frames.accessor import Pipeline, Plan, Question, Source, taking
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from enrich.frames import Answers, Page
+    from enrich.frames.accessor import Answers, Page
 
 __all__ = ["FrameAccessor", "Plan", "SeriesAccessor", "beatra"]
 

@@ -11,13 +11,13 @@ try:
 except ImportError as error:
     raise ImportError("enrich.polars needs Polars: pip install 'beatra-enrich[polars]'") from error
 
-from enrich import frames
-from enrich.frames import Pipeline, Plan, Question, Source, taking
+from enrich.frames import accessor as frames
+from enrich.frames.accessor import Pipeline, Plan, Question, Source, taking
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from enrich.frames import Answers, Page
+    from enrich.frames.accessor import Answers, Page
 
 __all__ = ["FrameNamespace", "LazyNamespace", "Plan", "beatra"]
 

@@ -6,18 +6,18 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import pyarrow as pa
 
-from enrich.batches import job_config
-from enrich.config import RATES, LimitsConfig, holds_password
+from enrich.base.loops import run_sync
+from enrich.config.models import RATES, LimitsConfig, holds_password
 from enrich.errors import ConfigError
-from enrich.job import compile_job
-from enrich.messages import without_files
-from enrich.runner import run_sync
-from enrich.schema import step_schema
-from enrich.session import open_ledger
+from enrich.frames.batches import job_config
+from enrich.prompt.messages import without_files
+from enrich.runs.job import compile_job
+from enrich.runs.session import open_ledger
+from enrich.schema.schema import step_schema
 
 if TYPE_CHECKING:
-    from enrich.batches import AnyConfig
-    from enrich.config import JobConfig, StepConfig, StepLimits, WindowConfig
+    from enrich.config.models import JobConfig, StepConfig, StepLimits, WindowConfig
+    from enrich.frames.batches import AnyConfig
 
     Limits = TypeVar("Limits", LimitsConfig, StepLimits)
 

@@ -9,12 +9,12 @@ import pyarrow as pa
 import pyarrow.csv
 
 import enrich
+from enrich.base.loops import run_sync
 from enrich.report.page import report_job
-from enrich.runner import run_sync
 from enrich.sandbox import SandboxOptions, ThreadedSandbox, parse_fault
 
 if TYPE_CHECKING:
-    from enrich.config import Config
+    from enrich.config.models import Config
     from enrich.records import Summary
 
 HOSTILE = """</script><script>window.pwned = 1</script><img src=x onerror="window.pwned = 1">{{ 7 * 7 }}"""

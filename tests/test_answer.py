@@ -12,13 +12,13 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from enrich.answer import MAX_PROBLEMS, NOT_JSON, SEVERAL, Answer, AnswerReader, reask_messages
-from enrich.columns import step_columns, step_fields
-from enrich.completion import read as read_reply
-from enrich.config import StepConfig
+from enrich.answer.columns import step_columns, step_fields
+from enrich.answer.reader import MAX_PROBLEMS, NOT_JSON, SEVERAL, Answer, AnswerReader, reask_messages
+from enrich.config.models import StepConfig
 from enrich.errors import TemplateError
 from enrich.records import Completion, Outcome, Reply, Usage
-from enrich.schema import AnswerSchema, load_schema
+from enrich.schema.schema import AnswerSchema, load_schema
+from enrich.wire.completion import read as read_reply
 from tests.test_schema import NUMBERS, PARTS, SENTIMENT, TEXT, objects
 
 if TYPE_CHECKING:

@@ -15,9 +15,9 @@ import yaml
 from pyarrow import fs
 from pyarrow import parquet as pq
 
-from enrich import storage
+from enrich.base.location import ObjectUrl
 from enrich.errors import ConfigError, OutputError
-from enrich.location import ObjectUrl
+from enrich.files import storage
 from tests.chaos import place
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ def test_a_run_from_container_to_container(
 KILLED = """
 import os, sys
 from azure.storage.blob import BlobClient
-from enrich import storage
+from enrich.files import storage
 whole = os.urandom(30 << 20)
 
 class Killing:
@@ -114,7 +114,7 @@ class Killing:
         part, self.left = self.left[:size], self.left[size:]
         return part
 
-from enrich import azure
+from enrich.files import azure
 azure.upload(storage.ObjectUrl.parse(sys.argv[1]), Killing(), "text/plain")
 """
 

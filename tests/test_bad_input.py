@@ -12,7 +12,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from enrich.cli import main
+from enrich.cli.app import main
 from tests.endpoint import KEY, BookedEndpoint
 
 if TYPE_CHECKING:
@@ -764,7 +764,7 @@ def test_a_defect_is_told_in_one_line_too(monkeypatch: pytest.MonkeyPatch) -> No
     def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError("nobody foresaw this")
 
-    monkeypatch.setattr("enrich.config.load_config", broken)
+    monkeypatch.setattr("enrich.config.models.load_config", broken)
     result = CliRunner().invoke(main, ["run", "config.yaml"])
     assert result.exit_code == 1
     assert result.stderr == (

@@ -16,9 +16,9 @@ import pyarrow.compute as pc
 import pytest
 
 import enrich
-from enrich.batches import blocking, job_config, open_door
 from enrich.errors import BalanceSpent, ConfigError, InputError, TemplateError
-from enrich.job import compile_job
+from enrich.frames.batches import blocking, job_config, open_door
+from enrich.runs.job import compile_job
 from tests.endpoint import KEY, BookedEndpoint, Raw, Seen, echo, envelope
 
 if TYPE_CHECKING:

@@ -61,7 +61,7 @@ def sandbox(port: int = 0) -> Iterator[str]:
     """Run the emulator in a process of its own; every twentieth completion breaks its schema."""
     command = ["sandbox", "--port", str(port), "--latency", "0.004", "--fault", "broken_schema=0.05"]
     process = subprocess.Popen(
-        [sys.executable, "-c", "from enrich.cli import main; main()", *command],
+        [sys.executable, "-c", "from enrich.cli.app import main; main()", *command],
         stdout=subprocess.PIPE,
         text=True,
     )

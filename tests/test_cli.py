@@ -14,8 +14,8 @@ import click
 import pyarrow.parquet as pq
 import pytest
 
-from enrich.cli import main
-from enrich.sink import hold_output
+from enrich.cli.app import main
+from enrich.files.sink import hold_output
 from tests.conftest import SCRIPT
 from tests.endpoint import KEY, BookedEndpoint, Raw, envelope
 
@@ -455,7 +455,7 @@ def test_help_and_version_answer_fast(cli: Callable[..., Ended]) -> None:
     """`--help` names the exit codes; it and `--version` import nothing heavy."""
     assert "130  interrupted, resumable" in cli("--help", script=True).out
     code = (
-        "import sys\nfrom enrich.cli import main\n"
+        "import sys\nfrom enrich.cli.app import main\n"
         "try: main([sys.argv[1]])\nexcept SystemExit: pass\n"
         f"print([m for m in {HEAVY!r} if m in sys.modules], file=sys.stderr)"
     )

@@ -20,12 +20,12 @@ import pytest
 import uvloop
 from pydantic import SecretStr
 
-from enrich import client as client_module
-from enrich.client import Client
-from enrich.endpoint import Endpoint
+from enrich.config.endpoint import Endpoint
 from enrich.errors import ConfigError, EndpointFailing, KeyRefused
-from enrich.exchange import MAX_BODY, read_retry_after
 from enrich.records import Failure, Fate, Reply
+from enrich.wire import client as client_module
+from enrich.wire.client import Client
+from enrich.wire.response import MAX_BODY, read_retry_after
 
 if TYPE_CHECKING:
     from pathlib import Path

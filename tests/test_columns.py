@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from enrich.columns import SOURCES, output_schema, step_columns, step_fields
+from enrich.answer.columns import SOURCES, output_schema, step_columns, step_fields
 from enrich.errors import ConfigError
 from enrich.records import STATUSES, Outcome
-from enrich.schema import load_schema
+from enrich.schema.schema import load_schema
 
 CATEGORY = pa.dictionary(pa.int32(), pa.string())
 KEY = uuid.UUID("7e0b0c5e-6d0c-5d5c-9d5b-1f6a3c2b8e44")

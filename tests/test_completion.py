@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from enrich.completion import read
 from enrich.records import Completion, Failure, Fate, Reply, Usage
+from enrich.wire.completion import read
 
 USAGE = {"prompt_tokens": 3, "completion_tokens": 5, "total_tokens": 8, "credits": 0.25}
 

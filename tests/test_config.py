@@ -9,9 +9,9 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from enrich.config import Config, load_config, validate_config
+from enrich.config.models import Config, load_config, validate_config
+from enrich.config.strict_yaml import parse_yaml
 from enrich.errors import ConfigError
-from enrich.strict_yaml import parse_yaml
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from enrich.answer import AnswerReader
-from enrich.config import StepConfig
-from enrich.conversation import Conversation, Query, Reply, Talk
-from enrich.fallback import ModelBreaker
+from enrich.answer.reader import AnswerReader
+from enrich.config.models import StepConfig
+from enrich.engine.fallback import ModelBreaker
+from enrich.prompt.request import RequestBuilder
 from enrich.records import Completion, Failure, Fate, Outcome, Settled, Usage
-from enrich.request import RequestBuilder
-from enrich.schema import load_schema
+from enrich.rows.conversation import Conversation, Query, Reply, Talk
+from enrich.schema.schema import load_schema
 
 if TYPE_CHECKING:
     from collections.abc import Callable

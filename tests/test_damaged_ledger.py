@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from enrich.config import load_config
-from enrich.pipeline import RunOptions, run_job, settle_doubt_job
+from enrich.config.models import load_config
+from enrich.runs.pipeline import RunOptions, run_job, settle_doubt_job
 from tests.chaos import make_job, place, violations
 from tests.endpoint import BookedEndpoint, Raw
 from tests.warm import Warm

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
-from enrich.cli import main
-from enrich.config import validate_config
+from enrich.cli.app import main
+from enrich.config.models import validate_config
 from enrich.records import STATUSES
 from tools import reference
 

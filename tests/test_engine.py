@@ -11,16 +11,18 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
-from enrich import completion, outage, session
-from enrich.budget import Budget
-from enrich.config import BudgetConfig, LimitsConfig
-from enrich.engine import CLAIM_HOLDS, Engine
+from enrich.config.models import BudgetConfig, LimitsConfig
+from enrich.engine import outage
+from enrich.engine.engine import CLAIM_HOLDS, Engine
+from enrich.engine.retry import Policy
 from enrich.errors import BudgetSpent, DiskFull, EndpointFailing, KeyRefused, RunInterrupted
 from enrich.ledger import postgres
 from enrich.ledger.protocol import DOUBT_AFTER, attempt_id
-from enrich.pace import Pace
+from enrich.pace.budget import Budget
+from enrich.pace.pace import Pace
 from enrich.records import Ask, Completion, Failure, Fate, Reply, Settled
-from enrich.retry import Policy
+from enrich.runs import session
+from enrich.wire import completion
 from tests.test_ledger import FakeClock
 from tests.wire import logs
 
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
-    from enrich.clock import Clock
+    from enrich.base.clock import Clock
     from tests.postgres import Server
 
 POLICY = Policy(attempts=4, max_wait=0.01, deadline=60.0)

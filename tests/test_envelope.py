@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from enrich.envelope import http_failure, mend, one_line
 from enrich.records import Fate
+from enrich.wire.envelope import http_failure, mend, one_line
 
 
 def body(**error: Any) -> bytes:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from enrich.fallback import COOL_DOWN, COOL_DOWN_MAX, ModelBreaker
+from enrich.engine.fallback import COOL_DOWN, COOL_DOWN_MAX, ModelBreaker
 from enrich.sandbox import Fault, SandboxOptions, ThreadedSandbox
 from tests.endpoint import BookedEndpoint, Raw, Seen, envelope
 from tests.wire import config_of, run

@@ -12,10 +12,10 @@ import pytest
 import yaml
 
 import enrich
+from enrich.base.loops import run_sync
 from enrich.errors import TemplateError
-from enrich.inspect import preview_job
-from enrich.pipeline import RunOptions, collect_job, run_job
-from enrich.runner import run_sync
+from enrich.runs.pipeline import RunOptions, collect_job, run_job
+from enrich.verbs.inspect import preview_job
 from tests.endpoint import KEY, BookedEndpoint, Raw, Seen, echo, envelope
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import orjson
 import pytest
 
-from enrich.forecast import Estimate, extrapolate, student_quantile
 from enrich.sandbox.answers import complete
+from enrich.verbs.forecast import Estimate, extrapolate, student_quantile
 
 if TYPE_CHECKING:
     from collections.abc import Callable

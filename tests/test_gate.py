@@ -8,11 +8,11 @@ import pyarrow as pa
 import pytest
 
 import enrich
-from enrich.config import LimitsConfig
-from enrich.gate import Gate
+from enrich.config.models import LimitsConfig
+from enrich.pace.step_limits import Gate
+from enrich.pace.windows import OwnSlots
 from enrich.records import Failure, Fate, Settled
 from enrich.sandbox import SandboxOptions, ThreadedSandbox
-from enrich.slots import OwnSlots
 from tests.endpoint import KEY
 from tests.virtual import VirtualLoop, run_virtually
 

@@ -13,7 +13,7 @@ import pytest
 import yaml
 from pyarrow import parquet as pq
 
-from enrich import storage
+from enrich.files import storage
 from tests.chaos import place
 
 if TYPE_CHECKING:

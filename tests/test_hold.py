@@ -13,9 +13,9 @@ import pytest
 
 import enrich
 from enrich.errors import OutputLocked, RunInterrupted
-from enrich.hold import held
-from enrich.session import Interrupt
-from enrich.sink import hold_output
+from enrich.files.sink import hold_output
+from enrich.runs.lock import held
+from enrich.runs.session import Interrupt
 from tests.endpoint import KEY
 
 if TYPE_CHECKING:

@@ -22,13 +22,13 @@ import yaml
 from pyarrow import csv
 
 import enrich
-from enrich import pipeline
-from enrich.config import load_config
+from enrich.config.models import load_config
 from enrich.errors import ConfigError, InputError, OutputError, OutputLocked, RunInterrupted
-from enrich.sink import hold_output, read_manifest
-from enrich.source import open_source
-from enrich.units import keep_known, read_known
-from enrich.work import remember_types
+from enrich.files.sink import hold_output, read_manifest
+from enrich.files.source import open_source
+from enrich.runs import pipeline
+from enrich.runs.partition_todo import remember_types
+from enrich.runs.partitions import keep_known, read_known
 from tests.chaos import end_of, let_go_under_strace, tracing_refused
 from tests.endpoint import KEY, BookedEndpoint, envelope
 

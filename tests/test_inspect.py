@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 import enrich
-from enrich.config import load_config
+from enrich.config.models import load_config
 from enrich.errors import InputError, LedgerError, OutputError
-from enrich.inspect import status_job, watch_job
-from enrich.pipeline import RunOptions, run_job
-from enrich.progress import Snapshot, pulse_name
-from enrich.session import open_ledger
-from enrich.starter import write_for
+from enrich.runs.pipeline import RunOptions, run_job
+from enrich.runs.session import open_ledger
+from enrich.show.progress import Snapshot, pulse_name
+from enrich.verbs.init import write_for
+from enrich.verbs.inspect import status_job, watch_job
 from tests.endpoint import KEY, BookedEndpoint
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from enrich.ledger.lease import LIVE, PERIOD, Account, Cut, LeaseRequest, SharedWindow, grant
 from enrich.ledger.postgres import SQL, Database, _lease_values, _migrate
+from enrich.pace.lease import LIVE, PERIOD, Account, Cut, LeaseRequest, SharedWindow, grant
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from enrich.config import LimitsConfig, WindowConfig
+from enrich.config.models import LimitsConfig, WindowConfig
 from enrich.errors import LedgerError
-from enrich.leased import LeasedSlots
-from enrich.pace import Pace
+from enrich.pace.pace import Pace
+from enrich.pace.shared_windows import LeasedSlots
 from tests.virtual import (
     ConcurrencyLimit,
     Run,
@@ -28,7 +28,7 @@ from tests.virtual import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from enrich.ledger.lease import Lease, LeaseRequest
+    from enrich.pace.lease import Lease, LeaseRequest
     from tests.virtual import Limit
 
 

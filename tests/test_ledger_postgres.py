@@ -17,15 +17,15 @@ from urllib.parse import urlsplit
 import psycopg
 import pytest
 
-from enrich.clock import SystemClock
-from enrich.config import Config, without_password
+from enrich.base.clock import SystemClock
+from enrich.config.models import Config, without_password
 from enrich.errors import LedgerError, LedgerFailing
-from enrich.inspect import status_job
 from enrich.ledger import postgres
-from enrich.ledger.lease import LeaseRequest, SharedWindow
 from enrich.ledger.postgres import SCHEMAS, SQL, open_ledger
 from enrich.ledger.protocol import DOUBT_AFTER
+from enrich.pace.lease import LeaseRequest, SharedWindow
 from enrich.report.page import report_job
+from enrich.verbs.inspect import status_job
 from tests.postgres import owner
 from tests.test_ledger import LOST, REFUSED, REPLY, make_ask
 

@@ -18,7 +18,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from enrich.clock import SystemClock
+from enrich.base.clock import SystemClock
 from enrich.errors import DiskFull, EnrichError, LedgerError
 from enrich.ledger import read_ahead, sqlite, sqlite_file
 from enrich.ledger.commit import GroupCommit

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from enrich.errors import ConfigError
-from enrich.ledger_tools import EXPORT, ledger_location, parse_age
+from enrich.verbs.ledger import EXPORT, ledger_location, parse_age
 from tests.chaos import make_job, place
 from tests.endpoint import BookedEndpoint, Raw, echo, envelope
 from tests.warm import Warm

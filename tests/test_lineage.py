@@ -6,9 +6,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from enrich.config import validate_config
-from enrich.job import compile_job
-from enrich.lineage import Origin, column_origins
+from enrich.config.models import validate_config
+from enrich.runs.job import compile_job
+from enrich.runs.lineage import Origin, column_origins
 
 FIELDS: list[pa.Field[Any]] = [
     pa.field("id", pa.int64()),

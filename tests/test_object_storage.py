@@ -14,9 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from enrich.config import load_config, validate_config
+from enrich.config.models import load_config, validate_config
 from enrich.errors import ConfigError
-from enrich.sink import hold_output, read_manifest
+from enrich.files.sink import hold_output, read_manifest
 from tests.chaos import place
 from tests.s3 import CREDENTIALS, S3, SECRET
 

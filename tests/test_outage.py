@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from enrich import outage
+from enrich.engine import outage
+from enrich.engine.outage import Alike, Outage, alike_error, stop_error
 from enrich.errors import EndpointFailing
-from enrich.outage import Alike, Outage, alike_error, stop_error
-from enrich.pipeline import RunOptions, run_job
 from enrich.records import Failure, Fate
+from enrich.runs.pipeline import RunOptions, run_job
 from enrich.sandbox import Fault, Sandbox, SandboxOptions, ThreadedSandbox
 from tests.wire import config_of, logs, read_ledger, read_rows, run
 

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from enrich.config import LimitsConfig, WindowConfig
-from enrich.pace import Pace
-from enrich.slots import Window
+from enrich.config.models import LimitsConfig, WindowConfig
+from enrich.pace.pace import Pace
+from enrich.pace.windows import Window
 from tests.virtual import (
     ConcurrencyLimit,
     FixedWindowLimit,

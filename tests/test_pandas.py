@@ -23,7 +23,7 @@ import pytest
 from pandas.testing import assert_frame_equal
 from pydantic import BaseModel
 
-import enrich.frames
+import enrich.frames.accessor
 import enrich.pandas
 from enrich.errors import BalanceSpent, BudgetSpent, ConfigError, InputError, RowsFailed, TemplateError
 from enrich.pandas import beatra
@@ -312,11 +312,11 @@ def test_preview_and_plan_send_nothing(endpoint: BookedEndpoint) -> None:
     page = frame.head(1).beatra.preview("Say {{ t }}")
     assert repr(page).startswith("# row 1, step answer\nPOST http://127.0.0.1")
     assert '"content": "Say a"' in page
-    asked = enrich.frames.Plan(rows=4, requests=2, known=0, to_ask=2)
+    asked = enrich.frames.accessor.Plan(rows=4, requests=2, known=0, to_ask=2)
     assert frame.beatra.plan("Say {{ t }}") == asked
     assert not endpoint.posts
     frame.head(1).beatra.complete("Say {{ t }}")
-    assert frame.beatra.plan("Say {{ t }}") == enrich.frames.Plan(4, 2, 1, 1)
+    assert frame.beatra.plan("Say {{ t }}") == enrich.frames.accessor.Plan(4, 2, 1, 1)
 
 
 # --- the books ------------------------------------------------------------------------------------------
@@ -507,7 +507,7 @@ def test_the_accessor_shows_its_arguments() -> None:
 
 def test_the_key_is_nowhere_to_be_read() -> None:
     """Neither an error nor a representation shows it."""
-    question = enrich.frames.Question("{{ t }}", api_key="sk-very-secret")
+    question = enrich.frames.accessor.Question("{{ t }}", api_key="sk-very-secret")
     assert "secret" not in repr(question)
     with pytest.raises(enrich.EnrichError) as refused:
         texts(1).beatra.complete("{{ t }}", api_key="sk-very-secret")

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import enrich
-from enrich.config import load_config
-from enrich.pipeline import RunOptions
-from enrich.plan import Plan, plan_job
-from enrich.runner import run_sync
+from enrich.base.loops import run_sync
+from enrich.config.models import load_config
+from enrich.runs.pipeline import RunOptions
+from enrich.verbs.plan import Plan, plan_job
 from tests.conftest import SCRIPT
 from tests.endpoint import KEY, BookedEndpoint, Raw, Seen, envelope
 

@@ -21,16 +21,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from enrich import progress
-from enrich.config import LimitsConfig, load_config
-from enrich.engine import Engine, Stats
-from enrich.logs import PROGRESS, set_up_logs
-from enrich.outage import Outage
-from enrich.pace import Pace
-from enrich.pipeline import RunOptions, run_job
-from enrich.progress import Snapshot, Watch, gap, shown
-from enrich.session import Interrupt
-from enrich.words import duration
+from enrich.base.words import duration
+from enrich.config.models import LimitsConfig, load_config
+from enrich.engine.engine import Engine, Stats
+from enrich.engine.outage import Outage
+from enrich.pace.pace import Pace
+from enrich.runs.pipeline import RunOptions, run_job
+from enrich.runs.session import Interrupt
+from enrich.show import progress
+from enrich.show.logs import PROGRESS, set_up_logs
+from enrich.show.progress import Snapshot, Watch, gap, shown
 from tests.conftest import SCRIPT
 from tests.endpoint import KEY, BookedEndpoint, Raw, envelope
 

@@ -21,12 +21,12 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
-from enrich import session
-from enrich.config import validate_config
+from enrich.config.models import validate_config
 from enrich.errors import DiskFull
 from enrich.ledger import sqlite
-from enrich.pipeline import RunOptions, run_job, settle_doubt_job
 from enrich.records import Failure, Fate, Reply
+from enrich.runs import session
+from enrich.runs.pipeline import RunOptions, run_job, settle_doubt_job
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine

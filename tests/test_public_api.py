@@ -9,9 +9,9 @@ import sys
 import pytest
 
 import enrich
-from enrich.cli import main
-from enrich.columns import step_fields
-from enrich.config import Config, StepConfig
+from enrich.answer.columns import step_fields
+from enrich.cli.app import main
+from enrich.config.models import Config, StepConfig
 from enrich.errors import EnrichError
 from enrich.records import STATUSES
 

@@ -21,8 +21,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import enrich
-from enrich import storage
+from enrich.base.loops import run_sync
 from enrich.errors import EnrichError, OutputError
+from enrich.files import storage
+from enrich.files.writers import MANIFEST_KEY
 from enrich.ledger.sqlite import open_ledger
 from enrich.records import Ask, Reply, key_text
 from enrich.report.facts import (
@@ -42,14 +44,12 @@ from enrich.report.log import _Latencies, _Slices, prompt_text
 from enrich.report.page import LIBRARY, gather, report_job, write_report
 from enrich.report.rows import read_rows
 from enrich.report.texts import cut, milliseconds, number, percent
-from enrich.runner import run_sync
-from enrich.writers import MANIFEST_KEY
 from tests.reported import HOSTILE, options, page_of, reported
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from enrich.config import Config
+    from enrich.config.models import Config
     from enrich.records import Summary
     from tests.warm import Ended
 

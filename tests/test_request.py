@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from enrich.config import StepConfig
+from enrich.config.models import StepConfig
 from enrich.errors import ConfigError
-from enrich.request import NAMESPACE, RequestBuilder, idempotency_key
-from enrich.schema import load_schema
-from enrich.template import RowError
+from enrich.prompt.request import NAMESPACE, RequestBuilder, idempotency_key
+from enrich.prompt.template import RowError
+from enrich.schema.schema import load_schema
 
 URL = "https://api.beatra.ai/v1"
 ANSWER = {"type": "object", "properties": {"label": {"enum": ["pos", "neg"]}}, "required": ["label"]}

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from enrich import response_ids
-from enrich.response_ids import ResponseIds
+from enrich.engine import response_ids
+from enrich.engine.response_ids import ResponseIds
 from tests.wire import logs
 
 if TYPE_CHECKING:

@@ -8,9 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from enrich.config import RetryConfig
-from enrich.records import Failure, Fate
-from enrich.retry import (
+from enrich.config.models import RetryConfig
+from enrich.engine.retry import (
     LONGEST_RETRY_AFTER,
     MAX_UNKNOWN,
     SPREAD,
@@ -24,6 +23,7 @@ from enrich.retry import (
     counts,
     decide,
 )
+from enrich.records import Failure, Fate
 
 if TYPE_CHECKING:
     from random import Random

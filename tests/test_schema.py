@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, Field
 
 from enrich.errors import ConfigError
-from enrich.schema import CATEGORY, AnswerSchema, Misfit, load_schema
+from enrich.schema.schema import CATEGORY, AnswerSchema, Misfit, load_schema
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -14,11 +14,11 @@ import pytest
 import yaml
 
 import enrich
+from enrich.base.loops import run_sync
 from enrich.errors import ConfigError, TemplateError
-from enrich.inspect import preview_job
-from enrich.pipeline import RunOptions, run_job
-from enrich.runner import run_sync
+from enrich.runs.pipeline import RunOptions, run_job
 from enrich.sandbox import Fault, SandboxOptions, ThreadedSandbox
+from enrich.verbs.inspect import preview_job
 from tests.endpoint import KEY, BookedEndpoint, Raw, Seen, envelope
 from tests.test_schema import SENTIMENT
 

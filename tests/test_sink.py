@@ -21,10 +21,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from enrich import writers
-from enrich.config import OutputConfig
+from enrich.config.models import OutputConfig
 from enrich.errors import DiskFull, EnrichError, OutputError, OutputLocked
-from enrich.sink import hold_output, open_sink, preflight, read_manifest
+from enrich.files import writers
+from enrich.files.sink import hold_output, open_sink, preflight, read_manifest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -409,8 +409,8 @@ def test_a_batch_of_another_schema_is_refused(out: Path) -> None:
 
 WRITE_FOREVER = """
 import sys, pyarrow as pa
-from enrich.config import OutputConfig
-from enrich.sink import open_sink
+from enrich.config.models import OutputConfig
+from enrich.files.sink import open_sink
 batch = pa.record_batch([pa.array(["x" * 1000] * 1000)], names=["text"])
 with open_sink(OutputConfig(path=sys.argv[1], row_group_rows=1000), batch.schema) as sink:
     for _ in range(5):
@@ -559,7 +559,7 @@ def test_the_format_can_be_named(out: Path) -> None:
 
 HOLD = """
 import sys
-from enrich.sink import hold_output
+from enrich.files.sink import hold_output
 with hold_output(sys.argv[1]):
     print("holding", flush=True)
     sys.stdin.read()
@@ -595,7 +595,7 @@ def test_one_output_under_two_names_is_one(out: Path) -> None:
 TAKE_TURNS = """
 import sys
 from enrich.errors import OutputLocked
-from enrich.sink import hold_output
+from enrich.files.sink import hold_output
 taken = 0
 while taken < 200:
     try:

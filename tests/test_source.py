@@ -22,11 +22,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import ipc
 
-from enrich.config import CsvOptions, InputConfig
-from enrich.csv_input import _records
+from enrich.config.models import CsvOptions, InputConfig
 from enrich.errors import InputError
-from enrich.input_files import find_files
-from enrich.source import Source, open_source
+from enrich.files.csv_source import _records
+from enrich.files.find import find_files
+from enrich.files.source import Source, open_source
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -720,8 +720,8 @@ def test_unknown_columns(tmp_path: Path) -> None:
 
 PEAK = """
 import re, sys
-from enrich.config import InputConfig
-from enrich.source import open_source
+from enrich.config.models import InputConfig
+from enrich.files.source import open_source
 opened = open_source(InputConfig(path=sys.argv[1]))
 count = sum(batch.num_rows for batch in opened.batches())
 assert count == opened.num_rows == int(sys.argv[2]), count

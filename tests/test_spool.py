@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import enrich
-from enrich import spool
 from enrich.records import Outcome
-from enrich.spool import Spool
+from enrich.rows import spool
+from enrich.rows.spool import Spool
 from tests.endpoint import KEY, BookedEndpoint, Raw, Seen, envelope
 
 if TYPE_CHECKING:

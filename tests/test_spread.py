@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pytest
 
-from enrich.config import JobConfig
+from enrich.config.models import JobConfig
 from enrich.errors import ConfigError, LedgerError, TemplateError
-from enrich.job import compile_job
+from enrich.runs.job import compile_job
 from enrich.spread import decoded, prepare
 
 if TYPE_CHECKING:

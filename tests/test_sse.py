@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from enrich.sse import Event, EventParser, EventTooLarge
+from enrich.wire.sse import Event, EventParser, EventTooLarge
 
 
 def parse(*chunks: bytes) -> tuple[list[Event], bool]:

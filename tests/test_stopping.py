@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from enrich.signals import DOUBLED
+from enrich.cli.signals import DOUBLED
 from tests.chaos import answers_kept, make_job, place, violations
 from tests.endpoint import BookedEndpoint, Raw, envelope
 from tests.warm import Warm

@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from enrich import storage
+from enrich.base.location import ObjectUrl, is_url, plain, suffixes
 from enrich.errors import ConfigError, InputError
-from enrich.input_files import find_files
-from enrich.location import ObjectUrl, is_url, plain, suffixes
+from enrich.files import storage
+from enrich.files.find import find_files
 from tests.s3 import BUCKET, CREDENTIALS, S3, SECRET
 
 if TYPE_CHECKING:
@@ -262,7 +262,7 @@ def test_errors_that_pass_are_tried_again(s3: S3, tmp_path: Path) -> None:
     assert s3.get("w/again") == b"y" * (11 << 20)
 
 
-UPLOAD = "import sys; from pathlib import Path; from enrich import storage; storage.put(sys.argv[1], Path(sys.argv[2]))"
+UPLOAD = "import sys; from pathlib import Path; from enrich.files import storage; storage.put(sys.argv[1], Path(sys.argv[2]))"
 
 
 @pytest.mark.parametrize("instant", ["POST .*uploads", "PUT .*partNumber=2", "POST .*uploadId"])

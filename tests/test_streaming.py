@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 import pytest
 
-from enrich.completion import read
 from enrich.records import Completion, Reply
 from enrich.sandbox import Fault, SandboxOptions, ThreadedSandbox
+from enrich.wire.completion import read
 from tests.wire import config_of, run
 
 if TYPE_CHECKING:

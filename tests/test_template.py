@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from enrich.errors import TemplateError
-from enrich.template import (
+from enrich.prompt.template import (
     MAX_PROMPT_BYTES,
     Expression,
     RowError,

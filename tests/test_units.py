@@ -13,12 +13,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from enrich.config import OutputConfig
+from enrich.base.location import child, without_slash
+from enrich.config.models import OutputConfig
 from enrich.errors import InputError
-from enrich.input_files import HIVE_NULL, SourceFile, choose_partitions, find_files
-from enrich.location import child, without_slash
-from enrich.sink import open_sink
-from enrich.units import Made, Unit, describe, digest, find_units, keep_known, left_over, look, read_known
+from enrich.files.find import HIVE_NULL, SourceFile, choose_partitions, find_files
+from enrich.files.sink import open_sink
+from enrich.runs.partitions import (
+    Made,
+    Unit,
+    describe,
+    digest,
+    find_units,
+    keep_known,
+    left_over,
+    look,
+    read_known,
+)
 
 MADE = Made("job", 0)
 SCHEMA = pa.schema([("t", pa.string())])

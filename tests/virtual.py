@@ -12,13 +12,13 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-from enrich.ledger.lease import Account, grant
+from enrich.pace.lease import Account, grant
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
-    from enrich.ledger.lease import Lease, LeaseRequest
-    from enrich.pace import Pace
+    from enrich.pace.lease import Lease, LeaseRequest
+    from enrich.pace.pace import Pace
 
 
 class _Selector(selectors.SelectSelector):

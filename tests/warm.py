@@ -170,9 +170,9 @@ def become(order: dict[str, Any]) -> None:
 
 if __name__ == "__main__":
     for module in (
-        "enrich.pipeline",
-        "enrich.progress",
-        "enrich.logs",
+        "enrich.runs.pipeline",
+        "enrich.show.progress",
+        "enrich.show.logs",
         "enrich.ledger.sqlite",
         "enrich.sandbox.server",
         "pandas",
@@ -180,7 +180,7 @@ if __name__ == "__main__":
     ):
         importlib.import_module(module)  # ahead of every fork
     importlib.import_module("encodings.idna")
-    from enrich.cli import main
+    from enrich.cli.app import main
 
     serve()
     random.seed()  # a fork would jitter like its brothers

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from enrich.config import Config, validate_config
+from enrich.base.loops import run_sync
+from enrich.config.models import Config, validate_config
 from enrich.ledger.sqlite import open_ledger
-from enrich.pipeline import RunOptions, run_job
-from enrich.runner import run_sync
-from enrich.session import Interrupt
+from enrich.runs.pipeline import RunOptions, run_job
+from enrich.runs.session import Interrupt
 from tests.endpoint import KEY
 
 if TYPE_CHECKING:

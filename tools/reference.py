@@ -12,9 +12,9 @@ import click
 
 import enrich
 from enrich import errors
-from enrich.cli import EXIT_CODES, main
-from enrich.columns import RECORD_COLUMNS
-from enrich.config import Config, _model_in
+from enrich.answer.columns import RECORD_COLUMNS
+from enrich.cli.app import EXIT_CODES, main
+from enrich.config.models import Config, _model_in
 from enrich.records import STATUSES
 
 if TYPE_CHECKING:

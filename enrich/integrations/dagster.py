@@ -15,13 +15,13 @@ except ImportError as error:
 from pydantic import Field
 
 from enrich.api import any_config
+from enrich.base.loops import run_stoppable
 from enrich.errors import EnrichError
-from enrich.lineage import column_origins
-from enrich.pipeline import RunOptions, run_job
-from enrich.progress import Watch, shown
 from enrich.records import FAILED, STATUSES
-from enrich.runner import run_stoppable
-from enrich.starter import write_starter
+from enrich.runs.lineage import column_origins
+from enrich.runs.pipeline import RunOptions, run_job
+from enrich.show.progress import Watch, shown
+from enrich.verbs.init import write_starter
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -29,11 +29,11 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-    from enrich.config import Config
-    from enrich.job import Job
-    from enrich.lineage import Origin
+    from enrich.config.models import Config
+    from enrich.files.source import Source
     from enrich.records import Summary
-    from enrich.source import Source
+    from enrich.runs.job import Job
+    from enrich.runs.lineage import Origin
 
 DRAIN = 5.0  # seconds for what is in flight when a run is terminated; what comes later, the next run gets for nothing
 PROGRESS_EVERY = 30.0  # seconds between two lines of progress in the run's log

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from enrich import spread
-from enrich.batches import blocking, open_door
 from enrich.errors import ConfigError, InputError
-from enrich.job import compile_job
+from enrich.frames.batches import blocking, open_door
+from enrich.runs.job import compile_job
 
 try:
     from ray.data import ActorPoolStrategy
@@ -21,8 +21,8 @@ except ImportError:
 if TYPE_CHECKING:
     from ray.data import Dataset
 
-    from enrich.batches import AnyConfig
-    from enrich.config import JobConfig
+    from enrich.config.models import JobConfig
+    from enrich.frames.batches import AnyConfig
 
 BLOCKS = (
     4  # that an actor has under way at once: the next ones fill its connections while one has its last rows

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from enrich import spread
-from enrich.batches import enrich_batches, job_config
 from enrich.errors import ConfigError
+from enrich.frames.batches import enrich_batches, job_config
 from enrich.records import STATUSES
 
 try:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from pyspark.sql import Column, DataFrame
 
-    from enrich.batches import AnyConfig
+    from enrich.frames.batches import AnyConfig
 
 SPENT = ("prompt_tokens", "completion_tokens", "credits")  # columns that say what a completion cost
 

@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
 import orjson
 
-from enrich.clock import Clock, SystemClock
-from enrich.config import without_password
+from enrich.base.clock import Clock, SystemClock
+from enrich.config.models import without_password
 from enrich.errors import ConfigError, EnrichError, LedgerError, LedgerFailing
 from enrich.ledger.checks import boot_number
 from enrich.ledger.commit import GroupCommit
-from enrich.ledger.lease import Lease
 from enrich.ledger.protocol import Claim, Entry, RunInfo, Totals, VerifyReport
 from enrich.ledger.rows import RELEASED, SKIPPED
 from enrich.ledger.rules import KEY, Rules, unknown
 from enrich.ledger.sql import load_queries
+from enrich.pace.lease import Lease
 
 try:
     import psycopg
@@ -36,7 +36,7 @@ except ImportError:
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 
-    from enrich.ledger.lease import LeaseRequest
+    from enrich.pace.lease import LeaseRequest
     from enrich.records import Ask, Failure, Record, Reply
 
     Connection = psycopg.Connection[tuple[Any, ...]]

@@ -16,7 +16,7 @@ from enrich.records import key_text
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from enrich.clock import Clock
+    from enrich.base.clock import Clock
     from enrich.records import Ask, Failure, Record, Reply
 
     Find = Callable[["Transaction", Sequence[bytes]], list[tuple[Any, ...]]]

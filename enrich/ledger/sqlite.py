@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
 import orjson
 
-from enrich.clock import Clock, SystemClock
+from enrich.base.clock import Clock, SystemClock
 from enrich.errors import DiskFull, EnrichError, LedgerError
 from enrich.ledger import sqlite_file
 from enrich.ledger.checks import boot_number

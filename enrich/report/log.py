@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import orjson
 
-from enrich.completion import completion_of
 from enrich.report.facts import Cause, FailedRow, Latency, ModelUse, Requests, Sample, Timeline
 from enrich.report.texts import ANSWER_CHARACTERS, PROMPT_CHARACTERS, cut, split_error
+from enrich.wire.completion import completion_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence

@@ -14,7 +14,7 @@ import orjson
 from aiohttp import web
 from multidict import CIMultiDict
 
-from enrich.clock import SystemClock
+from enrich.base.clock import SystemClock
 from enrich.sandbox import validate
 from enrich.sandbox.answers import complete, spoil
 from enrich.sandbox.books import Attempt, Books
@@ -32,7 +32,7 @@ from enrich.sandbox.breakage import (
     rate_limited,
     refuse,
 )
-from enrich.sandbox.envelope import Refusal, RefusedError
+from enrich.sandbox.error_bodies import Refusal, RefusedError
 from enrich.sandbox.faults import FaultPlan
 from enrich.sandbox.limits import Limits
 from enrich.sandbox.memory import IN_PROGRESS, Entry, Memory
@@ -40,7 +40,7 @@ from enrich.sandbox.memory import IN_PROGRESS, Entry, Memory
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from enrich.clock import Clock
+    from enrich.base.clock import Clock
     from enrich.sandbox.options import SandboxOptions
 
 MAX_BODY = 64 * 1024 * 1024  # bytes of one request

@@ -16,7 +16,7 @@ import orjson
 from aiohttp import web
 
 from enrich.sandbox.answers import DONE, data, events
-from enrich.sandbox.envelope import ProxyPage, Refusal, html_page
+from enrich.sandbox.error_bodies import ProxyPage, Refusal, html_page
 from enrich.sandbox.memory import IN_PROGRESS
 from enrich.sandbox.validate import unsupported_option
 

@@ -6,7 +6,7 @@ import re
 from collections import OrderedDict
 from dataclasses import dataclass
 
-from enrich.sandbox.envelope import Refusal, RefusedError
+from enrich.sandbox.error_bodies import Refusal, RefusedError
 
 WINDOW = 24 * 3600.0  # seconds that a key is remembered, from its first request
 _UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")

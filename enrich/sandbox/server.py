@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Self
 
 from aiohttp import web
 
+from enrich.base.loops import loop_factory
 from enrich.errors import ConfigError
-from enrich.runner import loop_factory
 from enrich.sandbox.app import Emulator
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from types import TracebackType
 
-    from enrich.clock import Clock
+    from enrich.base.clock import Clock
     from enrich.sandbox.books import Books
     from enrich.sandbox.options import SandboxOptions
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import jsonschema_rs
 import orjson
 
-from enrich.sandbox.envelope import Refusal, RefusedError
+from enrich.sandbox.error_bodies import Refusal, RefusedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -19,8 +19,8 @@ import yaml
 
 dg = pytest.importorskip("dagster", reason="pip install 'beatra-enrich[dagster]'")
 
+from enrich.files.sink import hold_output  # noqa: E402
 from enrich.integrations.dagster import BeatraEnrichComponent, BeatraResource, beatra_asset  # noqa: E402
-from enrich.sink import hold_output  # noqa: E402
 from tests.endpoint import KEY, BookedEndpoint, Raw, Seen, envelope  # noqa: E402
 
 if TYPE_CHECKING:
@@ -416,7 +416,7 @@ def test_a_retry_after_an_outage_goes_on_for_nothing(
     tmp_path: Path, endpoint: BookedEndpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The endpoint goes out of service in the middle; the policy's retries ask the rest, and nothing is charged twice."""
-    monkeypatch.setattr("enrich.outage.PATIENCE", 0.2)  # instead of five minutes
+    monkeypatch.setattr("enrich.engine.outage.PATIENCE", 0.2)  # instead of five minutes
     over = threading.Event()
 
     def outage(seen: Seen) -> Raw | None:

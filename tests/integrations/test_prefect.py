@@ -95,7 +95,7 @@ def test_a_retry_after_an_outage_goes_on(
     tmp_path: Path, endpoint: BookedEndpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The endpoint goes out of service in the middle; the task's retries ask the rest, and nothing is charged twice."""
-    monkeypatch.setattr("enrich.outage.PATIENCE", 0.2)  # instead of five minutes
+    monkeypatch.setattr("enrich.engine.outage.PATIENCE", 0.2)  # instead of five minutes
     over = threading.Event()
 
     def outage(seen: Seen) -> Raw | None:

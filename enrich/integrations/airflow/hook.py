@@ -11,8 +11,8 @@ from enrich.errors import ConfigError, EnrichError
 if TYPE_CHECKING:
     from airflow.sdk import Connection
 
-    from enrich.config import EndpointConfig
-    from enrich.endpoint import Endpoint
+    from enrich.config.endpoint import Endpoint
+    from enrich.config.models import EndpointConfig
 
 EXTRA = ("timeout", "headers", "ca_file", "proxy", "stream_end")  # keys of `endpoint` that the extra may hold
 
@@ -43,8 +43,8 @@ class BeatraHook(BaseHook):
         Raises:
             ConfigError: there is no key, or a value cannot be used.
         """
-        from enrich.config import KEY_VARIABLE, EndpointConfig
-        from enrich.endpoint import resolve_endpoint
+        from enrich.config.endpoint import resolve_endpoint
+        from enrich.config.models import KEY_VARIABLE, EndpointConfig
 
         config = self.endpoint_config(EndpointConfig())
         return resolve_endpoint(config, {KEY_VARIABLE: self.api_key()})
@@ -57,7 +57,7 @@ class BeatraHook(BaseHook):
         """
         from pydantic import ValidationError
 
-        from enrich.config import EndpointConfig, problems
+        from enrich.config.models import EndpointConfig, problems
 
         connection = self._connection()
         extra = {key: value for key, value in connection.extra_dejson.items() if value not in (None, "")}
@@ -91,8 +91,8 @@ class BeatraHook(BaseHook):
 
     def test_connection(self) -> tuple[bool, str]:
         """Ask the endpoint for its health and the account's models; sends no completion."""
-        from enrich.inspect import check_endpoint
-        from enrich.runner import run_sync
+        from enrich.base.loops import run_sync
+        from enrich.verbs.inspect import check_endpoint
 
         try:
             endpoint = self.get_conn()

@@ -8,16 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
-from enrich.lineage import Origin, column_origins
-from enrich.location import OPTIONS
+from enrich.base.location import OPTIONS
+from enrich.runs.lineage import Origin, column_origins
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from airflow.providers.openlineage.extractors import OperatorLineage
 
-    from enrich.job import Job
+    from enrich.files.source import Source
     from enrich.records import Summary
-    from enrich.source import Source
+    from enrich.runs.job import Job
 
 WRITTEN = (0, 3)  # exit codes with which an output is in place
 

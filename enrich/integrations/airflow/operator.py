@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import Asset, BaseOperator
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
+from enrich.base.location import is_url
 from enrich.errors import ConfigError, EnrichError, RunInterrupted
 from enrich.integrations.airflow.hook import BeatraHook
-from enrich.location import is_url
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from airflow.providers.openlineage.extractors import OperatorLineage
     from airflow.sdk import Context
 
-    from enrich.config import Config
+    from enrich.config.models import Config
+    from enrich.files.source import Source
     from enrich.integrations.airflow.lineage import Traced
-    from enrich.job import Job
     from enrich.records import Summary
-    from enrich.source import Source
+    from enrich.runs.job import Job
 
 DRAIN = 3.0  # seconds for what is in flight when the task is killed: Airflow's SIGKILL comes 5 s after its SIGTERM
 PROGRESS_EVERY = 30.0  # seconds between lines of progress in the task's log
@@ -116,7 +116,7 @@ class BeatraEnrichOperator(BaseOperator):
 
     def _read(self, name: str) -> dict[str, Any]:
         """Read the configuration file; relative paths in it are relative to its folder."""
-        from enrich.config import read_mapping
+        from enrich.config.models import read_mapping
 
         try:
             path = self._find(Path(name).expanduser())
@@ -181,8 +181,8 @@ class BeatraEnrichOperator(BaseOperator):
 
     def _job(self) -> tuple[Config, str | None]:
         """Put the job together, and find the key for it."""
-        from enrich.config import complete_config
-        from enrich.job import SANDBOX
+        from enrich.config.models import complete_config
+        from enrich.runs.job import SANDBOX
 
         document = self._read(self.config) if isinstance(self.config, str) else self.config
         config = complete_config(
@@ -200,12 +200,12 @@ class BeatraEnrichOperator(BaseOperator):
 
     def _run(self, config: Config, api_key: str | None) -> Summary:
         """Run the job in a thread of its own: this one stays free for Airflow's signals and time-outs."""
+        from enrich.base.loops import run_stoppable
         from enrich.integrations.airflow.lineage import trace
-        from enrich.logs import PROGRESS
-        from enrich.pipeline import RunOptions, run_job
-        from enrich.progress import Watch, shown
-        from enrich.runner import run_stoppable
-        from enrich.session import Interrupt
+        from enrich.runs.pipeline import RunOptions, run_job
+        from enrich.runs.session import Interrupt
+        from enrich.show.logs import PROGRESS
+        from enrich.show.progress import Watch, shown
 
         interrupt, watch = Interrupt(), Watch(config.limits)
         summaries: list[Summary] = []
@@ -246,7 +246,7 @@ class BeatraEnrichOperator(BaseOperator):
 
 def _hear_progress() -> None:
     """Let progress into the task's log, and warnings; single retries only where somebody asked for them."""
-    from enrich.logs import PROGRESS
+    from enrich.show.logs import PROGRESS
 
     logger = logging.getLogger("enrich")
     if logger.level == logging.NOTSET:

@@ -1,0 +1,206 @@
+"""Where requests go and with which key: the configuration and the environment become one `Endpoint`."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+import stat
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+from urllib.parse import SplitResult, urlsplit
+
+from pydantic import SecretStr
+
+from enrich.config.models import DEFAULT_BASE_URL, URL_VARIABLE
+from enrich.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from enrich.config.models import EndpointConfig
+
+MAX_KEY_FILE = 65_536  # bytes; a file beyond that holds something else
+RESERVED_HEADERS = frozenset(  # what each request says for itself
+    {
+        "accept-encoding",
+        "authorization",
+        "connection",
+        "content-length",
+        "content-type",
+        "host",
+        "idempotency-key",
+        "transfer-encoding",
+        "x-request-id",
+    }
+)
+_VISIBLE_ASCII = re.compile(r"[!-~]+")
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_HEADER_VALUE = re.compile(r"[\t -~]*")
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """An endpoint, ready to be connected to.
+
+    Attributes:
+        base_url: without a slash at its end; ``/chat/completions`` comes behind it.
+        api_key: never shown; None only for this machine's own addresses.
+        timeout: seconds for one attempt.
+        headers: further request headers; not shown, since gateways keep secrets in them.
+        ca_file: a PEM file to trust instead of the system's certificates.
+        proxy: URL of an HTTP proxy; not shown, since it may hold a password.
+        stream_end: what ends a stream: ``[DONE]``, or for endpoints that never send it the finish reason.
+    """
+
+    base_url: str
+    api_key: SecretStr | None = None
+    timeout: float = 120.0
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    ca_file: Path | None = None
+    proxy: str | None = field(default=None, repr=False)
+    stream_end: Literal["done", "finish_reason"] = "done"
+
+
+def resolve_endpoint(config: EndpointConfig, env: Mapping[str, str]) -> Endpoint:
+    """Find base URL and key: the configuration first, then the environment, then Beatra's own URL.
+
+    Args:
+        config: the ``endpoint`` section; its ``base_url`` is a URL or None here, not ``sandbox``.
+        env: the environment.
+
+    Raises:
+        ConfigError: there is no key, or it would travel in the clear, or a value cannot be used.
+    """
+    url = (config.base_url or env.get(URL_VARIABLE) or DEFAULT_BASE_URL).rstrip("/")
+    parts = _split(url, "endpoint.base_url" if config.base_url else URL_VARIABLE)
+    local = is_loopback(parts.hostname or "")
+    if parts.scheme == "http" and not local:
+        raise ConfigError(
+            f"{url} is plain http: the API key would travel in the clear",
+            hint=f"write https://{parts.netloc}{parts.path}; http is for this machine's own addresses.",
+        )
+    if config.proxy is not None:
+        _check_proxy(config.proxy, parts.scheme)
+    return Endpoint(
+        base_url=url,
+        api_key=_find_key(config, env, needed=not local),
+        timeout=config.timeout,
+        headers=_check_headers(config.headers),
+        ca_file=config.ca_file,
+        proxy=config.proxy,
+        stream_end=config.stream_end,
+    )
+
+
+def is_loopback(host: str) -> bool:
+    """Say whether a host name means this machine: localhost, a name under it, 127.0.0.0/8 or ::1."""
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _split(url: str, where: str) -> SplitResult:
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        (parts.hostname or "").encode("idna")
+    except ValueError:  # a port that is no number, brackets that do not close, a label that is too long
+        usable = False
+    if not usable:
+        raise ConfigError(f"{where}: `{url}` is no http(s) URL", hint=f"write for example {DEFAULT_BASE_URL}")
+    if parts.username is not None or parts.password is not None:
+        raise ConfigError(
+            f"{where} holds a user name or password", hint="give the key by BEATRA_API_KEY instead."
+        )
+    if parts.query or parts.fragment:
+        raise ConfigError(
+            f"{where}: `{url}` has a query or a fragment", hint="end it with the path, such as /v1."
+        )
+    return parts
+
+
+def _check_proxy(proxy: str, scheme: str) -> None:
+    try:
+        parts = urlsplit(proxy)
+        host = parts.hostname if parts.scheme in ("http", "https") and parts.port != 0 else None
+    except ValueError:
+        host = None
+    if not host:
+        raise ConfigError(
+            "endpoint.proxy is no http(s) URL", hint="write for example http://proxy.example:3128"
+        )
+    if scheme == "http" and not is_loopback(host):
+        raise ConfigError(
+            f"the proxy {host} would see the API key: requests to a plain http URL pass it in the clear",
+            hint="remove endpoint.proxy, or use an https base_url.",
+        )
+
+
+def _check_headers(headers: Mapping[str, str]) -> dict[str, str]:
+    for name, value in headers.items():
+        if name.lower() in RESERVED_HEADERS:
+            raise ConfigError(
+                f"endpoint.headers.{name}: every request sets this header itself",
+                hint="remove it; the key comes from BEATRA_API_KEY or endpoint.api_key_file.",
+            )
+        if not _HEADER_NAME.fullmatch(name):
+            raise ConfigError(f"endpoint.headers: {name!r} is no header name")
+        if not _HEADER_VALUE.fullmatch(value):
+            raise ConfigError(
+                f"endpoint.headers.{name}: the value holds line ends or characters beyond ASCII"
+            )
+    return dict(headers)
+
+
+def _find_key(config: EndpointConfig, env: Mapping[str, str], *, needed: bool) -> SecretStr | None:
+    if config.api_key_file is not None:
+        return _checked_key(
+            _read_key_file(config.api_key_file), f"endpoint.api_key_file {config.api_key_file}"
+        )
+    variable = config.api_key_env
+    key = env.get(variable, "").strip()
+    if key:
+        return _checked_key(key, f"the environment variable {variable}")
+    if not needed:
+        return None
+    raise ConfigError(
+        "there is no API key; searched in this order:\n"
+        "  1. endpoint.api_key_file in the configuration: not set\n"
+        f"  2. the environment variable {variable}: {'empty' if variable in env else 'not set'}",
+        hint=f"export {variable}=sk-…",
+    )
+
+
+def _read_key_file(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+            if mode & 0o077:
+                raise ConfigError(
+                    f"endpoint.api_key_file {path} can be read by others (mode {mode:04o})",
+                    hint=f"chmod 600 {path}",
+                )
+            content = file.read(MAX_KEY_FILE + 1)
+    except OSError as error:
+        raise ConfigError(f"endpoint.api_key_file {path} cannot be read: {error.strerror}") from None
+    if len(content) > MAX_KEY_FILE:
+        raise ConfigError(
+            f"endpoint.api_key_file {path} is larger than {MAX_KEY_FILE:,} bytes; it holds no key"
+        )
+    return content.decode("utf-8", "replace").removeprefix("\ufeff").strip()
+
+
+def _checked_key(key: str, where: str) -> SecretStr:
+    if not key:
+        raise ConfigError(f"{where} is empty", hint="write the key into it, and nothing else.")
+    if not _VISIBLE_ASCII.fullmatch(key):
+        raise ConfigError(
+            f"the API key in {where} holds blanks, line ends or characters beyond ASCII",
+            hint="copy the key once more; it is one word such as sk-…",
+        )
+    return SecretStr(key)

@@ -1,0 +1,249 @@
+"""What to do after a failed attempt: pure rules from (failure, history, policy) to a decision."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
+
+from enrich.records import Failure, Fate
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from enrich.config.models import RetryConfig
+
+StopKind = Literal["key_refused", "balance", "certificate", "retry_after", "unsupported_model"]
+
+BASE_WAIT = 0.5  # seconds; the first backoff's upper end, doubled each time
+SLOW_BASE_WAIT = 5.0  # seconds; the same where the server has to settle something first
+QUICK_WAIT = 1.0  # seconds; the longest wait before a busy model is asked once more
+SPREAD = 1.0  # seconds over which the rows spread after a Retry-After
+LONGEST_RETRY_AFTER = 300.0  # seconds; a longer one stops the run, to be resumed then
+MAX_UNKNOWN = 3  # attempts of unknown outcome that one request may have
+MAX_UNUSABLE = 2  # whole but unusable answers: the first, and its replay
+MAX_UNAVAILABLE = 2  # quick retries of a model that is unavailable, before the next one
+
+UNUSABLE = frozenset({"compressed_answer", "invalid_utf8", "no_choices"})
+STOP_CODES: dict[str, StopKind] = {
+    "unauthorized": "key_refused",
+    "invalid_api_key": "key_refused",
+    "tenant_disabled": "key_refused",
+    "forbidden": "key_refused",
+    "api_key_region_mismatch": "key_refused",
+    "insufficient_balance": "balance",
+    "certificate_invalid": "certificate",
+}
+STOP_STATUSES: dict[int, StopKind] = {401: "key_refused", 402: "balance", 403: "key_refused"}
+UNSUPPORTED = frozenset({"unsupported_model", "unsupported_capability"})
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """What one request has been through, the failure at hand included.
+
+    Attributes:
+        attempts: attempts that were sent and count.
+        unknowns: of these, those of unknown outcome.
+        unusable: of these, whole answers that could not be used.
+        unavailable: of these, refusals because the model was unavailable.
+        failures: all failures, also those that do not count; the backoff grows with them.
+        waited: seconds since the row's first attempt began.
+    """
+
+    attempts: int = 0
+    unknowns: int = 0
+    unusable: int = 0
+    unavailable: int = 0
+    failures: int = 0
+    waited: float = 0.0
+
+    def add(self, failure: Failure, *, waited: float) -> History:
+        """Give the history with one more failure, ``waited`` seconds after the row's first attempt began."""
+        return replace(
+            self,
+            attempts=self.attempts + counts(failure),
+            unknowns=self.unknowns + (failure.fate is Fate.UNKNOWN),
+            unusable=self.unusable + (failure.code in UNUSABLE),
+            unavailable=self.unavailable + (failure.code == "model_unavailable"),
+            failures=self.failures + 1,
+            waited=waited,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """How hard a row is tried.
+
+    Attributes:
+        attempts: attempts that count, of one request.
+        max_wait: seconds; the longest backoff.
+        deadline: seconds that a row may take over all its attempts and waits.
+    """
+
+    attempts: int
+    max_wait: float
+    deadline: float
+
+    @classmethod
+    def of(cls, config: RetryConfig, *, timeout: float) -> Policy:
+        """Read the configuration; ``timeout`` is that of one attempt, in seconds."""
+        deadline = config.deadline or config.attempts * (timeout + config.max_wait)
+        return cls(config.attempts, config.max_wait, deadline)
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """Send the same bytes under the same key once more.
+
+    Attributes:
+        after: seconds to wait first.
+    """
+
+    after: float
+
+
+@dataclass(frozen=True, slots=True)
+class NextModel:
+    """Ask the next fallback model: another body, so another request under a key of its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class FailRow:
+    """Give the row up.
+
+    Attributes:
+        in_doubt: whether the request may have been executed and charged.
+    """
+
+    in_doubt: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class StopRun:
+    """Stop the whole run, resumable: no row can succeed now. The row stays unanswered."""
+
+    kind: StopKind
+
+
+Decision = Again | NextModel | FailRow | StopRun
+
+
+def decide(
+    failure: Failure,
+    history: History,
+    policy: Policy,
+    *,
+    has_fallback: bool,
+    random: Callable[[], float],
+) -> Decision:
+    """Say what to do after a failed attempt.
+
+    Args:
+        failure: of the attempt.
+        history: of its request, this failure included.
+        policy: of the run.
+        has_fallback: whether a model is left to ask instead.
+        random: gives a number from 0 up to 1, for the jitter.
+    """
+    stop = _stop_kind(failure, has_fallback=has_fallback)
+    if stop is not None:
+        return StopRun(stop)
+    if has_fallback and _leaves_model(failure, history, policy):
+        return NextModel()
+    if _is_spent(failure, history, policy):
+        return FailRow(_is_in_doubt(failure, history))
+    if waits_too_long(failure):
+        return StopRun("retry_after")
+    after = _wait(failure, history, policy, random)
+    if history.waited + after > policy.deadline:
+        return FailRow(_is_in_doubt(failure, history))
+    return Again(after)
+
+
+def counts(failure: Failure) -> bool:
+    """Say whether a failure uses up one of the row's attempts.
+
+    Waits for a rate limit, an outage or the same request in progress do not; what may have been charged
+    always does.
+    """
+    waits = failure.fate is Fate.UNSENT or is_rate_limit(failure) or _is_in_progress(failure)
+    return failure.fate is Fate.UNKNOWN or not waits
+
+
+def _stop_kind(failure: Failure, *, has_fallback: bool) -> StopKind | None:
+    if failure.code in UNSUPPORTED and not has_fallback:
+        return "unsupported_model"
+    return STOP_CODES.get(failure.code) or STOP_STATUSES.get(failure.status or 0)
+
+
+def _leaves_model(failure: Failure, history: History, policy: Policy) -> bool:
+    """Say whether this model is no use: it cannot do this, or it was unavailable for more than a moment."""
+    if failure.code in UNSUPPORTED:
+        return True
+    lasting = history.unavailable > MAX_UNAVAILABLE or waits_too_long(failure)
+    return failure.code == "model_unavailable" and (lasting or _is_spent(failure, history, policy))
+
+
+def _is_spent(failure: Failure, history: History, policy: Policy) -> bool:
+    """Say whether another attempt is not allowed, or not any more."""
+    if not may_retry(failure):
+        return True
+    if not counts(failure):
+        return False
+    replayed = failure.code in UNUSABLE and history.unusable >= MAX_UNUSABLE
+    return replayed or history.attempts >= policy.attempts or history.unknowns >= MAX_UNKNOWN
+
+
+def _is_in_doubt(failure: Failure, history: History) -> bool:
+    """Say whether a request that is given up may have been charged without an answer to show for it."""
+    if failure.code in UNUSABLE or failure.code == "body_too_large":
+        return False  # the answer came, it is just no use
+    if failure.fate is Fate.REFUSED and not may_retry(failure):
+        return False  # a final word under the same key also speaks for the attempts before
+    return history.unknowns > 0 or _is_in_progress(failure)
+
+
+def may_retry(failure: Failure) -> bool:
+    """Hold the envelope's flag and the status to each other: both must allow another attempt.
+
+    Without a flag the status decides alone, and without a status (the connection failed) nothing forbids it.
+    """
+    if failure.retryable is False or failure.code == "body_too_large":
+        return False
+    status = failure.status
+    if status is None or status < 300:
+        return failure.retryable is True or failure.fate is not Fate.REFUSED
+    if status == 409:
+        return failure.retryable is True
+    return status in (408, 429) or status >= 500
+
+
+def refuses_format(failure: Failure) -> bool:
+    """Tell that the endpoint, or the model, does not take this `response_format`."""
+    return failure.code == "unsupported_option" and "response_format" in failure.message
+
+
+def is_rate_limit(failure: Failure) -> bool:
+    """Tell that the endpoint asks for fewer requests, also by an event of a stream or an envelope in a 200."""
+    return failure.status == 429 or failure.code == "rate_limited"
+
+
+def _is_in_progress(failure: Failure) -> bool:
+    """Tell the 409 of a request that is still being worked on from that of a key used for another body."""
+    return failure.status == 409 and failure.retryable is True
+
+
+def waits_too_long(failure: Failure) -> bool:
+    """Tell a server that asks to wait longer than a run does: the run stops for it."""
+    return failure.retry_after is not None and failure.retry_after > LONGEST_RETRY_AFTER
+
+
+def _wait(failure: Failure, history: History, policy: Policy, random: Callable[[], float]) -> float:
+    """Give the seconds to wait: exponential with full jitter, or what the server asks and a little more."""
+    if failure.retry_after:
+        return failure.retry_after + SPREAD * random()
+    if failure.code == "model_unavailable" and history.unavailable <= MAX_UNAVAILABLE:
+        return random() * min(policy.max_wait, QUICK_WAIT)
+    base = SLOW_BASE_WAIT if failure.code == "billing_failed" else BASE_WAIT
+    doublings = min(max(history.failures - 1, 0), 30)  # beyond that every max_wait is reached
+    return random() * min(policy.max_wait, base * 2.0**doublings)

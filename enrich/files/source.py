@@ -1,0 +1,334 @@
+"""Files to Arrow record batches, streamed: validated before use, and the same rows in the same order every time."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Protocol
+
+import pyarrow as pa
+from pyarrow import ipc
+from pyarrow import parquet as pq
+
+from enrich.errors import InputError, did_you_mean
+from enrich.files.csv_source import CsvReader, scan_csv
+from enrich.files.find import (
+    SourceFile,
+    check_unchanged,
+    choose_partitions,
+    common_format,
+    find_files,
+    first_duplicate,
+    open_bytes,
+    readable,
+)
+from enrich.files.jsonl_source import scan_jsonl
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from enrich.config.models import Format, InputConfig
+
+    Chooser = Callable[[Sequence[str]], list[str]]  # from all names to those that are read
+
+BATCH_ROWS = 8192  # rows in one record batch, at most
+PAGE_BYTES = 1 << 20  # bytes of a Parquet column read at once
+ARROW_MAGIC = b"ARROW1"  # what the Arrow file format begins with; the stream format does not
+
+
+class Reader(Protocol):
+    """The files of one format, validated.
+
+    Attributes:
+        schema: the columns chosen, partition columns left out.
+        rows: rows per path.
+    """
+
+    @property
+    def schema(self) -> pa.Schema: ...  # noqa: D102  # see Attributes
+    @property
+    def rows(self) -> Mapping[str, int]: ...  # noqa: D102  # see Attributes
+
+    def read(self, file: SourceFile, columns: Sequence[str], max_rows: int) -> Iterator[pa.RecordBatch]:
+        """Stream at least one column of a file, in batches of about ``max_rows``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """The input's rows, to be streamed as often as wanted.
+
+    Attributes:
+        schema: the columns chosen, then the partition columns; with the schema metadata of the first file.
+        num_rows: how many rows `batches` gives.
+        files: in the order in which they are read.
+        rejected: bad CSV rows that were left out.
+    """
+
+    schema: pa.Schema
+    num_rows: int
+    files: tuple[SourceFile, ...]
+    rejected: int
+    reader: Reader
+
+    def batches(
+        self, max_rows: int = BATCH_ROWS, columns: Sequence[str] | None = None
+    ) -> Iterator[pa.RecordBatch]:
+        """Stream the rows, in the same order every time.
+
+        Args:
+            max_rows: rows in one batch, at most.
+            columns: only these, in this order; all by default; none gives batches that have rows alone.
+
+        Raises:
+            InputError: a column is not there, or a file changed since the source was opened.
+        """
+        names = self.schema.names if columns is None else choose(columns, self.schema.names)
+        left = self.num_rows
+        for file in self.files:
+            if left <= 0:
+                return
+            check_unchanged(file)
+            for batch in self._read(file, names, max_rows):
+                for start in range(0, min(batch.num_rows, left), max_rows):
+                    yield batch.slice(start, min(max_rows, left - start))
+                left -= batch.num_rows
+                if left <= 0:
+                    break
+            check_unchanged(file)
+
+    def _read(self, file: SourceFile, names: list[str], max_rows: int) -> Iterator[pa.RecordBatch]:
+        """Stream a file's columns and its partition values as the schema has them."""
+        schema = _schema([self.schema.field(name) for name in names], self.schema)
+        values = {key: value for key, value in file.partition if key in names}
+        own = [name for name in names if name not in values] or self.reader.schema.names[:1]
+        for batch in self.reader.read(file, own, max_rows):
+            if not names:
+                yield batch.select([])
+                continue
+            arrays = [
+                _repeat(values[f.name], f.type, batch.num_rows) if f.name in values else batch.column(f.name)
+                for f in schema
+            ]
+            yield pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The files that are the input, before any is opened.
+
+    Attributes:
+        files: those of the partitions chosen.
+        partitions: the columns that the partition folders make, typed over all that are there.
+    """
+
+    files: tuple[SourceFile, ...]
+    partitions: tuple[pa.Field[Any], ...]
+
+
+def find_input(config: InputConfig) -> Found:
+    """Find the input's files.
+
+    Raises:
+        InputError: nothing is there, it cannot be read, or the partitions chosen are not there.
+    """
+    every = find_files(config.path)
+    return Found(
+        tuple(choose_partitions(every, config.partitions)),
+        tuple(_partition_fields(every)),
+    )
+
+
+def open_source(
+    config: InputConfig,
+    *,
+    limit: int | None = None,
+    found: Found | None = None,
+    known: pa.Schema | None = None,
+) -> Source:
+    """Find, validate and count the input before anything is sent.
+
+    CSV, TSV and JSON Lines are read once from end to end, also under a limit, so that a column has one type
+    whatever the limit; of Parquet and Arrow files only the metadata is read (the Arrow stream format: all).
+
+    Args:
+        config: where the rows come from.
+        limit: give only the first rows, so many.
+        found: the files, when they are known already.
+        known: types that columns had in text files read before; they hold as if those were read again.
+
+    Raises:
+        InputError: anything about the input that would make a run fail, with file and line where there is one.
+    """
+    found = found or find_input(config)
+    first = found.files[0].path
+    keys = [field.name for field in found.partitions]
+
+    def own_columns(names: Sequence[str]) -> list[str]:
+        for key in keys:
+            if key in names:
+                raise InputError(
+                    f"`{key}` is both a column and a partition folder of {first}", hint="rename one."
+                )
+        if not names:
+            raise InputError(f"{first} has no column")
+        if config.columns is None:
+            return list(names)
+        own = [name for name in choose(config.columns, [*names, *keys]) if name not in keys]
+        return own or list(names[:1])
+
+    format_ = common_format(found.files, config.format)
+    reader = _scan(found.files, format_, config, own_columns, known or pa.schema([]))
+    files = tuple(replace(file, rows=reader.rows[file.path]) for file in found.files)
+    total = sum(file.rows for file in files)
+    fields = {field.name: field for field in [*reader.schema, *found.partitions]}
+    names = list(fields) if config.columns is None else config.columns
+    return Source(
+        schema=_schema([fields[name] for name in names], reader.schema),
+        num_rows=total if limit is None else min(limit, total),
+        files=files,
+        rejected=reader.rejected if isinstance(reader, CsvReader) else 0,
+        reader=reader,
+    )
+
+
+def choose(columns: Sequence[str], names: Sequence[str]) -> list[str]:
+    """Hold a choice of columns to the names there are.
+
+    Raises:
+        InputError: one is not there, or is chosen twice.
+    """
+    known = set(names)
+    for name in columns:
+        if name not in known:
+            raise InputError(f"the input has no column `{name}`", hint=did_you_mean(name, names))
+    if (twice := first_duplicate(columns)) is not None:
+        raise InputError(f"the column `{twice}` is chosen twice", hint="name it once.")
+    return list(columns)
+
+
+def _schema(fields: Sequence[pa.Field[Any]], like: pa.Schema) -> pa.Schema:
+    """Make a schema with another's metadata."""
+    return pa.schema(fields).with_metadata(like.metadata) if like.metadata else pa.schema(fields)
+
+
+def _scan(
+    files: Sequence[SourceFile], format_: Format, config: InputConfig, columns: Chooser, known: pa.Schema
+) -> Reader:
+    if format_ in ("csv", "tsv"):
+        delimiter = config.csv.delimiter or ("\t" if format_ == "tsv" else ",")
+        return scan_csv(files, config.csv.model_copy(update={"delimiter": delimiter}), columns, known)
+    if format_ == "jsonl":
+        return scan_jsonl(files, columns, known)
+    return _scan_parquet(files, columns) if format_ == "parquet" else _scan_arrow(files, columns)
+
+
+# --- partitions ----------------------------------------------------------------------------------------
+
+
+def _partition_fields(files: Sequence[SourceFile]) -> list[pa.Field[Any]]:
+    """Type the partition columns: int64 where every value is written as an integer writes itself, else string."""
+    values: dict[str, list[str | None]] = {key: [] for key, _ in files[0].partition}
+    if len(values) < len(files[0].partition):
+        raise InputError(
+            f"{files[0].path} lies in two partitions of one name", hint="rename one of the folders."
+        )
+    for file in files:
+        for key, value in file.partition:
+            values[key].append(value)
+    return [
+        pa.field(key, pa.int64() if _are_integers(texts) else pa.string()) for key, texts in values.items()
+    ]
+
+
+def _are_integers(texts: Sequence[str | None]) -> bool:
+    present = [text for text in texts if text is not None]
+    plain = all(re.fullmatch(r"0|-?[1-9][0-9]{0,18}", text) for text in present)
+    return bool(present) and plain and all(-(2**63) <= int(text) < 2**63 for text in present)
+
+
+def _repeat(text: str | None, type_: pa.DataType, rows: int) -> pa.Array[Any]:
+    return pa.repeat(pa.scalar(text, pa.string()), rows).cast(type_)
+
+
+# --- Parquet and Arrow ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ParquetReader:
+    """Parquet files, streamed page by page."""
+
+    schema: pa.Schema
+    rows: Mapping[str, int]
+
+    def read(self, file: SourceFile, columns: Sequence[str], max_rows: int) -> Iterator[pa.RecordBatch]:
+        """Stream at least one column of a file."""
+        with readable(file.path), open_bytes(file) as stream:
+            parquet = pq.ParquetFile(stream, pre_buffer=False, buffer_size=PAGE_BYTES)
+            yield from parquet.iter_batches(batch_size=max_rows, columns=list(columns))
+
+
+def _scan_parquet(files: Sequence[SourceFile], columns: Chooser) -> ParquetReader:
+    schemas, rows = {}, {}
+    for file in files:
+        with readable(file.path), open_bytes(file) as stream:
+            parquet = pq.ParquetFile(stream, pre_buffer=False)
+            schemas[file.path], rows[file.path] = parquet.schema_arrow, parquet.metadata.num_rows
+    return ParquetReader(_agreed_schema(schemas, columns), rows)
+
+
+@dataclass(frozen=True, slots=True)
+class ArrowReader:
+    """Arrow IPC files and streams, one of their record batches at a time."""
+
+    schema: pa.Schema
+    rows: Mapping[str, int]
+
+    def read(self, file: SourceFile, columns: Sequence[str], max_rows: int) -> Iterator[pa.RecordBatch]:  # noqa: ARG002  # batches are the file's
+        """Stream at least one column of a file."""
+        with readable(file.path), open_bytes(file) as stream:
+            schema, _ = _open_arrow(stream)
+            indices = [schema.get_field_index(name) for name in columns]
+            yield from _open_arrow(stream, indices)[1]
+
+
+def _scan_arrow(files: Sequence[SourceFile], columns: Chooser) -> ArrowReader:
+    schemas, rows = {}, {}
+    for file in files:
+        with readable(file.path), open_bytes(file) as stream:
+            schemas[file.path], _ = _open_arrow(stream)
+            rows[file.path] = sum(batch.num_rows for batch in _open_arrow(stream, [0])[1])
+    return ArrowReader(_agreed_schema(schemas, columns), rows)
+
+
+def _open_arrow(
+    stream: pa.NativeFile, fields: Sequence[int] = ()
+) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
+    """Open the file or the stream format from its start; all fields, or only those at these places."""
+    stream.seek(0)
+    is_file = stream.read(len(ARROW_MAGIC)) == ARROW_MAGIC
+    stream.seek(0)
+    options = ipc.IpcReadOptions(included_fields=list(fields))
+    if not is_file:
+        batches = ipc.open_stream(stream, options=options)
+        return batches.schema, iter(batches)
+    reader = ipc.open_file(stream, options=options)
+    return reader.schema, (reader.get_batch(number) for number in range(reader.num_record_batches))
+
+
+def _agreed_schema(schemas: Mapping[str, pa.Schema], columns: Chooser) -> pa.Schema:
+    """Give the first file's schema, narrowed to the columns chosen, when all files agree with it."""
+    (first, schema), *others = schemas.items()
+    for path, other in schemas.items():
+        if (name := first_duplicate(other.names)) is not None:
+            raise InputError(f"{path} has two columns `{name}`", hint="rename one of them.")
+    fields = [schema.field(name) for name in columns(schema.names)]
+    for path, other in others:
+        for name in dict.fromkeys([*schema.names, *other.names]):
+            one, two = (str(s.field(name).type) if name in s.names else "absent" for s in (schema, other))
+            if one != two:
+                raise InputError(
+                    f"files differ in the column `{name}`: {one} in {first}, {two} in {path}",
+                    hint="bring them to one schema, or name the files that have it.",
+                )
+        fields = [f.with_nullable(f.nullable or other.field(f.name).nullable) for f in fields]
+    return _schema(fields, schema)

@@ -1,0 +1,262 @@
+"""What a run may spend: the worst case is reserved before each send and settled on usage."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+from enrich.errors import BudgetSpent
+
+if TYPE_CHECKING:
+    from enrich.config.models import BudgetConfig
+    from enrich.records import Completion, Usage
+
+LENGTH_MARGIN = 1.5  # over the longest answer seen, or the most tokens per byte seen, once many were seen
+LENGTH_DOUBT = 4.0  # what is added to that margin after the first answer; falls with the root of their number
+BYTES_PER_TOKEN = 4.0  # of ordinary English, the first guess
+FIRST_GUESS = 256  # tokens of an answer, the first guess
+FIRST_ANSWER = 4_096  # tokens expected of an answer before any was seen and when no limit is set
+PRICE_MARGIN = 1.1  # over the dearest price that what was charged so far allows
+
+
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """What one request may cost at worst, until its usage is known."""
+
+    tokens: float
+    credits: float
+
+
+class Charge(NamedTuple):
+    """What one completion was charged."""
+
+    prompt: int
+    completion: int
+    credits: float
+
+    @property
+    def share(self) -> float:
+        """Give the share of its tokens that the answer makes up."""
+        return self.completion / max(self.prompt + self.completion, 1)
+
+
+class Prices:
+    """Bounds what a request can cost by what earlier ones did; the endpoint names charges, but no rates.
+
+    A charge is taken as linear in prompt and completion tokens. Each charge then bounds the two rates; of every
+    model the two that tell most are kept, those with the largest and the smallest share of completion tokens.
+    The bound is what a request would cost at the dearest rates that both allow. A charge above its bound widens
+    the margin of all later ones.
+    """
+
+    def __init__(self) -> None:
+        self._extremes: dict[str | None, tuple[Charge, Charge]] = {}
+        self._cheapest = math.inf
+        self._margin = PRICE_MARGIN
+
+    @property
+    def known(self) -> bool:
+        """Say whether any charge was seen."""
+        return bool(self._extremes)
+
+    def learn(self, model: str | None, charge: Charge) -> None:
+        """Take in what a completion by this model was charged."""
+        if model in self._extremes:
+            expected = _dearest(*self._extremes[model], charge.prompt, charge.completion)
+            if charge.credits > expected > 0:
+                self._margin = max(self._margin, PRICE_MARGIN * charge.credits / expected)
+        least, most = self._extremes.get(model, (charge, charge))
+        self._extremes[model] = (
+            min(least, charge, key=lambda c: c.share),
+            max(most, charge, key=lambda c: c.share),
+        )
+        self._cheapest = min(self._cheapest, charge.credits)
+
+    def worst(self, prompt: float, completion: float) -> float:
+        """Give the most credits that so many tokens can cost, whichever model seen so far serves them."""
+        dearest = (_dearest(*pair, prompt, completion) for pair in self._extremes.values())
+        return self._margin * max(self._cheapest, *dearest)
+
+
+def _dearest(one: Charge, two: Charge, prompt: float, completion: float) -> float:
+    """Maximise what the tokens cost over all rates that do not make either charge cheaper than it was.
+
+    A linear programme in two unknowns: its solution lies where the bounds meet each other or an axis.
+    """
+    by_prompt = min(c.credits / max(c.prompt, 1) for c in (one, two))
+    by_completion = min(c.credits / max(c.completion, 1) for c in (one, two))
+    best = max(by_prompt * prompt, by_completion * completion)
+    determinant = one.prompt * two.completion - two.prompt * one.completion
+    if determinant:
+        p = (one.credits * two.completion - two.credits * one.completion) / determinant
+        c = (one.prompt * two.credits - two.prompt * one.credits) / determinant
+        if p >= 0 and c >= 0:
+            best = max(best, p * prompt + c * completion)
+    return best
+
+
+class Budget:
+    """Keeps a run's spending within its budget, what is in flight included.
+
+    Learns from the run's own answers: tokens per byte of request, the longest answer, the prices.
+
+    Attributes:
+        requests: distinct requests sent, or about to be.
+        tokens: used; where an answer named no usage, what was reserved for it.
+        credits: charged, in the same way.
+        held: why the next request waits for what is in flight; empty when it does not.
+    """
+
+    def __init__(self, config: BudgetConfig) -> None:
+        self._config = config
+        self.requests = 0
+        self.tokens = 0.0
+        self.credits = 0.0
+        self.held = ""
+        self._reserved_tokens = 0.0
+        self._reserved_credits = 0.0
+        self._in_flight = 0
+        self._prices = Prices()
+        self._tokens_per_byte = 0.0
+        self._longest_body = 0
+        self._longest_answer = 0
+        self._answers = 0
+        self._unpriced = False
+        self._mean_per_byte = 0.0
+
+    @property
+    def active(self) -> bool:
+        """Say whether there is a budget at all."""
+        config = self._config
+        return config.credits is not None or config.tokens is not None or config.requests is not None
+
+    def reserve(self, body_bytes: int, max_tokens: int | None) -> Reservation | None:
+        """Set aside what a request may cost at worst.
+
+        Args:
+            body_bytes: the request's size.
+            max_tokens: the longest answer it allows, or None.
+
+        Returns:
+            The reservation; None when it must wait for what is in flight to settle.
+
+        Raises:
+            BudgetSpent: even with nothing else in flight it would not fit.
+        """
+        prompt, answer = self._worst(body_bytes, max_tokens)
+        credits_ = self._prices.worst(prompt, answer) if self._prices.known else 0.0
+        over = self._over(prompt + answer, credits_)
+        if over is None:
+            self.held = ""
+            self.requests += 1
+            self._in_flight += 1
+            self._reserved_tokens += prompt + answer
+            self._reserved_credits += credits_
+            return Reservation(prompt + answer, credits_)
+        if self._in_flight:
+            unpriced = self._config.credits is not None and not self._prices.known
+            self.held = over if unpriced else "they may use up what is left of the budget"
+            return None
+        raise BudgetSpent(over, hint="raise `budget` in the configuration and run again.")
+
+    def _worst(self, body_bytes: int, max_tokens: int | None) -> tuple[float, float]:
+        """Give the most tokens of prompt and answer that a request may use.
+
+        No tokenizer makes more than one token of a byte. Up to the longest body seen the run's own answers say
+        better; beyond it each further byte counts as a token.
+        """
+        if not self._answers:
+            return body_bytes, max_tokens if max_tokens is not None else FIRST_ANSWER
+        margin = LENGTH_MARGIN + LENGTH_DOUBT / math.sqrt(self._answers)
+        known = min(body_bytes, self._longest_body)
+        prompt = min(margin * self._tokens_per_byte, 1.0) * known + body_bytes - known
+        longest = margin * max(self._longest_answer, 1)
+        return prompt, max_tokens if max_tokens is not None else longest
+
+    def likely_tokens(self, body_bytes: int, max_tokens: int | None) -> float:
+        """Estimate the tokens a request will use, from the mean of this run's last answers."""
+        if self._answers:
+            return body_bytes * self._mean_per_byte
+        return body_bytes / BYTES_PER_TOKEN + min(max_tokens or FIRST_GUESS, FIRST_GUESS)
+
+    def settle(
+        self,
+        reservation: Reservation,
+        body_bytes: int,
+        completion: Completion | None,
+        *,
+        maybe_paid: bool = False,
+    ) -> None:
+        """Replace a reservation by what was used.
+
+        Args:
+            reservation: as `reserve` gave it.
+            body_bytes: the request's size.
+            completion: the answer; None when there is none.
+            maybe_paid: whether a request without an answer may have been charged: then it counts as reserved.
+        """
+        self._free(reservation)
+        if completion is not None:
+            usage = completion.usage
+            total = _total(usage)
+            self.tokens += total if total is not None else reservation.tokens
+            self.credits += usage.credits if usage.credits is not None else reservation.credits
+            self.learn(body_bytes, completion)
+        elif maybe_paid:
+            self.tokens += reservation.tokens
+            self.credits += reservation.credits
+
+    def release(self, reservation: Reservation) -> None:
+        """Undo a reservation whose request is not sent by this run after all."""
+        self._free(reservation)
+        self.requests -= 1
+
+    def _free(self, reservation: Reservation) -> None:
+        self._in_flight -= 1
+        self._reserved_tokens -= reservation.tokens
+        self._reserved_credits -= reservation.credits
+
+    def learn(self, body_bytes: int, completion: Completion) -> None:
+        """Learn from an answer what requests of this run cost."""
+        usage = completion.usage
+        total = _total(usage)
+        self._answers += 1
+        self._mean_per_byte += ((total or 0) / max(body_bytes, 1) - self._mean_per_byte) / min(
+            self._answers, 200
+        )
+        prompt, answer = usage.prompt_tokens or 0, usage.completion_tokens or 0
+        if usage.credits is None:
+            self._unpriced = True
+        elif self._config.credits is not None:
+            self._prices.learn(completion.model, Charge(prompt, answer, usage.credits))
+        self._tokens_per_byte = max(self._tokens_per_byte, prompt / max(body_bytes, 1))
+        self._longest_body = max(self._longest_body, body_bytes if prompt else 0)
+        self._longest_answer = max(self._longest_answer, answer)
+
+    def _over(self, tokens: float, credits_: float) -> str | None:
+        """Say which budget a further request would break, or None."""
+        limit = self._config
+        if limit.requests is not None and self.requests + 1 > limit.requests:
+            return f"the budget of {limit.requests:,} requests is spent"
+        if limit.tokens is not None and self.tokens + self._reserved_tokens + tokens > limit.tokens:
+            spent = f"{self.tokens:,.0f} used; the next request may take {tokens:,.0f}"
+            return f"the budget of {limit.tokens:,} tokens is spent ({spent})"
+        return None if limit.credits is None else self._over_credits(limit.credits, credits_)
+
+    def _over_credits(self, limit: float, credits_: float) -> str | None:
+        if not self._prices.known:
+            if self._unpriced:
+                return f"the budget of {limit:g} credits cannot be held: the endpoint names no charge"
+            return "the price is not known before the first answer" if self._in_flight else None
+        if self.credits + self._reserved_credits + credits_ > limit:
+            spent = f"{self.credits:,.6g} used; the next request may take {credits_:,.3g}"
+            return f"the budget of {limit:g} credits is spent ({spent})"
+        return None
+
+
+def _total(usage: Usage) -> int | None:
+    """Give the tokens of prompt and answer together, when the server said anything of them."""
+    if usage.total_tokens is not None or usage.prompt_tokens is None:
+        return usage.total_tokens
+    return usage.prompt_tokens + (usage.completion_tokens or 0)

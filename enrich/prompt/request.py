@@ -1,0 +1,218 @@
+"""A rendered row becomes body bytes, a fingerprint and an idempotency key: an `Ask`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import uuid
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from enrich.prompt import parameters
+from enrich.prompt.messages import compile_messages
+from enrich.prompt.parameters import TOKEN_LIMITS
+from enrich.prompt.template import Expression, RowError, Template, compile_template, is_null
+from enrich.records import Ask, frozen
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from enrich.config.models import StepConfig
+    from enrich.schema.schema import AnswerSchema
+
+NAMESPACE = uuid.UUID("7e0b0c5e-6d0c-5d5c-9d5b-1f6a3c2b8e44")  # of every key this program makes
+_NAMESPACE = NAMESPACE.bytes
+_VERSION_5 = [bytes([byte & 0x0F | 0x50]) for byte in range(256)]
+_VARIANT = [bytes([byte & 0x3F | 0x80]) for byte in range(256)]
+GENERATION_STRIDE = 1 << 32  # between the ordinals of `--fresh` generations; above any count of duplicates
+ROUND_STRIDE = 1 << 48  # between ordinals of the rounds that `retry` adds; far above any count of duplicates
+JSON_MODE = {"type": "json_object"}
+
+Messages = list[dict[str, str]]
+
+
+def idempotency_key(base_url: str, body: bytes, ordinal: int = 0) -> bytes:
+    """Derive a request's key: uuid5 over base URL, body and ordinal, as 16 bytes.
+
+    The same request has the same key in every run, process and machine, so the server can recognise a repeat.
+
+    Args:
+        base_url: where the request goes.
+        body: the exact bytes.
+        ordinal: 0, unless the user asked for a separate answer to the same body.
+    """
+    name = b"%b%b\0%b\0%d" % (_NAMESPACE, base_url.encode(), body, ordinal)
+    digest = hashlib.sha1(name, usedforsecurity=False).digest()
+    version, variant = _VERSION_5[digest[6]], _VARIANT[digest[8]]  # the fields of RFC 9562, 5.5
+    return b"%b%b%c%b%b" % (digest[:6], version, digest[7], variant, digest[9:16])
+
+
+@frozen
+class Prepared:
+    """One row's request for one step, before a model is chosen.
+
+    Attributes:
+        messages: rendered.
+        options: this row's values of templated parameters.
+    """
+
+    messages: Messages
+    options: dict[str, Any]
+
+
+class RequestBuilder:
+    """Makes the requests of one step. Everything that does not depend on the row is prepared once.
+
+    Attributes:
+        step: the step's configuration.
+        schema: the parsed answer schema, or None.
+        reuses: whether an answer that was given under another schema or rule may serve.
+        columns: the columns whose values the templates need.
+        fingerprint: 16 bytes that identify the step's question: its templates, model and parameters.
+    """
+
+    def __init__(self, step: StepConfig, base_url: str, schema: AnswerSchema | None = None) -> None:
+        where = f"steps.{step.name}"
+        self.step = step
+        self.schema = schema
+        self._base_url = base_url
+        self._messages = compile_messages(step, where, schema)
+        self.when = compile_template(step.when, f"{where}.when") if step.when is not None else None
+        self._fixed, self._per_row = parameters.split(step, where)
+        self._limits = _token_limits(self._fixed)
+        self._tails: dict[str, bytes] = {}
+        self._heads: dict[str, bytes] = {}
+        self.reuses = schema is not None or step.check is not None
+        self._question = hashlib.sha1(base_url.encode(), usedforsecurity=False)
+        templates: list[Template | Expression] = [m.content for m in self._messages]
+        templates += [leaf for tree in self._per_row.values() for leaf in parameters.leaves(tree)]
+        self.asking = tuple(templates)
+        self.templates = (*self.asking, *((self.when,) if self.when else ()))
+        self.columns = frozenset().union(*(t.variables for t in self.templates))
+        self.whole_row = any(t.whole_row for t in self.templates)
+        self._checked = tuple(sorted(frozenset().union(*(t.variables for t in self.asking))))
+        self.fingerprint = self._fingerprint()
+
+    def prepare(self, values: Mapping[str, Any]) -> Prepared:
+        """Render one row.
+
+        Raises:
+            RowError: a value is null and ``on_null`` is not ``render``, or a template fails on this row.
+        """
+        if self.step.on_null != "render":
+            for name in self._checked:
+                if is_null(values.get(name, "")):
+                    raise RowError("null_value", f"column `{name}` is null")
+        messages = [{"role": m.role, "content": m.content.render(values)} for m in self._messages]
+        if not self._per_row:
+            return Prepared(messages, {})
+        options = {name: parameters.render(name, tree, values) for name, tree in self._per_row.items()}
+        return Prepared(messages, options)
+
+    def wanted(self, values: Mapping[str, Any]) -> bool:
+        """Say whether ``when`` lets this row through.
+
+        Raises:
+            RowError: the condition fails on this row's values.
+        """
+        return self.when is None or self.when.is_true(values)
+
+    def ask(
+        self,
+        prepared: Prepared,
+        *,
+        model: str | None = None,
+        ordinal: int = 0,
+        parent: bytes | None = None,
+        further: Sequence[dict[str, str]] = (),
+        options: Mapping[str, Any] | None = None,
+        mode: str | None = None,
+    ) -> Ask:
+        """Make the request: its body, once, and its key.
+
+        Args:
+            prepared: the row.
+            model: the model to ask; the step's own by default.
+            ordinal: see `idempotency_key`.
+            parent: the request this one follows.
+            further: messages after the step's own (a re-ask's).
+            options: request fields that replace the step's (a re-ask with more tokens).
+            mode: how the endpoint is told of the schema; the step's ``schema_mode`` by default.
+
+        Raises:
+            RowError: a text holds what JSON cannot (a lone surrogate).
+        """
+        model = model or self.step.model
+        mode = mode or self.step.schema_mode
+        messages = [*prepared.messages, *further] if further else prepared.messages
+        if self.schema is not None and mode != "json_schema":
+            messages = self._with_schema_message(messages)
+        own = {**prepared.options, **options} if options else prepared.options
+        try:
+            body_messages = orjson.dumps(messages)
+            tail = self._dynamic_tail(own, mode) if own else self._tail(mode)
+        except TypeError as error:
+            raise RowError("template_error", f"steps.{self.step.name}: {error}") from None
+        body = b'{"model":%b,"messages":%b%b' % (self._head(model), body_messages, tail)
+        key = idempotency_key(self._base_url, body, ordinal)
+        return Ask(key, body, model, parent, self._question_of(prepared, ordinal) if self.reuses else None)
+
+    def _head(self, model: str) -> bytes:
+        if model not in self._heads:
+            self._heads[model] = orjson.dumps(model)
+        return self._heads[model]
+
+    def _tail(self, mode: str) -> bytes:
+        if mode not in self._tails:
+            self._tails[mode] = self._dynamic_tail({}, mode)
+        return self._tails[mode]
+
+    def _dynamic_tail(self, own: Mapping[str, Any], mode: str) -> bytes:
+        fields = dict(sorted({**self._fixed, **own, **self._answer_format(mode)}.items()))
+        return b"," + orjson.dumps(fields)[1:-1] + b"}" if fields else b"}"
+
+    def _answer_format(self, mode: str) -> dict[str, Any]:
+        if self.schema is None or mode == "prompt":
+            return {}
+        if mode == "json_object":
+            return {"response_format": JSON_MODE}
+        return {"response_format": self.schema.response_format(self.step.name)}
+
+    def _with_schema_message(self, messages: Messages) -> Messages:
+        assert self.schema is not None  # noqa: S101  # the caller asked for the schema's message
+        text = (
+            "Answer with one JSON object and nothing else. It must conform to this JSON Schema:\n"
+            + json.dumps(self.schema.json, ensure_ascii=False, sort_keys=True)
+        )
+        if messages and messages[0]["role"] == "system":
+            return [{"role": "system", "content": f"{messages[0]['content']}\n\n{text}"}, *messages[1:]]
+        return [{"role": "system", "content": text}, *messages]
+
+    def token_limits(self, prepared: Prepared) -> dict[str, int]:
+        """Give the request's limits on the answer's tokens, by name; empty without one."""
+        return _token_limits({**self._fixed, **prepared.options}) if prepared.options else self._limits
+
+    def _question_of(self, prepared: Prepared, ordinal: int) -> bytes:
+        """Identify what the row asks, whatever model, mode, schema, re-ask or round it is asked in."""
+        asked = [
+            prepared.messages,
+            self.step.model,
+            {**self._fixed, **prepared.options},
+            ordinal % ROUND_STRIDE,
+        ]
+        digest = self._question.copy()
+        digest.update(orjson.dumps(asked, option=orjson.OPT_SORT_KEYS))
+        return digest.digest()[:16]
+
+    def _fingerprint(self) -> bytes:
+        parts = [
+            [(m.role, m.content.source) for m in self._messages],
+            [self.step.model, self._fixed, {k: parameters.source(tree) for k, tree in self._per_row.items()}],
+        ]
+        text = json.dumps([self._base_url, parts], sort_keys=True, default=str)
+        return hashlib.sha256(text.encode()).digest()[:16]
+
+
+def _token_limits(fields: Mapping[str, Any]) -> dict[str, int]:
+    return {name: fields[name] for name in TOKEN_LIMITS if isinstance(fields.get(name), int)}

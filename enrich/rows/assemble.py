@@ -1,0 +1,158 @@
+"""The output as a view: input × marks × ledger → record batches with the steps' columns, in input order."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
+
+import pyarrow as pa
+
+from enrich.answer.columns import step_columns
+from enrich.engine.engine import settled_record
+from enrich.records import Completion, Outcome, Usage
+from enrich.rows.conversation import judge
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Sequence
+
+    from enrich.answer.reader import AnswerReader
+    from enrich.ledger.protocol import Ledger
+    from enrich.records import Failure, Record, Reply
+    from enrich.rows.flow import Step
+    from enrich.rows.statuses import Marks
+
+ROWS = 2048  # rows assembled at once; bounds what one piece holds up an event loop
+_Number = TypeVar("_Number", int, float)
+
+
+class Assembler:
+    """Makes output batches from what the ledger holds; sends nothing.
+
+    Args:
+        steps: in order.
+        schema: of the output, see `enrich.answer.columns.output_schema`.
+        marks: how each row stands.
+        run: answers of this run have the source ``api``, older ones ``ledger``.
+    """
+
+    def __init__(
+        self,
+        steps: Sequence[Step],
+        *,
+        schema: pa.Schema,
+        ledger: Ledger,
+        marks: Marks,
+        read: Callable[[Reply], Completion | Failure],
+        run: int,
+    ) -> None:
+        self._steps = steps
+        self._schema = schema
+        self._ledger = ledger
+        self._marks = marks
+        self._read = read
+        self._run = run
+
+    async def batches(
+        self, batches: AsyncIterator[pa.RecordBatch], *, first_row: int = 0
+    ) -> AsyncIterator[pa.RecordBatch]:
+        """Give the input's batches with the steps' columns behind them."""
+        row = first_row
+        async for batch in batches:
+            for start in range(0, batch.num_rows, ROWS):
+                part = batch.slice(start, ROWS)
+                columns = [*part.columns, *await self.columns(row, part.num_rows)]
+                yield pa.RecordBatch.from_arrays(columns, schema=self._schema)
+                row += part.num_rows
+
+    async def columns(self, row: int, count: int) -> list[pa.Array[Any]]:
+        """Give the steps' columns for so many rows, from ``row`` on."""
+        columns: list[pa.Array[Any]] = []
+        for number, step in enumerate(self._steps):
+            outcomes = await self.outcomes(number, step, row, count)
+            columns += step_columns(step.builder.schema, outcomes)
+        return columns
+
+    async def outcomes(self, number: int, step: Step, row: int, count: int) -> list[Outcome]:
+        """Give what so many rows, from ``row`` on, have to show for a step."""
+        keys, kept, copies = self._marks.read(row, count, number)
+        missing = {
+            key for key, outcome in zip(keys, kept, strict=True) if key is not None and outcome is None
+        }
+        looked_up = await self._looked_up(step.reader, list(missing)) if missing else {}
+        outcomes = [
+            looked_up[key or b""] if outcome is None else outcome
+            for key, outcome in zip(keys, kept, strict=True)
+        ]
+        if any(outcome.follows is not None for outcome in outcomes):
+            outcomes = await self._with_earlier_turns(outcomes)
+        if any(copies):
+            outcomes = [
+                _copy(outcome) if is_copy else outcome
+                for outcome, is_copy in zip(outcomes, copies, strict=True)
+            ]
+        return outcomes
+
+    async def _looked_up(self, reader: AnswerReader, keys: list[bytes]) -> dict[bytes, Outcome]:
+        records = await self._ledger.lookup(keys)
+        return {
+            key: judge(reader, settled_record(record, self._read, run=self._run))
+            for key, record in records.items()
+        }
+
+    async def _with_earlier_turns(self, outcomes: list[Outcome]) -> list[Outcome]:
+        """Add what the requests before the deciding ones cost: a row's cost is that of all its turns."""
+        follows = {o.key: o.follows for o in outcomes if o.key is not None and o.follows is not None}
+        earlier = await self._earlier_turns(follows)
+        return [_sum(o, earlier[o.key]) if o.key in earlier else o for o in outcomes]
+
+    async def _earlier_turns(self, follows: dict[bytes, bytes]) -> dict[bytes | None, list[_Turn]]:
+        """Give, per request that follows another, what the requests before it cost."""
+        chains: dict[bytes | None, list[_Turn]] = {}
+        while follows:
+            known = await self._ledger.lookup(list(set(follows.values())))
+            following: dict[bytes, bytes] = {}
+            for key, parent in follows.items():
+                record = known.get(parent)
+                if record is not None:
+                    chains.setdefault(key, []).append(self._turn(record))
+                    if record.parent is not None:
+                        following[key] = record.parent
+            follows = following
+        return chains
+
+    def _turn(self, record: Record) -> _Turn:
+        result = self._read(record.reply) if record.reply is not None else None
+        return _Turn(record.attempts, result.usage if isinstance(result, Completion) else Usage())
+
+
+class _Turn(NamedTuple):
+    """What one request before the deciding one cost."""
+
+    attempts: int
+    usage: Usage
+
+
+def _copy(outcome: Outcome) -> Outcome:
+    """Give what a row has to show whose request is an earlier row's: the cost stands there."""
+    source: Literal["copy"] | None = "copy" if outcome.source is not None else None
+    return outcome._replace(
+        prompt_tokens=0, completion_tokens=0, total_tokens=0, credits=0.0, attempts=0, source=source
+    )
+
+
+def _sum(outcome: Outcome, earlier: Sequence[_Turn]) -> Outcome:
+    """Add what earlier turns cost; what only some of them name counts."""
+    for attempts, usage in earlier:
+        outcome = outcome._replace(
+            prompt_tokens=_add(outcome.prompt_tokens, usage.prompt_tokens),
+            completion_tokens=_add(outcome.completion_tokens, usage.completion_tokens),
+            total_tokens=_add(outcome.total_tokens, usage.total_tokens),
+            credits=_add(outcome.credits, usage.credits),
+            attempts=outcome.attempts + attempts,
+        )
+    return outcome
+
+
+def _add(one: _Number | None, other: _Number | None) -> _Number | None:
+    if one is None or other is None:
+        return other if one is None else one
+    return one + other

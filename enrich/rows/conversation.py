@@ -1,0 +1,300 @@
+"""One row's exchange with the model for one step: first ask, fallback, re-ask; told as a generator.
+
+The generator yields what it wants to know next (a `Query`) and is sent how that request ended. It holds no
+state that the ledger does not: run again over the same ledger, it takes the same turns and asks nothing twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from dataclasses import replace
+from typing import TYPE_CHECKING, Literal
+
+from enrich.answer.reader import AnswerReader, reask_messages
+from enrich.engine.retry import UNSUPPORTED, refuses_format
+from enrich.prompt.request import GENERATION_STRIDE, ROUND_STRIDE
+from enrich.records import Ask, Completion, Outcome, Settled, frozen
+
+if TYPE_CHECKING:
+    from enrich.engine.fallback import ModelBreaker
+    from enrich.prompt.request import Prepared, RequestBuilder
+    from enrich.records import RowStatus
+
+MODES = ("json_schema", "json_object", "prompt")  # in the order of how much the endpoint must be able to do
+NEXT_MODEL = UNSUPPORTED | {"model_unavailable"}  # failures after which another model is asked
+UNFIT: tuple[RowStatus, ...] = (
+    "invalid_output",
+    "truncated",
+    "filtered",
+)  # answered, but not as it should be
+
+
+@frozen
+class Query:
+    """What a conversation wants to know.
+
+    Attributes:
+        ask: the request in question.
+        want: ``answer`` (send it unless the ledger knows it), ``known`` (only what the ledger knows; the reply
+            may be None) or ``earlier`` (all answers to the same question, also under another schema).
+        fallback: given where there is another model to turn to; says whether this one was given up meanwhile.
+        max_tokens: the longest answer that the request allows, or None.
+    """
+
+    ask: Ask
+    want: Literal["answer", "known", "earlier"] = "answer"
+    fallback: Callable[[], bool] | None = None
+    max_tokens: int | None = None
+
+
+@frozen
+class _Via:
+    """The way a request takes: how the schema is told, and the model asked."""
+
+    mode: str
+    model: str
+
+
+@frozen
+class _Turn:
+    """What is asked at one point of a conversation, whichever way it goes.
+
+    Attributes:
+        further: messages after the step's own: bad answers, and what is wrong with them.
+        options: request fields that replace the step's.
+    """
+
+    prepared: Prepared
+    ordinal: int
+    parent: bytes | None = None
+    further: tuple[dict[str, str], ...] = ()
+    options: tuple[tuple[str, int], ...] = ()
+
+
+Reply = Settled | list[Settled] | None
+Talk = Generator[Query, Reply, Outcome]
+
+
+class Conversation:
+    """Holds the conversations of one step.
+
+    Attributes:
+        strayed: whether some row had to leave the first model or mode, or was asked again by `retry`: only
+            then is it worth looking for answers elsewhere than under the first request's key.
+        older: how many generations of answers before the one that is asked for may serve: those from before a
+            `--fresh` that was for other rows.
+    """
+
+    def __init__(
+        self,
+        builder: RequestBuilder,
+        reader: AnswerReader,
+        breaker: ModelBreaker,
+        *,
+        strayed: bool = False,
+        retry: frozenset[RowStatus] = frozenset(),
+    ) -> None:
+        step = builder.step
+        self.builder = builder
+        self.strayed = strayed
+        self.older = 0
+        self._reader = reader
+        self._breaker = breaker
+        self._retry = retry
+        self._models = list(dict.fromkeys([step.model, *step.fallback_models]))
+        modes = MODES[MODES.index(step.schema_mode) :] if builder.schema is not None else MODES[-1:]
+        self._modes = list(modes)
+        self._first = _Via(self._modes[0], self._models[0])
+        self._first_mode = dict.fromkeys(self._models, 0)  # what a model refused is not tried with it again
+
+    def hold(self, prepared: Prepared, ordinal: int) -> Talk:
+        """Hold one row's conversation.
+
+        Args:
+            prepared: the rendered row.
+            ordinal: see `enrich.prompt.request.idempotency_key`.
+        """
+        ordinal = yield from self._latest(prepared, ordinal)
+        outcome = yield from self._round(_Turn(prepared, ordinal))
+        asked_again = False
+        while outcome.status in UNFIT and (self.strayed or self._retry):
+            ordinal += ROUND_STRIDE
+            turn = _Turn(prepared, ordinal, outcome.key)
+            known = yield from self._known(turn)
+            if known is None and (asked_again or outcome.status not in self._retry):
+                return outcome
+            asked_again = asked_again or known is None or known[0].fresh or known[0].open
+            outcome = yield from self._round(turn)
+        return outcome
+
+    def _latest(self, prepared: Prepared, ordinal: int) -> Generator[Query, Reply, int]:
+        """Find the latest generation in which this row was asked; one that never was is asked in the oldest."""
+        for _ in range(self.older):
+            turn = _Turn(prepared, ordinal)
+            for via in self._ways():
+                if (yield self._query(turn, via, want="known")) is not None:
+                    return ordinal
+            if self.builder.reuses and (yield self._query(turn, self._ways()[0], want="earlier")):
+                return ordinal
+            ordinal -= GENERATION_STRIDE
+        return ordinal
+
+    def _round(self, turn: _Turn) -> Talk:
+        """Ask, and ask again as long as the answer is unfit and may be improved on."""
+        left = self.builder.step.reask
+        while True:
+            settled = yield from self._settled(turn)
+            outcome = judge(self._reader, settled)
+            if outcome.status == "invalid_output" and outcome.text is not None and left:
+                left -= 1
+                turn = replace(turn, parent=settled.key, further=(*turn.further, *self._correction(settled)))
+            elif outcome.status == "truncated" and not turn.options and (more := self._longer(turn)):
+                turn = replace(turn, parent=settled.key, options=more)
+            elif outcome.status in UNFIT and (earlier := (yield from self._earlier(turn))) is not None:
+                return judge(self._reader, earlier)
+            else:
+                return outcome
+
+    def _settled(self, turn: _Turn) -> Generator[Query, Reply, Settled]:
+        """Find the answer that is paid for, whichever way it was asked for; else ask, model after model."""
+        known = None
+        self.strayed = self.strayed or self._breaker.troubled
+        if self.strayed or self.builder.reuses:
+            known = yield from self._known(turn)
+            if known is not None and isinstance(known[0].result, Completion):
+                return known[0]
+            earlier = (yield from self._earlier(turn)) if known is None else None
+            if earlier is not None:
+                return earlier
+        return (yield from self._asked(turn, known[1] if known is not None else None))
+
+    def _known(self, turn: _Turn) -> Generator[Query, Reply, tuple[Settled, _Via] | None]:
+        """Look for a request that was answered; else for one that may be paid for without an answer."""
+        waiting: tuple[Settled, _Via] | None = None
+        for via in self._ways():
+            reply = yield self._query(turn, via, want="known")
+            if not isinstance(reply, Settled):
+                continue
+            if isinstance(reply.result, Completion):
+                return reply, via
+            if waiting is None and (reply.open or reply.in_doubt or reply.skipped):
+                waiting = reply, via
+        return waiting
+
+    def _ways(self) -> list[_Via]:
+        """Give the ways that requests may have taken."""
+        if not self.strayed:
+            return [self._first]
+        return [_Via(mode, model) for mode in self._modes for model in self._models]
+
+    def _earlier(self, turn: _Turn) -> Generator[Query, Reply, Settled | None]:
+        """Look for an answer to the same question, given under another schema or rule, that serves now."""
+        if not self.builder.reuses:
+            return None
+        earlier = yield self._query(turn, self._ways()[0], want="earlier")
+        fitting = (s for s in earlier or () if judge(self._reader, s).status == "ok")  # type: ignore[union-attr]  # an `earlier` query is answered by a list
+        return next(fitting, None)
+
+    def _asked(self, turn: _Turn, via: _Via | None) -> Generator[Query, Reply, Settled]:
+        """Ask, first by the way given, then by what is left of ways and models."""
+        models = self._models[self._models.index(via.model) :] if via else self._breaker.usable(self._models)
+        while True:
+            via = via or self._way(models[0])
+            self.strayed = self.strayed or via != self._first
+            given_up = self._breaker.watch(via.model) if len(models) > 1 else None
+            query = self._query(turn, via, fallback=given_up)
+            settled = yield query
+            assert isinstance(settled, Settled)  # noqa: S101  # who drives a conversation answers an `answer` query
+            failure = settled.result
+            if isinstance(failure, Completion):
+                self._breaker.served(via.model)
+                return settled
+            if settled.in_doubt or settled.skipped:
+                return settled
+            if via.mode != self._modes[-1] and refuses_format(failure):
+                self._leave_mode(via)
+            elif failure.code in NEXT_MODEL and len(models) > 1:
+                self._breaker.unavailable(models.pop(0))
+            else:
+                return settled
+            turn, via = replace(turn, parent=query.ask.key), None
+
+    def _way(self, model: str) -> _Via:
+        mode = self._modes[self._first_mode[model]]
+        return self._first if (mode, model) == (self._first.mode, self._first.model) else _Via(mode, model)
+
+    def _leave_mode(self, via: _Via) -> None:
+        following = self._modes.index(via.mode) + 1
+        self._first_mode[via.model] = max(self._first_mode[via.model], following)
+
+    def _query(
+        self,
+        turn: _Turn,
+        via: _Via,
+        *,
+        want: Literal["answer", "known", "earlier"] = "answer",
+        fallback: Callable[[], bool] | None = None,
+    ) -> Query:
+        options = dict(turn.options) if turn.options else {}
+        ask = self.builder.ask(
+            turn.prepared,
+            model=via.model,
+            ordinal=turn.ordinal,
+            parent=turn.parent,
+            further=turn.further,
+            options=options,
+            mode=via.mode,
+        )
+        limits = self.builder.token_limits(turn.prepared)
+        if options:
+            limits = {**limits, **options}
+        return Query(ask, want, fallback, max(limits.values(), default=None))
+
+    def _correction(self, settled: Settled) -> list[dict[str, str]]:
+        assert isinstance(settled.result, Completion)  # noqa: S101  # only an answer can be invalid
+        answer = self._reader.read(settled.result)
+        return reask_messages(answer, as_json=self.builder.schema is not None)
+
+    def _longer(self, turn: _Turn) -> tuple[tuple[str, int], ...]:
+        """Give the token limit, doubled, when `on_truncated` asks for it."""
+        if self.builder.step.on_truncated != "retry":
+            return ()
+        return tuple((name, 2 * limit) for name, limit in self.builder.token_limits(turn.prepared).items())
+
+
+def judge(reader: AnswerReader, settled: Settled) -> Outcome:
+    """Turn how a request ended into how the row stands."""
+    result = settled.result
+    if isinstance(result, Completion):
+        answer = reader.read(result)
+        usage = result.usage
+        return Outcome(
+            answer.status,
+            answer.error,
+            settled.key,
+            answer.text,
+            answer.values,
+            result.model,
+            settled.request_id,
+            result.finish_reason,
+            usage.prompt_tokens,
+            usage.completion_tokens,
+            usage.total_tokens,
+            usage.credits,
+            settled.attempts,
+            settled.latency_ms,
+            "api" if settled.fresh else "ledger",
+            settled.parent,
+        )
+    status: RowStatus = "in_doubt" if settled.in_doubt else "error"
+    error = str(result)
+    if settled.skipped:
+        status, error = "skipped", f"given_up: was in doubt ({result})"
+    return Outcome(
+        status,
+        error,
+        settled.key,
+        request_id=result.request_id,
+        attempts=settled.attempts,
+        follows=settled.parent,
+    )

@@ -1,0 +1,405 @@
+"""Rows through steps: what the ledger knows is not asked, what it does not know goes to the engine.
+
+Each row is a generator that tells its own story, step after step, and yields a `Query` whenever it needs to
+know how a request ended. The flow drives many of them: answers from the ledger in bulk, the rest as they come.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+from collections import Counter, deque
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from enrich.engine.engine import settled_record
+from enrich.engine.retry import may_retry
+from enrich.prompt.request import GENERATION_STRIDE
+from enrich.prompt.template import RowError
+from enrich.records import STATUSES, Failure, Outcome, Settled
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator, Mapping
+
+    import pyarrow as pa
+
+    from enrich.answer.reader import AnswerReader
+    from enrich.engine.engine import Engine
+    from enrich.ledger.protocol import Ledger
+    from enrich.pace.step_limits import Gate
+    from enrich.prompt.request import RequestBuilder
+    from enrich.records import Ask, Completion, Record, RowStatus
+    from enrich.records import Reply as RawReply
+    from enrich.rows.conversation import Conversation, Query, Reply
+    from enrich.rows.occurrences import Occurrences
+    from enrich.rows.statuses import Marks
+
+SLICE = 256  # rows rendered and looked up at once: about 3 ms of the event loop's time
+# From what needs no attention to what needs most: a row counts under the last of its steps' statuses here.
+_GRAVITY: dict[RowStatus, int] = {
+    "ok": 0,
+    "skipped": 1,
+    "filtered": 2,
+    "truncated": 3,
+    "invalid_output": 4,
+    "error": 5,
+    "in_doubt": 6,
+    "pending": 7,
+}
+assert set(_GRAVITY) == set(STATUSES)  # noqa: S101  # a status added in one place is added in both
+
+
+@dataclass(slots=True)
+class Step:
+    """One step, compiled.
+
+    Attributes:
+        generation: how often its answers were asked anew (`--fresh`).
+        given: the columns that later steps may use, as far as the row has an answer.
+        needs: the earlier steps whose answers its templates use.
+        follows: the earlier steps of which its templates use anything at all.
+    """
+
+    name: str
+    builder: RequestBuilder
+    reader: AnswerReader
+    conversation: Conversation
+    generation: int
+    given: tuple[str, ...]
+    needs: tuple[str, ...]
+    follows: tuple[str, ...]
+
+
+class _Later(enum.Enum):
+    """Stands for a reply that is still to come, or that is not to be had."""
+
+    LATER = enum.auto()
+    LEFT = enum.auto()
+
+
+_LATER: Final = _Later.LATER
+_LEFT: Final = _Later.LEFT
+
+
+class _NotAsked(Exception):
+    """Thrown into a row's story: the request is not known and is not to be sent."""
+
+    def __init__(self, key: bytes) -> None:
+        self.key = key
+
+
+class _Row:
+    """One row on its way."""
+
+    __slots__ = ("asked", "began", "index", "known", "step", "story", "worst")
+
+    def __init__(self, index: int) -> None:
+        self.index = index
+        self.step = 0
+        self.worst: RowStatus = "ok"
+        self.asked = False
+        self.known = False
+        self.began: float | None = None  # monotonic seconds: the step's first attempt
+        self.story: Generator[Query, Reply, None]
+
+
+class Flow:
+    """Takes rows through the steps and marks how each stands.
+
+    Args:
+        steps: in order.
+        ledger: what is known.
+        marks: where verdicts go.
+        read: turns a raw reply into a completion or a failure.
+        run: this run's number.
+        engine: sends what is not known; None sends nothing and leaves such rows ``pending``.
+        gates: where the requests of steps with limits of their own wait, by the step's name.
+        occurrences: counts equal requests when each is to have an answer of its own (``dedupe: false``).
+        retry: only rows of these statuses are asked (again).
+        observe: without an engine: told of every request of a row by row, step and request, and whether a run
+            would send it now.
+        closed: told of every row that has its verdicts: its index and its status.
+    """
+
+    def __init__(
+        self,
+        steps: list[Step],
+        *,
+        ledger: Ledger,
+        marks: Marks,
+        read: Callable[[RawReply], Completion | Failure],
+        run: int,
+        engine: Engine | None,
+        gates: Mapping[str, Gate] | None = None,
+        occurrences: Occurrences | None = None,
+        retry: frozenset[RowStatus] = frozenset(),
+        observe: Callable[[int, int, Ask, bool], None] | None = None,
+        closed: Callable[[int, RowStatus], None] | None = None,
+    ) -> None:
+        self._steps = steps
+        self._ledger = ledger
+        self._marks = marks
+        self._read = read
+        self._run = run
+        self._engine = engine
+        self._occurrences = occurrences
+        self._retry = retry
+        self._observe = observe
+        self._closed = closed
+        self._revived: deque[tuple[_Row, Query]] = deque()
+        self._open = 0
+        self._noted: set[str] = set()
+        self._gates = gates or {}
+        self.tally: Counter[RowStatus] = Counter()
+        self.rows_done = 0
+
+    async def run(self, batches: AsyncIterator[pa.RecordBatch], *, most: int, first_row: int = 0) -> None:
+        """Take every row of these batches to its verdicts.
+
+        Args:
+            batches: the columns that the templates need.
+            most: requests that may be under way before further rows are read.
+            first_row: the index of the first row.
+
+        Raises:
+            RunStopped, RunInterrupted: the engine stopped; what is under way is left to `Engine.drain`.
+        """
+        index = first_row
+        async for batch in batches:
+            for start in range(0, batch.num_rows, SLICE):
+                await self._room(most)
+                part = batch.slice(start, SLICE)
+                await self._advance(list(self._opened(part, index)))
+                index += part.num_rows
+        while self._open:
+            await self._room(0)
+
+    async def _room(self, most: int) -> None:
+        """Take rows further that got an answer, until there is room for new ones."""
+        engine = self._engine
+        while engine is not None:
+            if engine.stopped is not None:
+                raise engine.stopped
+            if self._revived:
+                revived, self._revived = list(self._revived), deque()
+                await self._advance(revived)
+            elif engine.under_way + self._at_gates > most if most else self._open:
+                await engine.change()
+            else:
+                return
+
+    @property
+    def _at_gates(self) -> int:
+        return sum(gate.waiting for gate in self._gates.values())
+
+    def _opened(self, batch: pa.RecordBatch, index: int) -> Iterator[tuple[_Row, Query]]:
+        names = batch.schema.names
+        columns = [column.to_pylist() for column in batch.columns]
+        rows = zip(*columns, strict=True) if columns else iter([()] * batch.num_rows)
+        for place, values in enumerate(rows):
+            row = _Row(index + place)
+            row.story = self._story(row, dict(zip(names, values, strict=True)))
+            self._open += 1
+            query = self._tell(row, None)
+            if query is not None:
+                yield row, query
+
+    # --- one row --------------------------------------------------------------------------------------
+
+    def _story(self, row: _Row, values: dict[str, Any]) -> Generator[Query, Reply, None]:
+        """Tell one row's way through the steps."""
+        done: dict[str, Outcome] = {}
+        for number, step in enumerate(self._steps):
+            row.step = number
+            row.known = False
+            row.began = None
+            outcome = yield from self._step(step, values, done)
+            self._mark(row, number, outcome)
+            if number + 1 < len(self._steps):
+                done[step.name] = outcome
+                values.update(_given(step, outcome))
+
+    def _step(
+        self, step: Step, values: dict[str, Any], done: Mapping[str, Outcome]
+    ) -> Generator[Query, Reply, Outcome]:
+        if any(done[name].status == "pending" for name in step.follows):
+            return Outcome("pending")
+        for name in step.needs:
+            if done[name].status != "ok":
+                because = done[name].error or done[name].status
+                return Outcome("skipped", f"no_{name}: step `{name}` has no answer ({because})")
+        try:
+            if not step.builder.wanted(values):
+                return Outcome("skipped")
+            prepared = step.builder.prepare(values)
+            ordinal = self._ordinal(step, prepared)
+            return (yield from step.conversation.hold(prepared, ordinal))
+        except _NotAsked as left:
+            return Outcome("pending", key=left.key)
+        except RowError as error:
+            skip = error.code == "null_value" and step.builder.step.on_null == "skip"
+            return Outcome("skipped" if skip else "error", str(error))
+
+    def _ordinal(self, step: Step, prepared: Any) -> int:
+        ordinal = step.generation * GENERATION_STRIDE
+        if self._occurrences is None:
+            return ordinal
+        return ordinal + self._occurrences.count(step.builder.ask(prepared, ordinal=ordinal).key)
+
+    def _mark(self, row: _Row, step: int, outcome: Outcome) -> None:
+        self._marks.set(row.index, step, outcome)
+        if _GRAVITY[outcome.status] > _GRAVITY[row.worst]:
+            row.worst = outcome.status
+
+    def _tell(self, row: _Row, reply: Reply) -> Query | None:
+        """Take a row's story on to its next question; None when it has ended."""
+        try:
+            return row.story.send(reply)
+        except StopIteration:
+            self._close(row)
+            return None
+
+    def _close(self, row: _Row) -> None:
+        self._open -= 1
+        self.rows_done += 1
+        self.tally[row.worst] += 1
+        if self._closed is not None:
+            self._closed(row.index, row.worst)
+
+    def _leave(self, row: _Row, query: Query) -> Query | None:
+        """Leave a step where it is: what it needs is not known and is not to be asked. Gives the row's next question."""
+        try:
+            return row.story.throw(_NotAsked(query.ask.key))
+        except StopIteration:
+            self._close(row)
+            return None
+
+    # --- many rows ------------------------------------------------------------------------------------
+
+    async def _advance(self, asking: list[tuple[_Row, Query]]) -> None:
+        """Answer questions from the ledger, round after round; what it does not know goes to the engine."""
+        while asking:
+            keys = {query.ask.key for _, query in asking if query.want != "earlier"}
+            known = await self._ledger.lookup(list(keys)) if keys else {}
+            questions = [
+                q.ask.question for _, q in asking if q.want == "earlier" and q.ask.question is not None
+            ]
+            earlier = await self._ledger.lookup_question(questions) if questions else {}
+            further: list[tuple[_Row, Query]] = []
+            for row, query in asking:
+                if query.want == "earlier":
+                    records = earlier.get(query.ask.question or b"", [])
+                    row.known = row.known or bool(records)
+                    reply: Reply | Literal[_Later.LEFT] = [
+                        settled_record(record, self._read, run=self._run) for record in records
+                    ]
+                else:
+                    settled = await self._known(row, query, known.get(query.ask.key))
+                    if settled is _LATER:
+                        continue
+                    reply = settled
+                next_query = self._leave(row, query) if reply is _LEFT else self._tell(row, reply)
+                if next_query is not None:
+                    further.append((row, next_query))
+            asking = further
+
+    async def _known(self, row: _Row, query: Query, record: Record | None) -> Settled | _Later | None:
+        """Say how a request ended; None when that is not known and was only wondered about."""
+        if record is None:
+            return None if query.want == "known" else await self._ask(row, query)
+        row.known = True
+        self._note(row, query, left=False)
+        settled = settled_record(record, self._read, run=self._run)
+        unreadable = settled.result if record.state == "answered" and settled.in_doubt else None
+        is_open = record.state == "sent" and not (record.skipped or record.in_doubt)
+        if query.want == "known":
+            return replace(settled, open=is_open or unreadable is not None)
+        if isinstance(unreadable, Failure) and record.reply is not None and self._engine is not None:
+            await self._ledger.reject(record.key, unreadable, final=False, answer=record.reply.body)
+        if is_open or (unreadable is not None and (self._engine is not None or self._observe is not None)):
+            return await self._ask(row, query)
+        if record.state == "failed" and record.run != self._run and self._may_resend(settled):
+            return await self._ask(row, query, resend=True)
+        return settled
+
+    def _may_resend(self, settled: Settled) -> bool:
+        """Say whether a request that failed in an earlier run is asked again in this one."""
+        if (self._engine is None and self._observe is None) or settled.skipped:
+            return False
+        if self._retry:
+            return "error" in self._retry
+        return isinstance(settled.result, Failure) and may_retry(settled.result)
+
+    async def _ask(self, row: _Row, query: Query, *, resend: bool = False) -> _Later:
+        """Have a request sent; the row goes on when it is answered. Where nothing may be sent, leave the row."""
+        if self._engine is None or (self._retry and not (row.known or row.asked)):
+            self._note(row, query, left=True)
+            return _LEFT
+        row.asked = True
+        step = self._steps[row.step]
+        if step.conversation.strayed and step.name not in self._noted:
+            self._noted.add(step.name)
+            await self._ledger.remember(strayed_name(step.builder), {"strayed": True})
+        submit = partial(
+            self._engine.submit,
+            query.ask,
+            stream=step.builder.step.stream,
+            fallback=_keeps if query.fallback is not None and row.known else query.fallback,
+            resend=resend,
+            max_tokens=query.max_tokens,
+            began=row.began,
+        )
+        done = partial(self._settled, row)
+        if step.name in self._gates:
+            self._gates[step.name].enter(submit, done, first=row.began is not None)
+        else:
+            submit(done=done)
+        return _LATER
+
+    def _note(self, row: _Row, query: Query, *, left: bool) -> None:
+        if self._observe is not None:
+            self._observe(row.index, row.step, query.ask, left)
+
+    def _settled(self, row: _Row, settled: Settled) -> bool:
+        """Take a row on that got its answer; says whether it asks something else for the same step."""
+        row.known = True
+        row.began = row.began or settled.began
+        step = row.step
+        query = self._tell(row, settled)
+        if query is None:
+            return False
+        self._revived.append((row, query))
+        return row.step == step
+
+
+def _keeps() -> bool:
+    """Say that a request is not passed over: it may be paid for already."""
+    return False
+
+
+def strayed_name(builder: RequestBuilder) -> str:
+    """Name the note that answers of this step may stand elsewhere than under its first request's key."""
+    return f"strayed:{builder.fingerprint.hex()}"
+
+
+def _given(step: Step, outcome: Outcome) -> dict[str, Any]:
+    """Give what later steps may see of this one."""
+    values: dict[str, Any] = dict.fromkeys(step.given)
+    name = step.name
+    values.update({name: outcome.text, f"{name}_status": outcome.status})
+    values.update({f"{name}_error": outcome.error, f"{name}_model": outcome.model})
+    for field, value in (outcome.values or {}).items():
+        values[f"{name}_{field}"] = value
+    return values
+
+
+async def prefetched(batches: Iterator[pa.RecordBatch]) -> AsyncGenerator[pa.RecordBatch, None]:
+    """Read batches in a thread, one ahead, so that reading a file never holds up the event loop."""
+    following = asyncio.ensure_future(asyncio.to_thread(next, batches, None))
+    try:
+        while (batch := await following) is not None:
+            following = asyncio.ensure_future(asyncio.to_thread(next, batches, None))
+            yield batch
+    finally:
+        await asyncio.wait([following])

@@ -1,0 +1,232 @@
+"""A configuration and an input schema become a compiled job; whatever is wrong with them is found here."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path, PurePath, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from enrich import __version__
+from enrich.answer.columns import output_schema, step_fields
+from enrich.answer.reader import AnswerReader
+from enrich.base.location import ObjectUrl, is_url
+from enrich.config.endpoint import Endpoint, resolve_endpoint
+from enrich.config.models import URL_VARIABLE
+from enrich.engine.fallback import ModelBreaker
+from enrich.errors import OutputError, TemplateError
+from enrich.files.storage import has_magic
+from enrich.prompt.request import RequestBuilder
+from enrich.prompt.template import check_columns
+from enrich.rows.conversation import Conversation
+from enrich.rows.flow import Step
+from enrich.schema.schema import step_schema
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+
+    from enrich.config.models import Config, EndpointConfig, JobConfig
+    from enrich.files.source import Source
+    from enrich.records import RowStatus
+    from enrich.schema.schema import AnswerSchema
+
+SANDBOX = "sandbox"  # the base URL that stands for the built-in emulator
+GIVEN_SUFFIXES = ("status", "error", "model")  # what a later step sees of an earlier one beside its answer
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What is to be done, checked against the input's schema.
+
+    Attributes:
+        steps: compiled, in order.
+        columns: the input columns that the templates need, in input order.
+        output_schema: of the output.
+        base_url: what requests are keyed by: the endpoint's URL, or ``sandbox``.
+        endpoint: where requests go; None for the sandbox, whose address is known once it runs.
+    """
+
+    config: JobConfig
+    steps: tuple[Step, ...]
+    columns: tuple[str, ...]
+    output_schema: pa.Schema
+    base_url: str
+    endpoint: Endpoint | None
+
+
+def compile_job(
+    config: JobConfig,
+    input_schema: pa.Schema,
+    *,
+    api_key: str | None = None,
+    key_needed: bool = True,
+    retry: frozenset[RowStatus] = frozenset(),
+    leave_out: Collection[str] = (),
+) -> Job:
+    """Compile every step and compare it with the input's columns.
+
+    Args:
+        config: the job.
+        input_schema: of the rows.
+        api_key: instead of the one that the configuration names.
+        key_needed: False for what sends nothing: an absent key is no error then.
+        retry: the statuses whose rows are asked again.
+        leave_out: input columns that the output does not hold.
+
+    Raises:
+        ConfigError, TemplateError: whatever cannot work.
+    """
+    base_url, endpoint = _endpoint(config.endpoint, api_key, key_needed=key_needed)
+    schemas = [step_schema(step) for step in config.steps]
+    joined = output_schema(
+        input_schema, [(s.name, schema) for s, schema in zip(config.steps, schemas, strict=True)]
+    )
+    kept = [field for field in joined if field.name not in leave_out]
+    joined = pa.schema(kept).with_metadata(joined.metadata)
+    breaker = ModelBreaker()
+    steps: list[Step] = []
+    for step, schema in zip(config.steps, schemas, strict=True):
+        reader = AnswerReader(step, schema)
+        conversation = Conversation(RequestBuilder(step, base_url, schema), reader, breaker, retry=retry)
+        steps.append(_compiled(conversation, reader, input_schema, steps))
+    needed = frozenset[str]().union(*(s.builder.columns for s in steps))
+    whole = any(s.builder.whole_row for s in steps)
+    columns = tuple(name for name in input_schema.names if whole or name in needed)
+    return Job(config, tuple(steps), columns, joined, base_url, endpoint)
+
+
+def fingerprint(config: JobConfig) -> tuple[str, list[bytes]]:
+    """Give a digest of whatever decides what a job asks and writes, and the fingerprint of each step.
+
+    Raises:
+        ConfigError, TemplateError: a step cannot be compiled.
+    """
+    base_url, _ = _endpoint(config.endpoint, None, key_needed=False)
+    schemas = [step_schema(step) for step in config.steps]
+    builders = [RequestBuilder(s, base_url, schema) for s, schema in zip(config.steps, schemas, strict=True)]
+    facts = [
+        base_url,
+        [step.model_dump(mode="json", exclude={"limits", "stream"}) for step in config.steps],
+        [schema and schema.json for schema in schemas],
+        [builder.fingerprint.hex() for builder in builders],
+        config.input and config.input.model_dump(mode="json", include={"format", "columns", "csv"}),
+        config.output and config.output.model_dump(mode="json", exclude={"path"}),
+    ]
+    digest = hashlib.blake2b(json.dumps(facts, sort_keys=True, default=str).encode(), digest_size=16)
+    return digest.hexdigest(), [builder.fingerprint for builder in builders]
+
+
+def origin(job: Job, source: Source) -> dict[str, Any]:
+    """Give what an output says of the job and the input that made it; plain JSON."""
+    steps = [
+        {"name": step.name, "fingerprint": step.builder.fingerprint.hex(), "model": step.builder.step.model}
+        for step in job.steps
+    ]
+    public = job.config.model_dump(mode="json", include={"steps", "dedupe"}, by_alias=True)
+    return {
+        "version": __version__,
+        "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "config": hashlib.sha256(repr(public).encode()).hexdigest(),
+        "base_url": job.base_url,
+        "sandbox": job.endpoint is None,
+        "steps": steps,
+        "input": [{"path": f.path, "bytes": f.size} for f in source.files],
+    }
+
+
+def refuse_overlap(config: Config, source: Source) -> None:
+    """Keep the output apart from the input: it would replace a file of it, or be read as one by the next run.
+
+    Raises:
+        OutputError: the output is one of the input's files, or lies in a folder of it.
+    """
+    target = _spot(config.output.path)
+    if config.output.partitioned and any(target in _spot(file.path).parents for file in source.files):
+        raise OutputError(
+            f"the input {source.files[0].path} lies in the output's folder {config.output.path}",
+            hint="put the output into another folder.",
+        )
+    if any(_spot(file.path) == target for file in source.files):
+        raise OutputError(
+            f"the output {config.output.path} is a file of the input",
+            hint="give the output a path of its own.",
+        )
+    paths = [config.input.path] if isinstance(config.input.path, str) else config.input.path
+    for path in paths:
+        if _is_folder(path, source) and _spot(path) in target.parents:
+            raise OutputError(
+                f"the output {config.output.path} lies in the input's folder {path}: the next run would read it",
+                hint="put the output into another folder.",
+            )
+
+
+def _spot(location: str) -> PurePath:
+    """Give a file's real path, or an object's place in its store, whatever the URL says of the way there."""
+    if not is_url(location):
+        return Path(location).resolve()
+    url = ObjectUrl.parse(location)
+    return PurePosixPath(url.scheme, url.bucket, url.key)
+
+
+def _is_folder(location: str, source: Source) -> bool:
+    if not is_url(location):
+        return Path(location).is_dir()
+    return not has_magic(location) and all(file.path != location for file in source.files)
+
+
+def _endpoint(
+    config: EndpointConfig, api_key: str | None, *, key_needed: bool
+) -> tuple[str, Endpoint | None]:
+    env: Mapping[str, str] = os.environ
+    if (config.base_url or env.get(URL_VARIABLE)) == SANDBOX:
+        return SANDBOX, None
+    if api_key is not None:
+        config, env = config.model_copy(update={"api_key_file": None}), {**env, config.api_key_env: api_key}
+    elif not key_needed:
+        env = {config.api_key_env: "none", **env}
+    endpoint = resolve_endpoint(config, env)
+    return endpoint.base_url, endpoint
+
+
+def _compiled(
+    conversation: Conversation, reader: AnswerReader, input_schema: pa.Schema, earlier: Sequence[Step]
+) -> Step:
+    """Compare a step's templates with the columns there are: the input's, and what earlier steps give."""
+    builder = conversation.builder
+    step = builder.step
+    given = {name: other.name for other in earlier for name in other.given}
+    where = f"steps.{step.name}"
+    check_columns(builder.templates, [*input_schema.names, *given])
+    for name in sorted(builder.columns):
+        if name in given:
+            continue
+        kind = input_schema.field(name).type
+        if pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind):
+            raise TemplateError(
+                f"{where}: column `{name}` is binary, which no prompt can hold", hint="decode it first."
+            )
+    free = {f"{other.name}_{suffix}" for other in earlier for suffix in ("status", "error")}
+    needs = tuple(
+        dict.fromkeys(given[name] for name in sorted(builder.columns) if name in given and name not in free)
+    )
+    follows = tuple(dict.fromkeys(given[name] for name in sorted(builder.columns) if name in given))
+    return Step(
+        name=step.name,
+        builder=builder,
+        reader=reader,
+        conversation=conversation,
+        generation=0,
+        given=_given(step.name, builder.schema),
+        needs=needs,
+        follows=follows,
+    )
+
+
+def _given(name: str, schema: AnswerSchema | None) -> tuple[str, ...]:
+    answer = [field.name for field in step_fields(name, schema)][: 1 + (len(schema.fields) if schema else 0)]
+    return (*answer, *(f"{name}_{suffix}" for suffix in GIVEN_SUFFIXES))

@@ -1,0 +1,374 @@
+"""Everything a run has open at once: ledger, sandbox or endpoint, client, engine; and its orderly end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import logging
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import SecretStr
+
+from enrich.config.endpoint import Endpoint
+from enrich.config.models import LimitsConfig
+from enrich.engine.engine import Engine, Stats
+from enrich.engine.retry import Policy
+from enrich.errors import LedgerError, RunInterrupted, RunStopped
+from enrich.pace.budget import Budget
+from enrich.pace.lease import Leases
+from enrich.pace.pace import Pace
+from enrich.pace.shared_windows import LeasedSlots
+from enrich.pace.step_limits import Gate
+from enrich.pace.windows import OwnSlots
+from enrich.rows.assemble import Assembler
+from enrich.rows.flow import Flow, strayed_name
+from enrich.wire import completion
+from enrich.wire.client import Client
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+
+    from enrich.base.clock import Clock
+    from enrich.config.models import InputConfig
+    from enrich.ledger.protocol import Ledger
+    from enrich.pace.windows import Slots
+    from enrich.records import Ask, Failure, RowStatus
+    from enrich.rows.occurrences import Occurrences
+    from enrich.rows.statuses import Marks
+    from enrich.runs.job import Job
+
+DRAIN = 30.0  # seconds that what is in flight may take after a stop; the server keeps what comes later
+SANDBOX_KEY = "sk-sandbox-000000"  # the emulator takes any key
+
+log = logging.getLogger("enrich")
+
+
+class Interrupt:
+    """Carries a signal to whatever is running; the first call counts."""
+
+    def __init__(self) -> None:
+        self.fired = False
+        self.listener: Callable[[RunInterrupted], None] | None = None
+
+    def fire(self) -> None:
+        """Ask the run to stop in good order."""
+        self.fired = True
+        if self.listener is not None:
+            self.listener(RunInterrupted())
+
+    def check(self) -> None:
+        """Raise when the run was asked to stop.
+
+        Raises:
+            RunInterrupted: it was.
+        """
+        if self.fired:
+            raise RunInterrupted
+
+
+@dataclass(slots=True)
+class Session:
+    """An open run.
+
+    Attributes:
+        run: its number in the ledger; 0 when nothing is to be sent.
+        engine: None when nothing is to be sent.
+        scope: which rows it is about, see `scope_of`.
+        gates: of the steps that have limits of their own, by name: all flows of the run share them.
+    """
+
+    job: Job
+    ledger: Ledger
+    run: int
+    engine: Engine | None
+    retry: frozenset[RowStatus] = frozenset()
+    scope: str = ""
+    gates: Mapping[str, Gate] = field(default_factory=dict)
+    started: float = field(default_factory=time.monotonic)
+
+    @property
+    def stats(self) -> Stats:
+        """Give what the engine has done; all zero without one."""
+        return self.engine.stats if self.engine is not None else Stats()
+
+    def flow(
+        self,
+        marks: Marks,
+        occurrences: Occurrences | None = None,
+        observe: Callable[[int, int, Ask, bool], None] | None = None,
+        closed: Callable[[int, RowStatus], None] | None = None,
+    ) -> Flow:
+        """Make the flow that takes rows to these marks."""
+        return Flow(
+            list(self.job.steps),
+            ledger=self.ledger,
+            marks=marks,
+            read=completion.read,
+            run=self.run,
+            engine=self.engine,
+            gates=self.gates,
+            occurrences=occurrences,
+            retry=self.retry,
+            observe=observe,
+            closed=closed,
+        )
+
+    def assembler(self, marks: Marks) -> Assembler:
+        """Make the assembler that reads these marks."""
+        return Assembler(
+            self.job.steps,
+            schema=self.job.output_schema,
+            ledger=self.ledger,
+            marks=marks,
+            read=completion.read,
+            run=self.run,
+        )
+
+
+@contextlib.asynccontextmanager
+async def open_session(
+    job: Job,
+    *,
+    send: bool,
+    fresh: bool = False,
+    scope: str = "",
+    retry: frozenset[RowStatus] = frozenset(),
+    interrupt: Interrupt | None = None,
+    clock: Clock | None = None,
+    drain: float = DRAIN,
+) -> AsyncIterator[Session]:
+    """Open what a job needs; on the way out, await what is in flight and close the run in the ledger.
+
+    Args:
+        job: what is to be done.
+        send: whether requests may be sent.
+        fresh: ask everything anew.
+        scope: which rows this is about, see `scope_of`.
+        retry: the statuses whose rows are asked again.
+        interrupt: what a signal handler fires.
+        clock: tells the age of requests.
+        drain: seconds that what is in flight may take after a stop.
+    """
+    async with contextlib.AsyncExitStack() as stack:
+        ledger = await open_ledger(job.config.ledger_location(), clock=clock)
+        stack.push_async_callback(ledger.close)
+        await _know_the_past(job, ledger, fresh=fresh, scope=scope, retry=retry)
+        if not send:
+            yield Session(job, ledger, 0, None, retry, scope)
+            return
+        endpoint = job.endpoint or stack.enter_context(sandbox_endpoint(job.config.endpoint.timeout))
+        limits = job.config.limits
+        transport = await stack.enter_async_context(Client(endpoint, concurrency=limits.concurrency))
+        output = job.config.output
+        run = await ledger.open_run({"output": output and output.path, "base_url": job.base_url})
+        await _warn_of_others(job, ledger)
+        slots = await _slots(job, ledger, limits, stack)
+        pace = Pace(limits, slots=slots, learned=await ledger.recall(_pace_name(job)))
+        engine = Engine(
+            ledger=ledger,
+            transport=transport,
+            read=completion.read,
+            pace=pace,
+            budget=Budget(job.config.budget),
+            policy=Policy.of(job.config.retry, timeout=job.config.endpoint.timeout),
+            workers=limits.concurrency,
+            on_retry=_log_retry,
+            run=run,
+            clock=clock,
+        )
+        if interrupt is not None:
+            interrupt.listener = engine.stop
+            interrupt.check()
+        async with engine, _open_gates(job, ledger, engine) as gates:
+            try:
+                yield Session(job, ledger, run, engine, retry, scope, gates)
+            except BaseException:
+                engine.stop(RunInterrupted())
+                raise
+            finally:
+                await engine.drain(drain if engine.stopped is not None else 0.0)
+                with contextlib.suppress(RunStopped):  # a full disk: what was learned is learned again
+                    await ledger.remember(_pace_name(job), pace.learned())
+
+
+async def _warn_of_others(job: Job, ledger: Ledger) -> None:
+    """Say so when another run keeps limits of the same endpoint by itself: together they send more."""
+    limit = next(job.config.rates(), None)
+    if limit is None or job.endpoint is None or isinstance(ledger, Leases):
+        return
+    if any(other.get("base_url") == job.base_url for other in await ledger.beside()):
+        log.warning(
+            "another run on this ledger is at work: each keeps %s by itself, so together they may send more; "
+            "a ledger on PostgreSQL would share the limit",
+            limit,
+        )
+
+
+async def _slots(
+    job: Job, ledger: Ledger, limits: LimitsConfig, stack: contextlib.AsyncExitStack, *of: str
+) -> Slots:
+    """Share a limit of the account with every other run on the ledger, where the ledger can.
+
+    The sandbox is each run's own.
+
+    Args:
+        job: whose account it is.
+        ledger: through which it is shared.
+        limits: that hold.
+        stack: which lets go of them.
+        of: what the limit is of, when it is not the account's as a whole.
+    """
+    if job.endpoint is None or not isinstance(ledger, Leases):
+        return OwnSlots(limits)
+    key = job.endpoint.api_key
+    account = await ledger.fingerprint(job.endpoint.base_url, key.get_secret_value() if key else "", *of)
+    return await stack.enter_async_context(LeasedSlots(ledger, account, limits))
+
+
+@contextlib.asynccontextmanager
+async def _open_gates(job: Job, ledger: Ledger, engine: Engine) -> AsyncIterator[dict[str, Gate]]:
+    """Keep the gates of the steps that have limits of their own; one that fails stops the engine.
+
+    Runs share such a limit when they ask the same: the step's fingerprint is part of its name.
+    """
+    async with contextlib.AsyncExitStack() as stack:
+        gates: dict[str, Gate] = {}
+        for step in job.steps:
+            own = step.builder.step.limits
+            if own is None:
+                continue
+            limits = LimitsConfig(requests_per_minute=own.requests_per_minute, adaptive=False)
+            timed = own.requests_per_minute is not None
+            name = step.builder.fingerprint.hex()
+            slots = await _slots(job, ledger, limits, stack, name) if timed else OwnSlots(limits)
+            gates[step.name] = Gate(own.concurrency, slots)
+        keepers = [
+            asyncio.create_task(gate.keep(engine.stop), name=f"beatra-gate-{name}")
+            for name, gate in gates.items()
+        ]
+        try:
+            yield gates
+        finally:
+            for keeper in keepers:
+                keeper.cancel()
+            await asyncio.gather(*keepers, return_exceptions=True)
+
+
+async def open_ledger(
+    location: str, *, clock: Clock | None = None, read_only: bool = False, make: bool = True
+) -> Ledger:
+    """Open the ledger at a path or URL.
+
+    Args:
+        location: of the ledger.
+        clock: tells the age of requests.
+        read_only: open a file that is there, and leave whoever works with it alone.
+        make: whether a database without a ledger gets one.
+
+    Raises:
+        LedgerError: it cannot be opened.
+    """
+    if location.startswith(("postgresql://", "postgres://")):
+        from enrich.ledger import postgres
+
+        return await postgres.open_ledger(location, clock=clock, make=make and not read_only)
+    if "://" in location:
+        raise LedgerError(
+            f"a ledger cannot lie at a {location.partition('://')[0]}:// URL",
+            hint="give the path of a file, or a URL that begins with postgresql://",
+        )
+    from enrich.ledger import sqlite
+
+    return await sqlite.open_ledger(Path(location), clock=clock, read_only=read_only)
+
+
+def require_ledger(location: str) -> None:
+    """Refuse the path of a ledger that is not there; a database says itself what it lacks.
+
+    Raises:
+        LedgerError: there is no such file.
+    """
+    if "://" not in location and not Path(location).is_file():
+        raise LedgerError(f"there is no ledger at {location} yet", hint="beatra-enrich run CONFIG makes it.")
+
+
+def scope_of(rows: InputConfig | None, limit: int | None = None) -> str:
+    """Name the rows that a run is about: where they come from, and how many of them at most.
+
+    A `--fresh` that was stopped is gone on with by runs of the same scope alone: other rows were never meant.
+    """
+    chosen = rows.model_dump(mode="json", include={"path", "partitions"}) if rows is not None else None
+    return hashlib.sha256(json.dumps([chosen, limit], sort_keys=True).encode()).hexdigest()[:16]
+
+
+async def under_way(ledger: Ledger, step: bytes, scope: str) -> int:
+    """Give the generation of answers that a stopped `--fresh` of this step and scope was asking for; 0 without one."""
+    told = await ledger.recall(_fresh_name(step, scope))
+    return int(told["generation"]) if told else 0
+
+
+async def settle_fresh(ledger: Ledger, steps: Iterable[bytes], scope: str) -> None:
+    """Note that every row of a scope was asked anew, if that was wanted."""
+    for step in steps:
+        if await under_way(ledger, step, scope):
+            await ledger.remember(_fresh_name(step, scope), {"generation": 0})
+
+
+def _fresh_name(step: bytes, scope: str) -> str:
+    return f"fresh:{step.hex()}:{scope}"
+
+
+async def _know_the_past(
+    job: Job, ledger: Ledger, *, fresh: bool, scope: str, retry: frozenset[RowStatus]
+) -> None:
+    """Take from the ledger what earlier runs decided for these steps."""
+    for fingerprint in {step.builder.fingerprint for step in job.steps} if fresh else ():
+        generation = await ledger.generation(fingerprint, bump=True)
+        await ledger.remember(_fresh_name(fingerprint, scope), {"generation": generation})
+    for step in job.steps:
+        newest = await ledger.generation(step.builder.fingerprint)
+        unfinished = await under_way(ledger, step.builder.fingerprint, scope)
+        step.generation = unfinished or newest
+        step.conversation.older = 0 if unfinished else newest
+        name = strayed_name(step.builder)
+        if retry:
+            await ledger.remember(name, {"strayed": True})
+        step.conversation.strayed = bool(retry) or await ledger.recall(name) is not None
+
+
+@contextlib.contextmanager
+def sandbox_endpoint(timeout: float) -> Iterator[Endpoint]:
+    """Run the built-in emulator in this process while the block runs.
+
+    Args:
+        timeout: seconds for one attempt.
+    """
+    from enrich.sandbox import SandboxOptions, ThreadedSandbox
+
+    with ThreadedSandbox(SandboxOptions()) as sandbox:
+        yield Endpoint(base_url=sandbox.base_url, api_key=SecretStr(SANDBOX_KEY), timeout=timeout)
+
+
+def _pace_name(job: Job) -> str:
+    return f"pace:{job.base_url}"
+
+
+def _log_retry(ask: Ask, failure: Failure, after: float | None) -> None:
+    what = "asking another way" if after is None else f"again in {after:.1f} s"
+    log.info(
+        "%s: %s",
+        what,
+        failure,
+        extra={
+            "key": ask.key.hex(),
+            "model": ask.model,
+            "code": failure.code,
+            "request_id": failure.request_id,
+            "wait_seconds": None if after is None else round(after, 3),
+        },
+    )

@@ -1,0 +1,1 @@
+"""What an answer must be: a JSON Schema or a pydantic model goes in; Arrow columns and a check of values come out."""

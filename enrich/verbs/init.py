@@ -1,0 +1,189 @@
+"""The starter job that `init` writes: a configuration and rows that run at once on the sandbox."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import keyword
+import textwrap
+from typing import TYPE_CHECKING
+
+from enrich.config.models import InputConfig
+from enrich.errors import OutputError
+from enrich.files.source import open_source
+from enrich.prompt.template import is_template
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+# What a name alone means to a template already.
+RESERVED = frozenset(
+    {
+        "row",
+        "range",
+        "dict",
+        "lipsum",
+        "cycler",
+        "joiner",
+        "namespace",
+        "loop",
+        "self",
+        "true",
+        "false",
+        "none",
+    }
+)
+
+CONFIG = """\
+# A first job. Run it with: beatra-enrich run config.yaml
+input: reviews.csv
+output: out/reviews.parquet
+
+endpoint:
+  base_url: sandbox        # the built-in emulator; remove this line to ask Beatra (key: BEATRA_API_KEY)
+
+steps:
+  - name: sentiment        # the output columns begin with this name
+    system: You are a concise analyst.
+    prompt: |
+      Classify this review of {{ product }}:
+      {{ review }}
+    model: auto
+    temperature: 0
+    max_tokens: 64
+    schema:                # one typed column per property: sentiment_label, sentiment_score
+      type: object
+      properties:
+        label: {enum: [pos, neg, neutral]}
+        score: {type: number, minimum: 0, maximum: 1}
+      required: [label, score]
+
+limits:
+  concurrency: 16          # the most requests in flight
+  requests_per_minute: 6000
+
+tolerate: 0                # failed rows (a count, or a share such as 1%) that still count as success
+"""
+
+REVIEWS = [
+    ("product", "stars", "review"),
+    ("kettle", "5", "Boils in two minutes and is quiet about it."),
+    ("kettle", "2", 'The lid broke after a week.\nThe shop said "bad luck".'),
+    ("lamp", "4", "Warm light, a little wobbly on its foot."),
+    ("lamp", "1", "Arrived with a plug for another country."),
+    ("chair", "3", "Comfortable, but the colour is not the one in the picture."),
+    ("chair", "5", "Très confortable, je recommande."),
+    ("desk", "4", "Solid. Took me an hour to put together."),
+    ("desk", "2", "The drawer sticks, and the handle came off."),
+]
+
+
+FOR_DATA = """\
+# Run it with: beatra-enrich run config.yaml
+input: {input}
+output: {output}
+
+endpoint:
+  base_url: sandbox        # the built-in emulator; remove this line to ask Beatra (key: BEATRA_API_KEY)
+
+steps:
+  - name: {step}           # the output columns begin with this name
+    prompt: |
+{prompt}
+    model: auto
+    max_tokens: 256
+
+limits:
+  concurrency: 16          # the most requests in flight
+
+tolerate: 0                # failed rows (a count, or a share such as 1%) that still count as success
+"""
+COLUMNS_MOST = 6  # columns that a prompt for a table of the user's shows; more are for the user to choose
+STEP_NAMES = ("answer", "result", "enriched", "step_1")  # the first that collides with no column
+
+
+def write_starter(directory: Path) -> list[Path]:
+    """Write the starter job into a directory; gives the files it made.
+
+    Raises:
+        OutputError: a file of that name is there already, or the directory cannot be written.
+    """
+    rows = io.StringIO()
+    csv.writer(rows).writerows(REVIEWS)
+    return _write(directory, {"config.yaml": CONFIG, "reviews.csv": rows.getvalue()})
+
+
+def write_for(directory: Path, data: Path, task: str) -> list[Path]:
+    """Write a configuration for a table of the user's, with its real columns in the prompt.
+
+    Args:
+        directory: where to.
+        data: the table.
+        task: what is to be done with each row; taken as it stands, also when it is a template already.
+
+    Raises:
+        InputError: the table cannot be read.
+        OutputError: a file of that name is there already, or the directory cannot be written.
+    """
+    source = open_source(InputConfig(path=str(data)))
+    names = source.schema.names
+    step = next(name for name in STEP_NAMES if not any(column.startswith(name) for column in names))
+    suffix = data.suffix if data.suffix in (".csv", ".tsv", ".jsonl") else ".parquet"
+    text = FOR_DATA.format(
+        input=json.dumps(_seen_from(directory, data), ensure_ascii=False),
+        output=json.dumps(f"out/{data.stem}{suffix}", ensure_ascii=False),
+        step=step,
+        prompt=textwrap.indent(_prompt(task, names), " " * 6),
+    )
+    return _write(directory, {"config.yaml": text})
+
+
+def _prompt(task: str, names: Sequence[str]) -> str:
+    """Put the task above a row's columns, each behind its name."""
+    task = task.strip()
+    if is_template(task):
+        return task
+    shown = "\n".join(f"{_as_text(name)}: {_variable(name)}" for name in names[:COLUMNS_MOST])
+    more = (
+        ""
+        if len(names) <= COLUMNS_MOST
+        else "\n{# further columns: "
+        + ", ".join(_as_text(name).replace("#}", "") for name in names[COLUMNS_MOST:])
+        + " #}"
+    )
+    return f"{task}\n\n{shown}{more}"
+
+
+def _as_text(name: str) -> str:
+    """Write a column's name so that a template takes it as text."""
+    return " ".join(name.split()).replace("{", "(").replace("}", ")")
+
+
+def _variable(name: str) -> str:
+    """Write a column's value as a template has it."""
+    plain = name.isidentifier() and not keyword.iskeyword(name) and name not in RESERVED
+    return f"{{{{ {name} }}}}" if plain else f"{{{{ row[{json.dumps(name, ensure_ascii=False)}] }}}}"
+
+
+def _seen_from(directory: Path, data: Path) -> str:
+    """Give the data's path as the configuration has it: relative when it lies below, else absolute."""
+    here, there = directory.resolve(), data.resolve()
+    return str(there.relative_to(here)) if there.is_relative_to(here) else str(there)
+
+
+def _write(directory: Path, texts: dict[str, str]) -> list[Path]:
+    files = {directory / name: text for name, text in texts.items()}
+    try:
+        for path in files:
+            if path.exists():
+                raise OutputError(
+                    f"{path} is there already", hint="name another directory: beatra-enrich init DIR"
+                )
+        directory.mkdir(parents=True, exist_ok=True)
+        for path, text in files.items():
+            path.write_text(text, encoding="utf-8", newline="")
+    except OSError as error:
+        raise OutputError(f"{directory} cannot be written: {error.strerror}") from None
+    return list(files)

@@ -1,0 +1,272 @@
+"""Looking after a ledger: list what it holds, export it, check every checksum, forget what is old."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import pyarrow as pa
+
+from enrich import __version__
+from enrich.config.models import OutputConfig, load_config, without_password
+from enrich.errors import ConfigError
+from enrich.files.sink import destination, open_sink
+from enrich.records import Usage, key_text
+from enrich.runs.session import open_ledger, require_ledger
+from enrich.wire.completion import completion_of
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator
+
+    from enrich.ledger.protocol import Entry, Ledger, VerifyReport
+
+SQLITE_MAGIC: Final = b"SQLite format 3\0"
+_UNITS: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}  # seconds
+_TIME: Final = pa.timestamp("us", tz="UTC")
+EXPORT: Final = pa.schema(
+    [
+        ("key", pa.string()),
+        ("state", pa.dictionary(pa.int32(), pa.string())),
+        ("model", pa.string()),
+        ("parent", pa.string()),
+        ("run", pa.int64()),
+        ("attempts", pa.int32()),
+        ("sent_at", _TIME),
+        ("received_at", _TIME),
+        ("request", pa.binary()),  # the body as it was sent
+        ("answer", pa.binary()),  # the body as it came, null without a sound one
+        ("streamed", pa.bool_()),
+        ("request_id", pa.string()),
+        ("latency_ms", pa.float64()),
+        ("text", pa.string()),
+        ("served_by", pa.string()),
+        ("finish_reason", pa.string()),
+        ("prompt_tokens", pa.int64()),
+        ("completion_tokens", pa.int64()),
+        ("total_tokens", pa.int64()),
+        ("credits", pa.float64()),
+        ("error", pa.string()),
+        ("damaged", pa.list_(pa.string())),
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One request, as `ls` shows it. Times are UTC; ``credits`` and ``tokens`` are None without an answer.
+
+    Attributes:
+        error: ``code: message`` of the last failure, when there is no answer.
+    """
+
+    key: str
+    state: str
+    model: str
+    attempts: int
+    sent_at: datetime
+    tokens: int | None
+    credits: float | None
+    error: str | None
+    damaged: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give it as plain JSON."""
+        return {
+            "key": self.key,
+            "state": self.state,
+            "model": self.model,
+            "attempts": self.attempts,
+            "sent_at": self.sent_at.isoformat(timespec="seconds"),
+            "tokens": self.tokens,
+            "credits": self.credits,
+            "error": self.error,
+            "damaged": self.damaged,
+        }
+
+    def text(self) -> str:
+        """Write it for people, in columns."""
+        cost = "" if self.credits is None else f"{self.credits:,.6g}"
+        tokens = "" if self.tokens is None else f"{self.tokens:,}"
+        note = "damaged" if self.damaged else (self.error or "")[:60]
+        return (
+            f"{self.sent_at:%Y-%m-%d %H:%M:%S}  {self.state:8}  {self.model[:20]:20}  {self.attempts:>3}"
+            f"  {tokens:>8}  {cost:>10}  {self.key}  {note}"
+        ).rstrip()
+
+
+HEADER: Final = f"{'sent (UTC)':19}  {'state':8}  {'model':20}  {'try':>3}  {'tokens':>8}  {'credits':>10}  {'key':36}  note"
+
+
+def ledger_location(given: str) -> str:
+    """Tell where the ledger is: ``given`` is a URL, a ledger's file, or a configuration that names one.
+
+    Raises:
+        LedgerError: there is no ledger yet.
+        ConfigError: the configuration is not valid.
+    """
+    location = given if "://" in given or _is_ledger(Path(given)) else load_config(given).ledger_location()
+    require_ledger(location)
+    return location
+
+
+def _is_ledger(path: Path) -> bool:
+    if path.suffix in (".db", ".sqlite"):
+        return True
+    try:
+        with path.open("rb") as file:
+            return file.read(len(SQLITE_MAGIC)) == SQLITE_MAGIC
+    except OSError:
+        return False  # then it is a configuration, and what is wrong with it is said there
+
+
+def parse_age(text: str) -> float:
+    """Read an age such as ``30d``, ``12h`` or ``2w`` as seconds.
+
+    Raises:
+        ConfigError: it is no such age.
+    """
+    match = re.fullmatch(r"([0-9]{1,6}(?:\.[0-9]{1,3})?)\s*([smhdw])", text.strip())
+    if not match:
+        raise ConfigError(
+            f"--older-than {text}: not an age", hint="a number and s, m, h, d or w, such as 30d."
+        )
+    return float(match[1]) * _UNITS[match[2]]
+
+
+async def list_requests(location: str, show: Callable[[Line], None], *, states: frozenset[str]) -> int:
+    """Show every request in one of these states, oldest first; gives how many there were."""
+    shown = 0
+    async with _opened(location) as ledger:
+        async for entries in ledger.scan():
+            for entry in entries:
+                if entry.record.standing in states:
+                    show(_line(entry))
+                    shown += 1
+    return shown
+
+
+async def export_ledger(location: str, out: str) -> int:
+    """Write everything the ledger holds, raw requests and answers included, to a file; gives the requests.
+
+    Args:
+        location: of the ledger.
+        out: the file, or the URL of an object; its suffix says the format. It is replaced whole, or not at all.
+
+    Raises:
+        OutputError: it cannot be written there.
+        DiskFull: there is no room for it.
+    """
+    count = 0
+    output = OutputConfig(path=destination(out))
+    async with _opened(location) as ledger:
+        with open_sink(output, EXPORT) as sink:
+            async for entries in ledger.scan():
+                rows = [_exported(entry) for entry in entries]
+                await asyncio.to_thread(sink.write, pa.RecordBatch.from_pylist(rows, schema=EXPORT))
+                count += len(rows)
+            manifest = {"version": __version__, "ledger": without_password(location), "requests": count}
+            await asyncio.to_thread(sink.commit, manifest)
+    return count
+
+
+async def verify_ledger(location: str) -> VerifyReport:
+    """Check the whole ledger, every checksum included.
+
+    Raises:
+        LedgerError: it cannot even be opened.
+    """
+    async with _opened(location) as ledger:
+        return await ledger.verify()
+
+
+async def prune_ledger(location: str, older_than: float) -> int:
+    """Forget what was answered or failed so many seconds ago, never what is still ``sent``; gives how many.
+
+    Raises:
+        LedgerError: a run is using the ledger.
+    """
+    async with _opened(location, read_only=False) as ledger:
+        return await ledger.prune(older_than)
+
+
+def findings(report: VerifyReport) -> Iterator[str]:
+    """Say for people what a check found and what becomes of it."""
+    yield f"{report.requests:,} requests, {report.answers:,} answers"
+    yield from (f"problem: {problem}" for problem in report.problems)
+    for key in report.damaged_requests:
+        yield f"damaged request {key_text(key)}: the next run mends it from the input, or holds it in doubt"
+    for key in report.damaged_answers:
+        yield f"damaged answer {key_text(key)}: fetched again under its key for 23 h, then in doubt"
+    yield "sound: every checksum holds" if report.sound else "NOT sound"
+
+
+@contextlib.asynccontextmanager
+async def _opened(location: str, *, read_only: bool = True) -> AsyncIterator[Ledger]:
+    ledger = await open_ledger(location, read_only=read_only, make=False)
+    try:
+        yield ledger
+    finally:
+        await ledger.close()
+
+
+def _line(entry: Entry) -> Line:
+    record = entry.record
+    completion = completion_of(record)
+    return Line(
+        key=key_text(record.key),
+        state=record.standing,
+        model=record.model,
+        attempts=record.attempts,
+        sent_at=_moment(record.sent_at),
+        tokens=completion.usage.total_tokens if completion else None,
+        credits=completion.usage.credits if completion else None,
+        error=_error(entry),
+        damaged=bool(entry.damaged),
+    )
+
+
+def _error(entry: Entry) -> str | None:
+    record = entry.record
+    if record.reply is not None:
+        return None
+    failure = record.failure or (entry.failures[-1].failure if entry.failures else None)
+    return str(failure) if failure is not None else None
+
+
+def _exported(entry: Entry) -> dict[str, Any]:
+    record, reply = entry.record, entry.record.reply
+    completion = completion_of(record)
+    usage = completion.usage if completion else Usage()
+    return {
+        "key": key_text(record.key),
+        "state": record.standing,
+        "model": record.model,
+        "parent": key_text(record.parent) if record.parent is not None else None,
+        "run": record.run,
+        "attempts": record.attempts,
+        "sent_at": _moment(record.sent_at),
+        "received_at": _moment(entry.received_at) if entry.received_at is not None else None,
+        "request": entry.ask.body,
+        "answer": reply.body if reply else None,
+        "streamed": reply.streamed if reply else None,
+        "request_id": reply.request_id if reply else None,
+        "latency_ms": reply.latency_ms if reply else None,
+        "text": completion.text if completion else None,
+        "served_by": completion.model if completion else None,
+        "finish_reason": completion.finish_reason if completion else None,
+        "prompt_tokens": usage.prompt_tokens,
+        "completion_tokens": usage.completion_tokens,
+        "total_tokens": usage.total_tokens,
+        "credits": usage.credits,
+        "error": _error(entry),
+        "damaged": list(entry.damaged),
+    }
+
+
+def _moment(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)

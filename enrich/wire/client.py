@@ -1,0 +1,286 @@
+"""One attempt of one request over HTTP: a `Reply`, or a `Failure` that says what may have happened."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import ssl
+import time
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Self
+
+import aiohttp
+from yarl import URL
+
+from enrich import __version__
+from enrich.errors import ConfigError, EndpointFailing, KeyRefused
+from enrich.records import Failure, Reply
+from enrich.wire.envelope import loads, one_line
+from enrich.wire.post import Poster, Response
+from enrich.wire.response import NETWORK_ERRORS, Exchange, milliseconds_since
+
+if TYPE_CHECKING:
+    from contextlib import AbstractAsyncContextManager
+    from pathlib import Path
+    from types import TracebackType
+
+    from aiohttp import ClientRequest, ClientResponse, ClientTimeout
+    from aiohttp.client_proto import ResponseHandler
+    from aiohttp.tracing import Trace
+
+    from enrich.config.endpoint import Endpoint
+
+MAX_UNWARNED = 2**20  # bytes; aiohttp warns of larger bodies unless they come as a file
+MAX_CONNECTS = 32  # connections opened at the same time: more is a storm of TLS handshakes
+CONNECT_TIMEOUT = 30.0  # seconds to get a connection, names and waiting for a slot included
+ADDRESS_TIMEOUT = 10.0  # seconds for one address of the host
+PROBE_TIMEOUT = 15.0  # seconds for the model list or the health check
+DNS_TTL = 60  # seconds for which a resolved name is good
+MIN_SCRUBBED_KEY = 4  # characters; a shorter key is a placeholder
+PUBLIC_KEY = 12  # characters of a key that are no secret
+MIN_SECRET_KEY = 20  # characters; only such a key is looked for in answers too
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """What ``GET /health`` says.
+
+    Attributes:
+        ok: whether the endpoint answered 200 ``{"status": "ok"}``; anything else is degraded service.
+        detail: one line: the status it gave, or what failed.
+        latency_ms: milliseconds until it answered, connecting included.
+        absent: whether it answered that it has no such path, as endpoints other than Beatra's may.
+    """
+
+    ok: bool
+    detail: str
+    latency_ms: float
+    absent: bool = False
+
+
+class Client:
+    """The only one who speaks HTTP. An async context manager.
+
+    Args:
+        endpoint: where to.
+        concurrency: the most requests in flight; more would wait for a connection.
+    """
+
+    def __init__(self, endpoint: Endpoint, *, concurrency: int) -> None:
+        self._endpoint = endpoint
+        self._concurrency = concurrency
+        self._key = endpoint.api_key.get_secret_value() if endpoint.api_key else ""
+        self._base = URL(endpoint.base_url)
+        self._chat = self._base / "chat/completions"  # built once: parsing a URL is dear
+        self._limits = _limits(endpoint.timeout, stream=False)
+        self._stream_limits = _limits(endpoint.timeout, stream=True)
+        self._headers = {
+            **endpoint.headers,
+            "User-Agent": f"beatra-enrich/{__version__}",
+            "Content-Type": "application/json",
+            "Accept-Encoding": "identity",  # what is counted on the wire is what is held in memory
+            **({"Authorization": f"Bearer {self._key}"} if self._key else {}),
+        }
+        self._session: aiohttp.ClientSession | None = None
+        self._poster: Poster | None = None
+
+    async def __aenter__(self) -> Self:
+        self._session = aiohttp.ClientSession(
+            connector=_Connector(
+                limit=self._concurrency,  # never fewer than may be in flight, so that none queues unseen
+                ssl=_trust(self._endpoint.ca_file),
+                ttl_dns_cache=DNS_TTL,  # a burst of connections asks for the name once
+            ),
+            # No headers here: aiohttp would tell those of a session to the proxy as well, the key among them.
+            cookie_jar=aiohttp.DummyCookieJar(),  # requests are independent; a cookie would tie them together
+            proxy=self._endpoint.proxy,
+            trust_env=False,  # no proxy or .netrc password that the configuration does not name
+            raise_for_status=False,  # raising would throw the error envelope away
+            auto_decompress=False,  # 0.5 MB of gzip can become 1 GB
+        )
+        if self._endpoint.proxy is None:
+            self._poster = Poster(self._session, self._chat, self._headers)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+    async def attempt(
+        self,
+        body: bytes,
+        *,
+        key: str,
+        request_id: str,
+        stream: bool,
+        timeout: float | None = None,  # noqa: ASYNC109  # how it ran out decides the fate
+    ) -> Reply | Failure:
+        """Send one request once.
+
+        Args:
+            body: the request's JSON.
+            key: the ``Idempotency-Key``.
+            request_id: the ``X-Request-Id`` of this attempt.
+            stream: whether the body asks for an event stream.
+            timeout: seconds for the whole attempt, if fewer than the endpoint's own.
+
+        Returns:
+            A `Reply` for any 2xx that came whole (its JSON is not looked at), else a `Failure`.
+        """
+        limit = min(self._endpoint.timeout, timeout or self._endpoint.timeout)
+        stock = self._stream_limits if stream else self._limits
+        limits = stock if limit == self._endpoint.timeout else _limits(limit, stream=stream)
+        request = self._posting(body, key, request_id, limits)
+        return await self._exchange(request, limit, stream=stream)
+
+    def _posting(
+        self, body: bytes, key: str, request_id: str, limits: aiohttp.ClientTimeout
+    ) -> AbstractAsyncContextManager[ClientResponse | Response]:
+        if self._poster is not None:
+            return self._poster.post(
+                body, f"Idempotency-Key: {key}\r\nX-Request-Id: {request_id}\r\n", limits
+            )
+        return self._open.post(
+            self._chat,
+            data=body if len(body) <= MAX_UNWARNED else io.BytesIO(body),
+            headers={**self._headers, "Idempotency-Key": key, "X-Request-Id": request_id},
+            allow_redirects=False,  # 301 to 303 turn a POST into a GET, and the key is for this host alone
+            timeout=limits,
+        )
+
+    async def models(self) -> list[str]:
+        """Give the ids of the account's models, in the endpoint's order.
+
+        Raises:
+            KeyRefused: the endpoint refused the key.
+            EndpointFailing: it gave no list of models.
+        """
+        outcome = await self._get("models")
+        if isinstance(outcome, Failure):
+            kind = KeyRefused if outcome.status in (401, 403) else EndpointFailing
+            raise kind(f"{self._base}/models: {outcome}", hint="check endpoint.base_url and the API key.")
+        try:
+            payload = loads(outcome.body)
+        except ValueError:
+            payload = None
+        models = payload.get("data") if isinstance(payload, dict) else None
+        if not isinstance(models, list):
+            raise EndpointFailing(f"{self._base}/models answered without a list of models")
+        ids = [model.get("id") for model in models if isinstance(model, dict)]
+        return [name for name in ids if isinstance(name, str) and name]
+
+    async def health(self) -> Health:
+        """Ask how the service is; never raises for what it answers."""
+        started = time.perf_counter()
+        outcome = await self._get("health")
+        latency_ms = milliseconds_since(started)
+        if isinstance(outcome, Failure):
+            absent = outcome.status == 404
+            return Health(ok=False, detail=str(outcome), latency_ms=latency_ms, absent=absent)
+        try:
+            payload = loads(outcome.body)
+        except ValueError:
+            payload = None
+        status = payload.get("status") if isinstance(payload, dict) else None
+        detail = one_line(str(status), 100) if status is not None else "the answer names no status"
+        return Health(ok=status == "ok", detail=detail, latency_ms=latency_ms)
+
+    async def _get(self, name: str) -> Reply | Failure:
+        limits = _limits(PROBE_TIMEOUT, stream=False)
+        request = self._open.get(
+            self._base / name, headers=self._headers, allow_redirects=False, timeout=limits
+        )
+        return await self._exchange(request, PROBE_TIMEOUT, stream=False)
+
+    async def _exchange(
+        self, request: AbstractAsyncContextManager[ClientResponse | Response], limit: float, *, stream: bool
+    ) -> Reply | Failure:
+        exchange = Exchange(self._endpoint.stream_end)
+        try:
+            # The deadline is our own: `total` of aiohttp would also count the wait for a connection.
+            async with asyncio.timeout(limit), request as exchange.response:
+                exchange.outcome = await exchange.read(stream=stream)
+        except NETWORK_ERRORS as error:
+            return _scrub(exchange.outcome or exchange.broken(error), self._key)
+        return _scrub(exchange.outcome, self._key)
+
+    @property
+    def _open(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            raise RuntimeError("a Client is used inside `async with`")
+        return self._session
+
+
+class _Connector(aiohttp.TCPConnector):
+    """Opens at most `MAX_CONNECTS` connections at a time; requests on open ones never come by here."""
+
+    def __init__(self, *, limit: int, ssl: ssl.SSLContext | bool, ttl_dns_cache: int) -> None:
+        super().__init__(limit=limit, ssl=ssl, ttl_dns_cache=ttl_dns_cache)
+        self._slots = asyncio.Semaphore(MAX_CONNECTS)
+
+    async def _create_connection(
+        self,
+        req: ClientRequest,
+        traces: list[Trace],
+        timeout: ClientTimeout,  # noqa: ASYNC109  # aiohttp's own signature
+    ) -> ResponseHandler:
+        async with self._slots:
+            return await super()._create_connection(req, traces, timeout)
+
+
+def _limits(seconds: float, *, stream: bool) -> aiohttp.ClientTimeout:
+    """Give the limits within an attempt of so many seconds.
+
+    Connecting may take half of it at most, so that a deadline which passes is known to have passed after
+    that. A stream that is silent for half of it is dead; an answer in one piece is silent until it comes.
+    """
+    return aiohttp.ClientTimeout(
+        total=None,
+        connect=min(CONNECT_TIMEOUT, seconds / 2),
+        sock_connect=min(ADDRESS_TIMEOUT, seconds / 2),
+        sock_read=seconds / 2 if stream else None,
+    )
+
+
+def _trust(ca_file: Path | None) -> ssl.SSLContext | bool:
+    if ca_file is None:
+        return True
+    try:
+        return ssl.create_default_context(cafile=ca_file)
+    except OSError as error:  # ssl.SSLError among them
+        raise ConfigError(
+            f"endpoint.ca_file {ca_file} cannot be used: {error.strerror or error.args[-1]}",
+            hint="give a PEM file with the certificate of the authority.",
+        ) from None
+
+
+def _scrub(outcome: Reply | Failure | None, key: str) -> Reply | Failure:
+    """Take the key out of what a server echoes; a short key is a placeholder, and may be a word."""
+    if outcome is None:
+        raise RuntimeError("an exchange ended without an outcome")
+    if isinstance(outcome, Reply):
+        secret = key.encode()
+        if len(key) < MIN_SECRET_KEY or secret not in outcome.body:
+            return outcome
+        return replace(outcome, body=outcome.body.replace(secret, b"[key]"))
+    if len(key) < MIN_SCRUBBED_KEY:
+        return outcome
+    return replace(
+        outcome,
+        code=_without(outcome.code, key),
+        message=_without(outcome.message, key),
+        request_id=_without(outcome.request_id, key) if outcome.request_id else None,
+        evidence=_without(outcome.evidence.decode("latin-1"), key).encode("latin-1"),
+    )
+
+
+def _without(text: str, key: str) -> str:
+    """Give a text without the key, also where the text was cut within it."""
+    text = text.replace(key, "[key]")
+    cut = text.removesuffix("…")
+    for length in range(len(key) - 1, PUBLIC_KEY, -1):
+        if cut.endswith(key[:length]):
+            return cut[:-length] + "[key]"
+    return text

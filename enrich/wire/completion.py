@@ -1,0 +1,272 @@
+"""Read a raw reply: a `Completion`, or the `Failure` that a 200 can be as well."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from enrich.records import Completion, Failure, Fate, Usage
+from enrich.wire.envelope import MAX_EVIDENCE, find, loads, mend, one_line, to_failure
+from enrich.wire.sse import Event, EventParser, EventTooLarge
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from enrich.records import Record, Reply
+
+DONE = b"[DONE]"
+MAX_PLAUSIBLE = 10**9  # tokens or credits of one completion; more is a defect of the endpoint
+
+
+class _UnusableError(Exception):
+    """The bytes hold no completion; carries the failure."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.code)
+        self.failure = failure
+
+
+def read(reply: Reply) -> Completion | Failure:
+    """Read a reply; never raises, whatever its bytes.
+
+    Returns:
+        A `Completion` for whole JSON (or a whole stream) with a choice in it, whatever its finish reason.
+        Else a `Failure`: the error envelope's, or ``response_cut`` (no whole JSON or stream), ``no_choices``
+        (whole, but no completion) or ``invalid_utf8``, each of unknown fate: the request was executed.
+    """
+    try:
+        return _read_stream(reply) if reply.streamed else _read_json(reply)
+    except _UnusableError as unusable:
+        return unusable.failure
+
+
+def completion_of(record: Record) -> Completion | None:
+    """Give what the ledger's answer to a request says; None where there is none, or none that can be read."""
+    result = read(record.reply) if record.reply is not None else None
+    return result if isinstance(result, Completion) else None
+
+
+def stream_error(event: Event, payload: Any, request_id: str | None) -> Failure | None:
+    """Give the failure that an event of a stream reports, or None for an event that reports none.
+
+    Its fate is unknown, whatever the envelope says: the stream had begun, so the work may be charged.
+    """
+    envelope = find(payload)
+    if envelope is None and event.event != "error":
+        return None
+    said = one_line(event.data[:MAX_EVIDENCE].decode("utf-8", "replace"))
+    return Failure(
+        code=(envelope.code if envelope else None) or "stream_error",
+        message=envelope.message if envelope else said,
+        fate=Fate.UNKNOWN,
+        status=200,
+        retryable=envelope.retryable if envelope else None,
+        request_id=request_id or (envelope.request_id if envelope else None),
+        evidence=event.data[:MAX_EVIDENCE],
+    )
+
+
+def has_content(payload: Any) -> bool:
+    """Say whether a stream's chunk carries some of the answer's text."""
+    choice = _first_choice(payload)
+    delta = choice.get("delta") if choice else None
+    return isinstance(delta, dict) and bool(delta.get("content"))
+
+
+def is_finished(payload: Any) -> bool:
+    """Say whether a stream's chunk carries the finish reason."""
+    choice = _first_choice(payload)
+    return choice is not None and isinstance(choice.get("finish_reason"), str)
+
+
+# --- a body of JSON ------------------------------------------------------------------------------------
+
+
+def _read_json(reply: Reply) -> Completion:
+    payload = _loads(reply.body, reply, "the answer")
+    _raise_error(payload, reply)
+    choice = _first_choice(payload)
+    message = choice.get("message") if choice else None
+    if choice is None or not isinstance(message, dict):
+        raise _unusable("no_choices", "the answer has no choices[0].message", reply)
+    return Completion(
+        text=_content(message.get("content"), reply),
+        model=_text(payload.get("model")),
+        finish_reason=_text(choice.get("finish_reason")),
+        usage=_usage(payload.get("usage")),
+        refusal=_text(message.get("refusal")),
+        tool_calls=_calls_tools(message),
+    )
+
+
+def _loads(data: bytes, reply: Reply, what: str) -> Any:
+    try:
+        return loads(data)
+    except ValueError:
+        pass
+    try:
+        text = data.decode()
+    except UnicodeDecodeError as error:
+        if error.reason != "unexpected end of data":
+            raise _unusable("invalid_utf8", f"{what} is not UTF-8 at byte {error.start:,}", reply) from None
+        text = data[: error.start].decode()
+    begins = f"no whole JSON; it begins with {one_line(text[:200], 60)}" if text.strip() else "empty"
+    raise _unusable("response_cut", f"{what} is {begins}", reply)
+
+
+def _raise_error(payload: Any, reply: Reply) -> None:
+    """Let an error envelope win over the 200 that it came with."""
+    envelope = find(payload) if isinstance(payload, dict) and "error" in payload else None
+    if envelope is not None:
+        raise _UnusableError(to_failure(envelope, 200, evidence=reply.body, request_id=reply.request_id))
+
+
+def _unusable(code: str, message: str, reply: Reply) -> _UnusableError:
+    return _UnusableError(
+        Failure(
+            code=code,
+            message=message,
+            fate=Fate.UNKNOWN,
+            status=200,
+            request_id=reply.request_id,
+            evidence=reply.body[:MAX_EVIDENCE],
+        )
+    )
+
+
+def _first_choice(payload: Any) -> dict[str, Any] | None:
+    choices = payload.get("choices") if isinstance(payload, dict) else None
+    first = choices[0] if isinstance(choices, list) and choices else None
+    return first if isinstance(first, dict) else None
+
+
+def _text(value: Any) -> str | None:
+    return mend(value) if isinstance(value, str) else None
+
+
+def _content(value: Any, reply: Reply) -> str | None:
+    """Give the text of a ``content``: a string, null, or a list of parts of which the texts are joined."""
+    if value is None or isinstance(value, str):
+        return _text(value)
+    if not isinstance(value, list):
+        raise _unusable("no_choices", f"the answer's content is a {type(value).__name__}, not text", reply)
+    texts = [part["text"] for part in value if isinstance(part, dict) and isinstance(part.get("text"), str)]
+    return mend("".join(texts)) if texts else None
+
+
+def _calls_tools(message: dict[str, Any]) -> bool:
+    return bool(message.get("tool_calls") or message.get("function_call"))
+
+
+def _usage(value: Any) -> Usage:
+    if not isinstance(value, dict):
+        return Usage()
+    return Usage(
+        prompt_tokens=_count(value.get("prompt_tokens")),
+        completion_tokens=_count(value.get("completion_tokens")),
+        total_tokens=_count(value.get("total_tokens")),
+        credits=_amount(value.get("credits")),
+    )
+
+
+def _count(value: Any) -> int | None:
+    if type(value) is int:  # as nearly always
+        return value if 0 <= value <= MAX_PLAUSIBLE else None
+    amount = _amount(value)
+    return int(amount) if amount is not None and amount.is_integer() else None
+
+
+def _amount(value: Any) -> float | None:
+    """Give a plausible number, else None: not a bool, not text, not negative, not beyond all reason."""
+    if type(value) not in (float, int):
+        return None
+    return float(value) if 0 <= value <= MAX_PLAUSIBLE else None
+
+
+# --- an event stream -----------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class _Assembly:
+    """A completion while its chunks come in."""
+
+    texts: list[str] = field(default_factory=list)
+    refusals: list[str] = field(default_factory=list)
+    has_text: bool = False
+    has_choice: bool = False
+    tool_calls: bool = False
+    model: str | None = None
+    finish_reason: str | None = None
+    usage: Usage = field(default_factory=Usage)
+
+    def add(self, payload: Any, reply: Reply) -> None:
+        if not isinstance(payload, dict):
+            raise _unusable(
+                "no_choices", f"a chunk of the stream is a {type(payload).__name__}, not an object", reply
+            )
+        self.model = self.model or _text(payload.get("model"))
+        if isinstance(payload.get("usage"), dict):
+            self.usage = _usage(payload["usage"])
+        choice = _first_choice(payload)
+        delta = choice.get("delta") if choice else None
+        if choice is None:
+            return
+        self.has_choice = True
+        self.finish_reason = _text(choice.get("finish_reason")) or self.finish_reason
+        if isinstance(delta, dict):
+            self._add_delta(delta, reply)
+
+    def _add_delta(self, delta: dict[str, Any], reply: Reply) -> None:
+        content = delta.get("content")
+        # A string is taken as it is: half an emoji may wait for its other half in the next chunk.
+        text = content if isinstance(content, str) else _content(content, reply)
+        if text is not None:
+            self.has_text = True
+            self.texts.append(text)
+        if isinstance(delta.get("refusal"), str):
+            self.refusals.append(delta["refusal"])
+        self.tool_calls = self.tool_calls or _calls_tools(delta)
+
+    def completion(self) -> Completion:
+        return Completion(
+            text=mend("".join(self.texts)) if self.has_text else None,
+            model=self.model,
+            finish_reason=self.finish_reason,
+            usage=self.usage,
+            refusal=mend("".join(self.refusals)) or None,
+            tool_calls=self.tool_calls,
+        )
+
+
+def _read_stream(reply: Reply) -> Completion:
+    assembly = _Assembly()
+    done = False
+    for event in _events(reply):
+        if event.data == DONE:
+            done = True
+            break
+        if event.event == "error" or b'"error"' in event.data:
+            _raise_event(event, reply)
+        assembly.add(_loads(event.data, reply, "a chunk of the stream"), reply)
+    if not done and assembly.finish_reason is None:
+        raise _unusable("response_cut", "the stream ended before [DONE]", reply)
+    if not assembly.has_choice:
+        raise _unusable("no_choices", "the stream carried no choices", reply)
+    return assembly.completion()
+
+
+def _events(reply: Reply) -> Iterator[Event]:
+    try:
+        yield from EventParser().feed(reply.body)
+    except EventTooLarge as error:
+        raise _unusable("body_too_large", str(error), reply) from None
+
+
+def _raise_event(event: Event, reply: Reply) -> None:
+    try:
+        payload = loads(event.data)
+    except ValueError:
+        payload = None
+    failure = stream_error(event, payload, reply.request_id)
+    if failure is not None:
+        raise _UnusableError(failure)
