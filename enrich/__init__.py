@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from enrich.base.version import __version__
+
 if TYPE_CHECKING:
     from enrich.api import collect, run
     from enrich.config.models import Config, load_config
@@ -29,8 +31,6 @@ if TYPE_CHECKING:
     )
     from enrich.frames.batches import aenrich_batches, enrich_batches, output_schema
     from enrich.records import Summary
-
-__version__ = "0.1.0"
 
 _HOMES = {
     "aenrich_batches": "enrich.frames.batches",

@@ -6,11 +6,11 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from enrich.base.interrupt import DRAIN
 from enrich.base.loops import run_stoppable, run_sync
 from enrich.config.models import Config, complete_config, load_config
 from enrich.runs.job import SANDBOX
 from enrich.runs.pipeline import RunOptions, collect_job, run_job
-from enrich.runs.session import DRAIN
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

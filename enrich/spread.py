@@ -10,9 +10,9 @@ from enrich.base.loops import run_sync
 from enrich.config.models import RATES, LimitsConfig, holds_password
 from enrich.errors import ConfigError
 from enrich.frames.batches import job_config
+from enrich.ledger.opening import open_ledger
 from enrich.prompt.messages import without_files
 from enrich.runs.job import compile_job
-from enrich.runs.session import open_ledger
 from enrich.schema.schema import step_schema
 
 if TYPE_CHECKING:

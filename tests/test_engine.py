@@ -16,12 +16,11 @@ from enrich.engine import outage
 from enrich.engine.engine import CLAIM_HOLDS, Engine
 from enrich.engine.retry import Policy
 from enrich.errors import BudgetSpent, DiskFull, EndpointFailing, KeyRefused, RunInterrupted
-from enrich.ledger import postgres
+from enrich.ledger import opening, postgres
 from enrich.ledger.protocol import DOUBT_AFTER, attempt_id
 from enrich.pace.budget import Budget
 from enrich.pace.pace import Pace
 from enrich.records import Ask, Completion, Failure, Fate, Reply, Settled
-from enrich.runs import session
 from enrich.wire import completion
 from tests.test_ledger import FakeClock
 from tests.wire import logs
@@ -155,7 +154,7 @@ async def bench(
     **options: Any,
 ) -> AsyncIterator[Bench]:
     """Set an engine up."""
-    real = await session.open_ledger(location or str(folder / "ledger.db"), clock=clock)
+    real = await opening.open_ledger(location or str(folder / "ledger.db"), clock=clock)
     ledger = wrap(real)
     await ledger.open_run({})
     wire = Wire({ask(number).body: told for number, told in (outcomes or {}).items()})

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 import enrich
+from enrich.base.interrupt import Interrupt
 from enrich.errors import OutputLocked, RunInterrupted
 from enrich.files.sink import hold_output
 from enrich.runs.lock import held
-from enrich.runs.session import Interrupt
 from tests.endpoint import KEY
 
 if TYPE_CHECKING:

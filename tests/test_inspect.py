@@ -12,8 +12,8 @@ import pytest
 import enrich
 from enrich.config.models import load_config
 from enrich.errors import InputError, LedgerError, OutputError
+from enrich.ledger.opening import open_ledger
 from enrich.runs.pipeline import RunOptions, run_job
-from enrich.runs.session import open_ledger
 from enrich.show.progress import Snapshot, pulse_name
 from enrich.verbs.init import write_for
 from enrich.verbs.inspect import status_job, watch_job

@@ -21,13 +21,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
+from enrich.base.interrupt import Interrupt
 from enrich.base.words import duration
 from enrich.config.models import LimitsConfig, load_config
 from enrich.engine.engine import Engine, Stats
 from enrich.engine.outage import Outage
 from enrich.pace.pace import Pace
 from enrich.runs.pipeline import RunOptions, run_job
-from enrich.runs.session import Interrupt
 from enrich.show import progress
 from enrich.show.logs import PROGRESS, set_up_logs
 from enrich.show.progress import Snapshot, Watch, gap, shown

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from enrich.base.interrupt import Interrupt
 from enrich.base.loops import run_sync
 from enrich.config.models import Config, validate_config
 from enrich.ledger.sqlite import open_ledger
 from enrich.runs.pipeline import RunOptions, run_job
-from enrich.runs.session import Interrupt
 from tests.endpoint import KEY
 
 if TYPE_CHECKING:

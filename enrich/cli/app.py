@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 import click
 
-from enrich import __version__
+from enrich.base.version import __version__
 from enrich.errors import ConfigError, EnrichError, UsageError
 
 if TYPE_CHECKING:
@@ -659,10 +659,10 @@ def _execute(
     **run_options: Any,
 ) -> None:
     """Run a job with its progress on stderr and its result on stdout, and leave with its exit code."""
+    from enrich.base.interrupt import Interrupt
     from enrich.base.loops import tune_collector
     from enrich.cli.signals import graceful
     from enrich.runs.pipeline import RunOptions
-    from enrich.runs.session import Interrupt
     from enrich.show.logs import PROGRESS, set_up_logs
     from enrich.show.progress import Watch, shown
 
@@ -717,9 +717,9 @@ def _watch(config: Config, *, as_json: bool) -> None:
 
 def _planned(config: Config, limit: int | None, sample: int, *, seed: int = 0, quiet: bool = False) -> Plan:
     """Make a plan, with progress on stderr."""
+    from enrich.base.interrupt import Interrupt
     from enrich.cli.signals import graceful
     from enrich.runs.pipeline import RunOptions
-    from enrich.runs.session import Interrupt
     from enrich.show.progress import Watch, shown
     from enrich.verbs.plan import plan_job
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from enrich.runs.session import Interrupt
+    from enrich.base.interrupt import Interrupt
 
 STOPPING = "\nstopping: nothing more is sent, what is in flight is awaited (again to leave at once)\n"
 DOUBLED = 0.02  # seconds within which a second signal is the first once more: timeout(1) sends each one twice

@@ -17,6 +17,7 @@ from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
 import pyarrow as pa
 from pydantic import BaseModel
 
+import enrich
 from enrich.config.models import JobConfig, load_job, validate_job
 from enrich.errors import ConfigError, InputError, RowsFailed, did_you_mean
 from enrich.frames.batches import Background, Door, as_async, blocking, open_door
@@ -370,7 +371,7 @@ def _chosen(asked: Settings, job: Job, table: pa.Table) -> list[str]:
 
 def _outside() -> int:
     """Give the stack level of whoever called into this package."""
-    here = os.path.dirname(__file__)  # noqa: PTH120  # compared with the paths that frames carry
+    here = os.path.dirname(enrich.__file__)  # noqa: PTH120  # compared with the paths that frames carry
     level, frame = 1, sys._getframe(1)  # noqa: SLF001  # as `warnings` itself does
     while frame.f_back is not None and frame.f_code.co_filename.startswith(here):
         level, frame = level + 1, frame.f_back

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import pyarrow as pa
 
 from enrich.answer.columns import step_fields
+from enrich.base.interrupt import DRAIN
 from enrich.base.loops import loop_factory
 from enrich.config.models import JobConfig, load_job, validate_job
 from enrich.errors import EnrichError, InputError, RunInterrupted, RunStopped
@@ -27,7 +28,7 @@ from enrich.rows.occurrences import Occurrences
 from enrich.rows.statuses import Marks
 from enrich.runs.job import Job, compile_job
 from enrich.runs.pipeline import MOST_UNDER_WAY, finished, summarize
-from enrich.runs.session import DRAIN, Session, open_session
+from enrich.runs.session import Session, open_session
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterable, Iterator, Mapping

@@ -14,18 +14,18 @@ import jinja2
 import orjson
 from markupsafe import Markup
 
-from enrich import __version__
 from enrich.base.location import ObjectUrl, is_url
+from enrich.base.version import __version__
 from enrich.errors import OutputError, UsageError
 from enrich.files import storage
 from enrich.files.sink import destination, read_manifest
+from enrich.ledger.opening import open_ledger, require_ledger
 from enrich.records import STATUSES
 from enrich.report import texts
 from enrich.report.facts import Report, Rows
 from enrich.report.findings import find
 from enrich.report.log import read_log
 from enrich.report.rows import MAX_DISTINCT, read_rows
-from enrich.runs.session import open_ledger, require_ledger
 
 if TYPE_CHECKING:
     from enrich.config.models import Config

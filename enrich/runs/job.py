@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from enrich import __version__
 from enrich.answer.columns import output_schema, step_fields
 from enrich.answer.reader import AnswerReader
 from enrich.base.location import ObjectUrl, is_url
+from enrich.base.version import __version__
 from enrich.config.endpoint import Endpoint, resolve_endpoint
 from enrich.config.models import URL_VARIABLE
 from enrich.engine.fallback import ModelBreaker

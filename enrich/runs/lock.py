@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
     from contextlib import AbstractContextManager
 
-    from enrich.runs.session import Interrupt
+    from enrich.base.interrupt import Interrupt
 
 # What a run does when another one holds its output: wait for its end, fail (exit code 5), or leave it at that.
 Lock = Literal["wait", "fail", "skip"]

@@ -24,12 +24,13 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
+    from enrich.base.interrupt import Interrupt
     from enrich.config.models import Config, StepConfig
     from enrich.files.source import Source
     from enrich.records import RowStatus
     from enrich.rows.statuses import Marks
     from enrich.runs.partition_todo import Folder, Part
-    from enrich.runs.session import Interrupt, Session
+    from enrich.runs.session import Session
 
 AT_ONCE = 16  # units that are written side by side
 ROWS_AT_ONCE = 16_384  # their rows, unless a single one has more

@@ -16,7 +16,9 @@ from enrich.errors import ConfigError
 from enrich.files.find import common_format, has_wildcards
 from enrich.files.sink import hold_output
 from enrich.files.source import Found, Source, find_input, open_source
+from enrich.ledger.opening import open_ledger
 from enrich.records import FAILED
+from enrich.runs.fresh import scope_of, settle_fresh, under_way
 from enrich.runs.job import fingerprint
 from enrich.runs.partitions import (
     KNOWN,
@@ -29,7 +31,6 @@ from enrich.runs.partitions import (
     look,
     read_known,
 )
-from enrich.runs.session import open_ledger, scope_of, settle_fresh, under_way
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from enrich.base.interrupt import DRAIN, Interrupt
 from enrich.base.location import is_url
 from enrich.base.words import counted
 from enrich.errors import (
@@ -29,12 +30,13 @@ from enrich.report.page import write_report
 from enrich.rows.flow import prefetched
 from enrich.rows.occurrences import Occurrences
 from enrich.rows.statuses import Marks
+from enrich.runs.fresh import scope_of, settle_fresh
 from enrich.runs.job import Job, compile_job, origin, refuse_overlap
 from enrich.runs.lock import Lock, held
 from enrich.runs.partition_files import Units
 from enrich.runs.partition_todo import folder_columns, open_todo, places, plan_folder
 from enrich.runs.partitions import UNFINISHED
-from enrich.runs.session import DRAIN, Interrupt, Session, open_session, scope_of, settle_fresh
+from enrich.runs.session import Session, open_session
 from enrich.show.progress import Watch, pulsing
 
 if TYPE_CHECKING:

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
-import json
 import logging
 import time
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import SecretStr
 
+from enrich.base.interrupt import DRAIN
 from enrich.config.endpoint import Endpoint
 from enrich.config.models import LimitsConfig
 from enrich.engine.engine import Engine, Stats
 from enrich.engine.retry import Policy
-from enrich.errors import LedgerError, RunInterrupted, RunStopped
+from enrich.errors import RunInterrupted, RunStopped
+from enrich.ledger.opening import open_ledger
 from enrich.pace.budget import Budget
 from enrich.pace.lease import Leases
 from enrich.pace.pace import Pace
@@ -26,15 +25,16 @@ from enrich.pace.shared_windows import LeasedSlots
 from enrich.pace.step_limits import Gate
 from enrich.pace.windows import OwnSlots
 from enrich.rows.assemble import Assembler
-from enrich.rows.flow import Flow, strayed_name
+from enrich.rows.flow import Flow
+from enrich.runs.fresh import know_the_past
 from enrich.wire import completion
 from enrich.wire.client import Client
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+    from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 
     from enrich.base.clock import Clock
-    from enrich.config.models import InputConfig
+    from enrich.base.interrupt import Interrupt
     from enrich.ledger.protocol import Ledger
     from enrich.pace.windows import Slots
     from enrich.records import Ask, Failure, RowStatus
@@ -42,33 +42,9 @@ if TYPE_CHECKING:
     from enrich.rows.statuses import Marks
     from enrich.runs.job import Job
 
-DRAIN = 30.0  # seconds that what is in flight may take after a stop; the server keeps what comes later
 SANDBOX_KEY = "sk-sandbox-000000"  # the emulator takes any key
 
 log = logging.getLogger("enrich")
-
-
-class Interrupt:
-    """Carries a signal to whatever is running; the first call counts."""
-
-    def __init__(self) -> None:
-        self.fired = False
-        self.listener: Callable[[RunInterrupted], None] | None = None
-
-    def fire(self) -> None:
-        """Ask the run to stop in good order."""
-        self.fired = True
-        if self.listener is not None:
-            self.listener(RunInterrupted())
-
-    def check(self) -> None:
-        """Raise when the run was asked to stop.
-
-        Raises:
-            RunInterrupted: it was.
-        """
-        if self.fired:
-            raise RunInterrupted
 
 
 @dataclass(slots=True)
@@ -157,7 +133,7 @@ async def open_session(
     async with contextlib.AsyncExitStack() as stack:
         ledger = await open_ledger(job.config.ledger_location(), clock=clock)
         stack.push_async_callback(ledger.close)
-        await _know_the_past(job, ledger, fresh=fresh, scope=scope, retry=retry)
+        await know_the_past(job, ledger, fresh=fresh, scope=scope, retry=retry)
         if not send:
             yield Session(job, ledger, 0, None, retry, scope)
             return
@@ -257,88 +233,6 @@ async def _open_gates(job: Job, ledger: Ledger, engine: Engine) -> AsyncIterator
             for keeper in keepers:
                 keeper.cancel()
             await asyncio.gather(*keepers, return_exceptions=True)
-
-
-async def open_ledger(
-    location: str, *, clock: Clock | None = None, read_only: bool = False, make: bool = True
-) -> Ledger:
-    """Open the ledger at a path or URL.
-
-    Args:
-        location: of the ledger.
-        clock: tells the age of requests.
-        read_only: open a file that is there, and leave whoever works with it alone.
-        make: whether a database without a ledger gets one.
-
-    Raises:
-        LedgerError: it cannot be opened.
-    """
-    if location.startswith(("postgresql://", "postgres://")):
-        from enrich.ledger import postgres
-
-        return await postgres.open_ledger(location, clock=clock, make=make and not read_only)
-    if "://" in location:
-        raise LedgerError(
-            f"a ledger cannot lie at a {location.partition('://')[0]}:// URL",
-            hint="give the path of a file, or a URL that begins with postgresql://",
-        )
-    from enrich.ledger import sqlite
-
-    return await sqlite.open_ledger(Path(location), clock=clock, read_only=read_only)
-
-
-def require_ledger(location: str) -> None:
-    """Refuse the path of a ledger that is not there; a database says itself what it lacks.
-
-    Raises:
-        LedgerError: there is no such file.
-    """
-    if "://" not in location and not Path(location).is_file():
-        raise LedgerError(f"there is no ledger at {location} yet", hint="beatra-enrich run CONFIG makes it.")
-
-
-def scope_of(rows: InputConfig | None, limit: int | None = None) -> str:
-    """Name the rows that a run is about: where they come from, and how many of them at most.
-
-    A `--fresh` that was stopped is gone on with by runs of the same scope alone: other rows were never meant.
-    """
-    chosen = rows.model_dump(mode="json", include={"path", "partitions"}) if rows is not None else None
-    return hashlib.sha256(json.dumps([chosen, limit], sort_keys=True).encode()).hexdigest()[:16]
-
-
-async def under_way(ledger: Ledger, step: bytes, scope: str) -> int:
-    """Give the generation of answers that a stopped `--fresh` of this step and scope was asking for; 0 without one."""
-    told = await ledger.recall(_fresh_name(step, scope))
-    return int(told["generation"]) if told else 0
-
-
-async def settle_fresh(ledger: Ledger, steps: Iterable[bytes], scope: str) -> None:
-    """Note that every row of a scope was asked anew, if that was wanted."""
-    for step in steps:
-        if await under_way(ledger, step, scope):
-            await ledger.remember(_fresh_name(step, scope), {"generation": 0})
-
-
-def _fresh_name(step: bytes, scope: str) -> str:
-    return f"fresh:{step.hex()}:{scope}"
-
-
-async def _know_the_past(
-    job: Job, ledger: Ledger, *, fresh: bool, scope: str, retry: frozenset[RowStatus]
-) -> None:
-    """Take from the ledger what earlier runs decided for these steps."""
-    for fingerprint in {step.builder.fingerprint for step in job.steps} if fresh else ():
-        generation = await ledger.generation(fingerprint, bump=True)
-        await ledger.remember(_fresh_name(fingerprint, scope), {"generation": generation})
-    for step in job.steps:
-        newest = await ledger.generation(step.builder.fingerprint)
-        unfinished = await under_way(ledger, step.builder.fingerprint, scope)
-        step.generation = unfinished or newest
-        step.conversation.older = 0 if unfinished else newest
-        name = strayed_name(step.builder)
-        if retry:
-            await ledger.remember(name, {"strayed": True})
-        step.conversation.strayed = bool(retry) or await ledger.recall(name) is not None
 
 
 @contextlib.contextmanager

@@ -15,12 +15,13 @@ from enrich.config.models import URL_VARIABLE, EndpointConfig
 from enrich.errors import EnrichError, KeyRefused, RunStopped
 from enrich.files.sink import preflight
 from enrich.files.source import open_source
+from enrich.ledger.opening import open_ledger, require_ledger
 from enrich.prompt.template import RowError
 from enrich.records import STATES, key_text
 from enrich.runs.job import SANDBOX, Job, compile_job, refuse_overlap
 from enrich.runs.partition_todo import survey
 from enrich.runs.partitions import find_units
-from enrich.runs.session import open_ledger, require_ledger, sandbox_endpoint
+from enrich.runs.session import sandbox_endpoint
 from enrich.show.progress import Pulse, pulse_name
 from enrich.wire.client import Client
 from enrich.wire.completion import completion_of

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
 
-from enrich import __version__
+from enrich.base.version import __version__
 from enrich.config.models import OutputConfig, load_config, without_password
 from enrich.errors import ConfigError
 from enrich.files.sink import destination, open_sink
+from enrich.ledger.opening import open_ledger, require_ledger
 from enrich.records import Usage, key_text
-from enrich.runs.session import open_ledger, require_ledger
 from enrich.wire.completion import completion_of
 
 if TYPE_CHECKING:

@@ -19,8 +19,9 @@ from enrich.pace.budget import BYTES_PER_TOKEN, FIRST_ANSWER, FIRST_GUESS
 from enrich.pace.windows import request_windows, token_windows
 from enrich.rows.flow import prefetched
 from enrich.rows.statuses import Marks
+from enrich.runs.fresh import scope_of
 from enrich.runs.pipeline import RunOptions, occurrences_of, prepare, summarize
-from enrich.runs.session import open_session, scope_of
+from enrich.runs.session import open_session
 from enrich.verbs.census import Census, Unit
 from enrich.verbs.forecast import FEWEST, Estimate, extrapolate
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Self
 import aiohttp
 from yarl import URL
 
-from enrich import __version__
+from enrich.base.version import __version__
 from enrich.errors import ConfigError, EndpointFailing, KeyRefused
 from enrich.records import Failure, Reply
 from enrich.wire.envelope import loads, one_line

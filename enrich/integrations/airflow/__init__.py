@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from enrich import __version__
+from enrich.base.version import __version__
 
 if TYPE_CHECKING:
     from enrich.integrations.airflow.hook import BeatraHook

@@ -200,10 +200,10 @@ class BeatraEnrichOperator(BaseOperator):
 
     def _run(self, config: Config, api_key: str | None) -> Summary:
         """Run the job in a thread of its own: this one stays free for Airflow's signals and time-outs."""
+        from enrich.base.interrupt import Interrupt
         from enrich.base.loops import run_stoppable
         from enrich.integrations.airflow.lineage import trace
         from enrich.runs.pipeline import RunOptions, run_job
-        from enrich.runs.session import Interrupt
         from enrich.show.logs import PROGRESS
         from enrich.show.progress import Watch, shown
 

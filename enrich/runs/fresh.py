@@ -1,0 +1,61 @@
+"""`--fresh`: which answers a step asks for anew, for which rows, and whether that was finished."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import TYPE_CHECKING
+
+from enrich.rows.flow import strayed_name
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from enrich.config.models import InputConfig
+    from enrich.ledger.protocol import Ledger
+    from enrich.records import RowStatus
+    from enrich.runs.job import Job
+
+
+def scope_of(rows: InputConfig | None, limit: int | None = None) -> str:
+    """Name the rows that a run is about: where they come from, and how many of them at most.
+
+    A `--fresh` that was stopped is gone on with by runs of the same scope alone: other rows were never meant.
+    """
+    chosen = rows.model_dump(mode="json", include={"path", "partitions"}) if rows is not None else None
+    return hashlib.sha256(json.dumps([chosen, limit], sort_keys=True).encode()).hexdigest()[:16]
+
+
+async def under_way(ledger: Ledger, step: bytes, scope: str) -> int:
+    """Give the generation of answers that a stopped `--fresh` of this step and scope was asking for; 0 without one."""
+    told = await ledger.recall(_fresh_name(step, scope))
+    return int(told["generation"]) if told else 0
+
+
+async def settle_fresh(ledger: Ledger, steps: Iterable[bytes], scope: str) -> None:
+    """Note that every row of a scope was asked anew, if that was wanted."""
+    for step in steps:
+        if await under_way(ledger, step, scope):
+            await ledger.remember(_fresh_name(step, scope), {"generation": 0})
+
+
+def _fresh_name(step: bytes, scope: str) -> str:
+    return f"fresh:{step.hex()}:{scope}"
+
+
+async def know_the_past(
+    job: Job, ledger: Ledger, *, fresh: bool, scope: str, retry: frozenset[RowStatus]
+) -> None:
+    """Take from the ledger what earlier runs decided for these steps."""
+    for fingerprint in {step.builder.fingerprint for step in job.steps} if fresh else ():
+        generation = await ledger.generation(fingerprint, bump=True)
+        await ledger.remember(_fresh_name(fingerprint, scope), {"generation": generation})
+    for step in job.steps:
+        newest = await ledger.generation(step.builder.fingerprint)
+        unfinished = await under_way(ledger, step.builder.fingerprint, scope)
+        step.generation = unfinished or newest
+        step.conversation.older = 0 if unfinished else newest
+        name = strayed_name(step.builder)
+        if retry:
+            await ledger.remember(name, {"strayed": True})
+        step.conversation.strayed = bool(retry) or await ledger.recall(name) is not None
