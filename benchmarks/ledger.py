@@ -26,14 +26,14 @@ from typing import TYPE_CHECKING
 from enrich import __version__
 from enrich.ledger import postgres, sqlite
 from enrich.records import Ask, Reply
-from tests.postgres import find_binaries, running
+from tests.helpers.postgres import find_binaries, running
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
     from enrich.ledger.postgres import PostgresLedger
     from enrich.ledger.sqlite import SqliteLedger
-    from tests.postgres import Server
+    from tests.helpers.postgres import Server
 
     AnyLedger = PostgresLedger | SqliteLedger
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from common import Measured, enrich, machine, measure, middle, server, table, write_job
 
-from tests.postgres import running
+from tests.helpers.postgres import running
 
 
 def main() -> None:

@@ -23,7 +23,7 @@ from enrich import __version__
 from enrich.ledger import postgres, sqlite
 from enrich.records import Ask, Reply
 from enrich.verbs.ledger import export_ledger
-from tests.postgres import running
+from tests.helpers.postgres import running
 
 if TYPE_CHECKING:
     from enrich.ledger.protocol import Ledger

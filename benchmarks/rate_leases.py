@@ -25,8 +25,8 @@ from enrich.config.models import LimitsConfig
 from enrich.ledger.postgres import SQL, Database, _lease_values, _migrate
 from enrich.pace.lease import LeaseRequest
 from enrich.pace.shared_windows import LeasedSlots, shared_windows
-from tests.postgres import find_binaries, running
-from tests.virtual import SimulatedLeases, VirtualLoop, busiest, run_virtually
+from tests.helpers.postgres import find_binaries, running
+from tests.helpers.virtual import SimulatedLeases, VirtualLoop, busiest, run_virtually
 
 if TYPE_CHECKING:
     from enrich.pace.lease import Lease

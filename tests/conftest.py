@@ -12,9 +12,9 @@ import pytest
 import yaml
 from hypothesis import settings
 
-from tests.endpoint import KEY, BookedEndpoint
-from tests.postgres import Server, find_binaries, running
-from tests.warm import Ended, Warm
+from tests.helpers.endpoint import KEY, BookedEndpoint
+from tests.helpers.postgres import Server, find_binaries, running
+from tests.helpers.warm import Ended, Warm
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

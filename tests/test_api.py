@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 import enrich
-from tests.endpoint import KEY, BookedEndpoint, envelope
+from tests.helpers.endpoint import KEY, BookedEndpoint, envelope
 
 if TYPE_CHECKING:
     from collections.abc import Callable

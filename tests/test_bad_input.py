@@ -13,7 +13,7 @@ import yaml
 from click.testing import CliRunner
 
 from enrich.cli.app import main
-from tests.endpoint import KEY, BookedEndpoint
+from tests.helpers.endpoint import KEY, BookedEndpoint
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from enrich.sandbox import FAULTS, Fault, SandboxOptions, ThreadedSandbox
-from tests.chaos_proxy import ChaosProxy
+from tests.helpers.chaos_proxy import ChaosProxy
+from tests.helpers.wire import config_of, run
 from tests.test_faults import STOPS
-from tests.wire import config_of, run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

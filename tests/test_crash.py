@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.chaos import (
+from tests.helpers.chaos import (
     CHANGES,
     Mischief,
     answers_kept,
@@ -24,14 +24,14 @@ from tests.chaos import (
     unheralded,
     violations,
 )
-from tests.endpoint import BookedEndpoint
-from tests.warm import Warm
+from tests.helpers.endpoint import BookedEndpoint
+from tests.helpers.warm import Warm
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from tests.chaos import Job
+    from tests.helpers.chaos import Job
 
 REFUSED = tracing_refused()
 traced = pytest.mark.skipif(REFUSED is not None, reason=str(REFUSED))

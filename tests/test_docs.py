@@ -25,7 +25,7 @@ from enrich.records import STATUSES
 from tools import reference
 
 if TYPE_CHECKING:
-    from tests.warm import Warm
+    from tests.helpers.warm import Warm
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"

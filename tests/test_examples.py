@@ -18,7 +18,7 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.warm import Ended
+    from tests.helpers.warm import Ended
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 JOBS = sorted(path.parent.name for path in EXAMPLES.glob("*/config.yaml"))

@@ -15,8 +15,8 @@ import pytest
 from enrich.ledger.protocol import attempt_id
 from enrich.sandbox import FAULTS, Fault, SandboxOptions, ThreadedSandbox
 from enrich.sandbox.breakage import UNCHARGED
-from tests.endpoint import BookedEndpoint, Raw, Seen, envelope
-from tests.wire import Ran, config_of, run
+from tests.helpers.endpoint import BookedEndpoint, Raw, Seen, envelope
+from tests.helpers.wire import Ran, config_of, run
 
 if TYPE_CHECKING:
     from collections.abc import Callable

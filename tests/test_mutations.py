@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.helpers.warm import MUTATION, Warm
 from tests.test_crash import killed_at_random, trace_of_a_run, traced
-from tests.warm import MUTATION, Warm
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -20,14 +20,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.endpoint import KEY, BookedEndpoint
-from tests.postgres import find_binaries, running
+from tests.helpers.endpoint import KEY, BookedEndpoint
+from tests.helpers.postgres import find_binaries, running
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from tests.endpoint import Raw, Seen
-    from tests.postgres import Server
+    from tests.helpers.endpoint import Raw, Seen
+    from tests.helpers.postgres import Server
 
 OWN = ("s_latency_ms", "s_request_id")  # what differs between two ways to the same answers
 

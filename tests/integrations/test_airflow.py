@@ -21,12 +21,12 @@ from typing import TYPE_CHECKING, Any
 import pyarrow.parquet as pq
 import pytest
 
-from tests.endpoint import KEY, BookedEndpoint, Raw, envelope
+from tests.helpers.endpoint import KEY, BookedEndpoint, Raw, envelope
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from tests.endpoint import Seen
+    from tests.helpers.endpoint import Seen
 
 EXAMPLE = Path(__file__).parent.parent.parent / "examples" / "airflow"
 CONNECTION = "AIRFLOW_CONN_BEATRA_DEFAULT"

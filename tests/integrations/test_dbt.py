@@ -16,12 +16,12 @@ import pytest
 duckdb = pytest.importorskip("duckdb", reason="pip install dbt-duckdb")
 pytest.importorskip("dbt.adapters.duckdb", reason="pip install dbt-duckdb")
 
-from tests.endpoint import KEY, BookedEndpoint, Seen, envelope  # noqa: E402
+from tests.helpers.endpoint import KEY, BookedEndpoint, Seen, envelope  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.endpoint import Raw
+    from tests.helpers.endpoint import Raw
 
 EXAMPLE = Path(__file__).parent.parent.parent / "examples" / "dbt"
 DBT = Path(sys.executable).with_name("dbt")

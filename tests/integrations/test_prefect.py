@@ -20,12 +20,12 @@ testing = pytest.importorskip("prefect.testing.utilities", reason="pip install p
 
 from prefect.settings import PREFECT_API_URL  # noqa: E402
 
-from tests.endpoint import KEY, BookedEndpoint, Seen, envelope  # noqa: E402
+from tests.helpers.endpoint import KEY, BookedEndpoint, Seen, envelope  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.endpoint import Raw
+    from tests.helpers.endpoint import Raw
 
 EXAMPLES = Path(__file__).parent.parent.parent / "examples"
 FLOW = EXAMPLES / "prefect" / "flow.py"

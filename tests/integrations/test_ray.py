@@ -14,7 +14,7 @@ from ray.exceptions import RayTaskError
 
 from enrich.errors import ConfigError, InputError, TemplateError
 from enrich.integrations.ray import enrich
-from tests.endpoint import KEY, BookedEndpoint, Raw, Seen, echo, envelope
+from tests.helpers.endpoint import KEY, BookedEndpoint, Raw, Seen, echo, envelope
 from tests.integrations.cluster import (
     ask_cli,
     busiest_second,

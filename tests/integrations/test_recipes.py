@@ -12,7 +12,7 @@ from pathlib import Path
 import pyarrow.dataset as ds
 import pytest
 
-from tests.endpoint import KEY, BookedEndpoint, Raw, Seen, echo
+from tests.helpers.endpoint import KEY, BookedEndpoint, Raw, Seen, echo
 
 FOLDER = Path(__file__).parent.parent.parent / "examples" / "recipes"
 RECIPES = sorted(path.stem.removesuffix("_recipe") for path in FOLDER.glob("*_recipe.py"))

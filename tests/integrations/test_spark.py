@@ -23,7 +23,7 @@ from pyspark.sql import DataFrame, Observation, SparkSession
 
 from enrich.errors import ConfigError, LedgerError, TemplateError
 from enrich.integrations.spark import enrich, metrics
-from tests.endpoint import KEY, BookedEndpoint, Raw, Seen, echo, envelope
+from tests.helpers.endpoint import KEY, BookedEndpoint, Raw, Seen, echo, envelope
 from tests.integrations.cluster import (
     ask_cli,
     busiest_second,

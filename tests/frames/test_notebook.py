@@ -1,0 +1,98 @@
+"""The examples that a user runs, and the accessor in a real Jupyter kernel."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.helpers.endpoint import KEY, BookedEndpoint
+
+if TYPE_CHECKING:
+    import nbformat
+    from nbclient import NotebookClient
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+@pytest.fixture(autouse=True)
+def _environment(monkeypatch: pytest.MonkeyPatch, endpoint: BookedEndpoint, tmp_path: Path) -> None:
+    """Kernels and scripts meet an endpoint that keeps books and an empty cache directory."""
+    monkeypatch.setenv("BEATRA_BASE_URL", endpoint.base_url)
+    monkeypatch.setenv("BEATRA_API_KEY", KEY)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("JUPYTER_PLATFORM_DIRS", "1")
+
+
+def results(notebook: nbformat.NotebookNode) -> list[list[str]]:
+    """Give what each cell shows as its result; progress and warnings left out."""
+    return [
+        [o.data["text/plain"] for o in cell.outputs if o.output_type == "execute_result"]
+        for cell in notebook.cells
+        if cell.cell_type == "code"
+    ]
+
+
+@pytest.mark.slow
+def test_the_example_notebook_gives_what_it_shows(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Executed again, every cell has the result that is stored in it."""
+    import nbformat
+
+    monkeypatch.delenv("BEATRA_API_KEY")
+    shown = nbformat.read(EXAMPLES / "notebook.ipynb", 4)  # type: ignore[no-untyped-call]  # theirs
+    again = nbformat.read(EXAMPLES / "notebook.ipynb", 4)  # type: ignore[no-untyped-call]  # theirs
+    client(again).execute(cwd=str(tmp_path))
+    assert results(again) == results(shown)
+
+
+def client(notebook: nbformat.NotebookNode) -> NotebookClient:
+    """Give the client that executes a notebook in a kernel of its own."""
+    from nbclient import NotebookClient
+
+    return NotebookClient(notebook, timeout=60, kernel_name="python3", store_widget_state=False)
+
+
+ASK = 'out = df.beatra.complete("{{ t }}", concurrency=8)'
+CELLS = (
+    'import pandas as pd, enrich.pandas; df = pd.DataFrame({"t": [f"text {n}" for n in range(500)]})',
+    ASK,  # interrupted
+    ASK,
+    'out.attrs["beatra"]["ok"]',
+    '(await df.beatra.acomplete("{{ t }}"))["answer_source"].unique().tolist()',
+    'df.beatra.complete("{{ t }}", progress=False).shape',
+)
+
+
+@pytest.mark.slow
+async def test_a_kernel_can_be_interrupted_and_the_cell_run_again(endpoint: BookedEndpoint) -> None:
+    """Progress is drawn below the cell; an interrupt drains; the same cell goes on; no body is charged twice."""
+    from nbclient.exceptions import CellExecutionError
+    from nbformat.v4 import new_code_cell, new_notebook
+
+    notebook = new_notebook(cells=[new_code_cell(source) for source in CELLS])  # type: ignore[no-untyped-call]  # theirs
+    jupyter = client(notebook)
+    async with jupyter.async_setup_kernel(env={**os.environ}):
+        cells: list[Any] = notebook.cells
+        await jupyter.async_execute_cell(cells[0], 0)
+        asking = asyncio.create_task(jupyter.async_execute_cell(cells[1], 1))
+        while len(endpoint.charges) < 100:  # noqa: ASYNC110  # the endpoint lives in another thread
+            await asyncio.sleep(0.005)
+        assert jupyter.km is not None
+        await jupyter.km.interrupt_kernel()  # type: ignore[misc]  # a coroutine, whatever its stub says
+        with pytest.raises(CellExecutionError, match="KeyboardInterrupt"):
+            await asking
+        paid = len(endpoint.charges)
+        assert 100 <= paid < 500
+        for number in range(2, len(cells)):
+            await jupyter.async_execute_cell(cells[number], number)
+    kinds = [[output.output_type for output in cell.outputs] for cell in cells]
+    assert kinds[2] == ["display_data"]
+    assert cells[2].outputs[0].data["text/html"].startswith('<progress value="500" max="500"')
+    assert kinds[5] == ["execute_result"]  # quiet when told
+    assert results(notebook)[3:] == [["500"], ["['ledger']"], ["(500, 15)"]]
+    assert "stopping: nothing more is sent" in str(cells[1].outputs)
+    assert set(endpoint.charges_per_body.values()) == {1}
+    assert len(endpoint.posts) == 500

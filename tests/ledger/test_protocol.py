@@ -1,0 +1,705 @@
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import sqlite3
+import uuid
+import zlib
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Protocol
+
+import psycopg
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from enrich.ledger.protocol import ATTEMPTS, DOUBT_AFTER, Ledger, attempt_id, attempt_uuid
+from enrich.ledger.sqlite import open_ledger
+from enrich.records import Ask, Failure, Fate, Reply
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+    from pathlib import Path
+
+    from tests.helpers.postgres import Server
+
+
+@dataclass
+class FakeClock:
+    """A clock that stands still until it is turned."""
+
+    wall_s: float = 1_800_000_000.0
+    boot_s: float = 5_000.0
+    boot: str = "boot-1"
+
+    def wall(self) -> float:
+        """Give the wall seconds."""
+        return self.wall_s
+
+    def boottime(self) -> float:
+        """Give the seconds since boot."""
+        return self.boot_s
+
+    def boot_id(self) -> str:
+        """Name this boot."""
+        return self.boot
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass."""
+        self.wall_s += seconds
+        self.boot_s += seconds
+
+    def reboot(self, seconds_off: float) -> None:
+        """Start the machine anew, its wall clock so much further on."""
+        self.wall_s += seconds_off
+        self.boot_s = 20.0
+        self.boot = f"{self.boot}+"
+
+
+class Open(Protocol):
+    """Opens the same ledger once more, as another process would."""
+
+    async def __call__(self) -> Ledger:
+        """Open it."""
+
+
+@dataclass
+class Opener:
+    """The ledgers a test has open; ``kind`` is ``sqlite`` or a database's URL."""
+
+    kind: str
+    directory: Path
+    clock: FakeClock
+    opened: list[Ledger] = field(default_factory=list)
+
+    async def __call__(self) -> Ledger:
+        """Open it once more."""
+        ledger: Ledger
+        if self.kind == "sqlite":
+            ledger = await open_ledger(self.directory / "ledger.db", clock=self.clock)
+        else:
+            from enrich.ledger import postgres
+
+            ledger = await postgres.open_ledger(self.kind, clock=self.clock)
+        self.opened.append(ledger)
+        return ledger
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    """Give a clock to turn."""
+    return FakeClock()
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+async def another(request: pytest.FixtureRequest, tmp_path: Path, clock: FakeClock) -> AsyncIterator[Opener]:
+    """Open the same ledger as often as a test needs; closes them all."""
+    kind = request.param
+    if kind == "postgres":
+        server: Server = request.getfixturevalue("postgres_server")
+        kind = server.create(f"test_{uuid.uuid4().hex}")
+    opener = Opener(kind, tmp_path, clock)
+    yield opener
+    for ledger in opener.opened:
+        await ledger.close()
+
+
+@pytest.fixture
+def damage(another: Opener) -> Callable[[str], None]:
+    """Give a way to change what the ledger holds behind its back."""
+
+    def carry_out(statement: str) -> None:
+        if another.kind == "sqlite":
+            with contextlib.closing(sqlite3.connect(another.directory / "ledger.db")) as con, con:
+                con.execute(statement)
+        else:
+            with psycopg.connect(another.kind, options="-c search_path=beatra") as connection:
+                connection.execute(statement.encode())
+
+    return carry_out
+
+
+@pytest.fixture
+async def ledger(another: Open) -> Ledger:
+    """Give a ledger with an open run."""
+    opened = await another()
+    await opened.open_run({})
+    return opened
+
+
+def make_ask(text: str = "a", **changes: bytes | str | None) -> Ask:
+    """Make a request whose key is a function of its text."""
+    body = b'{"prompt": "%b"}' % text.encode()
+    return replace(Ask(uuid.uuid5(uuid.NAMESPACE_URL, text).bytes, body, "auto"), **changes)  # type: ignore[arg-type]  # any field
+
+
+REPLY = Reply(b'{"choices": []}', "req-1", 12.5)
+REFUSED = Failure("rate_limited", "slow down", Fate.REFUSED, 429, True, "req-2", 1.5, b"{}")
+LOST = Failure("connection_reset", "lost", Fate.UNKNOWN)
+ASK = make_ask()
+
+
+async def test_a_new_request_may_be_sent_and_is_known_from_then_on(ledger: Ledger) -> None:
+    """A claim gives the first attempt and the body, and makes the intent known."""
+    (claim,) = await ledger.claim([ASK])
+    assert (claim.verdict, claim.attempt, claim.body, claim.record) == ("mine", 1, ASK.body, None)
+    record = (await ledger.lookup([ASK.key]))[ASK.key]
+    assert (record.state, record.attempts, record.run, record.in_doubt) == ("sent", 1, 1, False)
+
+
+async def test_an_answered_request_is_never_sent_again(ledger: Ledger, another: Open) -> None:
+    """An answer is final for this run and for every later one, and comes back byte for byte."""
+    await ledger.claim([ASK])
+    await ledger.answer(ASK.key, REPLY)
+    await ledger.close_run({})
+    later = await another()
+    await later.open_run({})
+    for resend in (False, True):
+        (claim,) = await later.claim([ASK], resend_failed=resend)
+        assert claim.verdict == "done"
+        assert claim.record is not None
+        assert claim.record.reply == REPLY
+
+
+async def test_a_second_answer_changes_nothing(ledger: Ledger) -> None:
+    """The first answer of a request stands."""
+    await ledger.claim([ASK])
+    await ledger.answer(ASK.key, REPLY)
+    await ledger.answer(ASK.key, replace(REPLY, body=b"other"))
+    assert (await ledger.lookup([ASK.key]))[ASK.key].reply == REPLY
+
+
+async def test_what_a_live_run_is_sending_is_held(ledger: Ledger, another: Open) -> None:
+    """Of two runs at once, one sends a request and the other waits for it."""
+    other = await another()
+    await other.open_run({})
+    await ledger.claim([ASK])
+    assert [claim.verdict for claim in await other.claim([ASK, make_ask("b")])] == ["held", "mine"]
+
+
+@pytest.mark.parametrize("end", ["close", "close_run"])
+async def test_what_an_ended_run_left_is_taken_over(ledger: Ledger, another: Open, end: str) -> None:
+    """A request that was sent by a run that is gone is sent again: same key, same body, next attempt."""
+    await ledger.claim([ASK])
+    if end == "close_run":
+        await ledger.close_run({})
+    else:
+        await ledger.close()
+    later = await another()
+    run = await later.open_run({})
+    (claim,) = await later.claim([ASK])
+    assert (claim.verdict, claim.attempt, claim.body) == ("mine", 2, ASK.body)
+    assert (await later.lookup([ASK.key]))[ASK.key].run == run
+
+
+async def test_this_run_takes_its_own_request_again(ledger: Ledger) -> None:
+    """A second claim by the same run is the next attempt."""
+    await ledger.claim([ASK])
+    assert [(c.verdict, c.attempt) for c in await ledger.claim([ASK])] == [("mine", 2)]
+
+
+async def test_a_failed_request_is_asked_again_only_on_demand_and_only_in_a_later_run(
+    ledger: Ledger, another: Open
+) -> None:
+    """A final failure stands in its own run; a later run may resend it under the same key."""
+    await ledger.claim([ASK])
+    await ledger.fail(ASK.key, REFUSED, final=True)
+    for resend in (False, True):
+        (claim,) = await ledger.claim([ASK], resend_failed=resend)
+        assert claim.verdict == "done"
+        assert claim.record is not None
+        assert (claim.record.state, claim.record.failure) == ("failed", REFUSED)
+    await ledger.close_run({})
+    later = await another()
+    await later.open_run({})
+    assert [c.verdict for c in await later.claim([ASK])] == ["done"]
+    assert [(c.verdict, c.attempt) for c in await later.claim([ASK], resend_failed=True)] == [("mine", 2)]
+
+
+@pytest.mark.parametrize(("failure", "verdict"), [(REFUSED, "mine"), (LOST, "in_doubt")])
+async def test_an_old_failure_is_resent_only_if_it_cannot_have_been_paid_for(
+    ledger: Ledger, another: Open, clock: FakeClock, failure: Failure, verdict: str
+) -> None:
+    """Once the server has forgotten the key, a request with an unknown attempt is for the operator to decide."""
+    await ledger.claim([ASK])
+    await ledger.again(ASK.key, failure)
+    await ledger.fail(ASK.key, REFUSED, final=True)
+    await ledger.close_run({})
+    clock.advance(DOUBT_AFTER + 1)
+    later = await another()
+    await later.open_run({})
+    assert [c.verdict for c in await later.claim([ASK], resend_failed=True)] == [verdict]
+    record = (await later.lookup([ASK.key]))[ASK.key]
+    assert record.in_doubt is (verdict == "in_doubt")
+
+
+async def test_another_attempt_is_counted_and_its_failure_kept(ledger: Ledger) -> None:
+    """A retry takes the next number; the record shows the last failure."""
+    await ledger.claim([ASK])
+    assert await ledger.again(ASK.key, REFUSED) == 2
+    assert await ledger.again(ASK.key, LOST) == 3
+    record = (await ledger.lookup([ASK.key]))[ASK.key]
+    assert (record.state, record.attempts, record.failure) == ("sent", 3, LOST)
+
+
+async def test_a_key_that_grew_too_old_is_not_tried_again(ledger: Ledger, clock: FakeClock) -> None:
+    """Within one long run as well: past the server's memory there is no next attempt."""
+    await ledger.claim([ASK])
+    clock.advance(DOUBT_AFTER + 1)
+    assert await ledger.again(ASK.key, LOST) is None
+    record = (await ledger.lookup([ASK.key]))[ASK.key]
+    assert (record.in_doubt, record.attempts, record.failure) == (True, 1, LOST)
+    assert [c.verdict for c in await ledger.claim([ASK])] == ["in_doubt"]
+
+
+@pytest.mark.parametrize("final", [False, True])
+async def test_an_unusable_answer_is_taken_back(ledger: Ledger, final: bool) -> None:
+    """A rejected answer leaves the request failed or sent; another answer may follow."""
+    await ledger.claim([ASK])
+    await ledger.answer(ASK.key, REPLY)
+    await ledger.reject(ASK.key, LOST, final=final)
+    record = (await ledger.lookup([ASK.key]))[ASK.key]
+    assert (record.state, record.reply, record.failure) == ("failed" if final else "sent", None, LOST)
+    await ledger.answer(ASK.key, REPLY)
+    assert (await ledger.lookup([ASK.key]))[ASK.key].reply == REPLY
+
+
+async def test_withdrawn_claims_were_never_made(ledger: Ledger, another: Open) -> None:
+    """A claim of which no byte was sent leaves no trace; what was sent by an earlier run stays."""
+    await ledger.claim([ASK])
+    await ledger.close_run({})
+    later = await another()
+    await later.open_run({})
+    asks = [ASK, make_ask("b"), make_ask("c")]
+    await later.claim(asks)
+    await later.answer(asks[2].key, REPLY)
+    await later.withdraw([ask.key for ask in asks])
+    known = await later.lookup([ask.key for ask in asks])
+    assert {key: record.state for key, record in known.items()} == {ASK.key: "sent", asks[2].key: "answered"}
+
+
+@pytest.mark.parametrize(
+    ("failure", "verdict", "next_attempt"),
+    [(f, v, n) for f, v in [(REFUSED, "mine"), (LOST, "in_doubt")] for n in (False, True)],
+)
+async def test_a_withdrawn_request_that_was_only_ever_refused_cannot_come_into_doubt(
+    another: Open, clock: FakeClock, failure: Failure, verdict: str, next_attempt: bool
+) -> None:
+    """A run that stops amid refusals leaves nothing to decide, however late the next one is."""
+    ledger = await another()
+    await ledger.open_run({})
+    await ledger.claim([ASK])
+    if next_attempt:
+        await ledger.again(ASK.key, failure)
+    else:
+        await ledger.fail(ASK.key, failure, final=False)
+    await ledger.withdraw([ASK.key])
+    await ledger.close_run({})
+    clock.advance(DOUBT_AFTER + 1)
+    later = await another()
+    await later.open_run({})
+    assert [c.verdict for c in await later.claim([ASK])] == [verdict]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "reboot", "verdict"),
+    [
+        (DOUBT_AFTER - 1, None, "mine"),
+        (DOUBT_AFTER + 1, None, "in_doubt"),
+        (DOUBT_AFTER - 1, 0.0, "mine"),
+        (DOUBT_AFTER - 10, 20.0, "in_doubt"),
+        (100.0, -1_000.0, "in_doubt"),
+        (100.0, -130.0, "mine"),
+    ],
+    ids=["fresh", "old", "reboot", "reboot-old", "reboot-clock-set-back", "reboot-clock-a-little-back"],
+)
+async def test_a_request_comes_into_doubt_before_the_server_forgets_its_key(
+    another: Open, clock: FakeClock, seconds: float, reboot: float | None, verdict: str
+) -> None:
+    """The key's age decides; over a restart, a wall clock that went backwards is not believed."""
+    ledger = await another()
+    await ledger.open_run({})
+    await ledger.claim([ASK])
+    await ledger.close()
+    clock.advance(seconds)
+    if reboot is not None:
+        clock.reboot(reboot)
+    later = await another()
+    await later.open_run({})
+    assert (await later.lookup([ASK.key]))[ASK.key].in_doubt is (verdict == "in_doubt")
+    assert [c.verdict for c in await later.claim([ASK])] == [verdict]
+
+
+@pytest.mark.parametrize("wall", [-DOUBT_AFTER * 2, -5.0, 0.0, DOUBT_AFTER + 1])
+async def test_setting_the_wall_clock_does_not_make_a_key_younger(
+    ledger: Ledger, another: Open, clock: FakeClock, wall: float
+) -> None:
+    """While the machine runs, the longer of wall time and boot time counts."""
+    await ledger.claim([ASK])
+    await ledger.close()
+    clock.wall_s += wall
+    later = await another()
+    assert (await later.lookup([ASK.key]))[ASK.key].in_doubt is (wall > DOUBT_AFTER)
+    clock.boot_s += DOUBT_AFTER + 1
+    assert (await later.lookup([ASK.key]))[ASK.key].in_doubt
+
+
+@pytest.mark.parametrize("state", ["sent", "failed"])
+async def test_a_damaged_time_makes_no_request_younger(
+    another: Open, clock: FakeClock, damage: Callable[[str], None], state: str
+) -> None:
+    """A request whose time is not the one that was written is in doubt, from then on, until the operator settles it."""
+    ledger = await another()
+    await ledger.open_run({})
+    await ledger.claim([ASK])
+    if state == "failed":
+        await ledger.fail(ASK.key, LOST, final=True)
+    await ledger.close_run({})
+    clock.reboot(25 * 3600)
+    damage("UPDATE request SET sent_at = sent_at + 32768")
+    later = await another()
+    await later.open_run({})
+    assert (await later.verify()).damaged_requests == (ASK.key,)
+    for _ in range(2):
+        (claim,) = await later.claim([ASK], resend_failed=True)
+        assert claim.verdict == "in_doubt"
+        assert (await later.lookup([ASK.key]))[ASK.key].in_doubt
+    assert (await later.verify()).sound
+    assert await later.settle_doubt([ASK.key], "resend") == 1
+    (claim,) = await later.claim([ASK])
+    assert (claim.verdict, claim.body) == ("mine", ASK.body)
+    assert not (await later.lookup([ASK.key]))[ASK.key].in_doubt
+    assert (await later.verify()).sound
+
+
+async def test_requests_of_an_earlier_release_are_sound(another: Open, damage: Callable[[str], None]) -> None:
+    """Where a checksum is over key and body alone, it holds, and the request is sent again as ever."""
+    ledger = await another()
+    await ledger.open_run({})
+    await ledger.claim([ASK])
+    await ledger.close_run({})
+    damage(f"UPDATE request SET crc = {zlib.crc32(ASK.body, zlib.crc32(ASK.key))}")  # noqa: S608  # a number
+    later = await another()
+    await later.open_run({})
+    assert (await later.verify()).sound
+    (claim,) = await later.claim([ASK])
+    assert (claim.verdict, claim.attempt) == ("mine", 2)
+
+
+async def test_the_operator_settles_what_is_in_doubt(ledger: Ledger, another: Open, clock: FakeClock) -> None:
+    """`skip` gives a request up, `resend` sends it as if it were new; either can follow the other's lead."""
+    asks = [make_ask("a"), make_ask("b"), make_ask("c")]
+    await ledger.claim(asks[:2])
+    await ledger.close()
+    clock.advance(DOUBT_AFTER + 1)
+    later = await another()
+    await later.open_run({})
+    await later.claim(asks[2:])
+    keys = [ask.key for ask in asks]
+    assert await later.settle_doubt(keys, "skip") == 2
+    assert [c.verdict for c in await later.claim(asks[:2])] == ["in_doubt", "in_doubt"]
+    assert (await later.lookup(keys))[keys[0]].skipped
+    assert await later.settle_doubt(keys[:1], "resend") == 1
+    assert not (await later.lookup(keys))[keys[0]].in_doubt
+    assert [(c.verdict, c.attempt) for c in await later.claim(asks[:1])] == [("mine", 2)]
+    record = (await later.lookup(keys))[keys[0]]
+    assert (record.sent_at, record.in_doubt, record.skipped) == (clock.wall_s, False, False)
+
+
+async def test_what_a_live_run_holds_is_not_settled(ledger: Ledger, another: Open, clock: FakeClock) -> None:
+    """The run that holds a request decides on it, however old it is."""
+    await ledger.claim([ASK])
+    clock.advance(DOUBT_AFTER + 1)
+    other = await another()
+    assert await other.settle_doubt([ASK.key], "resend") == 0
+
+
+async def test_answers_are_found_by_their_question(ledger: Ledger) -> None:
+    """Only answered requests, oldest first, per question."""
+    q1, q2 = b"1" * 16, b"2" * 16
+    asks = [make_ask(str(n), question=q) for n, q in enumerate([q1, q2, q1, q1, None])]
+    await ledger.claim(asks)
+    for ask in (asks[2], asks[0], asks[4]):
+        await ledger.answer(ask.key, REPLY)
+    found = await ledger.lookup_question([q1, q2])
+    assert {q: [r.key for r in records] for q, records in found.items()} == {q1: [asks[0].key, asks[2].key]}
+
+
+async def test_parents_and_models_are_kept(ledger: Ledger) -> None:
+    """A record names its model and the request it follows."""
+    ask = make_ask(model="modèle-1", parent=b"p" * 16)
+    await ledger.claim([ask])
+    record = (await ledger.lookup([ask.key]))[ask.key]
+    assert (record.model, record.parent) == ("modèle-1", b"p" * 16)
+
+
+async def test_long_lists_are_looked_up_whole(ledger: Ledger) -> None:
+    """Any number of keys can be claimed and looked up at once; unknown ones are absent."""
+    asks = [make_ask(str(n)) for n in range(1_300)]
+    assert {c.verdict for c in await ledger.claim(asks)} == {"mine"}
+    found = await ledger.lookup([*[ask.key for ask in asks], b"?" * 16])
+    assert sorted(found) == sorted(ask.key for ask in asks)
+    assert await ledger.lookup([]) == {}
+
+
+async def test_small_things_are_remembered(ledger: Ledger, another: Open) -> None:
+    """Generations count up per step; a remembered value is replaced; both outlive the run."""
+    assert await ledger.generation(b"s" * 16) == 0
+    assert await ledger.generation(b"s" * 16, bump=True) == 1
+    assert await ledger.generation(b"s" * 16, bump=True) == 2
+    assert await ledger.recall("rate") is None
+    await ledger.remember("rate", {"rps": 1})
+    await ledger.remember("rate", {"rps": 2.5})
+    other = await another()
+    assert await other.generation(b"s" * 16) == 2
+    assert await other.recall("rate") == {"rps": 2.5}
+
+
+async def test_the_last_run_that_ended_is_known(ledger: Ledger, another: Open, clock: FakeClock) -> None:
+    """Runs have numbers of their own; one that never ended is not the last."""
+    assert await ledger.last_run() is None
+    started = clock.wall_s
+    clock.advance(5)
+    other = await another()
+    assert await other.open_run({}) == 2
+    await ledger.close_run({"rows": 3})
+    last = await other.last_run()
+    assert last is not None
+    assert (last.number, last.started_at, last.ended_at, last.summary) == (
+        1,
+        started,
+        clock.wall_s,
+        {"rows": 3},
+    )
+
+
+async def test_a_write_survives_the_cancellation_of_who_waits_for_it(ledger: Ledger) -> None:
+    """An answer that was handed over is kept, whatever happens to the task."""
+    await ledger.claim([ASK])
+    task = asyncio.create_task(ledger.answer(ASK.key, REPLY))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await ledger.remember("after", {})
+    assert (await ledger.lookup([ASK.key]))[ASK.key].reply == REPLY
+
+
+async def test_an_attempts_request_id_is_a_uuid_of_key_and_number() -> None:
+    """Anybody can compute the id of an attempt from the key and the attempt's number."""
+    key = bytes(range(16))
+    name = ATTEMPTS + key + (3).to_bytes(4, "big")
+    expected = uuid.UUID(bytes=hashlib.sha1(name, usedforsecurity=False).digest()[:16], version=5)
+    assert attempt_id(key, 3) == str(expected)
+    assert attempt_uuid(key, 3) == expected.bytes
+
+
+texts = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=30)  # no lone surrogates
+
+
+any_reply = st.builds(
+    Reply, st.binary(), st.none() | texts, st.floats(0, 1e9), st.none() | st.floats(0, 1e9), st.booleans()
+)
+
+
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(exchanges=st.lists(st.tuples(st.binary(), any_reply), min_size=1, max_size=8))
+async def test_any_bytes_come_back_as_they_went_in(
+    another: Open, exchanges: list[tuple[bytes, Reply]]
+) -> None:
+    """Requests and replies are bytes to the ledger: every one of them round-trips."""
+    ledger = await another()
+    await ledger.open_run({})
+    asks = [Ask(uuid.uuid4().bytes, body, "auto") for body, _ in exchanges]
+    replies = [reply for _, reply in exchanges]
+    await ledger.claim(asks)
+    assert [c.body for c in await ledger.claim(asks)] == [ask.body for ask in asks]
+    await asyncio.gather(*(ledger.answer(a.key, r) for a, r in zip(asks, replies, strict=True)))
+    found = await ledger.lookup([ask.key for ask in asks])
+    assert [found[ask.key].reply for ask in asks] == replies
+    await ledger.close()
+
+
+async def test_a_stray_byte_in_a_header_is_kept_escaped(ledger: Ledger) -> None:
+    """A response id that is no UTF-8 does not keep the answer from being stored."""
+    await ledger.claim([ASK])
+    await ledger.answer(ASK.key, replace(REPLY, request_id="req-\udcff\0"))
+    reply = (await ledger.lookup([ASK.key]))[ASK.key].reply
+    assert reply is not None
+    assert (reply.body, reply.request_id) == (REPLY.body, "req-\\udcff\\x00")
+
+
+@dataclass
+class Model:
+    """One request, as it should be."""
+
+    state: str
+    run: int
+    attempts: int
+    sent_at: float
+    refused: dict[int, bool] = field(default_factory=dict)  # attempt → whether all its failures were refusals
+    failure: Failure | None = None
+    given_up: bool = False  # its run sends it no more; another may
+
+
+KEYS = st.sampled_from([make_ask(text) for text in "abcd"])
+FAILURES = st.sampled_from([REFUSED, LOST])
+
+
+class LedgerMachine(RuleBasedStateMachine):
+    """Random lives of a few requests, against a dictionary; runs die and clocks turn on the way."""
+
+    directory: Path
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.runner = asyncio.Runner()
+        self.clock = FakeClock()
+        self.opener = Opener("sqlite", self.directory / uuid.uuid4().hex, self.clock)
+        self.model: dict[bytes, Model] = {}
+        self.open()
+
+    def open(self) -> None:
+        """Open the ledger and a run."""
+        self.ledger = self.runner.run(self.opener())
+        self.run = self.runner.run(self.ledger.open_run({}))
+
+    def teardown(self) -> None:
+        """Close everything."""
+        self.runner.run(self.ledger.close())
+        self.runner.close()
+
+    def too_old(self, model: Model) -> bool:
+        """Say whether the server may have forgotten the key."""
+        return self.clock.wall_s - model.sent_at > DOUBT_AFTER
+
+    def expected(self, key: bytes, *, resend: bool) -> str:
+        """Say what a claim must give."""
+        model = self.model.get(key)
+        if model is None:
+            return "mine"
+        if model.state == "answered":
+            return "done"
+        if model.state == "failed" and (model.run == self.run or not resend):
+            return "done"
+        if model.state == "failed":
+            return (
+                "in_doubt" if self.too_old(model) and sum(model.refused.values()) < model.attempts else "mine"
+            )
+        given_up = model.given_up and model.run == self.run
+        return "in_doubt" if given_up or self.too_old(model) else "mine"
+
+    @rule(asks=st.lists(KEYS, unique_by=lambda ask: ask.key), resend=st.booleans())
+    def claim(self, asks: list[Ask], resend: bool) -> None:
+        """Claim some requests."""
+        expected = [self.expected(ask.key, resend=resend) for ask in asks]
+        claims = self.runner.run(self.ledger.claim(asks, resend_failed=resend))
+        assert [claim.verdict for claim in claims] == expected
+        for ask, claim in zip(asks, claims, strict=True):
+            model = self.model.get(ask.key)
+            if claim.verdict == "mine":
+                assert claim.body == ask.body
+                self.model[ask.key] = self.taken(model)
+                assert claim.attempt == self.model[ask.key].attempts
+            elif claim.verdict == "in_doubt" and model is not None:
+                model.state = "sent"
+
+    def taken(self, model: Model | None) -> Model:
+        """Say what a claimed request is like."""
+        now = self.clock.wall_s
+        if model is None:
+            return Model("sent", self.run, 1, now)
+        first = now if self.too_old(model) else model.sent_at
+        attempts = model.attempts + 1
+        return replace(model, state="sent", run=self.run, attempts=attempts, sent_at=first, given_up=False)
+
+    def mine(self, ask: Ask, state: str = "sent") -> Model | None:
+        """Give the request when it is this run's and in that state."""
+        model = self.model.get(ask.key)
+        return model if model and model.run == self.run and model.state == state else None
+
+    @rule(ask=KEYS)
+    def answer(self, ask: Ask) -> None:
+        """Answer a request."""
+        if model := self.mine(ask):
+            self.runner.run(self.ledger.answer(ask.key, replace(REPLY, body=ask.body)))
+            model.state = "answered"
+
+    @rule(ask=KEYS, failure=FAILURES, final=st.booleans())
+    def fail(self, ask: Ask, failure: Failure, final: bool) -> None:
+        """Log a last failure."""
+        if model := self.mine(ask):
+            self.runner.run(self.ledger.fail(ask.key, failure, final=final))
+            model.state = "failed" if final else "sent"
+            model.given_up = not final
+            self.logged(model, failure)
+
+    @rule(ask=KEYS, failure=FAILURES)
+    def again(self, ask: Ask, failure: Failure) -> None:
+        """Try once more."""
+        if model := self.mine(ask):
+            attempt = self.runner.run(self.ledger.again(ask.key, failure))
+            self.logged(model, failure)
+            model.attempts += not self.too_old(model)
+            assert attempt == (None if self.too_old(model) else model.attempts)
+
+    @rule(ask=KEYS, final=st.booleans())
+    def reject(self, ask: Ask, final: bool) -> None:
+        """Take an answer back."""
+        if model := self.mine(ask, "answered"):
+            self.runner.run(self.ledger.reject(ask.key, LOST, final=final))
+            model.state = "failed" if final else "sent"
+            model.given_up = False
+            self.logged(model, LOST)
+
+    def logged(self, model: Model, failure: Failure) -> None:
+        """Count a failure."""
+        model.failure = failure
+        before = model.refused.get(model.attempts, True)
+        model.refused[model.attempts] = before and failure.fate is not Fate.UNKNOWN
+
+    @rule(clean=st.booleans())
+    def restart(self, clean: bool) -> None:
+        """End the run, or let it die, and open another."""
+        if clean:
+            self.runner.run(self.ledger.close_run({}))
+        self.runner.run(self.ledger.close())
+        self.open()
+
+    @precondition(lambda self: self.model)
+    @rule(seconds=st.sampled_from([1.0, 3_600.0, DOUBT_AFTER]))
+    def wait(self, seconds: float) -> None:
+        """Let time pass."""
+        self.clock.advance(seconds)
+
+    @invariant()
+    def the_ledger_agrees(self) -> None:
+        """Everything the ledger says is what the model says."""
+        keys = [make_ask(text).key for text in "abcd"]
+        found = self.runner.run(self.ledger.lookup(keys))
+        assert {key: record.state for key, record in found.items()} == {
+            k: m.state for k, m in self.model.items()
+        }
+        for key, record in found.items():
+            model = self.model[key]
+            assert (record.attempts, record.run, record.sent_at) == (model.attempts, model.run, model.sent_at)
+            assert record.in_doubt is (model.state == "sent" and self.too_old(model))
+            if model.state != "answered":
+                assert record.failure == model.failure
+
+
+def test_random_lives_of_requests_match_a_dictionary(tmp_path: Path) -> None:
+    """Whatever is done in whatever order, over restarts and time, the ledger says what a plain model says."""
+
+    class Machine(LedgerMachine):
+        directory = tmp_path
+
+    run_state_machine_as_test(Machine, settings=settings(max_examples=30, stateful_step_count=25))
