@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from enrich import __version__
-from enrich.config.models import LimitsConfig
+from enrich.config import LimitsConfig
 from enrich.ledger.postgres import SQL, Database, _lease_values, _migrate
 from enrich.pace.lease import LeaseRequest
 from enrich.pace.shared_windows import LeasedSlots, shared_windows

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from common import KEY, Measured, enrich, machine, measure, table, write_job
 
 if TYPE_CHECKING:
-    from enrich.config.models import Config
+    from enrich.config import Config
 
 URL = "http://127.0.0.1:9/v1"  # nobody listens: nothing is sent
 GROUP = 2_000  # requests claimed and answered together
@@ -60,7 +60,7 @@ async def fill(config: Config) -> None:
 
 def finished(folder: Path, rows: int) -> list[Measured]:
     """Fill a ledger and run its job twice."""
-    from enrich.config.models import load_config
+    from enrich.config import load_config
 
     config = write_job(folder, URL, rows)
     asyncio.run(fill(load_config(config)))

@@ -47,7 +47,7 @@ class Walk:
     """Takes all rows of a job through every stage of a run."""
 
     def __init__(self, config_path: Path) -> None:
-        from enrich.config.models import load_config
+        from enrich.config import load_config
         from enrich.files.source import open_source
         from enrich.rows.statuses import Marks
         from enrich.runs.job import compile_job

@@ -8,7 +8,7 @@ from enrich.base.version import __version__
 
 if TYPE_CHECKING:
     from enrich.api import collect, run
-    from enrich.config.models import Config, load_config
+    from enrich.config import Config, load_config
     from enrich.errors import (
         BalanceSpent,
         BudgetSpent,
@@ -38,8 +38,8 @@ _HOMES = {
     "enrich_batches": "enrich.frames.batches",
     "output_schema": "enrich.frames.batches",
     "run": "enrich.api",
-    "Config": "enrich.config.models",
-    "load_config": "enrich.config.models",
+    "Config": "enrich.config",
+    "load_config": "enrich.config",
     "Summary": "enrich.records",
 }
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from enrich.base.interrupt import DRAIN
 from enrich.base.loops import run_stoppable, run_sync
-from enrich.config.models import Config, complete_config, load_config
+from enrich.config import Config, complete_config, load_config
 from enrich.runs.job import SANDBOX
 from enrich.runs.pipeline import RunOptions, collect_job, run_job
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import pyarrow as pa
 
 from enrich.base.loops import run_sync
-from enrich.config.models import RATES, LimitsConfig, holds_password
+from enrich.config import RATES, LimitsConfig, holds_password
 from enrich.errors import ConfigError
 from enrich.frames.batches import job_config
 from enrich.ledger.opening import open_ledger
@@ -16,7 +16,7 @@ from enrich.runs.job import compile_job
 from enrich.schema.schema import step_schema
 
 if TYPE_CHECKING:
-    from enrich.config.models import JobConfig, StepConfig, StepLimits, WindowConfig
+    from enrich.config import JobConfig, StepConfig, StepLimits, WindowConfig
     from enrich.frames.batches import AnyConfig
 
     Limits = TypeVar("Limits", LimitsConfig, StepLimits)

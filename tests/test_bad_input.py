@@ -764,7 +764,7 @@ def test_a_defect_is_told_in_one_line_too(monkeypatch: pytest.MonkeyPatch) -> No
     def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError("nobody foresaw this")
 
-    monkeypatch.setattr("enrich.config.models.load_config", broken)
+    monkeypatch.setattr("enrich.config.load_config", broken)
     result = CliRunner().invoke(main, ["run", "config.yaml"])
     assert result.exit_code == 1
     assert result.stderr == (

@@ -20,7 +20,7 @@ import pytest
 import yaml
 
 from enrich.cli.app import main
-from enrich.config.models import validate_config
+from enrich.config import validate_config
 from enrich.records import STATUSES
 from tools import reference
 

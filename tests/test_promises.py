@@ -21,7 +21,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
-from enrich.config.models import validate_config
+from enrich.config import validate_config
 from enrich.errors import DiskFull
 from enrich.ledger import sqlite
 from enrich.records import Failure, Fate, Reply

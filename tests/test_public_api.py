@@ -11,7 +11,7 @@ import pytest
 import enrich
 from enrich.answer.columns import step_fields
 from enrich.cli.app import main
-from enrich.config.models import Config, StepConfig
+from enrich.config import Config, StepConfig
 from enrich.errors import EnrichError
 from enrich.records import STATUSES
 

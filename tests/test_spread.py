@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pytest
 
-from enrich.config.models import JobConfig
+from enrich.config import JobConfig
 from enrich.errors import ConfigError, LedgerError, TemplateError
 from enrich.runs.job import compile_job
 from enrich.spread import decoded, prepare

@@ -14,7 +14,8 @@ import enrich
 from enrich import errors
 from enrich.answer.columns import RECORD_COLUMNS
 from enrich.cli.app import EXIT_CODES, main
-from enrich.config.models import Config, _model_in
+from enrich.config import Config
+from enrich.config.problems import model_in
 from enrich.records import STATUSES
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ def configuration() -> str:
 def _sections(model: type[BaseModel], place: str = "") -> Iterator[tuple[str, type[BaseModel]]]:
     """Walk the models that a model's keys hold, with where they stand."""
     for name, info in model.model_fields.items():
-        inner = _model_in(info.annotation)
+        inner = model_in(info.annotation)
         if inner is not None:
             yield f"{place}{info.alias or name}", inner
             yield from _sections(inner, f"{place}{info.alias or name}.")

@@ -15,7 +15,7 @@ from enrich.records import frozen
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from enrich.config.models import StepConfig
+    from enrich.config import StepConfig
     from enrich.prompt.template import Template
     from enrich.records import Completion, RowStatus
     from enrich.schema.schema import AnswerSchema

@@ -17,7 +17,7 @@ from enrich.errors import ConfigError, EnrichError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable
 
-    from enrich.config.models import Config
+    from enrich.config import Config
     from enrich.records import Summary
     from enrich.runs.pipeline import RunOptions
     from enrich.verbs.plan import Plan
@@ -542,7 +542,7 @@ def schema() -> None:
     Example:
       beatra-enrich schema > config.schema.json
     """
-    from enrich.config.models import Config
+    from enrich.config import Config
 
     click.echo(json.dumps(Config.model_json_schema(by_alias=True), indent=2))
 
@@ -621,7 +621,7 @@ def sandbox(port: int, latency: float, spread: float, faults: tuple[str, ...], *
 
 
 def _load(path: Path, options: dict[str, Any]) -> Config:
-    from enrich.config.models import load_config
+    from enrich.config import load_config
 
     return load_config(
         path,

@@ -2,3 +2,55 @@
 
 Whatever is wrong with a configuration by itself is found here, before any file of the user's is opened.
 """
+
+from enrich.config.endpoint import DEFAULT_BASE_URL, KEY_VARIABLE, URL_VARIABLE, Endpoint, EndpointConfig
+from enrich.config.job import Config, JobConfig
+from enrich.config.ledger_url import holds_password, without_password
+from enrich.config.limits import RATES, BudgetConfig, LimitsConfig, RetryConfig, WindowConfig
+from enrich.config.load import (
+    complete_config,
+    load_config,
+    load_job,
+    read_mapping,
+    validate_config,
+    validate_job,
+)
+from enrich.config.problems import problems
+from enrich.config.section import Format, Location, Section
+from enrich.config.steps import Example, Message, Role, StepConfig, StepLimits
+from enrich.config.tables import CsvOptions, InputConfig, OutputConfig
+
+__all__ = [
+    "DEFAULT_BASE_URL",
+    "KEY_VARIABLE",
+    "RATES",
+    "URL_VARIABLE",
+    "BudgetConfig",
+    "Config",
+    "CsvOptions",
+    "Endpoint",
+    "EndpointConfig",
+    "Example",
+    "Format",
+    "InputConfig",
+    "JobConfig",
+    "LimitsConfig",
+    "Location",
+    "Message",
+    "OutputConfig",
+    "RetryConfig",
+    "Role",
+    "Section",
+    "StepConfig",
+    "StepLimits",
+    "WindowConfig",
+    "complete_config",
+    "holds_password",
+    "load_config",
+    "load_job",
+    "problems",
+    "read_mapping",
+    "validate_config",
+    "validate_job",
+    "without_password",
+]

@@ -1,4 +1,4 @@
-"""Where requests go and with which key: the configuration and the environment become one `Endpoint`."""
+"""The section `endpoint`: with the environment it becomes one `Endpoint`, that is where requests go and with which key."""
 
 from __future__ import annotations
 
@@ -7,20 +7,21 @@ import os
 import re
 import stat
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
 from urllib.parse import SplitResult, urlsplit
 
-from pydantic import SecretStr
+from pydantic import Field, SecretStr, field_validator
 
-from enrich.config.models import DEFAULT_BASE_URL, URL_VARIABLE
+from enrich.config.section import Section
 from enrich.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
-    from enrich.config.models import EndpointConfig
-
+DEFAULT_BASE_URL = "https://api.beatra.ai/v1"
+KEY_VARIABLE = "BEATRA_API_KEY"
+URL_VARIABLE = "BEATRA_BASE_URL"
 MAX_KEY_FILE = 65_536  # bytes; a file beyond that holds something else
 RESERVED_HEADERS = frozenset(  # what each request says for itself
     {
@@ -38,6 +39,40 @@ RESERVED_HEADERS = frozenset(  # what each request says for itself
 _VISIBLE_ASCII = re.compile(r"[!-~]+")
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _HEADER_VALUE = re.compile(r"[\t -~]*")
+
+
+class EndpointConfig(Section):
+    """Where requests go, and how.
+
+    Attributes:
+        base_url: of an OpenAI-compatible API; the word `sandbox` means the built-in emulator.
+        timeout: seconds for one attempt.
+        api_key_env: the environment variable that holds the key.
+        api_key_file: a file that holds the key and nothing else, readable by its owner only.
+        headers: further request headers, for gateways.
+        ca_file: a PEM file of certificates to trust instead of the system's.
+        proxy: the URL of an HTTP proxy; the environment's proxies are not used.
+        stream_end: what ends a stream; `finish_reason` for endpoints that never send `[DONE]`.
+    """
+
+    base_url: str | None = None
+    timeout: Annotated[float, Field(gt=0)] = 120.0
+    api_key_env: str = KEY_VARIABLE
+    api_key_file: Path | None = None
+    headers: dict[str, str] = {}
+    ca_file: Path | None = None
+    proxy: str | None = None
+    stream_end: Literal["done", "finish_reason"] = "done"
+
+    @field_validator("base_url")
+    @classmethod
+    def _is_http(cls, value: str | None) -> str | None:
+        if value is None or value == "sandbox":
+            return value
+        parts = urlsplit(value)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError(f"`{value}` is no http(s) URL; write for example {DEFAULT_BASE_URL}, or sandbox")
+        return value.rstrip("/")
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ MAX_YAML_BYTES = 1_000_000  # bytes of one file
 class _Loader(yaml.SafeLoader):
     """PyYAML's safe loader, without aliases (they can explode), without duplicate keys, of bounded depth."""
 
-    yaml_implicit_resolvers = {}  # noqa: RUF012  # as PyYAML declares it
+    yaml_implicit_resolvers = {}  # as PyYAML declares it
     depth = 0
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:

@@ -10,7 +10,7 @@ from enrich.records import Failure, Fate
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from enrich.config.models import RetryConfig
+    from enrich.config import RetryConfig
 
 StopKind = Literal["key_refused", "balance", "certificate", "retry_after", "unsupported_model"]
 

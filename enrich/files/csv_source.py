@@ -22,7 +22,7 @@ from enrich.files.find import first_duplicate, open_text, readable
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 
-    from enrich.config.models import CsvOptions
+    from enrich.config import CsvOptions
     from enrich.files.find import SourceFile
 
     Skip = Literal["skip"]

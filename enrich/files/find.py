@@ -24,7 +24,7 @@ from enrich.files.storage import is_hidden
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from enrich.config.models import Format
+    from enrich.config import Format
 
 FORMATS: dict[str, Format] = {
     ".csv": "csv",

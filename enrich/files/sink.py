@@ -33,7 +33,7 @@ from enrich.files.writers import MANIFEST_KEY, arrow_manifest, check_schema, ope
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from enrich.config.models import OutputConfig
+    from enrich.config import OutputConfig
 
 Place = Path | ObjectUrl  # where an output belongs
 

@@ -27,7 +27,7 @@ from enrich.files.jsonl_source import scan_jsonl
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from enrich.config.models import Format, InputConfig
+    from enrich.config import Format, InputConfig
 
     Chooser = Callable[[Sequence[str]], list[str]]  # from all names to those that are read
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from enrich.config.models import Format, OutputConfig
+    from enrich.config import Format, OutputConfig
 
 MANIFEST_KEY = b"beatra_enrich"
 ROW_GROUP_BYTES = 16 << 20  # bytes of Arrow data in one Parquet row group

@@ -18,7 +18,7 @@ import pyarrow as pa
 from pydantic import BaseModel
 
 import enrich
-from enrich.config.models import JobConfig, load_job, validate_job
+from enrich.config import JobConfig, load_job, validate_job
 from enrich.errors import ConfigError, InputError, RowsFailed, did_you_mean
 from enrich.frames.batches import Background, Door, as_async, blocking, open_door
 from enrich.prompt.template import RowError

@@ -20,7 +20,7 @@ import pyarrow as pa
 from enrich.answer.columns import step_fields
 from enrich.base.interrupt import DRAIN
 from enrich.base.loops import loop_factory
-from enrich.config.models import JobConfig, load_job, validate_job
+from enrich.config import JobConfig, load_job, validate_job
 from enrich.errors import EnrichError, InputError, RunInterrupted, RunStopped
 from enrich.rows.assemble import ROWS
 from enrich.rows.flow import prefetched

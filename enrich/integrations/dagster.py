@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-    from enrich.config.models import Config
+    from enrich.config import Config
     from enrich.files.source import Source
     from enrich.records import Summary
     from enrich.runs.job import Job

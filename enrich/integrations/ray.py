@@ -21,7 +21,7 @@ except ImportError:
 if TYPE_CHECKING:
     from ray.data import Dataset
 
-    from enrich.config.models import JobConfig
+    from enrich.config import JobConfig
     from enrich.frames.batches import AnyConfig
 
 BLOCKS = (

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 import orjson
 
 from enrich.base.clock import Clock, SystemClock
-from enrich.config.models import without_password
+from enrich.config import without_password
 from enrich.errors import ConfigError, EnrichError, LedgerError, LedgerFailing
 from enrich.ledger.checks import boot_number
 from enrich.ledger.commit import GroupCommit

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from enrich.errors import BudgetSpent
 
 if TYPE_CHECKING:
-    from enrich.config.models import BudgetConfig
+    from enrich.config import BudgetConfig
     from enrich.records import Completion, Usage
 
 LENGTH_MARGIN = 1.5  # over the longest answer seen, or the most tokens per byte seen, once many were seen

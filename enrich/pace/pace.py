@@ -15,7 +15,7 @@ from enrich.pace.windows import SMOOTH, OwnSlots
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from enrich.config.models import LimitsConfig
+    from enrich.config import LimitsConfig
     from enrich.pace.lease import Lease
     from enrich.pace.windows import Slots
 

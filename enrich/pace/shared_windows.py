@@ -16,7 +16,7 @@ from enrich.pace.windows import SLACK, TOKENS_KEPT, request_windows, token_windo
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from enrich.config.models import LimitsConfig
+    from enrich.config import LimitsConfig
     from enrich.pace.lease import Cut, Lease, Leases
     from enrich.pace.windows import Window
 

@@ -14,7 +14,7 @@ from aiolimiter import AsyncLimiter
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from enrich.config.models import LimitsConfig
+    from enrich.config import LimitsConfig
     from enrich.pace.lease import Cut, Lease
 
 SMOOTH = 0.05  # seconds' worth of requests that may go at once

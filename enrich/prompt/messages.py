@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import orjson
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from enrich.config.models import Example, Message, StepConfig, problems
+from enrich.config import Example, Message, StepConfig, problems
 from enrich.config.strict_yaml import parse_yaml, read_text
 from enrich.errors import ConfigError
 from enrich.prompt.template import Template, compile_template, literal

@@ -12,7 +12,7 @@ from enrich.prompt.template import Expression, RowError, Template, compile_value
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from enrich.config.models import StepConfig
+    from enrich.config import StepConfig
 
 TOKEN_LIMITS = ("max_tokens", "max_completion_tokens")
 

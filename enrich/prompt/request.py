@@ -18,7 +18,7 @@ from enrich.records import Ask, frozen
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from enrich.config.models import StepConfig
+    from enrich.config import StepConfig
     from enrich.schema.schema import AnswerSchema
 
 NAMESPACE = uuid.UUID("7e0b0c5e-6d0c-5d5c-9d5b-1f6a3c2b8e44")  # of every key this program makes

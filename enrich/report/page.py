@@ -28,7 +28,7 @@ from enrich.report.log import read_log
 from enrich.report.rows import MAX_DISTINCT, read_rows
 
 if TYPE_CHECKING:
-    from enrich.config.models import Config
+    from enrich.config import Config
     from enrich.ledger.protocol import Ledger
 
 LIBRARY = "vendor/uplot-1.6.32"

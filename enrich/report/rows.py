@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from enrich.config.models import InputConfig
+from enrich.config import InputConfig
 from enrich.files.source import open_source
 from enrich.report.facts import FailedRow, Rows, Sample, Spread, StepRows
 from enrich.report.texts import ANSWER_CHARACTERS, VALUE_CHARACTERS, cut, split_error
 from enrich.schema.schema import step_schema
 
 if TYPE_CHECKING:
-    from enrich.config.models import Config, StepConfig
+    from enrich.config import Config, StepConfig
 
 SAMPLES = 100  # questions and answers shown, spread evenly over the rows
 COSTLIEST = 10  # rows shown

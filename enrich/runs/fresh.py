@@ -11,7 +11,7 @@ from enrich.rows.flow import strayed_name
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from enrich.config.models import InputConfig
+    from enrich.config import InputConfig
     from enrich.ledger.protocol import Ledger
     from enrich.records import RowStatus
     from enrich.runs.job import Job

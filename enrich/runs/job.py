@@ -16,8 +16,8 @@ from enrich.answer.columns import output_schema, step_fields
 from enrich.answer.reader import AnswerReader
 from enrich.base.location import ObjectUrl, is_url
 from enrich.base.version import __version__
+from enrich.config import URL_VARIABLE
 from enrich.config.endpoint import Endpoint, resolve_endpoint
-from enrich.config.models import URL_VARIABLE
 from enrich.engine.fallback import ModelBreaker
 from enrich.errors import OutputError, TemplateError
 from enrich.files.storage import has_magic
@@ -30,7 +30,7 @@ from enrich.schema.schema import step_schema
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
-    from enrich.config.models import Config, EndpointConfig, JobConfig
+    from enrich.config import Config, EndpointConfig, JobConfig
     from enrich.files.source import Source
     from enrich.records import RowStatus
     from enrich.schema.schema import AnswerSchema

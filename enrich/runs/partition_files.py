@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from enrich.base.interrupt import Interrupt
-    from enrich.config.models import Config, StepConfig
+    from enrich.config import Config, StepConfig
     from enrich.files.source import Source
     from enrich.records import RowStatus
     from enrich.rows.statuses import Marks

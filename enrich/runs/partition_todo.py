@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from enrich.base.clock import Clock
-    from enrich.config.models import Config
+    from enrich.config import Config
     from enrich.records import RowStatus
     from enrich.runs.partitions import Unit
 

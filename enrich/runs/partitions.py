@@ -29,7 +29,7 @@ from enrich.files.writers import FORMATS
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from enrich.config.models import OutputConfig
+    from enrich.config import OutputConfig
     from enrich.files.find import SourceFile
     from enrich.records import RowStatus
 

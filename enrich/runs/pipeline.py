@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from enrich.base.clock import Clock
-    from enrich.config.models import Config
+    from enrich.config import Config
     from enrich.rows.flow import Flow
     from enrich.runs.partition_todo import Folder
     from enrich.runs.partitions import Standing

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from pydantic import SecretStr
 
 from enrich.base.interrupt import DRAIN
+from enrich.config import LimitsConfig
 from enrich.config.endpoint import Endpoint
-from enrich.config.models import LimitsConfig
 from enrich.engine.engine import Engine, Stats
 from enrich.engine.retry import Policy
 from enrich.errors import RunInterrupted, RunStopped

@@ -25,7 +25,7 @@ from enrich.config.strict_yaml import parse_yaml, read_text
 from enrich.errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:
-    from enrich.config.models import StepConfig
+    from enrich.config import StepConfig
 
 MAX_ERRORS = 8  # problems of one value that are reported
 MAX_MESSAGE = 200  # characters of one problem; the middle of a longer one is left out

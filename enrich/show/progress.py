@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from rich.console import Group
 
-    from enrich.config.models import LimitsConfig
+    from enrich.config import LimitsConfig
     from enrich.engine.engine import Engine
     from enrich.ledger.protocol import Ledger
 

@@ -9,7 +9,7 @@ import keyword
 import textwrap
 from typing import TYPE_CHECKING
 
-from enrich.config.models import InputConfig
+from enrich.config import InputConfig
 from enrich.errors import OutputError
 from enrich.files.source import open_source
 from enrich.prompt.template import is_template

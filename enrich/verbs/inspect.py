@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from enrich.base.words import counted, duration
+from enrich.config import URL_VARIABLE, EndpointConfig
 from enrich.config.endpoint import Endpoint, resolve_endpoint
-from enrich.config.models import URL_VARIABLE, EndpointConfig
 from enrich.errors import EnrichError, KeyRefused, RunStopped
 from enrich.files.sink import preflight
 from enrich.files.source import open_source
@@ -29,7 +29,7 @@ from enrich.wire.completion import completion_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from enrich.config.models import Config
+    from enrich.config import Config
     from enrich.files.source import Source
     from enrich.ledger.protocol import Ledger
     from enrich.show.progress import Snapshot

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pyarrow as pa
 
 from enrich.base.version import __version__
-from enrich.config.models import OutputConfig, load_config, without_password
+from enrich.config import OutputConfig, load_config, without_password
 from enrich.errors import ConfigError
 from enrich.files.sink import destination, open_sink
 from enrich.ledger.opening import open_ledger, require_ledger

@@ -28,7 +28,7 @@ from enrich.verbs.forecast import FEWEST, Estimate, extrapolate
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
-    from enrich.config.models import BudgetConfig, Config, LimitsConfig
+    from enrich.config import BudgetConfig, Config, LimitsConfig
     from enrich.files.source import Source
     from enrich.records import Outcome
     from enrich.runs.job import Job

@@ -14,7 +14,7 @@ import pyarrow as pa
 from dask.distributed import Client
 
 import enrich
-from enrich.config.models import JobConfig
+from enrich.config import JobConfig
 from enrich.spread import decoded, prepare
 
 CONFIG = {

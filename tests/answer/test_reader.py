@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from enrich.answer.columns import step_columns, step_fields
 from enrich.answer.reader import MAX_PROBLEMS, NOT_JSON, SEVERAL, Answer, AnswerReader, reask_messages
-from enrich.config.models import StepConfig
+from enrich.config import StepConfig
 from enrich.errors import TemplateError
 from enrich.records import Completion, Outcome, Reply, Usage
 from enrich.schema.schema import AnswerSchema, load_schema

@@ -9,7 +9,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from enrich.config.models import Config, load_config, validate_config
+from enrich.config import Config, load_config, validate_config
 from enrich.config.strict_yaml import parse_yaml
 from enrich.errors import ConfigError
 

@@ -4,8 +4,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from enrich.config import DEFAULT_BASE_URL, EndpointConfig
 from enrich.config.endpoint import is_loopback, resolve_endpoint
-from enrich.config.models import DEFAULT_BASE_URL, EndpointConfig
 from enrich.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
-from enrich.config.models import BudgetConfig, LimitsConfig
+from enrich.config import BudgetConfig, LimitsConfig
 from enrich.engine import outage
 from enrich.engine.engine import CLAIM_HOLDS, Engine
 from enrich.engine.retry import Policy

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from enrich.config.models import RetryConfig
+from enrich.config import RetryConfig
 from enrich.engine.retry import (
     LONGEST_RETRY_AFTER,
     MAX_UNKNOWN,

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from enrich.config.models import load_config, validate_config
+from enrich.config import load_config, validate_config
 from enrich.errors import ConfigError
 from enrich.files.sink import hold_output, read_manifest
 from tests.helpers.chaos import place

@@ -21,7 +21,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from enrich.config.models import OutputConfig
+from enrich.config import OutputConfig
 from enrich.errors import DiskFull, EnrichError, OutputError, OutputLocked
 from enrich.files import writers
 from enrich.files.sink import hold_output, open_sink, preflight, read_manifest
@@ -409,7 +409,7 @@ def test_a_batch_of_another_schema_is_refused(out: Path) -> None:
 
 WRITE_FOREVER = """
 import sys, pyarrow as pa
-from enrich.config.models import OutputConfig
+from enrich.config import OutputConfig
 from enrich.files.sink import open_sink
 batch = pa.record_batch([pa.array(["x" * 1000] * 1000)], names=["text"])
 with open_sink(OutputConfig(path=sys.argv[1], row_group_rows=1000), batch.schema) as sink:

@@ -22,7 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import ipc
 
-from enrich.config.models import CsvOptions, InputConfig
+from enrich.config import CsvOptions, InputConfig
 from enrich.errors import InputError
 from enrich.files.csv_source import _records
 from enrich.files.find import find_files
@@ -720,7 +720,7 @@ def test_unknown_columns(tmp_path: Path) -> None:
 
 PEAK = """
 import re, sys
-from enrich.config.models import InputConfig
+from enrich.config import InputConfig
 from enrich.files.source import open_source
 opened = open_source(InputConfig(path=sys.argv[1]))
 count = sum(batch.num_rows for batch in opened.batches())

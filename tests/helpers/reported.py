@@ -14,7 +14,7 @@ from enrich.report.page import report_job
 from enrich.sandbox import SandboxOptions, ThreadedSandbox, parse_fault
 
 if TYPE_CHECKING:
-    from enrich.config.models import Config
+    from enrich.config import Config
     from enrich.records import Summary
 
 HOSTILE = """</script><script>window.pwned = 1</script><img src=x onerror="window.pwned = 1">{{ 7 * 7 }}"""

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from enrich.base.interrupt import Interrupt
 from enrich.base.loops import run_sync
-from enrich.config.models import Config, validate_config
+from enrich.config import Config, validate_config
 from enrich.ledger.sqlite import open_ledger
 from enrich.runs.pipeline import RunOptions, run_job
 from tests.helpers.endpoint import KEY

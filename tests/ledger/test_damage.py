@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from enrich.config.models import load_config
+from enrich.config import load_config
 from enrich.runs.pipeline import RunOptions, run_job, settle_doubt_job
 from tests.helpers.chaos import make_job, place, violations
 from tests.helpers.endpoint import BookedEndpoint, Raw

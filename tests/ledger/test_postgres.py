@@ -18,7 +18,7 @@ import psycopg
 import pytest
 
 from enrich.base.clock import SystemClock
-from enrich.config.models import Config, without_password
+from enrich.config import Config, without_password
 from enrich.errors import LedgerError, LedgerFailing
 from enrich.ledger import postgres
 from enrich.ledger.postgres import SCHEMAS, SQL, open_ledger

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import enrich
-from enrich.config.models import BudgetConfig
+from enrich.config import BudgetConfig
 from enrich.errors import BudgetSpent
 from enrich.pace.budget import Budget, Charge, Prices, Reservation
 from enrich.records import Completion, Usage

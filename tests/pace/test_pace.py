@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from enrich.config.models import LimitsConfig, WindowConfig
+from enrich.config import LimitsConfig, WindowConfig
 from enrich.pace.pace import Pace
 from enrich.pace.windows import Window
 from tests.helpers.virtual import (

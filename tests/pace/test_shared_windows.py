@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from enrich.config.models import LimitsConfig, WindowConfig
+from enrich.config import LimitsConfig, WindowConfig
 from enrich.errors import LedgerError
 from enrich.pace.pace import Pace
 from enrich.pace.shared_windows import LeasedSlots

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 import enrich
-from enrich.config.models import LimitsConfig
+from enrich.config import LimitsConfig
 from enrich.pace.step_limits import Gate
 from enrich.pace.windows import OwnSlots
 from enrich.records import Failure, Fate, Settled

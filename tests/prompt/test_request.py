@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from enrich.config.models import StepConfig
+from enrich.config import StepConfig
 from enrich.errors import ConfigError
 from enrich.prompt.request import NAMESPACE, RequestBuilder, idempotency_key
 from enrich.prompt.template import RowError

@@ -49,7 +49,7 @@ from tests.helpers.reported import HOSTILE, options, page_of, reported
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from enrich.config.models import Config
+    from enrich.config import Config
     from enrich.records import Summary
     from tests.helpers.warm import Ended
 

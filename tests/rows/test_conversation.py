@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from enrich.answer.reader import AnswerReader
-from enrich.config.models import StepConfig
+from enrich.config import StepConfig
 from enrich.engine.fallback import ModelBreaker
 from enrich.prompt.request import RequestBuilder
 from enrich.records import Completion, Failure, Fate, Outcome, Settled, Usage

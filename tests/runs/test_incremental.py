@@ -22,7 +22,7 @@ import yaml
 from pyarrow import csv
 
 import enrich
-from enrich.config.models import load_config
+from enrich.config import load_config
 from enrich.errors import ConfigError, InputError, OutputError, OutputLocked, RunInterrupted
 from enrich.files.sink import hold_output, read_manifest
 from enrich.files.source import open_source

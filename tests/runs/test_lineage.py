@@ -6,7 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from enrich.config.models import validate_config
+from enrich.config import validate_config
 from enrich.runs.job import compile_job
 from enrich.runs.lineage import Origin, column_origins
 

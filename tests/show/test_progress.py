@@ -23,7 +23,7 @@ from rich.console import Console
 
 from enrich.base.interrupt import Interrupt
 from enrich.base.words import duration
-from enrich.config.models import LimitsConfig, load_config
+from enrich.config import LimitsConfig, load_config
 from enrich.engine.engine import Engine, Stats
 from enrich.engine.outage import Outage
 from enrich.pace.pace import Pace

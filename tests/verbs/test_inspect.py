@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import enrich
-from enrich.config.models import load_config
+from enrich.config import load_config
 from enrich.errors import InputError, LedgerError, OutputError
 from enrich.ledger.opening import open_ledger
 from enrich.runs.pipeline import RunOptions, run_job

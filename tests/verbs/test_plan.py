@@ -12,7 +12,7 @@ import pytest
 
 import enrich
 from enrich.base.loops import run_sync
-from enrich.config.models import load_config
+from enrich.config import load_config
 from enrich.runs.pipeline import RunOptions
 from enrich.verbs.plan import Plan, plan_job
 from tests.conftest import SCRIPT

@@ -11,8 +11,8 @@ from enrich.errors import ConfigError, EnrichError
 if TYPE_CHECKING:
     from airflow.sdk import Connection
 
+    from enrich.config import EndpointConfig
     from enrich.config.endpoint import Endpoint
-    from enrich.config.models import EndpointConfig
 
 EXTRA = ("timeout", "headers", "ca_file", "proxy", "stream_end")  # keys of `endpoint` that the extra may hold
 
@@ -43,8 +43,8 @@ class BeatraHook(BaseHook):
         Raises:
             ConfigError: there is no key, or a value cannot be used.
         """
+        from enrich.config import KEY_VARIABLE, EndpointConfig
         from enrich.config.endpoint import resolve_endpoint
-        from enrich.config.models import KEY_VARIABLE, EndpointConfig
 
         config = self.endpoint_config(EndpointConfig())
         return resolve_endpoint(config, {KEY_VARIABLE: self.api_key()})
@@ -57,7 +57,7 @@ class BeatraHook(BaseHook):
         """
         from pydantic import ValidationError
 
-        from enrich.config.models import EndpointConfig, problems
+        from enrich.config import EndpointConfig, problems
 
         connection = self._connection()
         extra = {key: value for key, value in connection.extra_dejson.items() if value not in (None, "")}
@@ -72,7 +72,7 @@ class BeatraHook(BaseHook):
             return EndpointConfig.model_validate(document)
         except ValidationError as error:
             raise ConfigError(
-                f"the connection `{self.beatra_conn_id}` is not valid:\n{problems(error, document)}"
+                f"the connection `{self.beatra_conn_id}` is not valid:\n{problems(error, document, EndpointConfig)}"
             ) from None
 
     def api_key(self) -> str:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from airflow.providers.openlineage.extractors import OperatorLineage
     from airflow.sdk import Context
 
-    from enrich.config.models import Config
+    from enrich.config import Config
     from enrich.files.source import Source
     from enrich.integrations.airflow.lineage import Traced
     from enrich.records import Summary
@@ -116,7 +116,7 @@ class BeatraEnrichOperator(BaseOperator):
 
     def _read(self, name: str) -> dict[str, Any]:
         """Read the configuration file; relative paths in it are relative to its folder."""
-        from enrich.config.models import read_mapping
+        from enrich.config import read_mapping
 
         try:
             path = self._find(Path(name).expanduser())
@@ -181,7 +181,7 @@ class BeatraEnrichOperator(BaseOperator):
 
     def _job(self) -> tuple[Config, str | None]:
         """Put the job together, and find the key for it."""
-        from enrich.config.models import complete_config
+        from enrich.config import complete_config
         from enrich.runs.job import SANDBOX
 
         document = self._read(self.config) if isinstance(self.config, str) else self.config

@@ -1,0 +1,109 @@
+"""The whole configuration: all its sections, as one `Config`."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Annotated, Any
+
+from platformdirs import user_cache_path
+from pydantic import (
+    BeforeValidator,
+    Field,
+    field_validator,
+)
+
+from enrich.base.location import is_url
+from enrich.config.endpoint import EndpointConfig
+from enrich.config.ledger_url import without_password
+from enrich.config.limits import RATES, BudgetConfig, LimitsConfig, RetryConfig
+from enrich.config.overrides import as_path_mapping, ledger_beside
+from enrich.config.section import Location, Section
+from enrich.config.steps import StepConfig, StepLimits
+from enrich.config.tables import InputConfig, OutputConfig
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+class JobConfig(Section):
+    """What is asked and how, wherever the rows come from and go to.
+
+    Attributes:
+        input: the rows; a path, or a mapping.
+        output: the enriched rows; a path, or a mapping.
+        ledger: a file, or a database's URL that machines share; default `.beatra/ledger.db` beside the output, or
+            beside this file when the output is a URL.
+        endpoint: where requests go, and how.
+        steps: the questions, in order; a later one sees the answers of earlier ones.
+        limits: how fast requests may go.
+        retry: how hard a row is tried.
+        budget: what one run may spend.
+        dedupe: ask identical requests once; `false` asks each row on its own.
+        tolerate: failed rows (a count, or a share such as `1%`) that still count as success.
+        report: write a page on each run to this file or URL.
+    """
+
+    input: Annotated[InputConfig | None, BeforeValidator(as_path_mapping)] = None
+    output: Annotated[OutputConfig | None, BeforeValidator(as_path_mapping)] = None
+    ledger: str | None = None
+    endpoint: EndpointConfig = EndpointConfig()
+    steps: Annotated[list[StepConfig], Field(min_length=1)]
+    limits: LimitsConfig = LimitsConfig()
+    retry: RetryConfig = RetryConfig()
+    budget: BudgetConfig = BudgetConfig()
+    dedupe: bool = True
+    tolerate: int | str = 0
+    report: Location | None = None
+
+    @field_validator("tolerate", mode="before")
+    @classmethod
+    def _count_or_share(cls, value: Any) -> Any:
+        match = re.fullmatch(r"(\d{1,3}(?:\.\d+)?)\s*%|\d+", str(value), re.ASCII)
+        if isinstance(value, bool | float) or not match or float(match[1] or 0) > 100:
+            raise ValueError(f"give a count of rows, or a share such as 1% (it is {value!r})")
+        return value if match[1] else int(value)
+
+    @field_validator("steps")
+    @classmethod
+    def _names_differ(cls, steps: list[StepConfig]) -> list[StepConfig]:
+        names = [step.name for step in steps]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(
+                    f"two steps are named `{name}`; names prefix the output columns and must differ"
+                )
+        return steps
+
+    def tolerated(self, rows: int) -> int:
+        """Say how many failed rows of so many still count as success."""
+        if isinstance(self.tolerate, int):
+            return self.tolerate
+        return int(rows * float(self.tolerate.rstrip("% ")) / 100)
+
+    def rates(self) -> Iterator[str]:
+        """Name the limits over a span of time that are set, of the run and of its steps."""
+        places: list[tuple[str, LimitsConfig | StepLimits | None]] = [("limits", self.limits)]
+        places += [(f"steps.{step.name}.limits", step.limits) for step in self.steps]
+        for place, limits in places:
+            for name in (*RATES, "windows"):
+                if getattr(limits, name, None):
+                    yield f"`{place}.{name}`"
+
+    def ledger_location(self) -> str:
+        """Give the ledger's path or URL: as configured, else beside an output file, else in the user's cache."""
+        if self.ledger is not None:
+            return self.ledger
+        if self.output is not None and not is_url(self.output.path):
+            return ledger_beside(self.output.path)
+        return str(user_cache_path("beatra-enrich") / "ledger.db")
+
+    def ledger_shown(self) -> str:
+        """Give `ledger_location` as it may be printed and kept: a URL without its password."""
+        return without_password(self.ledger_location())
+
+
+class Config(JobConfig):
+    """One job over files, as `beatra-enrich run` takes it."""
+
+    input: Annotated[InputConfig, BeforeValidator(as_path_mapping)]
+    output: Annotated[OutputConfig, BeforeValidator(as_path_mapping)]

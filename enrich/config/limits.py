@@ -1,0 +1,80 @@
+"""The sections `limits`, `retry` and `budget`: how fast, how hard, for how much."""
+
+from __future__ import annotations
+
+from typing import Annotated, Self
+
+from pydantic import (
+    Field,
+    model_validator,
+)
+
+from enrich.config.section import Section
+
+RATES = ("requests_per_minute", "tokens_per_minute")  # the limits over a span of time, beside `windows`
+
+
+class WindowConfig(Section):
+    """At most so many requests or tokens in any span of so many seconds.
+
+    Attributes:
+        requests: how many may begin.
+        tokens: how many may be used.
+        seconds: the span.
+    """
+
+    requests: Annotated[int, Field(ge=1)] | None = None
+    tokens: Annotated[int, Field(ge=1)] | None = None
+    seconds: Annotated[float, Field(gt=0)]
+
+    @model_validator(mode="after")
+    def _limits_something(self) -> Self:
+        if self.requests is None and self.tokens is None:
+            raise ValueError("a window needs `requests` or `tokens`")
+        return self
+
+
+class LimitsConfig(Section):
+    """How fast requests may go. All limits hold at once; with a ledger on PostgreSQL, for all runs of one API key together.
+
+    Attributes:
+        concurrency: the most requests in flight, of each run for itself.
+        adaptive: find the endpoint's own ceiling below `concurrency` from its 429s; false goes to it at once.
+        requests_per_minute: spread evenly, without a burst at the start.
+        tokens_per_minute: estimated before sending, settled on usage.
+        windows: further limits over other spans.
+    """
+
+    concurrency: Annotated[int, Field(ge=1, le=20_000)] = 64
+    adaptive: bool = True
+    requests_per_minute: Annotated[float, Field(gt=0)] | None = None
+    tokens_per_minute: Annotated[float, Field(gt=0)] | None = None
+    windows: list[WindowConfig] = []
+
+
+class RetryConfig(Section):
+    """How hard a row is tried.
+
+    Attributes:
+        attempts: requests that may be sent for one body; waits for a rate limit or an outage use none up.
+        max_wait: the longest backoff, in seconds. A Retry-After is honoured beyond it.
+        deadline: seconds that all attempts of one row may take together; default attempts × (timeout + max_wait).
+    """
+
+    attempts: Annotated[int, Field(ge=1, le=100)] = 6
+    max_wait: Annotated[float, Field(gt=0)] = 60.0
+    deadline: Annotated[float, Field(gt=0)] | None = None
+
+
+class BudgetConfig(Section):
+    """What one run may spend; reserved before sending, settled on usage.
+
+    Attributes:
+        credits: Beatra's charge.
+        tokens: of prompts and answers together.
+        requests: distinct ones that are sent; a retry is not counted again.
+    """
+
+    credits: Annotated[float, Field(gt=0)] | None = None
+    tokens: Annotated[int, Field(gt=0)] | None = None
+    requests: Annotated[int, Field(gt=0)] | None = None

@@ -1,0 +1,158 @@
+"""The section `steps`: what is asked of every row, and what counts as an answer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    Field,
+    model_validator,
+)
+
+from enrich.config.section import Section
+
+Role = Literal["system", "user", "assistant"]
+
+
+class Message(Section):
+    """One message of a conversation.
+
+    Attributes:
+        role: who speaks.
+        content: a template.
+    """
+
+    role: Role
+    content: str
+
+
+class Example(Section):
+    """One turn to learn from, sent as it stands: no templates.
+
+    Attributes:
+        user: what was asked.
+        assistant: what the good answer was; a mapping is sent as JSON.
+    """
+
+    user: str
+    assistant: str | dict[str, Any]
+
+
+class StepLimits(Section):
+    """How fast the requests of one step may go, within the limits of the run.
+
+    Attributes:
+        concurrency: the most requests of this step in flight.
+        requests_per_minute: the most requests of this step; attempts made again are not counted here.
+    """
+
+    concurrency: Annotated[int, Field(ge=1, le=20_000)] | None = None
+    requests_per_minute: Annotated[float, Field(gt=0)] | None = None
+
+
+class StepConfig(Section):
+    """One question asked of every row.
+
+    Attributes:
+        name: prefix of the output columns.
+        system: template of the system message.
+        prompt: template of the user's message; the row's columns are its variables.
+        prompt_file: a file that holds the prompt.
+        messages: templates of a whole conversation, instead of `system` and `prompt`.
+        messages_file: a .yaml, .json or .jsonl file of such messages.
+        examples: turns to learn from (few-shot), between `system` and the prompt.
+        examples_file: a .yaml, .json or .jsonl file of such turns.
+        model: the model to ask; `auto` lets the endpoint choose.
+        fallback_models: models to turn to, in order, when that one is not available.
+        temperature: of sampling; excludes `top_p`.
+        top_p: share of the probability mass to sample from; excludes `temperature`.
+        max_tokens: the most tokens of an answer, or a template that gives them.
+        max_completion_tokens: the same under its newer name, which reasoning models want.
+        params: further request fields; strings in it, at any depth, are templates.
+        stream: ask for an event stream; the answer is the same.
+        when: rows for which this renders to an empty text, `false`, `0`, `no` or `none` are skipped.
+        on_null: what becomes of rows that lack a value the prompt needs: they fail, are skipped, or render it empty.
+        answer_schema: JSON Schema of the answer (`schema` in the file): inline, a file's path, or `module:Model`.
+        schema_mode: how the endpoint is told of the schema.
+        repair: take JSON out of fences and mend small breaks before an answer counts as invalid.
+        reask: how often an answer that breaks the schema or `check` is asked again.
+        on_truncated: `retry` asks once more with twice the tokens when the answer ran out of them.
+        check: an expression on the parsed answer that must be true.
+        limits: of this step alone, within those of the run.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+    system: str | None = None
+    prompt: str | None = None
+    prompt_file: Path | None = None
+    messages: list[Message] | None = None
+    messages_file: Path | None = None
+    examples: list[Example] = []
+    examples_file: Path | None = None
+    model: str = "auto"
+    fallback_models: list[str] = []
+    temperature: Annotated[float, Field(ge=0.0, le=2.0)] | None = None
+    top_p: Annotated[float, Field(ge=0.0, le=1.0)] | None = None
+    max_tokens: Annotated[int, Field(ge=1)] | str | None = None
+    max_completion_tokens: Annotated[int, Field(ge=1)] | str | None = None
+    params: dict[str, Any] = {}
+    stream: bool = False
+    when: str | None = None
+    on_null: Literal["error", "skip", "render"] = "error"
+    answer_schema: dict[str, Any] | str | None = Field(default=None, alias="schema")
+    schema_mode: Literal["json_schema", "json_object", "prompt"] = "json_schema"
+    repair: bool = True
+    reask: Annotated[int, Field(ge=0, le=10)] = 1
+    on_truncated: Literal["keep", "retry"] = "keep"
+    check: str | None = None
+    limits: StepLimits | None = None
+
+    @model_validator(mode="after")
+    def _one_way_to_ask(self) -> Self:
+        given = [
+            n for n in ("prompt", "prompt_file", "messages", "messages_file") if getattr(self, n) is not None
+        ]
+        if not given:
+            raise ValueError("a step needs `prompt`, `prompt_file`, `messages` or `messages_file`")
+        if len(given) > 1:
+            raise ValueError(f"`{given[0]}` and `{given[1]}` exclude each other; keep one")
+        if self.messages is not None and not self.messages:
+            raise ValueError("`messages` is empty; it needs at least one message")
+        if given[0].startswith("messages"):
+            if self.system is not None:
+                raise ValueError(
+                    "`system` stands beside `prompt`; among `messages` write `{role: system, content: …}`"
+                )
+            if self.examples or self.examples_file is not None:
+                raise ValueError("examples stand beside `prompt`; among `messages` write them as messages")
+        if self.examples and self.examples_file is not None:
+            raise ValueError("`examples` and `examples_file` exclude each other; keep one")
+        return self
+
+    @model_validator(mode="after")
+    def _can_grow(self) -> Self:
+        limits = ("max_tokens", "max_completion_tokens")
+        given = any(getattr(self, name) is not None or name in self.params for name in limits)
+        if self.on_truncated == "retry" and not given:
+            raise ValueError("`on_truncated: retry` doubles `max_tokens`, which is not given; set it")
+        return self
+
+    @model_validator(mode="after")
+    def _sampling(self) -> Self:
+        top_p = self.top_p if self.top_p is not None else self.params.get("top_p")
+        temperature = self.temperature if self.temperature is not None else self.params.get("temperature")
+        if temperature is not None and top_p is not None:
+            raise ValueError("`temperature` and `top_p` exclude each other (the API takes one); remove one")
+        if isinstance(temperature, int | float) and not 0 <= temperature <= 2:
+            raise ValueError(f"`temperature` is {temperature}; the API takes 0.0 to 2.0")
+        if self.max_tokens is not None and self.max_completion_tokens is not None:
+            raise ValueError("`max_tokens` and `max_completion_tokens` exclude each other; remove one")
+        for owned in ("model", "messages", "stream", "response_format"):
+            if owned in self.params and not (owned == "response_format" and self.answer_schema is None):
+                raise ValueError(
+                    f"`params.{owned}` is set by the step's own `{owned}` key; remove it from params"
+                )
+        if self.params.get("n", 1) != 1:
+            raise ValueError("`params.n` must be 1: a row has one answer; add a step for a second one")
+        return self

@@ -1,0 +1,94 @@
+"""The sections `input` and `output`: where the rows come from and go to."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    Field,
+    field_validator,
+    model_validator,
+)
+
+from enrich.base.location import without_slash
+from enrich.config.section import Format, Location, Section
+
+
+class CsvOptions(Section):
+    """How a CSV file is written, where it differs from RFC 4180.
+
+    Attributes:
+        delimiter: one character; a comma, or a tab for TSV, unless given.
+        quote: one character; an empty text means that nothing is quoted.
+        encoding: a Python codec.
+        header: whether the first line names the columns; else they are `column_1`, `column_2`, ….
+        null_values: texts that mean null when they are not quoted.
+        types: Arrow types by column, such as `{zip: string}`; the others are told from the data.
+        bad_rows: `reject` leaves out lines that do not fit; `error` stops before anything is sent.
+        reject_file: where rejected lines go.
+    """
+
+    delimiter: Annotated[str, Field(min_length=1, max_length=1)] | None = None
+    quote: Annotated[str, Field(max_length=1)] = '"'
+    encoding: str = "utf-8"
+    header: bool = True
+    null_values: list[str] = [""]
+    types: dict[str, str] = {}
+    bad_rows: Literal["error", "reject"] = "error"
+    reject_file: Path | None = None
+
+
+class InputConfig(Section):
+    """Where the rows come from.
+
+    Attributes:
+        path: a file, a glob, a directory (Hive partitions become columns), the `s3://`, `gs://`, `az://`, `abfs://`
+            or `file://` URL of such, or a list of these.
+        format: told from the suffix unless given.
+        columns: read only these columns.
+        partitions: read only these Hive partitions, such as `day=2026-11-22`: of one key any, of several keys all.
+        csv: how a CSV or TSV file is written.
+    """
+
+    path: Location | list[Location]
+    format: Format | None = None
+    columns: list[str] | None = None
+    partitions: list[str] = []
+    csv: CsvOptions = CsvOptions()
+
+    @field_validator("partitions")
+    @classmethod
+    def _name_values(cls, partitions: list[str]) -> list[str]:
+        for text in partitions:
+            if not re.match(r"[^=/]+=", text):
+                raise ValueError(f"`{text}` is not of the form key=value, such as day=2026-11-22")
+        return partitions
+
+
+class OutputConfig(Section):
+    """Where the rows go.
+
+    Attributes:
+        path: the file, or the URL of an object; only ever replaced whole. One that ends with `/` is a folder.
+        partitioned: `path` is a folder, with one file for each partition (or file) of the input; a path that ends
+            with `/` says the same.
+        format: told from the suffix unless given; `parquet` in a folder.
+        compression: a Parquet codec, or none.
+        row_group_rows: rows in one Parquet row group.
+    """
+
+    path: Location
+    partitioned: bool = False
+    format: Format | None = None
+    compression: str = "zstd"
+    row_group_rows: Annotated[int, Field(ge=1)] = 131_072
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_folder(cls, value: Any) -> Any:
+        path = value.get("path") if isinstance(value, dict) else None
+        if not isinstance(path, str) or without_slash(path) == path:
+            return value
+        return {**value, "path": without_slash(path), "partitioned": True}
