@@ -1,0 +1,129 @@
+"""Between click and the job: signals, logs, progress on stderr, the result on stdout."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Any, cast
+
+import click
+
+from enrich.cli.closing import closing
+from enrich.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+    from enrich.config import Config
+    from enrich.records import Summary
+    from enrich.runs.pipeline import RunOptions
+    from enrich.verbs.plan import Plan
+
+
+def execute(
+    job: Callable[[Config, RunOptions], Coroutine[object, object, Summary]],
+    config: Config,
+    options: dict[str, Any],
+    *,
+    command: str,
+    **run_options: Any,
+) -> None:
+    """Run a job with its progress on stderr and its result on stdout, and leave with its exit code."""
+    from enrich.base.interrupt import Interrupt
+    from enrich.base.loops import tune_collector
+    from enrich.cli.signals import graceful
+    from enrich.runs.pipeline import RunOptions
+    from enrich.show.logs import PROGRESS, set_up_logs
+    from enrich.show.progress import Watch, shown
+
+    set_up_logs(options["verbose"], options["log_format"], quiet=options["quiet"])
+    watch, interrupt = Watch(config.limits), Interrupt()
+    given = RunOptions(
+        limit=options["limit"],
+        progress=watch,
+        interrupt=interrupt,
+        command=command,
+        lock=options["lock"],
+        **run_options,
+    )
+    silent = options["quiet"] or options["no_progress"]
+    as_events = options["log_format"] == "json"
+    live = sys.stderr.isatty() and not options["verbose"] and not as_events
+
+    async def main_path() -> Summary:
+        with graceful(interrupt):
+            if silent:
+                return await job(config, given)
+            async with shown(watch, sys.stderr, live=live, log=PROGRESS if as_events else None):
+                return await job(config, given)
+
+    tune_collector()
+    summary = run_async(main_path)
+    if options["as_json"]:
+        click.echo(json.dumps(summary.to_dict()))
+    if not options["quiet"] or summary.exit_code:
+        click.echo(closing(summary, command), err=True)
+    raise click.exceptions.Exit(summary.exit_code)
+
+
+def watch_run(config: Config, *, as_json: bool) -> None:
+    """Show a run that goes on elsewhere: redrawn in place on a terminal, else a line now and then."""
+    from enrich.show.progress import BAR_EVERY, LINE_EVERY, Picture, Snapshot
+    from enrich.verbs.inspect import watch_job
+
+    def line(now: Snapshot) -> None:
+        click.echo(json.dumps(now.to_dict()) if as_json else now.line())
+
+    try:
+        if as_json or not sys.stdout.isatty():
+            ending = run_async(lambda: watch_job(config, line, every=LINE_EVERY))
+        else:
+            with Picture(sys.stdout) as picture:
+                ending = run_async(lambda: watch_job(config, picture.draw, every=4 * BAR_EVERY))
+    except KeyboardInterrupt:
+        raise click.exceptions.Exit(130) from None
+    click.echo(ending, err=as_json)
+
+
+def planned(config: Config, limit: int | None, sample: int, *, seed: int = 0, quiet: bool = False) -> Plan:
+    """Make a plan, with progress on stderr."""
+    from enrich.base.interrupt import Interrupt
+    from enrich.cli.signals import graceful
+    from enrich.runs.pipeline import RunOptions
+    from enrich.show.progress import Watch, shown
+    from enrich.verbs.plan import plan_job
+
+    watch, interrupt = Watch(config.limits), Interrupt()
+    given = RunOptions(limit=limit, progress=watch, interrupt=interrupt)
+
+    async def main_path() -> Plan:
+        with graceful(interrupt):
+            if quiet:
+                return await plan_job(config, given, sample=sample, seed=seed)
+            async with shown(watch, sys.stderr, live=sys.stderr.isatty()):
+                return await plan_job(config, given, sample=sample, seed=seed)
+
+    return cast("Plan", run_async(main_path))
+
+
+def confirm_plan(config: Config, options: dict[str, Any]) -> None:
+    """Show what a run would do and ask whether to go on; leaves with 130 when not."""
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise UsageError(
+            "--confirm asks on a terminal, and there is none",
+            hint="leave --confirm out, or look at `beatra-enrich plan CONFIG` first.",
+        )
+    if options["fresh"]:
+        click.echo("--fresh asks everything anew: what the ledger holds does not count.", err=True)
+    found = planned(config, options["limit"], 0)
+    click.echo(found.text(), err=True)
+    if not click.confirm("Go on?", err=True):
+        click.echo("Nothing was sent.", err=True)
+        raise click.exceptions.Exit(130)
+
+
+def run_async(main_path: Callable[[], Coroutine[object, object, Any]]) -> Any:
+    """Run a coroutine to its end and give what it returns."""
+    from enrich.base.loops import run_sync
+
+    return run_sync(main_path)

@@ -1,0 +1,118 @@
+"""The commands under `ledger`, which look after one."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from enrich.cli.app import main
+from enrich.cli.execute import run_async
+from enrich.cli.options import names_in
+
+
+@main.group()
+def ledger() -> None:
+    """Look after a ledger: list, export, verify, prune.
+
+    LEDGER is a configuration that names one, or the ledger's own file or URL.
+    """
+
+
+LEDGER = click.argument("where", metavar="LEDGER")
+
+
+@ledger.command("ls")
+@LEDGER
+@click.option(
+    "--state",
+    "states",
+    default="",
+    metavar="NAMES",
+    help="Only these: answered, failed, sent, in_doubt, skipped; several with commas.",
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+def ledger_ls(where: str, states: str, *, as_json: bool) -> None:
+    """List the requests a ledger holds, oldest first.
+
+    \b
+    Example:
+      beatra-enrich ledger ls config.yaml --state failed,in_doubt
+    """
+    from enrich.records import STATES
+    from enrich.verbs.ledger import HEADER, ledger_location, list_requests
+
+    chosen = names_in("--state", states, STATES) or frozenset(STATES)
+    location = ledger_location(where)
+    if not as_json:
+        click.echo(HEADER)
+    run_async(
+        lambda: list_requests(
+            location,
+            lambda line: click.echo(json.dumps(line.to_dict()) if as_json else line.text()),
+            states=chosen,
+        )
+    )
+
+
+@ledger.command("export", short_help="Write everything a ledger holds to a file.")
+@LEDGER
+@click.option(
+    "-o",
+    "--out",
+    metavar="FILE",
+    required=True,
+    help="Where to; its suffix says the format, such as .parquet.",
+)
+def ledger_export(where: str, out: str) -> None:
+    """Write everything a ledger holds to a file, raw requests and answers included.
+
+    \b
+    Example:
+      beatra-enrich ledger export config.yaml -o ledger.parquet
+    """
+    from enrich.base.words import counted
+    from enrich.verbs.ledger import export_ledger, ledger_location
+
+    count = run_async(lambda: export_ledger(ledger_location(where), out))
+    click.echo(f"{counted(count, 'request')} → {out}")
+
+
+@ledger.command("verify", short_help="Check a whole ledger, every checksum included.")
+@LEDGER
+def ledger_verify(where: str) -> None:
+    """Check a whole ledger: structure, every checksum, every key there once. Exit code 2 when it is damaged.
+
+    \b
+    Example:
+      beatra-enrich ledger verify config.yaml
+    """
+    from enrich.verbs.ledger import findings, ledger_location, verify_ledger
+
+    report = run_async(lambda: verify_ledger(ledger_location(where)))
+    for line in findings(report):
+        click.echo(line)
+    if not report.sound:
+        raise click.exceptions.Exit(2)
+
+
+@ledger.command("prune", short_help="Forget requests that were settled long ago.")
+@LEDGER
+@click.option(
+    "--older-than", required=True, metavar="AGE", help="A number and s, m, h, d or w, for example 30d."
+)
+def ledger_prune(where: str, older_than: str) -> None:
+    """Forget requests that were answered or failed long ago; what has no answer yet stays.
+
+    A forgotten request is asked, and paid for, anew when it turns up again.
+
+    \b
+    Example:
+      beatra-enrich ledger prune config.yaml --older-than 30d
+    """
+    from enrich.base.words import counted
+    from enrich.verbs.ledger import ledger_location, parse_age, prune_ledger
+
+    age = parse_age(older_than)
+    count = run_async(lambda: prune_ledger(ledger_location(where), age))
+    click.echo(f"{counted(count, 'request')} forgotten")

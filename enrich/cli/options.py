@@ -1,0 +1,123 @@
+"""Options that several commands share, and what becomes of them."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from enrich.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from enrich.config import Config
+
+
+CONFIG = click.argument("config", type=click.Path(path_type=Path))
+
+
+def job_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that every command with a CONFIG takes."""
+    for option in (
+        click.option(
+            "--sandbox", is_flag=True, help="Send to the built-in emulator instead of the endpoint."
+        ),
+        click.option("--output", metavar="PATH", help="Write here instead of `output`."),
+        click.option("--input", metavar="PATH", help="Read this instead of `input`."),
+        click.option(
+            "--set",
+            "overrides",
+            multiple=True,
+            metavar="KEY.PATH=VALUE",
+            help="Override a key, for example --set limits.concurrency=8. May be repeated.",
+        ),
+        click.option(
+            "--partition",
+            "partitions",
+            multiple=True,
+            metavar="KEY=VALUE",
+            help="Only this Hive partition of the input, for example --partition day=2026-11-22. May be repeated: "
+            "of one key any, of several keys all.",
+        ),
+        click.option("--limit", type=click.IntRange(min=0), metavar="N", help="Only the first N rows."),
+    ):
+        command = option(command)
+    return command
+
+
+def lock_option(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the option for what to do when the output is held."""
+    return click.option(
+        "--lock",
+        type=click.Choice(["fail", "wait", "skip"]),
+        default="fail",
+        show_default=True,
+        help="When another run holds the output: fail with exit code 5, wait for its end, or leave it with 0.",
+    )(command)
+
+
+def output_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options for what is shown and how."""
+    for option in (
+        click.option(
+            "--log-format",
+            type=click.Choice(["text", "json"]),
+            default="text",
+            show_default=True,
+            help="How stderr is written.",
+        ),
+        click.option("-v", "--verbose", count=True, help="Tell of every retry on stderr."),
+        click.option("-q", "--quiet", is_flag=True, help="Nothing on stderr but errors."),
+        click.option("--no-progress", is_flag=True, help="No progress on stderr."),
+        click.option("--json", "as_json", is_flag=True, help="One JSON summary on stdout."),
+    ):
+        command = option(command)
+    return command
+
+
+def load(path: Path, options: dict[str, Any]) -> Config:
+    """Read the configuration with what the job options say put in."""
+    from enrich.config import load_config
+
+    return load_config(
+        path,
+        overrides=list(options.get("overrides", ())),
+        input=options.get("input"),
+        output=options.get("output"),
+        partitions=options.get("partitions"),
+        base_url="sandbox" if options.get("sandbox") else None,
+    )
+
+
+def statuses_of(text: str) -> Any:
+    """Read the statuses that `retry --status` names."""
+    from enrich.records import FAILED
+
+    return names_in("--status", text, [status for status in FAILED if status != "in_doubt"])
+
+
+def names_in(option: str, text: str, known: Iterable[str]) -> frozenset[str]:
+    """Read names with commas between them."""
+    chosen = frozenset(part.strip() for part in text.split(",") if part.strip())
+    for name in sorted(chosen.difference(known)):
+        raise ConfigError(
+            f"{option} {name}: no such {option.removeprefix('--')}",
+            hint=f"one of {', '.join(sorted(known))}.",
+        )
+    return chosen
+
+
+def command_line(name: str, config: Path, options: dict[str, Any]) -> str:
+    """Write a command for the same job as this one's, ready to be typed."""
+    words = ["beatra-enrich", name, str(config)]
+    for flag in ("limit", "input", "output"):
+        if options[flag] is not None:
+            words += [f"--{flag}", str(options[flag])]
+    for partition in options["partitions"]:
+        words += ["--partition", partition]
+    for override in options["overrides"]:
+        words += ["--set", override]
+    return shlex.join([*words, "--sandbox"] if options["sandbox"] else words)
