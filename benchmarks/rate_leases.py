@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING
 
 from enrich import __version__
 from enrich.config import LimitsConfig
-from enrich.ledger.postgres import SQL, Database, _lease_values, _migrate
+from enrich.ledger.postgres_database import SQL, Database, migrate
+from enrich.ledger.postgres_leases import lease_values
 from enrich.pace.lease import LeaseRequest
 from enrich.pace.shared_windows import LeasedSlots, shared_windows
 from tests.helpers.postgres import find_binaries, running
@@ -173,14 +174,14 @@ def real() -> None:
         for connections in CONNECTIONS:
             url = server.create(uuid.uuid4().hex)
             with Database(url).connect() as connection:
-                _migrate(connection)
+                migrate(connection)
             counts: Counter[int] = Counter()
             until = time.monotonic() + 4.0
 
             def work(
                 number: int, url: str = url, counts: Counter[int] = counts, until: float = until
             ) -> None:
-                values = _lease_values(b"account", LeaseRequest(window, 1, each=100.0), runs=1, started=0.0)
+                values = lease_values(b"account", LeaseRequest(window, 1, each=100.0), runs=1, started=0.0)
                 with Database(url).connect() as connection:
                     while time.monotonic() < until:
                         connection.execute(SQL["lease"].encode(), values).fetchall()

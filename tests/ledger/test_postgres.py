@@ -20,8 +20,9 @@ import pytest
 from enrich.base.clock import SystemClock
 from enrich.config import Config, without_password
 from enrich.errors import LedgerError, LedgerFailing
-from enrich.ledger import postgres
-from enrich.ledger.postgres import SCHEMAS, SQL, open_ledger
+from enrich.ledger import postgres_database
+from enrich.ledger.postgres import open_ledger
+from enrich.ledger.postgres_database import SCHEMAS, SQL
 from enrich.ledger.protocol import DOUBT_AFTER
 from enrich.pace.lease import LeaseRequest, SharedWindow
 from enrich.report.page import report_job
@@ -51,7 +52,7 @@ def version(url: str) -> int:
 async def fill_an_old_one(url: str, monkeypatch: pytest.MonkeyPatch) -> int:
     """Make a ledger of the first version and fill it as its program did; gives the number of its run."""
     with monkeypatch.context() as patched:
-        patched.setattr(postgres, "SCHEMAS", (SQL["schema_1"],))
+        patched.setattr(postgres_database, "SCHEMAS", (SQL["schema_1"],))
         ledger = await open_ledger(url)
         run = await ledger.open_run({})
         await ledger.claim([make_ask(name) for name in ("answered", "failed", "sent")])
@@ -112,7 +113,9 @@ async def test_a_move_that_fails_changes_nothing(url: str, monkeypatch: pytest.M
     await fill_an_old_one(url, monkeypatch)
     with monkeypatch.context() as patched:
         patched.setattr(
-            postgres, "SCHEMAS", (*SCHEMAS, "CREATE TABLE extra (x INTEGER); CREATE TABLE run (x INTEGER)")
+            postgres_database,
+            "SCHEMAS",
+            (*SCHEMAS, "CREATE TABLE extra (x INTEGER); CREATE TABLE run (x INTEGER)"),
         )
         with pytest.raises(LedgerError, match="cannot be used"):
             await open_ledger(url)
@@ -131,7 +134,7 @@ async def test_a_database_that_stays_away_stops_the_run(
     ledger = await open_ledger(url)
     await ledger.open_run({})
     await ledger.lease(b"account", LeaseRequest())
-    monkeypatch.setattr(postgres, "PATIENCE", 0.0)
+    monkeypatch.setattr(postgres_database, "PATIENCE", 0.0)
     postgres_server.stop()
     try:
         for failing in (
@@ -296,12 +299,12 @@ def bouncing(server: Server, folder: Path, database: str) -> Iterator[int]:
 SILENCE = """
 import asyncio, subprocess
 from enrich.errors import LedgerFailing
-from enrich.ledger import postgres
+from enrich.ledger import postgres, postgres_database
 from tests.helpers.postgres import running
 
 async def main():
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
-    postgres.UNHEARD, postgres.PATIENCE = 1_000, 0.0
+    postgres_database.UNHEARD, postgres_database.PATIENCE = 1_000, 0.0
     with running(durable=False) as server:
         ledger = await postgres.open_ledger(server.url)
         subprocess.run(["ip", "link", "set", "lo", "down"], check=True)

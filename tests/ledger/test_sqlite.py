@@ -300,7 +300,7 @@ async def test_an_unexpected_error_reaches_everybody_who_waits() -> None:
 LOAD = """
 import asyncio, sys
 sys.path[:0] = [{tests!r}]
-from test_ledger_sqlite import make_ask, make_reply
+from test_sqlite import make_ask, make_reply
 from enrich.ledger.sqlite import open_ledger
 
 async def one(ledger, n):
@@ -321,7 +321,7 @@ asyncio.run(main())
 CLAIM = """
 import asyncio, random, sys
 sys.path[:0] = [{tests!r}]
-from test_ledger_sqlite import make_ask
+from test_sqlite import make_ask
 from enrich.ledger.sqlite import open_ledger
 
 async def main():
@@ -688,7 +688,7 @@ async def test_a_full_disk_stops_claims_and_keeps_answers(
 LIMITED = """
 import asyncio, resource, sys
 sys.path[:0] = [{tests!r}]
-from test_ledger_sqlite import make_ask
+from test_sqlite import make_ask
 from enrich.errors import DiskFull
 from enrich.ledger.sqlite import open_ledger
 

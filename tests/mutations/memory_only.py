@@ -21,4 +21,4 @@ def apply() -> None:
         return await lookup(self, keys)
 
     SqliteLedger.answer = keep_for_later  # type: ignore[assignment, method-assign]  # the point of it
-    SqliteLedger.lookup = write_and_look_up  # type: ignore[method-assign]  # the point of it
+    SqliteLedger.lookup = write_and_look_up  # type: ignore[assignment, method-assign]  # the point of it

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from enrich.ledger.postgres import SQL, Database, _lease_values, _migrate
+from enrich.ledger.postgres_database import SQL, Database, migrate
+from enrich.ledger.postgres_leases import lease_values
 from enrich.pace.lease import LIVE, PERIOD, Account, Cut, LeaseRequest, SharedWindow, grant
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ REQUESTS = st.builds(
 def connection(postgres_server: Server) -> Iterator[psycopg.Connection[Any]]:
     """A connection to a ledger in a database, as the leases have it."""
     with Database(postgres_server.create(f"lease_{uuid.uuid4().hex}")).connect() as connected:
-        _migrate(connected)
+        migrate(connected)
         yield connected
 
 
@@ -75,7 +76,7 @@ def test_the_database_and_the_function_agree(
     for after, runs, request in steps:
         now += after
         account, lease = grant(account, request, now=now, runs=runs, started=1_800_000_000.0)
-        values = _lease_values(name, request, runs=runs, started=1_800_000_000.0, now=now)
+        values = lease_values(name, request, runs=runs, started=1_800_000_000.0, now=now)
         (row,) = connection.execute(SQL["lease"].encode(), values).fetchall()
         assert row == tuple(asdict(lease).values())
         lanes = {(lane.window.tokens, lane.window.amount): (lane.next, lane.until) for lane in account.lanes}

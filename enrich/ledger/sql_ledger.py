@@ -1,0 +1,173 @@
+"""The story of a ledger, told once for every database: what its methods do, short of how work is committed and read."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from abc import ABC, abstractmethod
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeVar
+
+import orjson
+
+from enrich.ledger.commit import GroupCommit
+from enrich.ledger.protocol import Claim, Entry, RunInfo, Totals, VerifyReport
+from enrich.ledger.rows import RELEASED, SKIPPED
+from enrich.ledger.rules import Rules, Transaction, by_key
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+
+    from enrich.base.clock import Clock
+    from enrich.ledger.rules import Find
+    from enrich.records import Ask, Failure, Record, Reply
+
+SCAN_BATCH: Final = 256  # requests per step of a scan
+
+T = TypeVar("T")
+Tx = TypeVar("Tx", bound=Transaction)
+
+
+class SqlLedger(ABC, Generic[Tx]):
+    """A `Ledger` over the named queries of one database. It belongs to the event loop that opened it.
+
+    A database of its own kind says how queued work is committed (`_commit`), how something is read (`_reading`), how
+    a run is held alive, and what a claim and an answer are as work.
+    """
+
+    def __init__(self, clock: Clock, boot: int, find: Find = by_key) -> None:
+        self._clock = clock
+        self._boot = boot
+        self._rules = Rules(clock, boot, find)
+        self._commits: GroupCommit[Any] = GroupCommit(self._commit, "ledger-writer")
+        self._reads = ThreadPoolExecutor(1, thread_name_prefix="ledger-reader")
+
+    # --- what differs --------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def _commit(self, works: Sequence[Any]) -> list[Any]:
+        """Carry out all the work in one transaction, in the writer's thread; gives a result or an error for each."""
+
+    @abstractmethod
+    def _reading(self, work: Callable[[Tx], T]) -> T:
+        """Read something, in the reader's thread; raises errors of ours alone."""
+
+    @abstractmethod
+    def _verify(self, tx: Tx) -> VerifyReport:
+        """Check everything there is, in the reader's thread."""
+
+    # --- runs ----------------------------------------------------------------------------------------------
+
+    async def last_run(self) -> RunInfo | None:
+        """Give the newest run that ended."""
+        row = await self._read(lambda tx: tx.run("last_run").fetchone())
+        if not row:
+            return None
+        number, started_at, ended_at, summary = row
+        return RunInfo(number, started_at, ended_at, orjson.loads(summary))
+
+    def _must_be_closed(self) -> None:
+        if self._rules.run:
+            raise RuntimeError(f"run {self._rules.run} is still open")
+
+    def _must_be_open(self) -> None:
+        if not self._rules.run:
+            raise RuntimeError("claims need an open run")
+
+    # --- requests ------------------------------------------------------------------------------------------
+
+    async def lookup(self, keys: Sequence[bytes]) -> dict[bytes, Record]:
+        """Give what is known of these keys; unknown ones are absent."""
+        return await self._read(lambda tx: self._rules.lookup(tx, keys))
+
+    async def lookup_question(self, questions: Sequence[bytes]) -> dict[bytes, list[Record]]:
+        """Give the answered requests per question, oldest first."""
+        return await self._read(lambda tx: self._rules.lookup_question(tx, questions))
+
+    @abstractmethod
+    async def claim(self, asks: Sequence[Ask], *, resend_failed: bool = False) -> list[Claim]:
+        """Make the intents durable and say for each ask whether this run may send it."""
+
+    async def again(self, key: bytes, failure: Failure) -> int | None:
+        """Log that an attempt failed, and that the next is about to be sent; gives its number, None if too old."""
+        return await self._submit(lambda tx: self._rules.again(tx, key, failure))
+
+    @abstractmethod
+    async def answer(self, key: bytes, reply: Reply) -> None:
+        """Keep a raw answer. A second one to the same request changes nothing."""
+
+    async def reject(self, key: bytes, failure: Failure, *, final: bool, answer: bytes | None = None) -> None:
+        """Move an unusable answer into the log: the request is ``failed`` when ``final``, else ``sent``."""
+        await self._submit(lambda tx: self._rules.reject(tx, key, failure, final=final, answer=answer))
+
+    async def fail(self, key: bytes, failure: Failure, *, final: bool) -> None:
+        """Log the last failure. ``final``: the request is ``failed``; else it stays ``sent`` (unknown outcome)."""
+        await self._submit(lambda tx: self._rules.fail(tx, key, failure, final=final))
+
+    async def withdraw(self, keys: Iterable[bytes]) -> None:
+        """Undo claims of this run whose latest attempt never left this machine, or was refused."""
+        withdrawn = list(keys)
+        await self._submit(lambda tx: self._rules.withdraw(tx, withdrawn))
+
+    async def settle_doubt(self, keys: Sequence[bytes], how: Literal["resend", "skip"]) -> int:
+        """Carry out the operator's decision on requests in doubt; gives how many it touched."""
+        state = RELEASED if how == "resend" else SKIPPED
+        return await self._submit(lambda tx: self._rules.settle_doubt(tx, keys, state))
+
+    # --- small things remembered ---------------------------------------------------------------------------
+
+    async def generation(self, step: bytes, *, bump: bool = False) -> int:
+        """Give how often ``--fresh`` was asked for this step; ``bump`` counts one more."""
+        if bump:
+            await self._write("bump_generation", step)
+        row = await self._read(lambda tx: tx.run("generation", (step,)).fetchone())
+        return row[0] if row else 0
+
+    async def recall(self, name: str) -> dict[str, Any] | None:
+        """Give what was remembered under a name."""
+        row = await self._read(lambda tx: tx.run("recall", (name,)).fetchone())
+        return orjson.loads(row[0]) if row else None
+
+    async def remember(self, name: str, value: dict[str, Any]) -> None:
+        """Keep a small value for the next run."""
+        await self._write("remember", name, orjson.dumps(value).decode())
+
+    # --- looking after it ----------------------------------------------------------------------------------
+
+    async def totals(self) -> Totals:
+        """Count the requests per state."""
+        return await self._read(self._rules.totals)
+
+    async def scan(self, batch: int = SCAN_BATCH) -> AsyncIterator[list[Entry]]:
+        """Give everything the ledger holds, oldest first, so many requests at a time."""
+        last = 0
+        while True:
+            last, entries = await self._read(functools.partial(self._rules.page, after=last, limit=batch))
+            if not entries:
+                return
+            yield entries
+
+    async def verify(self) -> VerifyReport:
+        """Check the whole ledger: its structure, every checksum, every key there once."""
+        return await self._read(self._verify)
+
+    def _entries(self, tx: Tx) -> Iterator[Entry]:
+        last, entries = self._rules.page(tx, after=0, limit=SCAN_BATCH)
+        while entries:
+            yield from entries
+            last, entries = self._rules.page(tx, after=last, limit=SCAN_BATCH)
+
+    # --- to the threads ------------------------------------------------------------------------------------
+
+    async def _submit(self, work: Callable[[Tx], T]) -> T:
+        result: T = await self._commits.submit(work)
+        return result
+
+    async def _write(self, name: str, *values: Any) -> None:
+        def work(tx: Tx) -> None:
+            tx.run(name, values)
+
+        await self._submit(work)
+
+    async def _read(self, work: Callable[[Tx], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._reads, self._reading, work)
