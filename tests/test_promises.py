@@ -23,7 +23,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from enrich.config import validate_config
 from enrich.errors import DiskFull
-from enrich.ledger import sqlite
+from enrich.ledger import room
 from enrich.records import Failure, Fate, Reply
 from enrich.runs import session
 from enrich.runs.pipeline import RunOptions, run_job, settle_doubt_job
@@ -195,7 +195,7 @@ class Promises(RuleBasedStateMachine):
         """Run on a full disk: nothing new is sent."""
         before = self.server.requests
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(sqlite, "LOW_WATER", 1 << 62)
+            patch.setattr(room, "LOW_WATER", 1 << 62)
             with contextlib.suppress(DiskFull):
                 summary = self._carry_out(run_job, [])
                 assert summary is not None

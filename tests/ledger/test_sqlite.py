@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from enrich.base.clock import SystemClock
 from enrich.errors import DiskFull, EnrichError, LedgerError
-from enrich.ledger import read_ahead, sqlite, sqlite_file
+from enrich.ledger import read_ahead, room, sqlite, sqlite_file
 from enrich.ledger.commit import GroupCommit
 from enrich.ledger.locks import RunLocks
 from enrich.ledger.protocol import attempt_id
@@ -633,7 +633,7 @@ async def test_nothing_new_is_sent_on_a_nearly_full_disk(path: Path, monkeypatch
     """Claims stop before the disk is full; answers to what is in flight are still kept."""
     async with opened(path) as ledger:
         await ledger.claim([make_ask(1)])
-        monkeypatch.setattr(sqlite, "LOW_WATER", 1 << 62)
+        monkeypatch.setattr(room, "LOW_WATER", 1 << 62)
         with pytest.raises(DiskFull, match=r"no room left.*\nHint: free some space"):
             await ledger.claim([make_ask(2)])
         await ledger.answer(make_ask(1).key, make_reply(1))
@@ -664,7 +664,7 @@ async def test_a_full_disk_stops_claims_and_keeps_answers(
     small_disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """When the disk is full the reserve goes, what is in flight is still kept, and nothing kept is lost."""
-    monkeypatch.setattr(sqlite, "LOW_WATER", 0)
+    monkeypatch.setattr(room, "LOW_WATER", 0)
     path = small_disk / "ledger.db"
     kept: list[int] = []
     async with opened(path) as ledger:
