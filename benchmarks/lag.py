@@ -26,7 +26,8 @@ EVERY = 0.005  # seconds between two looks at the clock
 async def watched(config: Path) -> list[float]:
     """Run a job; gives how late each look at the clock came, in seconds, while requests were in flight."""
     from enrich.config import load_config
-    from enrich.runs.pipeline import RunOptions, run_job
+    from enrich.runs.options import RunOptions
+    from enrich.runs.pipeline import run_job
 
     late: list[float] = []
 

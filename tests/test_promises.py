@@ -26,7 +26,8 @@ from enrich.errors import DiskFull
 from enrich.ledger import room
 from enrich.records import Failure, Fate, Reply
 from enrich.runs import session
-from enrich.runs.pipeline import RunOptions, run_job, settle_doubt_job
+from enrich.runs.options import RunOptions
+from enrich.runs.pipeline import run_job, settle_doubt_job
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine

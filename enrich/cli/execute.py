@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from enrich.config import Config
     from enrich.records import Summary
-    from enrich.runs.pipeline import RunOptions
+    from enrich.runs.options import RunOptions
     from enrich.verbs.plan import Plan
 
 
@@ -32,7 +32,7 @@ def execute(
     from enrich.base.interrupt import Interrupt
     from enrich.base.loops import tune_collector
     from enrich.cli.signals import graceful
-    from enrich.runs.pipeline import RunOptions
+    from enrich.runs.options import RunOptions
     from enrich.show.logs import PROGRESS, set_up_logs
     from enrich.show.progress import Watch, shown
 
@@ -69,7 +69,7 @@ def execute(
 def watch_run(config: Config, *, as_json: bool) -> None:
     """Show a run that goes on elsewhere: redrawn in place on a terminal, else a line now and then."""
     from enrich.show.progress import BAR_EVERY, LINE_EVERY, Picture, Snapshot
-    from enrich.verbs.inspect import watch_job
+    from enrich.verbs.status import watch_job
 
     def line(now: Snapshot) -> None:
         click.echo(json.dumps(now.to_dict()) if as_json else now.line())
@@ -89,7 +89,7 @@ def planned(config: Config, limit: int | None, sample: int, *, seed: int = 0, qu
     """Make a plan, with progress on stderr."""
     from enrich.base.interrupt import Interrupt
     from enrich.cli.signals import graceful
-    from enrich.runs.pipeline import RunOptions
+    from enrich.runs.options import RunOptions
     from enrich.show.progress import Watch, shown
     from enrich.verbs.plan import plan_job
 

@@ -64,7 +64,7 @@ def preview(config: Path, rows: int, **options: Any) -> None:
     Example:
       beatra-enrich preview config.yaml -n 1
     """
-    from enrich.verbs.inspect import preview_job
+    from enrich.verbs.preview import preview_job
 
     for line in preview_job(load(config, options), min(rows, options["limit"] or rows)):
         click.echo(line)
@@ -82,7 +82,7 @@ def check(config: Path, **options: Any) -> None:
     Example:
       beatra-enrich check config.yaml
     """
-    from enrich.verbs.inspect import check_job
+    from enrich.verbs.check import check_job
 
     good = True
     for finding in run_async(lambda: check_job(load(config, options), options["limit"])):
@@ -108,7 +108,7 @@ def status(config: Path, *, as_json: bool, watch: bool, **options: Any) -> None:
       beatra-enrich status config.yaml
       beatra-enrich status config.yaml --watch
     """
-    from enrich.verbs.inspect import status_job
+    from enrich.verbs.status import status_job
 
     if watch:
         watch_run(load(config, options), as_json=as_json)

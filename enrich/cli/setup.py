@@ -54,7 +54,7 @@ def models(config: Path | None) -> None:
     Example:
       beatra-enrich models
     """
-    from enrich.verbs.inspect import list_models
+    from enrich.verbs.models import list_models
 
     endpoint = None if config is None else load(config, {}).endpoint
     for name in run_async(lambda: list_models(endpoint)):

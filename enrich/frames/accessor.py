@@ -29,7 +29,7 @@ from enrich.runs.session import open_session
 from enrich.schema.schema import load_schema
 from enrich.show.display import displayed
 from enrich.show.progress import Watch
-from enrich.verbs.inspect import request_texts
+from enrich.verbs.preview import request_texts
 
 BATCH_ROWS = 8192  # rows asked and assembled as one
 SHOWN_FAILURES = 5  # rows named in the message of `errors="raise"`

@@ -27,8 +27,9 @@ from enrich.rows.flow import prefetched
 from enrich.rows.occurrences import Occurrences
 from enrich.rows.statuses import Marks
 from enrich.runs.job import Job, compile_job
-from enrich.runs.pipeline import MOST_UNDER_WAY, finished, summarize
+from enrich.runs.pipeline import MOST_UNDER_WAY
 from enrich.runs.session import Session, open_session
+from enrich.runs.summary import finished, summarize
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterable, Iterator, Mapping

@@ -19,7 +19,8 @@ from enrich.base.loops import run_stoppable
 from enrich.errors import EnrichError
 from enrich.records import FAILED, STATUSES
 from enrich.runs.lineage import column_origins
-from enrich.runs.pipeline import RunOptions, run_job
+from enrich.runs.options import RunOptions
+from enrich.runs.pipeline import run_job
 from enrich.show.progress import Watch, shown
 from enrich.verbs.init import write_starter
 

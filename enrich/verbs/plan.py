@@ -20,8 +20,10 @@ from enrich.pace.windows import request_windows, token_windows
 from enrich.rows.flow import prefetched
 from enrich.rows.statuses import Marks
 from enrich.runs.fresh import scope_of
-from enrich.runs.pipeline import RunOptions, occurrences_of, prepare, summarize
+from enrich.runs.prepare import prepare
+from enrich.runs.scratch import occurrences_of
 from enrich.runs.session import open_session
+from enrich.runs.summary import summarize
 from enrich.verbs.census import Census, Unit
 from enrich.verbs.forecast import FEWEST, Estimate, extrapolate
 
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from enrich.files.source import Source
     from enrich.records import Outcome
     from enrich.runs.job import Job
+    from enrich.runs.options import RunOptions
     from enrich.runs.session import Session
 
 FROM_LEDGER = 1_000  # answered rows that are measured when none is asked

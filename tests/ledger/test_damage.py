@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from enrich.config import load_config
-from enrich.runs.pipeline import RunOptions, run_job, settle_doubt_job
+from enrich.runs.options import RunOptions
+from enrich.runs.pipeline import run_job, settle_doubt_job
 from tests.helpers.chaos import make_job, place, violations
 from tests.helpers.endpoint import BookedEndpoint, Raw
 from tests.helpers.warm import Warm

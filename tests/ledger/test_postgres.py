@@ -26,7 +26,7 @@ from enrich.ledger.postgres_database import SCHEMAS, SQL
 from enrich.ledger.protocol import DOUBT_AFTER
 from enrich.pace.lease import LeaseRequest, SharedWindow
 from enrich.report.page import report_job
-from enrich.verbs.inspect import status_job
+from enrich.verbs.status import status_job
 from tests.helpers.postgres import owner
 from tests.ledger.test_protocol import LOST, REFUSED, REPLY, make_ask
 

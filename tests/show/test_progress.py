@@ -27,7 +27,8 @@ from enrich.config import LimitsConfig, load_config
 from enrich.engine.engine import Engine, Stats
 from enrich.engine.outage import Outage
 from enrich.pace.pace import Pace
-from enrich.runs.pipeline import RunOptions, run_job
+from enrich.runs.options import RunOptions
+from enrich.runs.pipeline import run_job
 from enrich.show import progress
 from enrich.show.logs import PROGRESS, set_up_logs
 from enrich.show.progress import Snapshot, Watch, gap, shown

@@ -13,7 +13,7 @@ import pytest
 import enrich
 from enrich.base.loops import run_sync
 from enrich.config import load_config
-from enrich.runs.pipeline import RunOptions
+from enrich.runs.options import RunOptions
 from enrich.verbs.plan import Plan, plan_job
 from tests.conftest import SCRIPT
 from tests.helpers.endpoint import KEY, BookedEndpoint, Raw, Seen, envelope

@@ -92,7 +92,7 @@ class BeatraHook(BaseHook):
     def test_connection(self) -> tuple[bool, str]:
         """Ask the endpoint for its health and the account's models; sends no completion."""
         from enrich.base.loops import run_sync
-        from enrich.verbs.inspect import check_endpoint
+        from enrich.verbs.check import check_endpoint
 
         try:
             endpoint = self.get_conn()

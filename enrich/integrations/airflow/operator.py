@@ -203,7 +203,8 @@ class BeatraEnrichOperator(BaseOperator):
         from enrich.base.interrupt import Interrupt
         from enrich.base.loops import run_stoppable
         from enrich.integrations.airflow.lineage import trace
-        from enrich.runs.pipeline import RunOptions, run_job
+        from enrich.runs.options import RunOptions
+        from enrich.runs.pipeline import run_job
         from enrich.show.logs import PROGRESS
         from enrich.show.progress import Watch, shown
 

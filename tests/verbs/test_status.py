@@ -13,10 +13,11 @@ import enrich
 from enrich.config import load_config
 from enrich.errors import InputError, LedgerError, OutputError
 from enrich.ledger.opening import open_ledger
-from enrich.runs.pipeline import RunOptions, run_job
+from enrich.runs.options import RunOptions
+from enrich.runs.pipeline import run_job
 from enrich.show.progress import Snapshot, pulse_name
 from enrich.verbs.init import write_for
-from enrich.verbs.inspect import status_job, watch_job
+from enrich.verbs.status import status_job, watch_job
 from tests.helpers.endpoint import KEY, BookedEndpoint
 
 if TYPE_CHECKING:

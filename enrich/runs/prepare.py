@@ -1,0 +1,65 @@
+"""Everything that is wrong is found here, before anything is sent: input, templates, output."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from enrich.files.sink import preflight
+from enrich.files.source import Source, open_source
+from enrich.runs.job import Job, compile_job, refuse_overlap
+from enrich.runs.partition_todo import folder_columns, open_todo, plan_folder
+from enrich.runs.partitions import UNFINISHED
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from enrich.config import Config
+    from enrich.runs.options import RunOptions
+    from enrich.runs.partition_todo import Folder
+    from enrich.runs.partitions import Standing
+
+
+async def prepare(config: Config, options: RunOptions, *, send: bool = True) -> tuple[Source, Job]:
+    """Find everything that is wrong before anything is spent; of a folder of outputs, look at what is to be made."""
+    return await open_job(config, options, await look_at_folder(config, options), send=send)
+
+
+async def look_at_folder(config: Config, options: RunOptions) -> Folder | None:
+    """Say what is to be done in a folder of outputs; None when the output is a file."""
+    options.progress.phase("reading the input", None)
+    if not config.output.partitioned:
+        return None
+    return await plan_folder(config, _wanted(options), limit=options.limit, clock=options.clock)
+
+
+async def open_job(
+    config: Config, options: RunOptions, folder: Folder | None, *, send: bool = True
+) -> tuple[Source, Job]:
+    """Open the input and compile the job."""
+    if folder is None:
+        source = await asyncio.to_thread(open_source, config.input, limit=options.limit)
+    else:
+        source = await asyncio.to_thread(open_todo, config, folder, options.limit)
+    job = compile_job(
+        config,
+        source.schema,
+        api_key=options.api_key,
+        key_needed=send,
+        retry=options.retry,
+        leave_out=() if folder is None else folder_columns(source),
+    )
+    refuse_overlap(config, source)
+    if folder is None or folder.todo:
+        output = config.output if folder is None else folder.todo[0].output
+        await asyncio.to_thread(preflight, output, job.output_schema)
+    options.interrupt.check()
+    return source, job
+
+
+def _wanted(options: RunOptions) -> Callable[[Standing], bool]:
+    """Say which units of a folder are to be made: for `retry`, those that are done and have such rows."""
+    if options.retry:
+        asked = options.retry | {"in_doubt"}
+        return lambda unit: unit.state == "done" and unit.has(asked) and not unit.has(("pending",))
+    return lambda standing: options.fresh or standing.state != "done" or standing.has(UNFINISHED)

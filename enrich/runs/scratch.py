@@ -1,0 +1,37 @@
+"""What a run keeps on disk until it ends, and where."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from enrich.base.location import is_url
+from enrich.rows.occurrences import Occurrences
+
+if TYPE_CHECKING:
+    from enrich.config import Config
+
+
+@contextlib.contextmanager
+def occurrences_of(config: Config) -> Any:
+    """Count equal requests while the block runs, where each is to have an answer of its own; else give None."""
+    if config.dedupe:
+        yield None
+        return
+    with Occurrences() as occurrences:
+        yield occurrences
+
+
+def scratch_of(config: Config) -> Path:
+    """Give the folder for what a run keeps on disk until it ends: the output's, which is known to take files.
+
+    Of an object it is the ledger's, or the system's where the ledger is a server.
+    """
+    if not is_url(config.output.path):
+        return Path(config.output.path).parent
+    ledger = config.ledger_location()
+    folder = Path(tempfile.gettempdir()) if is_url(ledger) else Path(ledger).parent
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder

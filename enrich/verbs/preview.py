@@ -1,0 +1,49 @@
+"""The requests of the first rows, as text; nothing is sent."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from enrich.files.source import open_source
+from enrich.prompt.template import RowError
+from enrich.records import key_text
+from enrich.runs.job import Job, compile_job
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from enrich.config import Config
+
+
+def preview_job(config: Config, rows: int) -> Iterator[str]:
+    """Give the first rows' requests as text."""
+    source = open_source(config.input, limit=rows)
+    job = compile_job(config, source.schema, key_needed=False)
+    batches = source.batches(columns=job.columns)
+    return request_texts(job, [row for batch in batches for row in batch.to_pylist()])
+
+
+def request_texts(job: Job, rows: Iterable[dict[str, Any]]) -> Iterator[str]:
+    """Give these rows' requests as text: method, key and body, or why a row has none.
+
+    Later steps are shown as far as they do not need an earlier step's answer.
+    """
+    for number, row in enumerate(rows):
+        for step in job.steps:
+            yield f"# row {number + 1}, step {step.name}"
+            if step.needs:
+                yield f"needs the answer of {', '.join(step.needs)}"
+                continue
+            try:
+                if not step.builder.wanted(row):
+                    yield "skipped: `when` is false"
+                    continue
+                ask = step.builder.ask(step.builder.prepare(row))
+            except RowError as error:
+                yield f"no request: {error}"
+                continue
+            yield f"POST {job.base_url}/chat/completions"
+            yield f"Idempotency-Key: {key_text(ask.key)}"
+            yield json.dumps(json.loads(ask.body), indent=2, ensure_ascii=False)
+            yield ""
