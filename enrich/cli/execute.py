@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from enrich.config import Config
     from enrich.records import Summary
     from enrich.runs.options import RunOptions
-    from enrich.verbs.plan import Plan
+    from enrich.verbs.plan_result import Plan
 
 
 def execute(

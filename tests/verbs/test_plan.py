@@ -14,7 +14,7 @@ import enrich
 from enrich.base.loops import run_sync
 from enrich.config import load_config
 from enrich.runs.options import RunOptions
-from enrich.verbs.plan import Plan, plan_job
+from enrich.verbs.plan import plan_job
 from tests.conftest import SCRIPT
 from tests.helpers.endpoint import KEY, BookedEndpoint, Raw, Seen, envelope
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from enrich.verbs.plan_result import Plan
     from tests.helpers.warm import Ended
 
 

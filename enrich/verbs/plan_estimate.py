@@ -1,0 +1,174 @@
+"""From counts and measurements to what a run would cost and how long it would take. Pure functions."""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+from enrich.pace.budget import BYTES_PER_TOKEN, FIRST_ANSWER, FIRST_GUESS
+from enrich.pace.windows import request_windows, token_windows
+from enrich.verbs.forecast import Estimate, extrapolate
+from enrich.verbs.plan_result import Plan, StepPlan, number
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from enrich.config import BudgetConfig, Config, LimitsConfig
+
+
+FEWEST_BYTES_PER_TOKEN, MOST_BYTES_PER_TOKEN = (
+    1.0,
+    8.0,
+)  # the range of the guess, before anything was measured
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What one row cost at one step.
+
+    Attributes:
+        size: bytes of its request; 0 when it asked nothing.
+        credits: None when the answer named none.
+        latency_ms: None when it asked nothing, or got no answer.
+    """
+
+    size: int
+    tokens: float
+    credits: float | None
+    latency_ms: float | None
+
+
+class Spent(NamedTuple):
+    """What the sample cost."""
+
+    attempts: int
+    requests: int
+    credits: float
+
+
+class Counted(NamedTuple):
+    """A step's plan with the bytes that are to be sent, and the longest answer its requests allow."""
+
+    plan: StepPlan
+    size: int
+    max_tokens: int | None
+
+
+def estimated(
+    config: Config,
+    rows: int,
+    steps: Sequence[Counted],
+    measured: Sequence[Sequence[Measured]],
+    spent: Spent,
+    *,
+    drawn: bool,
+) -> Plan:
+    r"""Put a plan together from what was counted and measured; ``rows`` is the input\'s number of rows."""
+    tokens = Estimate(0.0, 0.0, 0.0)
+    credits_: Estimate | None = Estimate(0.0, 0.0, 0.0)
+    size = sum(step.size for step in steps) / max(1, sum(step.plan.to_ask for step in steps))
+    for step, seen in zip(steps, measured, strict=True):
+        step_tokens = _extrapolated(step, [(m.size, m.tokens) for m in seen])
+        tokens = tokens.plus(step_tokens or _guessed(step, size))
+        prices = [(m.size, m.credits) for m in seen if m.credits is not None]
+        step_credits = _extrapolated(step, prices) if len(prices) == len(seen) else None
+        credits_ = credits_.plus(step_credits) if credits_ is not None and step_credits is not None else None
+    latencies = [m.latency_ms for seen in measured for m in seen if m.latency_ms is not None]
+    latency = statistics.fmean(latencies) if latencies else None
+    plans = tuple(step.plan for step in steps)
+    seconds, bound_by = _seconds(config.limits, plans, tokens, latency)
+    over, perhaps = _over(config.budget, plans, tokens, credits_)
+    return Plan(
+        rows,
+        plans,
+        tokens,
+        credits_,
+        seconds,
+        bound_by,
+        max((sum(m.latency_ms is not None for m in seen) for seen in measured), default=0),
+        drawn,
+        spent.requests,
+        spent.credits,
+        latency,
+        over,
+        perhaps,
+    )
+
+
+def _extrapolated(step: Counted, seen: Sequence[tuple[int, float]]) -> Estimate | None:
+    """Estimate one step from rows that are measured; None when there is something to estimate, but no such row.
+
+    Requests that are known are estimated from rows that asked; rows that wait for an earlier step from all rows,
+    for some of them will ask nothing.
+    """
+    asked = [(size, cost) for size, cost in seen if size]
+    if (step.plan.to_ask and not asked) or (step.plan.waiting and not seen):
+        return None
+    known = extrapolate(*_columns(asked), count=step.plan.to_ask, size=step.size)
+    flat = [(1, cost) for _, cost in seen]
+    return known.plus(extrapolate(*_columns(flat), count=step.plan.waiting, size=step.plan.waiting))
+
+
+def _columns(pairs: Sequence[tuple[int, float]]) -> tuple[list[float], list[float]]:
+    return [float(size) for size, _ in pairs], [cost for _, cost in pairs]
+
+
+def _guessed(step: Counted, mean_size: float) -> Estimate:
+    """Guess a step's tokens from bytes alone; requests that are not known yet count as the mean of the others."""
+    requests = step.plan.to_ask + step.plan.waiting
+    size = step.size + step.plan.waiting * mean_size
+    longest = step.max_tokens or FIRST_ANSWER
+    return Estimate(
+        size / BYTES_PER_TOKEN + requests * min(longest, FIRST_GUESS),
+        step.size / MOST_BYTES_PER_TOKEN + step.plan.to_ask,
+        size / FEWEST_BYTES_PER_TOKEN + requests * longest,
+    )
+
+
+def _seconds(
+    limits: LimitsConfig, steps: Sequence[StepPlan], tokens: Estimate, latency: float | None
+) -> tuple[Estimate | None, str]:
+    """Give the time at the limit that takes longest, and its name."""
+    requests = sum(step.to_ask + step.waiting for step in steps)
+    fewest = sum(step.to_ask for step in steps)
+    found = [
+        (Estimate(requests / rate, fewest / rate, requests / rate), f"{rate * 60:,.4g} requests a minute")
+        for rate in (window.amount / window.seconds for window in request_windows(limits))
+    ]
+    for window in token_windows(limits):
+        rate = window.amount / window.seconds
+        times = Estimate(tokens.likely / rate, tokens.low / rate, tokens.high / rate)
+        found.append((times, f"{rate * 60:,.4g} tokens a minute"))
+    if latency is not None:
+        each = latency / 1000 / limits.concurrency
+        times = Estimate(requests * each, fewest * each, requests * each)
+        found.append((times, f"{limits.concurrency:,} in flight, {latency:,.0f} ms each"))
+    if not found or not requests:
+        return None, ""
+    return max(found, key=lambda item: item[0].likely)
+
+
+def _over(
+    budget: BudgetConfig, steps: Sequence[StepPlan], tokens: Estimate, credits_: Estimate | None
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Compare with the budget: what is over it, and what is at the upper end of its range."""
+    over: list[str] = []
+    perhaps: list[str] = []
+    fewest = sum(step.to_ask for step in steps)
+    most = fewest + sum(step.waiting for step in steps)
+    requests = Estimate(float(fewest), float(fewest), float(most))
+    for name, limit, estimate in (
+        ("requests", budget.requests, requests),
+        ("tokens", budget.tokens, tokens),
+        ("credits", budget.credits, credits_),
+    ):
+        if limit is None:
+            continue
+        if estimate is None:
+            perhaps.append(f"the budget of {limit:,} credits: no price is known yet")
+        elif estimate.likely > limit:
+            over.append(f"the budget is {limit:,} {name}; the run would take about {number(estimate.likely)}")
+        elif estimate.high > limit:
+            perhaps.append(f"the budget is {limit:,} {name}; the run may take up to {number(estimate.high)}")
+    return tuple(over), tuple(perhaps)

@@ -1,0 +1,153 @@
+"""What a plan says, for programs and for people."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from enrich.base.words import counted, duration
+from enrich.verbs.forecast import FEWEST, Estimate
+
+
+@dataclass(frozen=True, slots=True)
+class StepPlan:
+    """What a run would do at one step. Requests are distinct ones.
+
+    Attributes:
+        skipped: rows for which `when` is false, or that miss a value they may miss.
+        failing: rows that cannot be rendered.
+        in_ledger: requests that are settled already.
+        to_ask: requests that would be sent.
+        waiting: rows whose request cannot be known before an earlier step is answered.
+    """
+
+    name: str
+    skipped: int
+    failing: int
+    in_ledger: int
+    to_ask: int
+    waiting: int
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a run would do and cost.
+
+    Attributes:
+        tokens: that the run would use.
+        credits: that the run would be charged; None as long as no answer named a charge.
+        seconds: that it would take; None without any limit or measurement.
+        bound_by: the limit that makes it take so long.
+        measured: rows that tokens, credits and seconds are extrapolated from; 0: they are guessed.
+        drawn: whether these were drawn at random, not just those that happened to be answered.
+        sampled: requests that were sent for this plan; they are paid for and part of no estimate.
+        sampled_credits: what these cost.
+        latency_ms: the mean, of the rows measured.
+        over: what is over the budget, a sentence each.
+        perhaps_over: what is over it at the upper end of the range.
+    """
+
+    rows: int
+    steps: tuple[StepPlan, ...]
+    tokens: Estimate
+    credits: Estimate | None
+    seconds: Estimate | None
+    bound_by: str
+    measured: int
+    drawn: bool
+    sampled: int
+    sampled_credits: float
+    latency_ms: float | None
+    over: tuple[str, ...]
+    perhaps_over: tuple[str, ...]
+
+    @property
+    def in_ledger(self) -> int:
+        """Give the distinct requests that are settled already."""
+        return sum(step.in_ledger for step in self.steps)
+
+    @property
+    def to_ask(self) -> int:
+        """Give the distinct requests that would be sent now; more may follow from the answers of earlier steps."""
+        return sum(step.to_ask for step in self.steps)
+
+    @property
+    def exit_code(self) -> int:
+        """Give 4 when the budget would be spent before the end."""
+        return 4 if self.over else 0
+
+    @property
+    def _trust(self) -> str:
+        if self.measured < FEWEST:
+            return ": too few for more than a rough range"
+        return "; the ranges hold in 99 of 100 cases" + ("" if self.drawn else ", if these are like the rest")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give it as plain JSON."""
+        return {
+            "rows": self.rows,
+            "skipped": sum(step.skipped for step in self.steps),
+            "failing": sum(step.failing for step in self.steps),
+            "requests": self.in_ledger + self.to_ask,
+            "in_ledger": self.in_ledger,
+            "to_ask": self.to_ask,
+            "waiting": sum(step.waiting for step in self.steps),
+            "tokens": asdict(self.tokens),
+            "credits": asdict(self.credits) if self.credits is not None else None,
+            "seconds": asdict(self.seconds) if self.seconds is not None else None,
+            "bound_by": self.bound_by,
+            "measured_rows": self.measured,
+            "drawn_at_random": self.drawn,
+            "latency_ms": self.latency_ms,
+            "sampled_requests": self.sampled,
+            "sampled_credits": self.sampled_credits,
+            "over_budget": list(self.over),
+            "perhaps_over_budget": list(self.perhaps_over),
+            "steps": [asdict(step) for step in self.steps],
+            "exit_code": self.exit_code,
+        }
+
+    def text(self) -> str:
+        """Write it for people."""
+        lines = [f"rows        {self.rows:,}", *map(_step_line, self.steps)]
+        if self.sampled:
+            cost = f" for {number(self.sampled_credits)} credits" if self.sampled_credits else ""
+            lines.append(f"sampled     {counted(self.sampled, 'request')} asked just now{cost}")
+        unknown = "not known before an answer was seen"
+        lines.append(f"tokens      {_range(self.tokens, whole=True)}")
+        lines.append(f"credits     {_range(self.credits) if self.credits is not None else unknown}")
+        if self.seconds is not None:
+            lines.append(f"time        about {duration(self.seconds.likely)}, at {self.bound_by}")
+        if self.measured:
+            lines.append(f"basis       measured on {counted(self.measured, 'answered row')}{self._trust}")
+        else:
+            lines.append("basis       a guess from the size of the prompts")
+        lines += [f"over budget {text}" for text in self.over]
+        lines += [f"perhaps     {text}" for text in self.perhaps_over]
+        if not self.measured and self.to_ask:
+            lines.append("Hint: --sample 50 asks 50 rows and measures; their answers are kept.")
+        return "\n".join(lines)
+
+
+def _step_line(step: StepPlan) -> str:
+    parts = [f"{counted(step.to_ask, 'request')} to ask", f"{step.in_ledger:,} in the ledger"]
+    if step.waiting:
+        parts.append(f"up to {step.waiting:,} more after earlier answers")
+    if step.skipped:
+        parts.append(f"{counted(step.skipped, 'row')} skipped")
+    if step.failing:
+        parts.append(f"{counted(step.failing, 'row')} cannot be asked")
+    return f"{step.name:11} {', '.join(parts)}"
+
+
+def _range(estimate: Estimate, *, whole: bool = False) -> str:
+    likely, low, high = (
+        f"{value:,.0f}" if whole else number(value)
+        for value in (estimate.likely, estimate.low, estimate.high)
+    )
+    return likely if low == high else f"{likely}  ({low} to {high})"
+
+
+def number(value: float) -> str:
+    """Write an amount with as many digits as it deserves."""
+    return f"{value:,.0f}" if value >= 1000 or value == int(value) else f"{value:,.4g}"
