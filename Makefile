@@ -3,6 +3,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
 READY := $(VENV)/.ready
 
 .PHONY: help demo test test-all lint types docs bench clean
@@ -16,17 +17,26 @@ help:
 	@echo "make docs      build the documentation site into site/"
 	@echo "make bench     run the benchmarks (loopback only; see benchmarks/README.md)"
 
-$(READY): pyproject.toml
+# The program alone: what a demo needs.
+$(INSTALLED): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Python 3.11 or newer is needed; name one with: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 2; }
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable . --group dev
+	@echo "--- making an environment in $(VENV)/"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --upgrade pip
+	@echo "--- installing beatra-enrich and what it needs (about 430 MB; a minute)"
+	@$(BIN)/python -m pip install --progress-bar off --editable . | grep -v "already satisfied" | cut -c 1-100
 	@touch $@
 
-demo: $(READY)
+# And what its tests, its checks and its documentation need.
+$(READY): $(INSTALLED)
+	@echo "--- installing what the tests need (about 1.3 GB more; two minutes)"
+	@$(BIN)/python -m pip install --progress-bar off --editable . --group dev | grep -v "already satisfied" | cut -c 1-100
+	@touch $@
+
+demo: $(INSTALLED)
 	$(BIN)/beatra-enrich run examples/tickets/config.yaml
-	$(BIN)/python examples/show.py examples/tickets/out/tickets.parquet
+	$(BIN)/beatra-enrich show examples/tickets/config.yaml -n 5
 
 test: $(READY)
 	$(BIN)/python -m pytest -m "not slow" -n 2 --dist worksteal

@@ -254,6 +254,33 @@ class Outcome(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class Trouble:
+    """Why some rows have no usable answer at one step.
+
+    Attributes:
+        code: of the error, such as ``null_value``.
+        rows: how many.
+        row: the first of them that was decided, counted from 1.
+        message: of that one.
+        asked: whether a request was made of it; without one there is nothing that could be asked again.
+        again: whether it was asked in this run.
+    """
+
+    step: str
+    status: RowStatus
+    code: str
+    rows: int
+    row: int
+    message: str
+    asked: bool
+    again: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give it as plain JSON."""
+        return {name: getattr(self, name) for name in ("step", "status", "code", "rows", "row", "message")}
+
+
+@dataclass(frozen=True, slots=True)
 class Summary:
     """How a run ended: the ``--json`` line of the command line, and what `enrich.run` returns.
 
@@ -269,6 +296,8 @@ class Summary:
             pending, have failed rows, or are left over from input that vanished; None of one that is a file.
         resumable: whether the same run, started again, may go further by itself: after an outage or an interrupt,
             not after a refused key or a spent budget.
+        causes: why rows have no usable answer, the most frequent first.
+        sandbox: whether the answers are the sandbox's: made up, and charged to nobody.
     """
 
     rows: int
@@ -288,6 +317,8 @@ class Summary:
     retries: dict[str, int] = field(default_factory=dict)
     resumable: bool = False
     partitions: dict[str, int] | None = None
+    causes: tuple[Trouble, ...] = ()
+    sandbox: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """Give the summary as one flat mapping, statuses beside the rest, as ``--json`` prints it."""
@@ -310,4 +341,6 @@ class Summary:
             "exit_code": self.exit_code,
             "reason": self.reason,
             "resumable": self.resumable,
+            "causes": [cause.to_dict() for cause in self.causes],
+            "sandbox": self.sandbox,
         }

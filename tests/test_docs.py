@@ -31,7 +31,7 @@ ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 PAGES = sorted(path for path in DOCS.rglob("*.md") if path.parent != reference.FOLDER)
 FENCE = re.compile(r"^```(\w+)(?: title=\"([^\"]+)\")?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-NOT_RUN = re.compile(r"\*Not run by the tests: [^*]+\*\n\n\Z")
+NOT_RUN = re.compile(r"<!-- not run: [^>]+ -->\n\n\Z")  # what readers need not know
 SHOWN = {"text"}  # languages that show something and do nothing
 MINIMAL = {"input": "in.csv", "output": "out.parquet", "steps": [{"name": "s", "prompt": "{{ t }}"}]}
 README_NOT_RUN = {
@@ -79,6 +79,9 @@ class Reader:
             path.write_text(snippet.text, encoding="utf-8")
         elif snippet.language == "console":
             for command in re.findall(r"^\$ (.*)$", snippet.text, re.MULTILINE):
+                self._type(command)
+        elif snippet.language == "sh":
+            for command in snippet.text.splitlines():
                 self._type(command)
         elif snippet.language == "python":
             self._execute(snippet.text)

@@ -94,15 +94,6 @@ def test_the_invoices_are_what_their_script_makes(tmp_path: Path) -> None:
     assert made.equals(pq.read_table(EXAMPLES / "invoices" / "invoices.parquet"))
 
 
-def test_show_prints_the_first_rows(example: Callable[[str], dict[str, Any]], tmp_path: Path) -> None:
-    """`show.py` says where an output is and how it begins."""
-    output = example("tickets")["output"]
-    command = [sys.executable, str(EXAMPLES / "show.py"), output, "2"]
-    shown = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    assert f"{output}: 24 rows, 21 columns; the first 2:" in shown
-    assert "triage_category" in shown
-
-
 def test_the_readme_tells_of_every_example() -> None:
     """Each job has a section, and every link leads somewhere."""
     text = (EXAMPLES / "README.md").read_text(encoding="utf-8")

@@ -28,7 +28,7 @@ EXIT_CODES = {
     130: "RunInterrupted",
 }
 COMMANDS = {
-    *("run", "plan", "preview", "check", "init", "collect", "status", "retry", "report"),
+    *("run", "plan", "preview", "check", "init", "collect", "status", "retry", "report", "show"),
     *("models", "schema", "sandbox", "ledger"),
 }
 

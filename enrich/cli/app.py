@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import sys
 from typing import Any
@@ -10,6 +11,7 @@ import click
 
 from enrich.base.version import __version__
 from enrich.errors import EnrichError
+from enrich.show.logs import as_json, set_up_logs, tell
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
@@ -38,17 +40,23 @@ class Commands(click.Group):
         try:
             return super().invoke(ctx)
         except EnrichError as error:
-            _report_error(error)
+            tell(f"Error: {error.message}", failed=True, hint=error.hint)
             ctx.exit(error.exit_code)
-        except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
+        except click.ClickException as error:
+            if not (as_json() or _asks_for_json(sys.argv)):
+                raise
+            set_up_logs(0, "json", quiet=False)
+            tell(f"Error: {error.format_message()}", failed=True)
+            ctx.exit(error.exit_code)
+        except (click.exceptions.Exit, click.Abort, BrokenPipeError):
             raise
         except Exception as error:  # the edge: a defect is told in one line too, with a way to see more
             if os.environ.get("BEATRA_TRACEBACK"):
                 raise
-            click.echo(
-                f"Error: unexpected {type(error).__name__}: {error}\n"
-                "Hint: this is a defect; run again with BEATRA_TRACEBACK=1 and report what it prints.",
-                err=True,
+            tell(
+                f"Error: unexpected {type(error).__name__}: {error}",
+                failed=True,
+                hint="this is a defect; run again with BEATRA_TRACEBACK=1 and report what it prints.",
             )
             ctx.exit(1)
 
@@ -63,8 +71,9 @@ def _open_streams() -> None:
             setattr(sys, name, open(number, "r+" if number else "r", closefd=False))  # noqa: SIM115  # open as long as the process lives
 
 
-def _report_error(error: EnrichError) -> None:
-    click.echo(f"Error: {error}", err=True)
+def _asks_for_json(words: list[str]) -> bool:
+    """Say whether a command line that click could not take apart wants what is wrong as JSON."""
+    return "--log-format=json" in words or ("--log-format", "json") in itertools.pairwise(words)
 
 
 @click.group(cls=Commands, context_settings=CONTEXT, epilog=EXIT_CODES)

@@ -1,37 +1,111 @@
-"""The last lines of a run: how it ended, and what to type next."""
+"""The last lines of a run: how it ended, why rows failed, and what to type next."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from enrich.records import Summary
+    from collections.abc import Iterator
+
+    from enrich.base.command import Command
+    from enrich.config import Config, StepConfig
+    from enrich.records import Summary, Trouble
+
+CAUSES_MOST = 5  # causes told; the rest is summed up
+SANDBOX = "sandbox: answers are made up, nothing was charged"
 
 
-def closing(summary: Summary, command: str) -> str:
-    """Say in one sentence how a run ended, and what to type next when it did not end well."""
+def closing(summary: Summary, command: Command, config: Config) -> str:
+    """Say how a run ended, why rows failed if some did, and what to type next when it did not end well.
+
+    Args:
+        summary: of the run.
+        command: that ran, or a `run` of the same job.
+        config: the job, whose settings decide what helps.
+    """
     from enrich.base.words import counted
 
     spent = f"{counted(summary.requests, 'request')} sent"
-    if summary.credits:
+    if summary.credits and not summary.sandbox:
         spent += f", {summary.credits:,.6g} credits"
     took = f"{summary.seconds:,.1f} s"
     if summary.exit_code in (0, 3):
-        text = f"{summary.reason}: {spent}, {took} → {summary.output}"
-        return f"{text}\n{_way_on(summary, command)}" if summary.exit_code == 3 else text
-    return f"{summary.reason[:1].upper()}{summary.reason[1:]} ({spent}, {took})"
-
-
-def _way_on(summary: Summary, command: str) -> str:
-    """Say what to type when rows were not done, by what most needs it."""
-    run = command.replace(" retry ", " run ", 1)
-    retry = run.replace(" run ", " retry ", 1)
-    counts = summary.statuses
-    if counts["error"] or counts["invalid_output"]:
-        way = f"`{retry}` asks those rows again."
-    elif counts["in_doubt"]:
-        way = f"`{run}` sends what is in doubt once more under its key, at no second charge."
+        lines = [f"{summary.reason}: {spent}, {took} → {summary.output}"]
     else:
-        cut = ",".join(status for status in ("truncated", "filtered") if counts[status])
-        way = f"`{retry} --status {cut}` asks those rows again."
-    return f"Hint: the columns ending in _error say why; {way}"
+        lines = [f"{summary.reason[:1].upper()}{summary.reason[1:]} ({spent}, {took})"]
+    lines += _causes(summary, command, config)
+    if summary.sandbox:
+        lines.append(SANDBOX)
+    if summary.exit_code == 3:
+        lines.append(f"Hint: `{command.but('show', '--failed')}` shows these rows.")
+    return "\n".join(lines)
+
+
+def _causes(summary: Summary, command: Command, config: Config) -> Iterator[str]:
+    """Tell why rows failed: how many, which one for example, and what helps against it."""
+    from enrich.base.words import counted
+
+    steps = {step.name: step for step in config.steps}
+    for cause in summary.causes[:CAUSES_MOST]:
+        example = f"row {cause.row:,}" if cause.rows == 1 else f"first in row {cause.row:,}"
+        named = cause.code if cause.code == cause.status else f"{cause.status}, {cause.code}"
+        said = f": {cause.message}" if cause.message else ""
+        yield f"  {counted(cause.rows, 'row')} {named} at step {cause.step}, {example}{said}"
+        yield f"    {_remedy(cause, steps[cause.step], command)}"
+    further = sum(cause.rows for cause in summary.causes[CAUSES_MOST:])
+    if further:
+        yield f"  {counted(further, 'row')} for other reasons: the columns ending in _error say why"
+
+
+def _remedy(cause: Trouble, step: StepConfig, command: Command) -> str:
+    """Say what helps against one cause."""
+    if not cause.asked:
+        return _unasked(cause, step)
+    retry = command.but("retry")
+    if cause.status == "truncated":
+        return _longer(step, retry)
+    if cause.status == "filtered":
+        return (
+            "the model or its filter will not answer these; no run asks them again by itself. Change what they hold, "
+            f"or try once more: `{retry.but('retry', '--status', 'filtered')}`"
+        )
+    if cause.status == "in_doubt":
+        return (
+            f"`{command.but('run')}` sends them once more under their key, at no second charge, for 23 hours; after "
+            f"that you decide: `{retry.but('retry', '--in-doubt', 'resend')}` (may be charged twice) or `skip`"
+        )
+    if command.verb == "retry" and cause.again:
+        return _asked_in_vain(cause, step)
+    better = "; a higher `reask` asks by itself" if cause.status == "invalid_output" else ""
+    return f"`{retry}` asks those rows again{better}"
+
+
+def _unasked(cause: Trouble, step: StepConfig) -> str:
+    where = f"steps.{step.name}"
+    if cause.code == "null_value":
+        return (
+            f"no request can be made of them: with `{where}.on_null: skip` they are skipped, with `render` the value "
+            "is left empty"
+        )
+    if cause.code == "prompt_too_large":
+        return f"no request can be made of them: cut long values in the prompt of {where}, as {{{{ text[:4000] }}}}"
+    return f"no request can be made of them: correct the template of {where}, or these rows"
+
+
+def _longer(step: StepConfig, retry: Command) -> str:
+    given = "max_tokens" if step.max_completion_tokens is None else "max_completion_tokens"
+    if step.max_tokens is None and step.max_completion_tokens is None:
+        return f"set `steps.{step.name}.max_tokens`: the endpoint's own limit cut them off"
+    if step.on_truncated == "retry":
+        return f"twice the tokens were not enough either: raise `steps.{step.name}.{given}`, or ask for less"
+    again = retry.but("retry", "--status", "truncated", "--set", f"steps.{step.name}.on_truncated=retry")
+    return f"`{again}` asks those rows again with twice the tokens; a higher `{given}` asks all rows anew"
+
+
+def _asked_in_vain(cause: Trouble, step: StepConfig) -> str:
+    """Say what helps where asking again has not."""
+    if cause.status == "invalid_output":
+        return (
+            "asked again in vain: say in the prompt what is missing, widen the schema, or try another model"
+        )
+    return f"asked again in vain: correct what the message says in steps.{step.name}, or in these rows"

@@ -14,6 +14,7 @@ from enrich.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
+    from enrich.base.command import Command
     from enrich.config import Config
     from enrich.records import Summary
     from enrich.runs.options import RunOptions
@@ -25,7 +26,7 @@ def execute(
     config: Config,
     options: dict[str, Any],
     *,
-    command: str,
+    command: Command,
     **run_options: Any,
 ) -> None:
     """Run a job with its progress on stderr and its result on stdout, and leave with its exit code."""
@@ -33,7 +34,7 @@ def execute(
     from enrich.base.loops import tune_collector
     from enrich.cli.signals import graceful
     from enrich.runs.options import RunOptions
-    from enrich.show.logs import PROGRESS, set_up_logs
+    from enrich.show.logs import PROGRESS, set_up_logs, tell
     from enrich.show.progress import Watch, shown
 
     set_up_logs(options["verbose"], options["log_format"], quiet=options["quiet"])
@@ -62,7 +63,7 @@ def execute(
     if options["as_json"]:
         click.echo(json.dumps(summary.to_dict()))
     if not options["quiet"] or summary.exit_code:
-        click.echo(closing(summary, command), err=True)
+        tell(closing(summary, command, config), failed=bool(summary.exit_code))
     raise click.exceptions.Exit(summary.exit_code)
 
 

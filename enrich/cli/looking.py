@@ -142,3 +142,50 @@ def report(config: Path, out: str | None, *, no_content: bool, **options: Any) -
     from enrich.report.page import report_job
 
     click.echo(run_async(lambda: report_job(load(config, options), out, content=not no_content)))
+
+
+@main.command(short_help="Show rows of the output, with prompt and answer.")
+@CONFIG
+@job_options
+@click.option(
+    "-n",
+    "rows",
+    type=click.IntRange(min=1),
+    default=10,
+    show_default=True,
+    metavar="N",
+    help="How many rows.",
+)
+@click.option("--failed", is_flag=True, help="Only rows without a usable answer.")
+@click.option("--where", metavar="EXPRESSION", help='Only rows for which this is true, such as "stars < 3".')
+@click.option("--columns", metavar="NAMES", help="Only these columns; several with commas.")
+@click.option("--prompts", is_flag=True, help="Each row with its prompt and its answer, instead of a table.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a row.")
+def show(config: Path, *, prompts: bool, as_json: bool, columns: str | None, **options: Any) -> None:
+    """Show rows of the output in the terminal; send nothing.
+
+    The columns that the prompts use, the answers and how the rows stand; with --prompts each row with what was asked.
+
+    \b
+    Examples:
+      beatra-enrich show config.yaml
+      beatra-enrich show config.yaml --failed --prompts
+      beatra-enrich show config.yaml --where "sentiment_label == 'neg'" --columns review,sentiment_score
+    """
+    import shutil
+
+    from enrich.verbs.show import Wanted, show_job, table_text
+
+    names = tuple(name.strip() for name in columns.split(",") if name.strip()) if columns else ()
+    rows = min(options["rows"], options["limit"] or options["rows"])
+    shown = show_job(load(config, options), Wanted(rows, options["failed"], options["where"], names))
+    if as_json:
+        for line in shown.json_lines():
+            click.echo(line)
+        return
+    click.echo(shown.head(), err=True)
+    if prompts:
+        for line in shown.blocks():
+            click.echo(line)
+    elif shown.rows:
+        click.echo(table_text(shown, shutil.get_terminal_size().columns))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
+from enrich.base.command import Command
 from enrich.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -59,6 +60,14 @@ def lock_option(command: Callable[..., None]) -> Callable[..., None]:
     )(command)
 
 
+def _write_logs_so(_: click.Context, __: click.Parameter, form: Literal["text", "json"]) -> str:
+    """Have stderr written in this form from here on, what is wrong with the other options included."""
+    from enrich.show.logs import set_up_logs
+
+    set_up_logs(0, form, quiet=False)
+    return form
+
+
 def output_options(command: Callable[..., None]) -> Callable[..., None]:
     """Add the options for what is shown and how."""
     for option in (
@@ -67,6 +76,8 @@ def output_options(command: Callable[..., None]) -> Callable[..., None]:
             type=click.Choice(["text", "json"]),
             default="text",
             show_default=True,
+            is_eager=True,
+            callback=_write_logs_so,
             help="How stderr is written.",
         ),
         click.option("-v", "--verbose", count=True, help="Tell of every retry on stderr."),
@@ -110,14 +121,16 @@ def names_in(option: str, text: str, known: Iterable[str]) -> frozenset[str]:
     return chosen
 
 
-def command_line(name: str, config: Path, options: dict[str, Any]) -> str:
-    """Write a command for the same job as this one's, ready to be typed."""
-    words = ["beatra-enrich", name, str(config)]
+def command_line(verb: str, config: Path, options: dict[str, Any]) -> Command:
+    """Write a command for the same job as this one's, ready to be typed; what may be a secret is left out."""
+    from enrich.config.secrets import without_secret
+
+    words = [str(config)]
     for flag in ("limit", "input", "output"):
         if options[flag] is not None:
             words += [f"--{flag}", str(options[flag])]
     for partition in options["partitions"]:
         words += ["--partition", partition]
     for override in options["overrides"]:
-        words += ["--set", override]
-    return shlex.join([*words, "--sandbox"] if options["sandbox"] else words)
+        words += ["--set", without_secret(override)]
+    return Command(verb, shlex.join([*words, "--sandbox"] if options["sandbox"] else words))

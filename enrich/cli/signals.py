@@ -11,15 +11,17 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
+from enrich.show.logs import as_json, tell
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from enrich.base.interrupt import Interrupt
 
-STOPPING = "\nstopping: nothing more is sent, what is in flight is awaited (again to leave at once)\n"
+STOPPING = "stopping: nothing more is sent, what is in flight is awaited (again to leave at once)"
 DOUBLED = 0.02  # seconds within which a second signal is the first once more: timeout(1) sends each one twice
 SHOW_CURSOR = "\x1b[?25h"
-LEAVING = "\nleft at once; everything that was answered is in the ledger\n"
+LEAVING = "left at once; everything that was answered is in the ledger"
 
 
 @contextlib.contextmanager
@@ -35,11 +37,13 @@ def graceful(interrupt: Interrupt) -> Iterator[None]:
         if interrupt.fired:
             # A bar may have taken stderr's place, and hidden the cursor.
             terminal = sys.__stderr__ or sys.stderr
-            terminal.write(f"{SHOW_CURSOR}{LEAVING}" if terminal.isatty() else LEAVING)
-            terminal.flush()
+            if as_json():
+                tell(LEAVING)
+            else:
+                terminal.write(f"{SHOW_CURSOR if terminal.isatty() else ''}\n{LEAVING}\n")
+                terminal.flush()
             os._exit(130)  # the ledger is safe at any instant; waiting threads would only delay this
-        sys.stderr.write(STOPPING)
-        sys.stderr.flush()
+        tell(STOPPING if as_json() else f"\n{STOPPING}")  # below the ^C that the terminal shows
         first = time.monotonic()
         interrupt.fire()
 

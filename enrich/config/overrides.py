@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from enrich.base.location import is_url, plain
+from enrich.config.secrets import without_secret
 from enrich.config.strict_yaml import parse_yaml
 from enrich.errors import ConfigError, did_you_mean
 
@@ -113,7 +114,7 @@ def _set(document: dict[str, Any], assignment: str) -> None:
     path, equals, text = assignment.partition("=")
     if not equals or not path.strip():
         raise ConfigError(
-            f"--set {assignment}: not of the form key.path=value",
+            f"--set {without_secret(assignment)}: not of the form key.path=value",
             hint="for example --set limits.concurrency=8",
         )
     try:
@@ -138,7 +139,7 @@ def _descend(target: Any, part: str, assignment: str) -> Any:
             target[part] = as_path_mapping(target.get(part))
         child = target[part] = {} if target.get(part) is None else target[part]
     if not isinstance(child, dict | list):
-        raise ConfigError(f"--set {assignment}: `{part}` is a plain value, it has no parts")
+        raise ConfigError(f"--set {without_secret(assignment)}: `{part}` is a plain value, it has no parts")
     return child
 
 
@@ -149,7 +150,8 @@ def _index(items: list[Any], part: str, assignment: str) -> int:
     if part in names:
         return names.index(part)
     raise ConfigError(
-        f"--set {assignment}: no item `{part}`", hint=did_you_mean(part, [str(n) for n in names if n])
+        f"--set {without_secret(assignment)}: no item `{part}`",
+        hint=did_you_mean(part, [str(n) for n in names if n]),
     )
 
 

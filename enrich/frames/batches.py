@@ -153,6 +153,7 @@ class Door:
         self._waiting: deque[tuple[pa.RecordBatch, asyncio.Task[pa.RecordBatch]]] = deque()
         self._open: dict[Flow, Marks] = {}
         self._tally: Counter[RowStatus] = Counter()
+        self._asked = 0
         self._rows = 0
         self._out = asyncio.Lock()
         self._last = _Turn()
@@ -170,6 +171,15 @@ class Door:
     def rows_done(self) -> int:
         """Give the rows that have their verdict."""
         return sum(self._tally.values()) + sum(flow.rows_done for flow in self._open)
+
+    @property
+    def rows_asked(self) -> int:
+        """Give those of them of which something was sent."""
+        return self._asked + sum(flow.rows_asked for flow in self._open)
+
+    def failure_codes(self) -> tuple[tuple[str, int], ...]:
+        """Give why rows failed, and how many, the most frequent first."""
+        return self._session.troubles.codes()
 
     @property
     def waiting(self) -> bool:
@@ -197,7 +207,7 @@ class Door:
                 hint="give batches of one schema.",
             )
         before, self._last = self._last, _Turn()
-        answering = self._answer(batch, before, self._last)
+        answering = self._answer(batch, before, self._last, self._rows)
         self._waiting.append((batch, asyncio.create_task(answering, name="beatra-batch")))
         self._rows += batch.num_rows
 
@@ -241,11 +251,13 @@ class Door:
         while self.waiting:
             yield await self.get()
 
-    async def _answer(self, batch: pa.RecordBatch, before: _Turn, mine: _Turn) -> pa.RecordBatch:
+    async def _answer(
+        self, batch: pa.RecordBatch, before: _Turn, mine: _Turn, rows_before: int
+    ) -> pa.RecordBatch:
         """Ask a batch beside others, then assemble it after those that came before it."""
         job = self._session.job
         marks = Marks(batch.num_rows, len(job.steps))
-        flow = self._session.flow(marks, self._occurrences)
+        flow = self._session.flow(marks, self._occurrences, before=rows_before)
         self._open[flow] = marks  # left open by a stop: what comes in while it drains is still noted
         rows = _in_turn(batch.select(list(job.columns)), before.read, mine.read)
         await flow.run(rows, most=MOST_UNDER_WAY * job.config.limits.concurrency)
@@ -254,6 +266,7 @@ class Door:
         mine.assembled.set()
         del self._open[flow]
         self._tally.update(flow.tally)
+        self._asked += flow.rows_asked
         marks.close()
         return answers
 

@@ -264,7 +264,7 @@ def _run(config: Config, api_key: str | None, log: dg.DagsterLogManager) -> tupl
         tables.append(_Table(_columns(job.output_schema), column_origins(job, source.schema)))
 
     watch = Watch(config.limits)
-    options = RunOptions(progress=watch, drain=DRAIN, api_key=api_key, prepared=prepared, command="")
+    options = RunOptions(progress=watch, drain=DRAIN, api_key=api_key, prepared=prepared, command=None)
 
     async def main() -> Summary:
         async with shown(watch, sys.stderr, live=False, log=log, every=PROGRESS_EVERY):

@@ -17,7 +17,8 @@ from enrich.engine.engine import settled_record
 from enrich.engine.retry import may_retry
 from enrich.prompt.request import GENERATION_STRIDE
 from enrich.prompt.template import RowError
-from enrich.records import STATUSES, Failure, Outcome, Settled
+from enrich.records import FAILED, STATUSES, Failure, Outcome, Settled
+from enrich.rows.troubles import Troubles
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator, Mapping
@@ -120,6 +121,8 @@ class Flow:
         observe: without an engine: told of every request of a row by row, step and request, and whether a run
             would send it now.
         closed: told of every row that has its verdicts: its index and its status.
+        troubles: counts failed rows by their cause, of several flows together.
+        before: rows that other flows had before this one's, for the rows' numbers in ``troubles``.
     """
 
     def __init__(
@@ -136,6 +139,8 @@ class Flow:
         retry: frozenset[RowStatus] = frozenset(),
         observe: Callable[[int, int, Ask, bool], None] | None = None,
         closed: Callable[[int, RowStatus], None] | None = None,
+        troubles: Troubles | None = None,
+        before: int = 0,
     ) -> None:
         self._steps = steps
         self._ledger = ledger
@@ -152,7 +157,10 @@ class Flow:
         self._noted: set[str] = set()
         self._gates = gates or {}
         self.tally: Counter[RowStatus] = Counter()
+        self._troubles = troubles if troubles is not None else Troubles()
+        self._before = before
         self.rows_done = 0
+        self.rows_asked = 0
 
     async def run(self, batches: AsyncIterator[pa.RecordBatch], *, most: int, first_row: int = 0) -> None:
         """Take every row of these batches to its verdicts.
@@ -174,6 +182,10 @@ class Flow:
                 index += part.num_rows
         while self._open:
             await self._room(0)
+
+    def failure_codes(self) -> tuple[tuple[str, int], ...]:
+        """Give why rows failed, and how many, the most frequent first; of all flows that count together."""
+        return self._troubles.codes()
 
     async def _room(self, most: int) -> None:
         """Take rows further that got an answer, until there is room for new ones."""
@@ -249,6 +261,8 @@ class Flow:
 
     def _mark(self, row: _Row, step: int, outcome: Outcome) -> None:
         self._marks.set(row.index, step, outcome)
+        if outcome.status in FAILED:
+            self._troubles.add(self._steps[step].name, self._before + row.index, outcome, again=row.asked)
         if _GRAVITY[outcome.status] > _GRAVITY[row.worst]:
             row.worst = outcome.status
 
@@ -263,6 +277,7 @@ class Flow:
     def _close(self, row: _Row) -> None:
         self._open -= 1
         self.rows_done += 1
+        self.rows_asked += row.asked
         self.tally[row.worst] += 1
         if self._closed is not None:
             self._closed(row.index, row.worst)

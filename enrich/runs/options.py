@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from enrich.base.command import Command
 from enrich.base.interrupt import DRAIN, Interrupt
 from enrich.show.progress import Watch
 
@@ -29,7 +30,7 @@ class RunOptions:
         progress: told what is going on; whoever made it may show it.
         interrupt: fired by a signal handler.
         clock: tells the age of requests.
-        command: what a user types to go on, for messages; empty where nobody types.
+        command: what a user types to go on, for messages; None where nobody types.
         drain: seconds that what is in flight may take after a stop.
         api_key: instead of the one that the configuration names; never shown.
         lock: what to do when another run holds the output.
@@ -42,7 +43,7 @@ class RunOptions:
     progress: Watch = field(default_factory=Watch)
     interrupt: Interrupt = field(default_factory=Interrupt)
     clock: Clock | None = None
-    command: str = "beatra-enrich run CONFIG"
+    command: Command | None = field(default_factory=Command)
     drain: float = DRAIN
     api_key: str | None = field(default=None, repr=False)
     lock: Lock = "fail"

@@ -26,6 +26,7 @@ from enrich.pace.step_limits import Gate
 from enrich.pace.windows import OwnSlots
 from enrich.rows.assemble import Assembler
 from enrich.rows.flow import Flow
+from enrich.rows.troubles import Troubles
 from enrich.runs.fresh import know_the_past
 from enrich.wire import completion
 from enrich.wire.client import Client
@@ -56,6 +57,7 @@ class Session:
         engine: None when nothing is to be sent.
         scope: which rows it is about, see `scope_of`.
         gates: of the steps that have limits of their own, by name: all flows of the run share them.
+        troubles: counts failed rows by their cause; all flows of the run share it.
     """
 
     job: Job
@@ -65,6 +67,7 @@ class Session:
     retry: frozenset[RowStatus] = frozenset()
     scope: str = ""
     gates: Mapping[str, Gate] = field(default_factory=dict)
+    troubles: Troubles = field(default_factory=Troubles)
     started: float = field(default_factory=time.monotonic)
 
     @property
@@ -78,8 +81,9 @@ class Session:
         occurrences: Occurrences | None = None,
         observe: Callable[[int, int, Ask, bool], None] | None = None,
         closed: Callable[[int, RowStatus], None] | None = None,
+        before: int = 0,
     ) -> Flow:
-        """Make the flow that takes rows to these marks."""
+        """Make the flow that takes rows to these marks; ``before`` counts the rows that other flows had before."""
         return Flow(
             list(self.job.steps),
             ledger=self.ledger,
@@ -92,6 +96,8 @@ class Session:
             retry=self.retry,
             observe=observe,
             closed=closed,
+            troubles=self.troubles,
+            before=before,
         )
 
     def assembler(self, marks: Marks) -> Assembler:

@@ -22,6 +22,7 @@ from enrich.runs.job import Job, origin
 if TYPE_CHECKING:
     from collections import Counter
 
+    from enrich.base.command import Command
     from enrich.config import Config
     from enrich.files.source import Source
     from enrich.rows.flow import Flow
@@ -61,6 +62,8 @@ def summarize(
         reason=reason,
         retries=dict(stats.retries),
         resumable=resumable,
+        causes=session.troubles.ranked(),
+        sandbox=session.job.endpoint is None,
     )
 
 
@@ -166,12 +169,11 @@ def stopped(session: Session, flow: Flow, source: Source, error: EnrichError, op
     )
 
 
-def _way_on(command: str, error: EnrichError) -> str:
-    if not command:
+def _way_on(command: Command | None, error: EnrichError) -> str:
+    if command is None:
         return "the next run goes on from here."
-    run = command.replace(" retry ", " run ")
-    goes_on = run if isinstance(error, RowsUnasked) else command
-    return f"`{goes_on}` goes on from here, `{run.replace(' run ', ' collect ')}` shows what there is."
+    goes_on = command.but("run") if isinstance(error, RowsUnasked) else command
+    return f"`{goes_on}` goes on from here, `{command.but('collect')}` shows what there is."
 
 
 def manifest(job: Job, source: Source, summary: Summary) -> dict[str, Any]:

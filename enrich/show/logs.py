@@ -9,7 +9,7 @@ import time
 from typing import Literal
 
 # What a record may carry beside its message.
-FIELDS = ("key", "model", "code", "request_id", "wait_seconds", "progress")
+FIELDS = ("key", "model", "code", "request_id", "wait_seconds", "progress", "hint")
 PROGRESS = logging.getLogger("enrich.progress")  # heard at any verbosity where progress goes into the log
 
 
@@ -37,6 +37,40 @@ class JsonFormatter(logging.Formatter):
             {name: getattr(record, name) for name in FIELDS if getattr(record, name, None) is not None}
         )
         return json.dumps(entry, ensure_ascii=False)
+
+
+def as_json() -> bool:
+    """Say whether stderr is written as JSON."""
+    return any(
+        isinstance(handler.formatter, JsonFormatter) for handler in logging.getLogger("enrich").handlers
+    )
+
+
+def tell(message: str, *, failed: bool = False, hint: str = "") -> None:
+    """Write what a person is to read on stderr, at any verbosity: as text, or as an object where all else is.
+
+    Args:
+        message: lines of text.
+        failed: whether something went wrong.
+        hint: what to type next.
+    """
+    if as_json():
+        log = logging.getLogger("enrich")
+        record = log.makeRecord(
+            "enrich",
+            logging.ERROR if failed else logging.INFO,
+            "",
+            0,
+            message,
+            (),
+            None,
+            extra={"hint": hint or None},
+        )
+        for handler in log.handlers:
+            handler.emit(record)
+        return
+    sys.stderr.write(f"{message}\nHint: {hint}\n" if hint else f"{message}\n")
+    sys.stderr.flush()
 
 
 def set_up_logs(verbose: int, form: Literal["text", "json"], *, quiet: bool) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import time
 from collections import deque
 from dataclasses import asdict, dataclass, replace
@@ -23,9 +24,9 @@ if TYPE_CHECKING:
     from enrich.ledger.protocol import Ledger
 
 LINE_EVERY = 10.0  # seconds between lines where there is no terminal
-BAR_EVERY = 0.25  # seconds between redraws on a terminal, at least
-BAR_AT_LEAST = 2.0  # seconds between redraws, at most, however little else there is to do
-SHARE = 0.005  # of the run's CPU time that redraws may take
+BAR_EVERY = 0.1  # seconds between redraws on a terminal, at least
+BAR_AT_LEAST = 2.0  # seconds between redraws, at most, however slow the machine
+SHARE = 0.02  # of one core that redraws may take
 PULSE_EVERY = 2.0  # seconds between notes in the ledger, for `status --watch`
 RECENT = 30.0  # seconds that the rate looks back
 QUIET_AFTER = 10.0  # seconds without any event after which a line says what is waited for
@@ -44,9 +45,10 @@ class Snapshot:
         rate: rows per second, lately.
         eta: seconds that are left, when that can be said.
         ceiling: the most requests that may be in flight now; 0 where none are sent.
-        failures: requests that failed for good, by cause, the most frequent first.
+        failures: rows that failed, by cause, the most frequent first.
         retries: attempts that were made again, by cause.
         waiting_for: why nothing moves, when nothing moves.
+        elapsed: seconds since the run began.
     """
 
     phase: str
@@ -62,6 +64,7 @@ class Snapshot:
     failures: tuple[tuple[str, int], ...] = ()
     retries: tuple[tuple[str, int], ...] = ()
     waiting_for: str = ""
+    elapsed: float = 0.0
 
     @property
     def place(self) -> str:
@@ -78,7 +81,11 @@ class Snapshot:
     def facts(self) -> str:
         """Tell what is under way and what was spent."""
         parts = []
-        if self.ceiling:
+        if self.elapsed >= 1:
+            parts.append(f"{duration(self.elapsed)} so far")
+        if self.ceiling and self.in_flight > self.ceiling:
+            parts.append(f"{self.in_flight:,} in flight, going down to {self.ceiling:,}")
+        elif self.ceiling:
             parts.append(f"{self.in_flight:,} in flight of {self.ceiling:,}")
         if self.tokens:
             parts.append(f"{self.tokens:,} tokens")
@@ -124,6 +131,13 @@ class Rows(Protocol):
     def rows_done(self) -> int:
         """Give the rows that have their verdict."""
 
+    @property
+    def rows_asked(self) -> int:
+        """Give those of them of which something was sent."""
+
+    def failure_codes(self) -> tuple[tuple[str, int], ...]:
+        """Give why rows failed, and how many, the most frequent first."""
+
 
 class Progress(Protocol):
     """Who is told what a run is doing."""
@@ -143,6 +157,7 @@ class _Past(NamedTuple):
 
     at: float
     rows: int
+    asked: int
     requests: int
     tokens: int
 
@@ -161,7 +176,7 @@ class Watch:
         self._done = 0
         self._flow: Rows | None = None
         self._engine: Engine | None = None
-        self._since = time.monotonic()
+        self._begun = self._since = time.monotonic()
         self._past: deque[_Past] = deque()
 
     def phase(self, name: str, total: int | None) -> None:
@@ -185,7 +200,9 @@ class Watch:
         """Say where the run stands."""
         now = self._present()
         rate, eta = self._rate(now)
-        shown = Snapshot(self._phase, now.rows, self._total, now.at - self._since, rate, eta)
+        shown = Snapshot(
+            self._phase, now.rows, self._total, now.at - self._since, rate, eta, elapsed=now.at - self._begun
+        )
         engine = self._engine
         if engine is None:
             return shown
@@ -194,7 +211,7 @@ class Watch:
             shown,
             tokens=stats.total_tokens,
             credits=stats.credits,
-            failures=tuple(stats.failures.most_common(3)),
+            failures=self._flow.failure_codes()[:3] if self._flow is not None else (),
             retries=tuple(stats.retries.most_common(3)),
         )
         if self._flow is None:
@@ -205,11 +222,13 @@ class Watch:
         )
 
     def _present(self) -> _Past:
-        rows = self._flow.rows_done if self._flow is not None else self._done
+        at, rows, asked = time.monotonic(), self._done, 0
+        if self._flow is not None:
+            rows, asked = self._flow.rows_done, self._flow.rows_asked
         if self._engine is None:
-            return _Past(time.monotonic(), rows, 0, 0)
+            return _Past(at, rows, asked, 0, 0)
         stats = self._engine.stats
-        return _Past(time.monotonic(), rows, stats.answered + stats.failed, stats.total_tokens)
+        return _Past(at, rows, asked, stats.answered + stats.failed, stats.total_tokens)
 
     def _rate(self, now: _Past) -> tuple[float, float | None]:
         """Give the rows per second of the last half minute, and the seconds that are left."""
@@ -227,15 +246,35 @@ class Watch:
             return rate, None
         left = self._total - now.rows
         pause = self._engine.pace.paused_for() if self._engine is not None else 0.0
-        return rate, max(left / rate, left * self._seconds_a_row(then, now)) + pause
+        share = self._share_asked()
+        asked = now.asked - then.asked
+        by_pace = left * share * seconds / asked if asked else left / rate
+        by_limits = left * share * self._seconds_a_row(then, now)
+        return rate, max(by_pace, by_limits) + pause
+
+    def _share_asked(self) -> float:
+        """Give the share of rows of which something is sent, as lately: most of a resumed run's first rows come free.
+
+        It is the mean over spans of time, not over rows: a thousand rows that came free within a moment say little
+        of those behind them.
+        """
+        past = list(self._past)
+        shares = [
+            (after.asked - before.asked) / (after.rows - before.rows)
+            for before, after in itertools.pairwise(past)
+            if after.rows > before.rows
+        ]
+        return sum(shares) / len(shares) if shares else 1.0
 
     def _seconds_a_row(self, then: _Past, now: _Past) -> float:
-        """Give the seconds that the configured limits allow a row at least, if the next ones are like the last."""
+        """Give the seconds that the configured limits allow a row that is asked at least, if the next ones are like the last."""
         if self._limits is None or self._engine is None:
             return 0.0
         from enrich.pace.windows import request_windows, token_windows
 
-        rows = now.rows - then.rows
+        rows = now.asked - then.asked
+        if not rows:
+            return 0.0
         requests = [
             (now.requests - then.requests) * w.seconds / w.amount for w in request_windows(self._limits)
         ]
@@ -314,25 +353,17 @@ async def _lines(watch: Watch, stream: TextIO, log: logging.Logger | None, every
 
 
 async def _bar(watch: Watch, stream: TextIO) -> None:
-    busy = 1.0  # of one core, by the whole process, between two redraws
     with Picture(stream) as picture:
         while True:
             began = time.thread_time()
             picture.draw(watch.snapshot())
             cost = time.thread_time() - began
-            at, cpu = time.monotonic(), time.process_time()
-            await asyncio.sleep(gap(cost, busy))
-            busy = (time.process_time() - cpu) / (time.monotonic() - at)
+            await asyncio.sleep(gap(cost))
 
 
-def gap(cost: float, busy: float) -> float:
-    """Give the seconds until the next redraw.
-
-    Args:
-        cost: CPU seconds that a redraw takes.
-        busy: CPU seconds that the run takes per second.
-    """
-    return min(max(BAR_EVERY, cost / (SHARE * max(busy, 1e-6))), BAR_AT_LEAST)
+def gap(cost: float) -> float:
+    """Give the seconds until the next redraw, from the CPU seconds that one takes."""
+    return min(max(BAR_EVERY, cost / SHARE), BAR_AT_LEAST)
 
 
 class Picture:

@@ -30,7 +30,7 @@ SUMMARY = {
     *("rows", *STATUSES, "requests", "attempts", "prompt_tokens", "completion_tokens", "total_tokens"),
     *("credits", "seconds", "rows_per_second", "output", "ledger", "exit_code", "reason"),
 }
-FURTHER = {"retries", "resumable"}  # what the summary holds beyond what is promised
+FURTHER = {"retries", "resumable", "causes", "sandbox"}  # what the summary holds beyond what is promised
 HEAVY = ("pandas", "pyarrow", "aiohttp", "pydantic", "numpy", "jinja2", "yaml", "rich", "uvloop")
 
 
@@ -47,12 +47,6 @@ def summary_of(ended: Ended) -> dict[str, Any]:
 def statuses(path: Path) -> list[str]:
     """Read the statuses of step `s`."""
     return [str(status) for status in pq.read_table(path)["s_status"].to_pylist()]
-
-
-def cut_answer(finish_reason: str) -> Raw:
-    """Make a completion that ended for another reason than `stop`."""
-    choices = [{"message": {"role": "assistant", "content": "half an"}, "finish_reason": finish_reason}]
-    return Raw(json.dumps({"choices": choices}).encode())
 
 
 # --- run --------------------------------------------------------------------------------------------------
@@ -153,35 +147,6 @@ def test_exit_code_3_when_more_rows_fail_than_tolerated(
     assert f"`beatra-enrich retry {config} --set limits.concurrency=2` asks those rows again" in ended.err
     assert statuses(tmp_path / "out.parquet") == ["ok", "error", "ok"]
     assert cli("run", config, "--set", "tolerate=1", endpoint=endpoint).code == 0
-
-
-@pytest.mark.parametrize(
-    ("raw", "way"),
-    [
-        (
-            Raw(b"broken", 500),
-            "run {} --set retry.max_wait=0.01` sends what is in doubt once more under its key",
-        ),
-        (envelope("invalid_request", 400), "retry {} --set retry.max_wait=0.01` asks those rows again"),
-        (
-            cut_answer("length"),
-            "retry {} --set retry.max_wait=0.01 --status truncated` asks those rows again",
-        ),
-        (
-            cut_answer("content_filter"),
-            "retry {} --set retry.max_wait=0.01 --status filtered` asks those rows",
-        ),
-    ],
-)
-def test_the_closing_hint_fits_what_happened(
-    cli: Callable[..., Ended], job: Callable[..., Path], endpoint: BookedEndpoint, *, raw: Raw, way: str
-) -> None:
-    """What is in doubt is for `run`, what failed for `retry`, what was cut for `retry --status`."""
-    endpoint.script = lambda seen: raw if b"two" in seen.raw else None
-    config = job()
-    ended = cli("run", config, "--set", "retry.max_wait=0.01", endpoint=endpoint)
-    assert ended.code == 3
-    assert f"`beatra-enrich {way.format(config)}" in ended.err
 
 
 def test_exit_code_4_leaves_the_output_alone(

@@ -52,8 +52,9 @@ def test_retries_as_json(cli: Callable[..., Ended], job: Callable[..., Path]) ->
     refused = envelope("internal_error", 500, retryable=True)
     with BookedEndpoint(script=busy_once(refused)) as endpoint:
         ended = cli("run", job(retry=RETRY), "-v", "--log-format", "json", "--no-progress", endpoint=endpoint)
-    lines = [json.loads(line) for line in ended.err.splitlines() if line.startswith("{")]
+    *lines, last = [json.loads(line) for line in ended.err.splitlines()]
     assert len(lines) == 3
+    assert last["message"].startswith("3 rows done: ")
     for line in lines:
         assert (line["level"], line["code"], line["model"]) == ("info", "internal_error", "auto")
         assert line["request_id"].startswith("req-")

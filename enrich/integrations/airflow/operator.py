@@ -218,7 +218,7 @@ class BeatraEnrichOperator(BaseOperator):
             limit=self.limit,
             progress=watch,
             interrupt=interrupt,
-            command="",
+            command=None,
             drain=DRAIN,
             api_key=api_key,
             prepared=prepared,

@@ -1,0 +1,69 @@
+"""Counts why rows have no usable answer: by step, status and code, with one row for example."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from enrich.records import Trouble
+
+if TYPE_CHECKING:
+    from enrich.records import Outcome
+
+MOST = 200  # distinct causes kept apart; codes are the endpoint's words, of which there may be any number
+OTHER = "other"  # the code of all further ones
+MESSAGE_CHARACTERS = 300  # of an example's message
+
+
+class Troubles:
+    """Counts failed rows by their cause."""
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[str, str, str, bool], Trouble] = {}
+
+    def add(self, step: str, row: int, outcome: Outcome, *, again: bool) -> None:
+        """Count one row that has no usable answer at a step.
+
+        Args:
+            step: its name.
+            row: the row's index.
+            outcome: of the row at the step.
+            again: whether it was asked in this run.
+        """
+        code, _, message = (outcome.error or outcome.status).partition(": ")
+        asked = outcome.key is not None
+        name = (step, outcome.status, code, asked)
+        if name not in self._found and len(self._found) >= MOST:
+            code = OTHER
+            name = (step, outcome.status, code, asked)
+        known = self._found.get(name)
+        if known is None:
+            self._found[name] = Trouble(
+                step,
+                outcome.status,
+                code,
+                rows=1,
+                row=row + 1,
+                message=message[:MESSAGE_CHARACTERS],
+                asked=asked,
+                again=again,
+            )
+        else:
+            self._found[name] = replace(known, rows=known.rows + 1, again=known.again or again)
+
+    def codes(self) -> tuple[tuple[str, int], ...]:
+        """Give the codes with their rows, the most frequent first."""
+        counts: Counter[str] = Counter()
+        for trouble in self._found.values():
+            counts[trouble.code] += trouble.rows
+        return tuple(counts.most_common())
+
+    @property
+    def rows(self) -> int:
+        """Give how many were counted; a row counts at each step at which it failed."""
+        return sum(trouble.rows for trouble in self._found.values())
+
+    def ranked(self) -> tuple[Trouble, ...]:
+        """Give the causes, the most frequent first."""
+        return tuple(sorted(self._found.values(), key=lambda trouble: (-trouble.rows, trouble.row)))

@@ -1,0 +1,286 @@
+"""Rows of the output in the terminal: a table that fits, or each row with its prompt and its answer."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from enrich.base.location import is_url
+from enrich.config import InputConfig
+from enrich.errors import ConfigError, InputError, OutputError, TemplateError
+from enrich.files.sink import read_manifest
+from enrich.files.source import open_source
+from enrich.prompt.request import RequestBuilder
+from enrich.prompt.template import RowError, check_columns, compile_value
+from enrich.records import FAILED
+from enrich.schema.schema import step_schema
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from enrich.config import Config, StepConfig
+    from enrich.files.source import Source
+    from enrich.prompt.template import Expression, Template
+
+CELL_LINES = 3  # lines of one cell of the table
+NARROWEST = (
+    8  # characters that a column of the table has at least; columns for which there is no room are named
+)
+SHORT = 16  # characters up to which a column stays in one piece
+INDENT = "    "
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which rows and columns are shown.
+
+    Attributes:
+        rows: how many, at most.
+        failed: only rows without a usable answer.
+        where: only rows for which this expression is true, such as ``stars < 3``.
+        columns: only these; default: what the prompts use, and what was answered.
+    """
+
+    rows: int = 10
+    failed: bool = False
+    where: str | None = None
+    columns: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One step of one row: what was asked and what came of it.
+
+    Attributes:
+        prompt: as the configuration makes it of this row now; empty where it makes none.
+        columns: the answer's columns, or why there is no answer.
+    """
+
+    step: str
+    prompt: str
+    columns: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row of the output.
+
+    Attributes:
+        number: its place in the output, from 1.
+    """
+
+    number: int
+    values: Mapping[str, Any]
+    turns: tuple[Turn, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """Rows of an output.
+
+    Attributes:
+        total: rows that the output has.
+        sandbox: whether its answers are made up.
+    """
+
+    output: str
+    total: int
+    columns: tuple[str, ...]
+    rows: tuple[Row, ...]
+    sandbox: bool
+
+    def json_lines(self) -> Iterator[str]:
+        """Give each row as one JSON object, its number as ``row``."""
+        for row in self.rows:
+            chosen = {name: row.values[name] for name in self.columns}
+            yield json.dumps({"row": row.number, **chosen}, ensure_ascii=False, default=str)
+
+    def head(self) -> str:
+        """Say what is shown."""
+        made_up = "; sandbox: answers are made up" if self.sandbox else ""
+        return f"{self.output}: {len(self.rows):,} of {self.total:,} rows{made_up}"
+
+    def blocks(self) -> Iterator[str]:
+        """Give each row with its prompts and answers, one below the other."""
+        for row in self.rows:
+            yield f"row {row.number:,}"
+            for turn in row.turns:
+                if turn.prompt:
+                    yield f"  {turn.step} was asked"
+                    yield textwrap.indent(turn.prompt, INDENT)
+                for name, value in turn.columns.items():
+                    text = _text(value)
+                    yield f"  {name}" if "\n" in text else f"  {name}: {text}"
+                    if "\n" in text:
+                        yield textwrap.indent(text, INDENT)
+            yield ""
+
+
+def show_job(config: Config, wanted: Wanted) -> Shown:
+    """Read rows of a job's output; sends nothing.
+
+    Raises:
+        OutputError: there is no output yet.
+        InputError: the output cannot be read, or is not this job's.
+        ConfigError, TemplateError: a column or the expression cannot be used.
+    """
+    source = _open(config)
+    names = source.schema.names
+    builders = [RequestBuilder(step, "", step_schema(step)) for step in config.steps]
+    columns = wanted.columns or _usual(builders, names, failed=wanted.failed)
+    for name in columns:
+        if name not in names:
+            raise ConfigError(
+                f"--columns {name}: the output has no such column", hint=f"there is {', '.join(names)}."
+            )
+    condition = _condition(wanted.where, names)
+    statuses = [f"{step.name}_status" for step in config.steps]
+    rows: list[Row] = []
+    for number, values in enumerate(_values(source), start=1):
+        if len(rows) == wanted.rows:
+            break
+        if wanted.failed and not any(values[status] in FAILED for status in statuses):
+            continue
+        if condition is None or _is_true(condition, values):
+            rows.append(Row(number, values, tuple(_turn(builder, values) for builder in builders)))
+    sandbox = (
+        bool((read_manifest(config.output.path) or {}).get("sandbox"))
+        if not config.output.partitioned
+        else False
+    )
+    return Shown(config.output.path, source.num_rows, tuple(columns), tuple(rows), sandbox)
+
+
+def _open(config: Config) -> Source:
+    path = config.output.path
+    if not is_url(path) and not Path(path).exists():
+        raise OutputError(
+            f"there is no output yet: {path}",
+            hint="beatra-enrich run CONFIG makes it; beatra-enrich collect CONFIG writes what is answered so far.",
+        )
+    source = open_source(InputConfig(path=path, format=config.output.format))
+    for step in config.steps:
+        if f"{step.name}_status" not in source.schema.names:
+            raise InputError(
+                f"{path} has no column {step.name}_status: it is not this job's, or was made before step {step.name}",
+                hint="run the job again: nothing is sent twice.",
+            )
+    return source
+
+
+def _usual(builders: Sequence[RequestBuilder], names: Sequence[str], *, failed: bool) -> list[str]:
+    """Choose what says most: the columns that the prompts use, the answers, and how the rows stand."""
+    answers: list[str] = []
+    for builder in builders:
+        step = builder.step.name
+        fields = [f"{step}_{field.name}" for field in builder.schema.fields] if builder.schema else [step]
+        answers += [f"{step}_status", f"{step}_error"] if failed else [*fields, f"{step}_status"]
+    used = frozenset[str]().union(*(builder.columns for builder in builders))
+    inputs = [name for name in names if name in used and name not in answers]
+    own = {f"{b.step.name}" for b in builders} | set(answers)
+    return [*(name for name in inputs if name not in own), *(name for name in answers if name in names)]
+
+
+def _condition(where: str | None, names: Sequence[str]) -> Template | Expression | None:
+    if where is None:
+        return None
+    source = where if "{{" in where else f"{{{{ {where} }}}}"
+    condition = compile_value(source, "--where")
+    check_columns([condition], names)
+    return condition
+
+
+def _is_true(condition: Template | Expression, values: Mapping[str, Any]) -> bool:
+    """Hold a row to the condition; one of which nothing can be said, for a value is null, does not meet it."""
+    from enrich.prompt.template import Expression
+
+    try:
+        return (
+            bool(condition.value(values)) if isinstance(condition, Expression) else condition.is_true(values)
+        )
+    except RowError as error:
+        if any(values[name] is None for name in condition.variables):
+            return False
+        raise TemplateError(str(error), hint='write for example --where "stars < 3"') from None
+
+
+def _values(source: Source) -> Iterator[dict[str, Any]]:
+    for batch in source.batches(max_rows=256):
+        yield from batch.to_pylist()
+
+
+def _turn(builder: RequestBuilder, values: Mapping[str, Any]) -> Turn:
+    step = builder.step
+    return Turn(step.name, _prompt(builder, values), _answer(step, builder, values))
+
+
+def _prompt(builder: RequestBuilder, values: Mapping[str, Any]) -> str:
+    try:
+        if not builder.wanted(values):
+            return ""
+        messages = builder.prepare(values).messages
+    except RowError:
+        return ""  # the row's error says why
+    return "\n".join(f"{message['role']}: {_text(message['content'])}" for message in messages)
+
+
+def _answer(step: StepConfig, builder: RequestBuilder, values: Mapping[str, Any]) -> dict[str, Any]:
+    status, name = values[f"{step.name}_status"], step.name
+    found = {f"{name}_status": status}
+    if values[f"{name}_error"]:
+        found[f"{name}_error"] = values[f"{name}_error"]
+    if values[name] is not None:
+        found[name] = values[name]
+    if status == "ok" and builder.schema is not None:
+        found |= {f"{name}_{field.name}": values[f"{name}_{field.name}"] for field in builder.schema.fields}
+    return found
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return "–"
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+
+
+def table_text(shown: Shown, width: int) -> str:
+    """Write rows as a table that is no wider than the terminal; columns for which there is no room are named below.
+
+    Args:
+        shown: the rows.
+        width: characters of a line.
+    """
+    import io
+
+    from rich.console import Console
+    from rich.table import Table
+
+    most = max(1, (width - 6) // (NARROWEST + 2))
+    columns, left_out = _fitting(shown.columns, most)
+    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0), pad_edge=False)
+    table.add_column("row", justify="right", no_wrap=True)
+    for name in columns:
+        values = [row.values[name] for row in shown.rows]
+        numeric = all(isinstance(value, int | float | None) for value in values)
+        short = max(map(len, [name, *map(_text, values)])) <= SHORT
+        table.add_column(name, justify="right" if numeric else "left", overflow="fold", no_wrap=short)
+    cell = max(NARROWEST, (width - 6) // max(1, len(columns))) * CELL_LINES
+    for row in shown.rows:
+        texts = (" ".join(_text(row.values[name]).split()) for name in columns)
+        table.add_row(
+            f"{row.number:,}", *(textwrap.shorten(t, cell, placeholder=" …") or t[:cell] for t in texts)
+        )
+    stream = io.StringIO()
+    Console(file=stream, width=width, highlight=False, markup=False, emoji=False).print(table)
+    text = "\n".join(line.rstrip() for line in stream.getvalue().splitlines())
+    return f"{text}\n(not shown: {', '.join(left_out)}; --columns chooses)" if left_out else text
+
+
+def _fitting(columns: Sequence[str], most: int) -> tuple[list[str], list[str]]:
+    """Choose the columns for which there is room: the first, and as many of the last, where the answers stand."""
+    if len(columns) <= most:
+        return list(columns), []
+    chosen = {*columns[:1], *columns[-(most - 1) :]} if most > 1 else set(columns[-1:])
+    return [name for name in columns if name in chosen], [name for name in columns if name not in chosen]
