@@ -181,6 +181,7 @@ class Completion:
         model: the model that served it.
         finish_reason: ``stop``, ``length``, ``content_filter``, ``tool_calls`` …, as sent.
         refusal: ``choices[0].message.refusal``, when the model refused.
+        cut: whether it is a stream that ended without any finish reason, where one is due.
     """
 
     text: str | None
@@ -189,6 +190,7 @@ class Completion:
     usage: Usage
     refusal: str | None = None
     tool_calls: bool = False
+    cut: bool = False
 
 
 @frozen

@@ -52,7 +52,9 @@ class EndpointConfig(Section):
         headers: further request headers, for gateways.
         ca_file: a PEM file of certificates to trust instead of the system's.
         proxy: the URL of an HTTP proxy; the environment's proxies are not used.
-        stream_end: what ends a stream; `finish_reason` for endpoints that never send `[DONE]`.
+        stream_end: what ends a stream: `done`, only `[DONE]`; `finish_reason`, an orderly end after the finish reason;
+            `auto`, either, as the endpoint is learned to do it.
+        finish_reason: whether a stream without a finish reason was cut; `optional` for servers that never send one.
     """
 
     base_url: str | None = None
@@ -62,7 +64,8 @@ class EndpointConfig(Section):
     headers: dict[str, str] = {}
     ca_file: Path | None = None
     proxy: str | None = None
-    stream_end: Literal["done", "finish_reason"] = "done"
+    stream_end: Literal["auto", "done", "finish_reason"] = "auto"
+    finish_reason: Literal["required", "optional"] = "required"
 
     @field_validator("base_url")
     @classmethod
@@ -86,7 +89,8 @@ class Endpoint:
         headers: further request headers; not shown, since gateways keep secrets in them.
         ca_file: a PEM file to trust instead of the system's certificates.
         proxy: URL of an HTTP proxy; not shown, since it may hold a password.
-        stream_end: what ends a stream: ``[DONE]``, or for endpoints that never send it the finish reason.
+        stream_end: what ends a stream: ``[DONE]``, an orderly end after the finish reason, or either (``auto``).
+        finish_reason: whether each stream must give one.
     """
 
     base_url: str
@@ -95,7 +99,8 @@ class Endpoint:
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     ca_file: Path | None = None
     proxy: str | None = field(default=None, repr=False)
-    stream_end: Literal["done", "finish_reason"] = "done"
+    stream_end: Literal["auto", "done", "finish_reason"] = "auto"
+    finish_reason: Literal["required", "optional"] = "required"
 
 
 def resolve_endpoint(config: EndpointConfig, env: Mapping[str, str]) -> Endpoint:
@@ -126,6 +131,7 @@ def resolve_endpoint(config: EndpointConfig, env: Mapping[str, str]) -> Endpoint
         ca_file=config.ca_file,
         proxy=config.proxy,
         stream_end=config.stream_end,
+        finish_reason=config.finish_reason,
     )
 
 

@@ -7,6 +7,7 @@ import contextlib
 import logging
 import time
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 from pydantic import SecretStr
@@ -30,6 +31,7 @@ from enrich.rows.troubles import Troubles
 from enrich.runs.fresh import know_the_past
 from enrich.wire import completion
 from enrich.wire.client import Client
+from enrich.wire.stream_end import StreamEnds
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Mapping
@@ -38,7 +40,7 @@ if TYPE_CHECKING:
     from enrich.base.interrupt import Interrupt
     from enrich.ledger.protocol import Ledger
     from enrich.pace.windows import Slots
-    from enrich.records import Ask, Failure, RowStatus
+    from enrich.records import Ask, Completion, Failure, Reply, RowStatus
     from enrich.rows.occurrences import Occurrences
     from enrich.rows.statuses import Marks
     from enrich.runs.job import Job
@@ -88,7 +90,7 @@ class Session:
             list(self.job.steps),
             ledger=self.ledger,
             marks=marks,
-            read=completion.read,
+            read=_reading(self.job),
             run=self.run,
             engine=self.engine,
             gates=self.gates,
@@ -107,7 +109,7 @@ class Session:
             schema=self.job.output_schema,
             ledger=self.ledger,
             marks=marks,
-            read=completion.read,
+            read=_reading(self.job),
             run=self.run,
         )
 
@@ -145,7 +147,9 @@ async def open_session(
             return
         endpoint = job.endpoint or stack.enter_context(sandbox_endpoint(job.config.endpoint.timeout))
         limits = job.config.limits
-        transport = await stack.enter_async_context(Client(endpoint, concurrency=limits.concurrency))
+        ends = await _known_ends(job, ledger, endpoint)
+        client = Client(endpoint, concurrency=limits.concurrency, ends=ends)
+        transport = await stack.enter_async_context(client)
         output = job.config.output
         run = await ledger.open_run({"output": output and output.path, "base_url": job.base_url})
         await _warn_of_others(job, ledger)
@@ -154,7 +158,7 @@ async def open_session(
         engine = Engine(
             ledger=ledger,
             transport=transport,
-            read=completion.read,
+            read=_reading(job, completion.read_fresh),
             pace=pace,
             budget=Budget(job.config.budget),
             policy=Policy.of(job.config.retry, timeout=job.config.endpoint.timeout),
@@ -176,6 +180,7 @@ async def open_session(
                 await engine.drain(drain if engine.stopped is not None else 0.0)
                 with contextlib.suppress(RunStopped):  # a full disk: what was learned is learned again
                     await ledger.remember(_pace_name(job), pace.learned())
+                    await ledger.remember(_stream_end_name(job), {"says_done": ends.says_done})
 
 
 async def _warn_of_others(job: Job, ledger: Ledger) -> None:
@@ -252,6 +257,26 @@ def sandbox_endpoint(timeout: float) -> Iterator[Endpoint]:
 
     with ThreadedSandbox(SandboxOptions()) as sandbox:
         yield Endpoint(base_url=sandbox.base_url, api_key=SecretStr(SANDBOX_KEY), timeout=timeout)
+
+
+def _reading(
+    job: Job, read: Callable[..., Completion | Failure] = completion.read
+) -> Callable[[Reply], Completion | Failure]:
+    """Give what reads the answers of this job's endpoint."""
+    return partial(read, finish_optional=job.config.endpoint.finish_reason == "optional")
+
+
+async def _known_ends(job: Job, ledger: Ledger, endpoint: Endpoint) -> StreamEnds:
+    """Say how the endpoint ends its streams, as earlier runs learned it."""
+    ends = StreamEnds.of(endpoint)
+    told = await ledger.recall(_stream_end_name(job))
+    if told is not None and ends.says_done is None:
+        ends.says_done = told.get("says_done")
+    return ends
+
+
+def _stream_end_name(job: Job) -> str:
+    return f"stream_end:{job.base_url}"
 
 
 def _pace_name(job: Job) -> str:

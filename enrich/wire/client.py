@@ -16,8 +16,10 @@ from enrich.base.version import __version__
 from enrich.errors import ConfigError, EndpointFailing, KeyRefused
 from enrich.records import Failure, Reply
 from enrich.wire.envelope import loads, one_line
-from enrich.wire.post import Poster, Response
-from enrich.wire.response import NETWORK_ERRORS, Exchange, milliseconds_since
+from enrich.wire.post import HEAD, Poster, Response
+from enrich.wire.response import Exchange, milliseconds_since
+from enrich.wire.stream_end import StreamEnds
+from enrich.wire.unanswered import NETWORK_ERRORS
 
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
@@ -64,14 +66,16 @@ class Client:
     Args:
         endpoint: where to.
         concurrency: the most requests in flight; more would wait for a connection.
+        ends: how the endpoint ends its streams, as far as that is known; what is learned is written there.
     """
 
-    def __init__(self, endpoint: Endpoint, *, concurrency: int) -> None:
+    def __init__(self, endpoint: Endpoint, *, concurrency: int, ends: StreamEnds | None = None) -> None:
         self._endpoint = endpoint
         self._concurrency = concurrency
         self._key = endpoint.api_key.get_secret_value() if endpoint.api_key else ""
         self._base = URL(endpoint.base_url)
         self._chat = self._base / "chat/completions"  # built once: parsing a URL is dear
+        self._ends = ends or StreamEnds.of(endpoint)
         self._limits = _limits(endpoint.timeout, stream=False)
         self._stream_limits = _limits(endpoint.timeout, stream=True)
         self._headers = {
@@ -97,6 +101,7 @@ class Client:
             trust_env=False,  # no proxy or .netrc password that the configuration does not name
             raise_for_status=False,  # raising would throw the error envelope away
             auto_decompress=False,  # 0.5 MB of gzip can become 1 GB
+            **HEAD,
         )
         if self._endpoint.proxy is None:
             self._poster = Poster(self._session, self._chat, self._headers)
@@ -197,7 +202,7 @@ class Client:
     async def _exchange(
         self, request: AbstractAsyncContextManager[ClientResponse | Response], limit: float, *, stream: bool
     ) -> Reply | Failure:
-        exchange = Exchange(self._endpoint.stream_end)
+        exchange = Exchange(self._ends)
         try:
             # The deadline is our own: `total` of aiohttp would also count the wait for a connection.
             async with asyncio.timeout(limit), request as exchange.response:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from enrich.records import Completion, Failure, Fate, Usage
-from enrich.wire.envelope import MAX_EVIDENCE, find, loads, mend, one_line, to_failure
+from enrich.wire.envelope import MAX_EVIDENCE, Envelope, find, loads, mend, one_line, to_failure
+from enrich.wire.finish import ending
 from enrich.wire.sse import Event, EventParser, EventTooLarge
 
 if TYPE_CHECKING:
@@ -15,6 +16,14 @@ if TYPE_CHECKING:
     from enrich.records import Record, Reply
 
 DONE = b"[DONE]"
+BLANK = b" \t\r\n\xef\xbb\xbf"  # what may stand before JSON or a stream: white space, a byte order mark
+EVENT_BEGINS = (
+    b"data:",
+    b"event:",
+    b"id:",
+    b"retry:",
+    b":",
+)  # what a stream begins with, whatever type it gives
 MAX_PLAUSIBLE = 10**9  # tokens or credits of one completion; more is a defect of the endpoint
 
 
@@ -26,8 +35,13 @@ class _UnusableError(Exception):
         self.failure = failure
 
 
-def read(reply: Reply) -> Completion | Failure:
+def read(reply: Reply, *, finish_optional: bool = False) -> Completion | Failure:
     """Read a reply; never raises, whatever its bytes.
+
+    Args:
+        reply: as it came.
+        finish_optional: whether a stream that ended with ``[DONE]`` may come without a finish reason. Else it is
+            read as a completion that was `cut`: it is paid for, and nobody knows whether it is whole.
 
     Returns:
         A `Completion` for whole JSON (or a whole stream) with a choice in it, whatever its finish reason.
@@ -35,9 +49,23 @@ def read(reply: Reply) -> Completion | Failure:
         (whole, but no completion) or ``invalid_utf8``, each of unknown fate: the request was executed.
     """
     try:
-        return _read_stream(reply) if reply.streamed else _read_json(reply)
+        if reply.streamed or reply.body.lstrip(BLANK).startswith(EVENT_BEGINS):
+            return _read_stream(reply, finish_optional=finish_optional)
+        return _read_json(reply)
     except _UnusableError as unusable:
         return unusable.failure
+
+
+def read_fresh(reply: Reply, *, finish_optional: bool = False) -> Completion | Failure:
+    """Read a reply that has just come, as `read` does; one whose generation broke off is a failure, worth a replay.
+
+    From the ledger such an answer is read as a completion: it is not asked for again unless somebody says so.
+    """
+    result = read(reply, finish_optional=finish_optional)
+    if not isinstance(result, Completion) or ending(result.finish_reason) != "broken":
+        return result
+    said = f"the server broke the answer off: finish_reason `{one_line(result.finish_reason or '', 60)}`"
+    return _unusable("generation_failed", said, reply).failure
 
 
 def completion_of(record: Record) -> Completion | None:
@@ -46,23 +74,22 @@ def completion_of(record: Record) -> Completion | None:
     return result if isinstance(result, Completion) else None
 
 
-def stream_error(event: Event, payload: Any, request_id: str | None) -> Failure | None:
+def stream_error(event: Event, payload: Any, request_id: str | None, *, begun: bool = True) -> Failure | None:
     """Give the failure that an event of a stream reports, or None for an event that reports none.
 
-    Its fate is unknown, whatever the envelope says: the stream had begun, so the work may be charged.
+    Its fate is unknown, whatever the envelope says, once text has come: the work may be charged. Before that, an
+    envelope whose code is a status of the client's own fault refuses the request as that status would.
     """
     envelope = find(payload)
     if envelope is None and event.event != "error":
         return None
-    said = one_line(event.data[:MAX_EVIDENCE].decode("utf-8", "replace"))
-    return Failure(
-        code=(envelope.code if envelope else None) or "stream_error",
-        message=envelope.message if envelope else said,
-        fate=Fate.UNKNOWN,
-        status=200,
-        retryable=envelope.retryable if envelope else None,
-        request_id=request_id or (envelope.request_id if envelope else None),
-        evidence=event.data[:MAX_EVIDENCE],
+    envelope = envelope or Envelope(None, one_line(event.data[:MAX_EVIDENCE].decode("utf-8", "replace")))
+    failure = to_failure(envelope, 200, evidence=event.data, request_id=request_id)
+    refused = not begun and envelope.told is not None and failure.fate is Fate.REFUSED
+    return replace(
+        failure,
+        code=envelope.code or (failure.code if envelope.told else "stream_error"),
+        fate=Fate.REFUSED if refused else Fate.UNKNOWN,
     )
 
 
@@ -89,11 +116,12 @@ def _read_json(reply: Reply) -> Completion:
     message = choice.get("message") if choice else None
     if choice is None or not isinstance(message, dict):
         raise _unusable("no_choices", "the answer has no choices[0].message", reply)
+    text = _content(message.get("content"), reply)
     return Completion(
-        text=_content(message.get("content"), reply),
+        text=text,
         model=_text(payload.get("model")),
         finish_reason=_text(choice.get("finish_reason")),
-        usage=_usage(payload.get("usage")),
+        usage=_usage(payload.get("usage"), text),
         refusal=_text(message.get("refusal")),
         tool_calls=_calls_tools(message),
     )
@@ -116,7 +144,7 @@ def _loads(data: bytes, reply: Reply, what: str) -> Any:
 
 def _raise_error(payload: Any, reply: Reply) -> None:
     """Let an error envelope win over the 200 that it came with."""
-    envelope = find(payload) if isinstance(payload, dict) and "error" in payload else None
+    envelope = find(payload)
     if envelope is not None:
         raise _UnusableError(to_failure(envelope, 200, evidence=reply.body, request_id=reply.request_id))
 
@@ -158,15 +186,18 @@ def _calls_tools(message: dict[str, Any]) -> bool:
     return bool(message.get("tool_calls") or message.get("function_call"))
 
 
-def _usage(value: Any) -> Usage:
+def _usage(value: Any, text: str | None) -> Usage:
+    """Read the usage; nothing but zeros beside a text was not counted: it tells nothing."""
     if not isinstance(value, dict):
         return Usage()
-    return Usage(
+    usage = Usage(
         prompt_tokens=_count(value.get("prompt_tokens")),
         completion_tokens=_count(value.get("completion_tokens")),
         total_tokens=_count(value.get("total_tokens")),
         credits=_amount(value.get("credits")),
     )
+    counted = usage.prompt_tokens or usage.completion_tokens or usage.total_tokens or usage.credits
+    return usage if counted or not text else Usage()
 
 
 def _count(value: Any) -> int | None:
@@ -197,7 +228,7 @@ class _Assembly:
     tool_calls: bool = False
     model: str | None = None
     finish_reason: str | None = None
-    usage: Usage = field(default_factory=Usage)
+    usage: Any = None
 
     def add(self, payload: Any, reply: Reply) -> None:
         if not isinstance(payload, dict):
@@ -206,7 +237,7 @@ class _Assembly:
             )
         self.model = self.model or _text(payload.get("model"))
         if isinstance(payload.get("usage"), dict):
-            self.usage = _usage(payload["usage"])
+            self.usage = payload["usage"]
         choice = _first_choice(payload)
         delta = choice.get("delta") if choice else None
         if choice is None:
@@ -227,18 +258,20 @@ class _Assembly:
             self.refusals.append(delta["refusal"])
         self.tool_calls = self.tool_calls or _calls_tools(delta)
 
-    def completion(self) -> Completion:
+    def completion(self, *, cut: bool) -> Completion:
+        text = mend("".join(self.texts)) if self.has_text else None
         return Completion(
-            text=mend("".join(self.texts)) if self.has_text else None,
+            text=text,
             model=self.model,
             finish_reason=self.finish_reason,
-            usage=self.usage,
+            usage=_usage(self.usage, text),
+            cut=cut,
             refusal=mend("".join(self.refusals)) or None,
             tool_calls=self.tool_calls,
         )
 
 
-def _read_stream(reply: Reply) -> Completion:
+def _read_stream(reply: Reply, *, finish_optional: bool) -> Completion:
     assembly = _Assembly()
     done = False
     for event in _events(reply):
@@ -252,7 +285,7 @@ def _read_stream(reply: Reply) -> Completion:
         raise _unusable("response_cut", "the stream ended before [DONE]", reply)
     if not assembly.has_choice:
         raise _unusable("no_choices", "the stream carried no choices", reply)
-    return assembly.completion()
+    return assembly.completion(cut=assembly.finish_reason is None and not finish_optional)
 
 
 def _events(reply: Reply) -> Iterator[Event]:

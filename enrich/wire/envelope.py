@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import orjson
 
 from enrich.records import Failure, Fate
+from enrich.wire.meanings import is_known, meaning
+from enrich.wire.waits import said_wait
 
 MAX_EVIDENCE = 2048  # bytes of a failing body that are kept
 MAX_MESSAGE = 500  # characters of a message
@@ -36,6 +38,12 @@ BEATRA_CODES = frozenset(
     }
 )
 _CODE = re.compile(r"(?!\d+$|None$)[A-Za-z0-9][\w.:/-]{0,63}", re.ASCII)  # LiteLLM writes "400" and "None"
+_BLAMES_CLIENT = frozenset(
+    {"invalid_request", "invalid_request_error", "badrequesterror", "bad_request", "invalid_argument"}
+)
+_CLIENTS_FAULT = frozenset(
+    {400, 404, 405, 411, 413, 414, 415, 422}
+)  # statuses under which such a type may stand
 _PLACES = (
     "path",
     "field",
@@ -56,12 +64,18 @@ class Envelope:
         message: one line for people, with the fields that ``param`` and ``details`` name.
         retryable: the flag; None where there is none, or it is no boolean.
         request_id: the envelope's own.
+        kind: whether ``code`` is only a ``type``: it gives way to a status that says otherwise.
+        told: the HTTP status that stands where a code should, as in an event of a stream.
+        retry_after: seconds, where it says how long to wait.
     """
 
     code: str | None
     message: str
     retryable: bool | None = None
     request_id: str | None = None
+    kind: bool = False
+    told: int | None = None
+    retry_after: float | None = None
 
     @property
     def from_beatra(self) -> bool:
@@ -104,18 +118,35 @@ def mend(text: str) -> str:
 
 
 def find(payload: Any) -> Envelope | None:
-    """Give the envelope in a JSON value, ``{"error": {…}}`` or ``{"error": "…"}``; None where it has none."""
-    error = payload.get("error") if isinstance(payload, dict) else None
+    """Give the envelope in a JSON value; None where it has none.
+
+    ``{"error": {…}}`` and ``{"error": "…"}``, also as the only item of a list, and ``{"object": "error", …}``.
+    """
+    if isinstance(payload, list) and len(payload) == 1:
+        payload = payload[0]
+    if not isinstance(payload, dict):
+        return None
+    error = payload.get("error")
+    if error is None and payload.get("object") == "error":
+        error = payload
     if isinstance(error, str) and error:
         return Envelope(None, one_line(error))
-    if not isinstance(error, dict) or not error:
-        return None
+    return _envelope(error) if isinstance(error, dict) and error else None
+
+
+def _envelope(error: dict[str, Any]) -> Envelope:
+    code = _code(error.get("code"))
+    kind = _code(error.get("type")) or _code(error.get("status"))
+    by_kind = kind is not None and (code is None or (is_known(kind) and not is_known(code)))
     retryable = error.get("retryable")
     return Envelope(
-        _code(error.get("code")) or _code(error.get("type")),
+        kind if by_kind else code,
         _message(error),
         retryable if isinstance(retryable, bool) else None,
         _text(error.get("request_id")),
+        kind=by_kind,
+        told=_status(error.get("code")),
+        retry_after=said_wait(error),
     )
 
 
@@ -128,8 +159,15 @@ def read_error(body: bytes) -> Envelope | None:
     envelope = find(payload)
     if envelope is not None or not isinstance(payload, dict):
         return envelope
-    said = _listed(payload.get("detail")) or _text(payload.get("message"))  # FastAPI's shape, and a gateway's
-    return Envelope(_code(payload.get("code")), one_line(said)) if said else None
+    errors = payload.get("errors")
+    said = (
+        _listed(payload.get("detail"))  # FastAPI's shape
+        or _text(payload.get("message"))  # a gateway's
+        or (_listed(errors) if isinstance(errors, list) else "")  # Cloudflare's
+    )
+    return (
+        Envelope(_code(payload.get("code")) or _code(payload.get("type")), one_line(said)) if said else None
+    )
 
 
 def http_failure(
@@ -161,16 +199,23 @@ def to_failure(
     retry_after: float | None = None,
 ) -> Failure:
     """Make a failure of an envelope: its code and flag, and the fate that it and the status prove."""
-    return Failure(
-        code=envelope.code or _code_of(status),
+    if status < 300 and envelope.told is not None:
+        status = envelope.told
+    word = envelope.code or _code_of(status)
+    if envelope.kind and word.lower() in _BLAMES_CLIENT and status not in _CLIENTS_FAULT:
+        word = _code_of(status)
+    failure = Failure(
+        code=word,
         message=envelope.message,
         fate=_fate(status, envelope),
         status=status,
         retryable=envelope.retryable,
         request_id=request_id or envelope.request_id,
-        retry_after=retry_after,
+        retry_after=envelope.retry_after if retry_after is None else retry_after,
         evidence=evidence[:MAX_EVIDENCE],
     )
+    refused = failure.fate is Fate.UNKNOWN and status >= 300 and meaning(failure) is not None
+    return replace(failure, fate=Fate.REFUSED) if refused else failure
 
 
 def one_line(text: str, limit: int = MAX_MESSAGE) -> str:
@@ -198,6 +243,12 @@ def _code_of(status: int) -> str:
 
 def _code(value: Any) -> str | None:
     return value if isinstance(value, str) and _CODE.fullmatch(value) else None
+
+
+def _status(value: Any) -> int | None:
+    """Read a code that is an HTTP status, as a number or in digits."""
+    number = int(value) if isinstance(value, str) and re.fullmatch("[0-9]{3}", value) else value
+    return number if type(number) is int and 400 <= number < 600 else None
 
 
 def _text(value: Any) -> str | None:

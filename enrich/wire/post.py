@@ -8,7 +8,7 @@ That halves the client's CPU time per request.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 import aiohttp
 from multidict import CIMultiDict
@@ -20,6 +20,16 @@ if TYPE_CHECKING:
     from multidict import CIMultiDictProxy
     from yarl import URL
 
+
+class _Head(TypedDict):
+    max_line_size: int
+    max_field_size: int
+    max_headers: int
+
+
+# Bytes and lines of a response's head, 64 KiB and 512: gateways add policies and cookies beyond the usual 8 KB and 128,
+# and what came below them is paid for.
+HEAD: _Head = {"max_line_size": 65_536, "max_field_size": 65_536, "max_headers": 512}
 _PER_REQUEST = frozenset({"content-length", "content-type"})  # written with each body, or first
 
 
@@ -115,7 +125,7 @@ class Posting:
         if protocol is None or protocol.transport is None:
             raise aiohttp.ClientConnectionResetError("the connection was closed")
         protocol.set_response_params(
-            read_until_eof=True, auto_decompress=False, read_timeout=self._limits.sock_read
+            read_until_eof=True, auto_decompress=False, read_timeout=self._limits.sock_read, **HEAD
         )
         protocol.transport.write(self._data)
         protocol.start_timeout()

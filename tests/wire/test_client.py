@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import email.utils
 import gc
 import gzip
 import json
@@ -12,6 +11,7 @@ import ssl
 import struct
 import subprocess
 import uuid
+import zlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
@@ -25,7 +25,7 @@ from enrich.errors import ConfigError, EndpointFailing, KeyRefused
 from enrich.records import Failure, Fate, Reply
 from enrich.wire import client as client_module
 from enrich.wire.client import Client
-from enrich.wire.response import MAX_BODY, read_retry_after
+from enrich.wire.response import MAX_BODY
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -330,39 +330,6 @@ async def test_placeholder_key() -> None:
     assert (await reply_to(sending(response(b'"a test"')), api_key=SecretStr("test"))).body == b'"a test"'
 
 
-@pytest.mark.parametrize(
-    ("value", "seconds"),
-    [
-        ("0", 0.0), ("7", 7.0), (" 7 ", 7.0), ("1.5", 1.5), ("301", 301.0), ("604800", 604_800.0),
-        ("-1", None), ("+1", None), ("nan", None), ("inf", None), ("1_0", None), ("\uff11\uff12", None), ("1e3", None), ("0x10", None),
-        ("", None), ("soon", None), ("1,5", None), ("1750000000", None), ("9" * 400, None), (".5", None), ("5s", None),
-        ("Thu, 99 Foo 2025 99:99:99 GMT", None), ("Mon, 01 Jan 99999999999999999999 00:00:00 GMT", None),
-        (email.utils.formatdate(NOW + 30, usegmt=True), 30.0),
-        (email.utils.formatdate(NOW - 30, usegmt=True), 0.0),
-        (email.utils.formatdate(NOW + 10**8, usegmt=True), None),
-        ("Sunday, 15-Jun-25 15:07:10 GMT", 30.0),
-        ("Sun Jun 15 15:07:10 2025", 30.0),
-    ],
-)  # fmt: skip
-def test_retry_after(value: str, seconds: float | None) -> None:
-    """Retry-After is decimal seconds or an HTTP date; anything else, or over a month, is as if it were not there."""
-    assert read_retry_after({"Retry-After": value}, now=NOW) == seconds
-
-
-def test_retry_after_of_a_server_whose_clock_is_wrong() -> None:
-    """A date counts from the server's own, since clocks differ."""
-    headers = {"Retry-After": email.utils.formatdate(NOW + 30), "Date": email.utils.formatdate(NOW + 20)}
-    assert read_retry_after(headers, now=NOW + 5000) == 10.0
-    assert read_retry_after({**headers, "Date": "nonsense"}, now=NOW) == 30.0
-
-
-def test_retry_after_milliseconds() -> None:
-    """Milliseconds go before seconds, and are left out where they are no number."""
-    assert read_retry_after({"Retry-After-Ms": "1500", "Retry-After": "9"}, now=NOW) == 1.5
-    assert read_retry_after({"Retry-After-Ms": "nan", "Retry-After": "9"}, now=NOW) == 9.0
-    assert read_retry_after({}, now=NOW) is None
-
-
 # --- connections that fail -----------------------------------------------------------------------------
 
 
@@ -585,10 +552,91 @@ async def test_declared_bomb() -> None:
 
 
 async def test_compressed_bomb() -> None:
-    """A compressed body, which nobody asked for, is not read and not unpacked."""
+    """A body that unpacks to more than an answer can have is not unpacked further."""
     bomb = gzip.compress(b"0" * 50_000_000)
     failure = await failure_of(sending(response(bomb, 200, "Content-Encoding: gzip")))
     assert (failure.code, failure.fate, failure.evidence) == ("compressed_answer", Fate.UNKNOWN, b"")
+    twice = gzip.compress(gzip.compress(b"0" * 50_000_000))
+    failure = await failure_of(sending(response(twice, 200, "Content-Encoding: gzip, gzip")))
+    assert failure.code == "compressed_answer"
+    refused = await failure_of(sending(response(bomb, 500, "Content-Encoding: gzip")))
+    assert refused.code == "http_500"
+
+
+def bare_deflate(data: bytes) -> bytes:
+    """Compress without zlib's own head, as some servers understand `deflate`."""
+    packer = zlib.compressobj(wbits=-15)
+    return packer.compress(data) + packer.flush()
+
+
+@pytest.mark.parametrize(
+    ("coding", "pack"),
+    [
+        ("gzip", gzip.compress),
+        ("x-gzip", gzip.compress),
+        ("deflate", zlib.compress),
+        ("deflate", bare_deflate),
+        ("gzip, gzip", lambda data: gzip.compress(gzip.compress(data))),
+        ("GZIP, identity", gzip.compress),
+        ("gzip", bytes),
+    ],
+    ids=["gzip", "x-gzip", "deflate", "bare", "twice", "case", "header-only"],
+)
+async def test_compressed_though_identity_was_asked(coding: str, pack: Callable[[bytes], bytes]) -> None:
+    """A gateway that compresses whatever is asked is understood: answers, streams and errors."""
+    told = f"Content-Encoding: {coding}"
+    assert (await reply_to(sending(response(pack(ANSWER), 200, told)))).body == ANSWER
+    error = pack(b'{"error": {"code": "context_length_exceeded", "message": "too long"}}')
+    assert (await failure_of(sending(response(error, 400, told)))).code == "context_length_exceeded"
+    whole = f"{WORD}\n\n{STOP}\n\n{DONE}\n\n".encode()
+    packed = pack(whole)
+    reply = await reply_to(
+        sending(response(packed[:9], 200, told, length=len(packed)), packed[9:]), stream=True
+    )
+    assert (reply.streamed, reply.body) == (True, whole)
+
+
+@pytest.mark.parametrize(
+    ("coding", "body"), [("wavelet", b"?"), ("gzip", b"\x1f\x8bnonsense"), ("gzip, gzip, gzip", b"?")]
+)
+async def test_coding_that_cannot_be_read(coding: str, body: bytes) -> None:
+    """An answer in a coding that is not known, or broken, came but is no use."""
+    failure = await failure_of(sending(response(body, 200, f"Content-Encoding: {coding}")))
+    assert (failure.code, failure.fate) == ("compressed_answer", Fate.UNKNOWN)
+    assert (await failure_of(sending(response(body, 503, f"Content-Encoding: {coding}")))).code == "http_503"
+
+
+async def test_long_heads() -> None:
+    """Header lines up to 64 KB, and some hundred of them, cost no answer."""
+    long = [f"X-Policy: {'a' * 60_000}"]
+    many = [f"X-{number}: a" for number in range(400)]
+    for headers in (long, many):
+        assert (await reply_to(sending(response(ANSWER, 200, *headers)))).body == ANSWER
+
+
+@pytest.mark.parametrize(
+    ("headers", "request_id"),
+    [
+        (["X-LiteLLM-Call-Id: d", "llm_provider-x-request-id: c", "Request-Id: b", "X-Request-Id: a"], "a"),
+        (["X-LiteLLM-Call-Id: d", "llm_provider-x-request-id: c", "request-id: b"], "b"),
+        (["X-LiteLLM-Call-Id: d", "llm_provider-x-request-id: c"], "c"),
+        (["X-LiteLLM-Call-Id: d"], "d"),
+    ],
+)
+async def test_where_a_request_id_stands(headers: list[str], request_id: str) -> None:
+    """The endpoint's own id goes before those that a gateway passes on or makes up."""
+    assert (await reply_to(sending(response(ANSWER, 200, *headers)))).request_id == request_id
+    assert (await failure_of(sending(response(b"", 500, *headers)))).request_id == request_id
+
+
+@pytest.mark.parametrize("kind", ["text/event-stream; charset=utf-8", "application/json"])
+async def test_stream_that_nobody_asked_for(kind: str) -> None:
+    """An event stream is read as one whatever was asked and whatever type it gives; a cut one is no answer."""
+    body = f"{WORD}\n\n{STOP}\n\n{DONE}\n\n".encode()
+    reply = await reply_to(sending(response(body, 200, f"Content-Type: {kind}")))
+    assert (reply.streamed, reply.body) == (True, body)
+    cut = response(f"{WORD}\n\n".encode(), 200, f"Content-Type: {kind}")
+    assert (await failure_of(sending(cut))).code == "response_cut"
 
 
 async def test_connects_are_spread(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -699,7 +747,7 @@ async def test_stream() -> None:
 async def test_stream_with_lines_above_512_kib() -> None:
     """A chunk of a stream may be longer than aiohttp's own lines."""
     long = f'data: {{"choices":[{{"delta":{{"content":"{"x" * 600_000}"}}}}]}}'
-    reply = await reply_to(sending(EVENTS, part(long, DONE), END), stream=True)
+    reply = await reply_to(sending(EVENTS, part(long, STOP, DONE), END), stream=True)
     assert len(reply.body) > 600_000
 
 
@@ -723,25 +771,26 @@ async def test_deadline_after_done() -> None:
     ("handler", "code"),
     [
         (sending(EVENTS, part(WORD), END), "response_cut"),
-        (sending(EVENTS, part(WORD, STOP), END), "response_cut"),
+        (sending(EVENTS, part(WORD, DONE), END), "response_cut"),
         (sending(EVENTS, part(WORD), b"d\r\ndata: [DONE]\n\r\n", END), "response_cut"),
         (sending(EVENTS, part(WORD), then="close"), "response_cut"),
         (sending(EVENTS, part(WORD), then="reset"), "response_cut"),
         (sending(EVENTS, part(WORD), then="hold"), "timeout"),
         (dripping(EVENTS + part(WORD), part(": ping")), "timeout"),
     ],
-    ids=["clean end", "finished", "undispatched tail", "closed", "reset", "stalled", "endless pings"],
+    ids=["clean end", "done alone", "undispatched tail", "closed", "reset", "stalled", "endless pings"],
 )
 async def test_cut_streams(handler: Handler, code: str) -> None:
-    """A stream that does not come to [DONE] is no answer; what came is kept as evidence."""
+    """A stream without a finish reason was cut, [DONE] or not; what came is kept as evidence."""
     failure = await failure_of(handler, stream=True, timeout=0.6 if code == "timeout" else 20.0)
     assert (failure.code, failure.fate, failure.request_id) == (code, Fate.UNKNOWN, "r-5")
     assert failure.evidence.startswith(WORD.encode())
 
 
-async def test_stream_that_never_says_done() -> None:
-    """For endpoints that never send [DONE] the finish reason and a clean end are enough; either alone is not."""
-    options: dict[str, Any] = {"stream": True, "stream_end": "finish_reason"}
+@pytest.mark.parametrize("end", ["auto", "finish_reason"])
+async def test_stream_that_never_says_done(end: str) -> None:
+    """The finish reason and a clean end are enough; either alone is not."""
+    options: dict[str, Any] = {"stream": True, "stream_end": end}
     assert (await reply_to(sending(EVENTS, part(WORD, STOP), END), **options)).streamed
     assert (await reply_to(sending(EVENTS, part(WORD, STOP, DONE), then="hold"), **options)).streamed
     assert (await failure_of(sending(EVENTS, part(WORD), END), **options)).code == "response_cut"
@@ -751,6 +800,56 @@ async def test_stream_that_never_says_done() -> None:
     assert (
         await failure_of(sending(EVENTS, part(STOP), b"5\r\ndata:\r\n", END), **options)
     ).code == "response_cut"
+
+
+async def test_stream_end_set_to_done() -> None:
+    """Who says that a stream ends with [DONE] alone gets no other."""
+    whole = sending(EVENTS, part(WORD, STOP), END)
+    assert (
+        await failure_of(whole, stream=True, stream_end="done")
+    ).message == "the stream ended before [DONE]"
+
+
+async def test_stream_without_a_finish_reason_by_setting() -> None:
+    """A server that never gives a finish reason is taken at its [DONE], when so set."""
+    options: dict[str, Any] = {"stream": True, "finish_reason": "optional"}
+    assert (await reply_to(sending(EVENTS, part(WORD, DONE), END), **options)).streamed
+    assert (await failure_of(sending(EVENTS, part(WORD), END), **options)).code == "response_cut"
+
+
+async def test_stream_end_is_learned(caplog: pytest.LogCaptureFixture) -> None:
+    """The first whole stream without [DONE] is kept, and said once; where [DONE] is known, only one with its usage is."""
+    usage = 'data: {"choices":[],"usage":{"total_tokens":3}}'
+    turns = [part(WORD, STOP), part(WORD, STOP), part(WORD, STOP, DONE), part(WORD, STOP), part(STOP, usage)]
+
+    async def handler(_: Request, writer: asyncio.StreamWriter) -> None:
+        writer.write(EVENTS + turns.pop(0) + END)
+
+    async with Server(handler) as server, Client(Endpoint(server.url), concurrency=4) as client:
+        outcomes = [await send(client, stream=True) for _ in range(len(turns))]
+    assert [isinstance(outcome, Reply) for outcome in outcomes] == [True, True, True, False, True]
+    assert caplog.text.count("without [DONE]") == 1
+
+
+@pytest.mark.parametrize(
+    ("rows", "code", "status", "fate"),
+    [
+        (['data: {"error":{"message":"slow down","code":429}}'], "rate_limited", 429, Fate.REFUSED),
+        (['data: {"error":{"type":"BadRequestError","code":400}}'], "BadRequestError", 400, Fate.REFUSED),
+        (['data: {"object":"error","message":"no","code":"400"}'], "http_400", 400, Fate.REFUSED),
+        (
+            [WORD, 'data: {"error":{"type":"BadRequestError","code":400}}'],
+            "BadRequestError",
+            400,
+            Fate.UNKNOWN,
+        ),
+        (['data: {"error":{"message":"it broke","code":500}}'], "http_500", 500, Fate.UNKNOWN),
+    ],
+)
+async def test_stream_with_a_status_in_its_error(rows: list[str], code: str, status: int, fate: Fate) -> None:
+    """A status that an event tells is the failure's; before any text it refuses as the status would."""
+    failure = await failure_of(sending(EVENTS, part(*rows), END), stream=True)
+    assert (failure.code, failure.status, failure.fate) == (code, status, fate)
 
 
 @pytest.mark.parametrize("name", ["", "event: error\n"])

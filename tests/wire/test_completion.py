@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from enrich.records import Completion, Failure, Fate, Reply, Usage
-from enrich.wire.completion import read
+from enrich.wire.completion import read, read_fresh
 
 USAGE = {"prompt_tokens": 3, "completion_tokens": 5, "total_tokens": 8, "credits": 0.25}
 
@@ -257,6 +257,64 @@ def test_broken_stream(body: bytes, code: str) -> None:
 def test_stream_that_ends_with_its_finish_reason() -> None:
     """A stream that the client took as whole without [DONE] is read by its finish reason."""
     assert completion(events(chunk({"content": "a"}, "stop"), done=False), streamed=True).text == "a"
+
+
+def test_stream_without_a_finish_reason() -> None:
+    """A kept stream that gave no finish reason is a completion that was cut, unless that is how the endpoint is."""
+    kept = reply(events(chunk({"content": "half"})), streamed=True)
+    read_as = read(kept)
+    assert isinstance(read_as, Completion)
+    assert (read_as.text, read_as.cut) == ("half", True)
+    optional = read(kept, finish_optional=True)
+    assert isinstance(optional, Completion)
+    assert not optional.cut
+
+
+def test_stream_kept_as_one_piece() -> None:
+    """A stream that was kept without being known as one is read as what it is."""
+    assert completion(events(chunk({"content": "a"}, "stop"))).text == "a"
+
+
+@pytest.mark.parametrize("finish", ["error", "abort", "insufficient_system_resource", "CANCELLED"])
+def test_answer_that_broke_off(finish: str) -> None:
+    """An answer whose generation broke off is worth a replay when it is fresh; one that is kept is read as it is."""
+    choice = {"message": {"content": "half"}, "finish_reason": finish}
+    raw = reply(json.dumps({"choices": [choice]}).encode())
+    fresh = read_fresh(raw)
+    assert isinstance(fresh, Failure)
+    assert (fresh.code, fresh.fate) == ("generation_failed", Fate.UNKNOWN)
+    assert finish in fresh.message
+    assert isinstance(read(raw), Completion)
+
+
+@pytest.mark.parametrize(
+    ("usage", "text", "told"),
+    [
+        ({"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}, "a", Usage()),
+        ({"prompt_tokens": 0, "completion_tokens": 0, "credits": 0.0}, "a", Usage()),
+        ({"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}, "", Usage(0, 0, 0)),
+        ({"prompt_tokens": 0, "completion_tokens": 2}, "a", Usage(0, 2)),
+    ],
+)
+def test_usage_of_zeros(usage: dict[str, Any], text: str, told: Usage) -> None:
+    """Nothing but zeros beside a text is no usage, streamed or not."""
+    assert completion(answer({"content": text}, usage=usage)).usage == told
+    streamed = events(chunk({"content": text}, "stop", usage=usage))
+    assert completion(streamed, streamed=True).usage == told
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'[{"error": {"code": 503, "message": "busy", "status": "UNAVAILABLE"}}]',
+        b'{"object": "error", "message": "busy", "type": "ServiceUnavailable", "code": 503}',
+    ],
+)
+def test_error_in_a_200(body: bytes) -> None:
+    """An error in another server's shape wins over the 200 that it came with."""
+    read_as = read(reply(body))
+    assert isinstance(read_as, Failure)
+    assert (read_as.message, read_as.status) == ("busy", 503)
 
 
 values = st.recursive(

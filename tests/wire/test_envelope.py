@@ -100,6 +100,40 @@ def test_other_shapes(payload: Any, code: str, message: str) -> None:
     assert (failure.code, failure.message, failure.retryable) == (code, message, None)
 
 
+@pytest.mark.parametrize(
+    ("status", "error", "code"),
+    [
+        (429, {"code": "429", "type": "invalid_request_error"}, "rate_limited"),
+        (408, {"code": "408", "type": "invalid_request_error"}, "http_408"),
+        (500, {"code": None, "type": "invalid_request_error"}, "http_500"),
+        (400, {"code": "400", "type": "invalid_request_error"}, "invalid_request_error"),
+        (429, {"code": None, "type": "insufficient_quota"}, "insufficient_quota"),
+        (400, {"code": "bad_thing", "type": "budget_exceeded"}, "budget_exceeded"),
+        (404, {"code": 404, "type": "NotFoundError"}, "NotFoundError"),
+        (429, {"code": 429, "status": "RESOURCE_EXHAUSTED"}, "RESOURCE_EXHAUSTED"),
+        (503, {"code": "overloaded", "type": "invalid_request_error"}, "overloaded"),
+    ],
+)
+def test_code_or_type(status: int, error: dict[str, Any], code: str) -> None:
+    """A code of digits is none; a type that blames the client gives way to a status that does not."""
+    failure = http_failure(status, body(message="m", **error))
+    assert (failure.code, failure.status) == (code, status)
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        [{"error": {"message": "bad", "code": 400, "status": "INVALID_ARGUMENT"}}],
+        {"object": "error", "message": "bad", "type": "BadRequestError", "code": 400},
+        {"success": False, "errors": [{"code": 7003, "message": "bad"}]},
+        {"type": "error", "error": {"type": "invalid_request_error", "message": "bad"}},
+    ],
+)
+def test_shapes_of_other_vendors(payload: Any) -> None:
+    """Google's list, vLLM's former object, Cloudflare's `errors` and Anthropic's envelope are read."""
+    assert http_failure(400, json.dumps(payload).encode()).message == "bad"
+
+
 @pytest.mark.parametrize("flag", ["true", 1, None, [], {}])
 def test_flag_that_is_no_boolean(flag: Any) -> None:
     """Only true and false are a flag."""

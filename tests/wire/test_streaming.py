@@ -165,7 +165,13 @@ def test_cut_into_pieces(tmp_path: Path, end: bytes, seed: int) -> None:
         (events(chunk("y" * 600_000), chunk(finish="stop"), DONE), "y" * 600_000),  # a line above 512 KiB
         (b"event: message\nid: 1\nretry: 5\n" + WHOLE, "".join(WORDS)),
         (WHOLE + b"data: what comes after the end\n\n", "".join(WORDS)),
-        (b"data: " + chunk("z").replace(b', "', b',\ndata: "') + b"\n\n" + events(DONE), "z"),  # many lines
+        (
+            b"data: "
+            + chunk("z").replace(b', "', b',\ndata: "')
+            + b"\n\n"
+            + events(chunk(finish="stop"), DONE),
+            "z",
+        ),  # many lines
     ],
     ids=[
         "no-usage",
@@ -187,7 +193,8 @@ def test_odd_streams(tmp_path: Path, stream: bytes, text: str) -> None:
 BROKEN: dict[str, tuple[tuple[Sequence[bytes], str], str]] = {
     "reset": (([events(*USUAL[:2])], "reset"), "connection_lost response_cut"),
     "early end": (([events(*USUAL[:2])], "close"), "response_cut"),
-    "no done": (([events(*USUAL, USAGE_CHUNK)], "close"), "response_cut"),
+    "done alone": (([events(*USUAL[:2], DONE)], "close"), "response_cut"),
+    "nothing but done": (([events(DONE)], "close"), "response_cut"),
     "cut within done": (([WHOLE[:-3]], "close"), "response_cut"),
     "no empty line after done": (([WHOLE[:-1]], "close"), "response_cut"),
     "nothing": (([], "close"), "response_cut"),
@@ -212,17 +219,17 @@ def test_broken_stream(tmp_path: Path, kind: str) -> None:
     failed = ran.entries[0].failures
     assert {line.failure.code for line in failed} <= set(codes.split())
     assert {line.failure.fate.value for line in failed} == {"unknown"}
-    if kind not in ("nothing", "reset"):  # a reset takes along what was not read yet
+    if kind not in ("nothing", "nothing but done", "reset"):  # a reset takes along what was not read yet
         kept = failed[0].answer or failed[0].failure.evidence
         assert WORDS[0].encode() in kept
 
 
 def test_broken_for_ever(tmp_path: Path) -> None:
     """A stream that never ends well is in doubt after three requests; its text is in no column."""
-    with StreamServer(*[BROKEN["no done"][0]] * 3) as server:
+    with StreamServer(*[BROKEN["done alone"][0]] * 3) as server:
         ran = run(config_of(tmp_path, ["one"], server.base_url, step=STREAM))
     assert (ran.rows[0]["s_status"], ran.rows[0]["s"]) == ("in_doubt", None)
-    assert "the stream ended before [DONE]" in ran.rows[0]["s_error"]
+    assert "the stream ended with [DONE], but gave no finish_reason" in ran.rows[0]["s_error"]
     assert server.answers == []
     assert ran.summary.exit_code == 3
 
@@ -239,12 +246,9 @@ def test_broken_for_ever(tmp_path: Path) -> None:
     ids=["finish", "usage-after", "done", "no-finish", "cut"],
 )
 def test_stream_end(tmp_path: Path, sent: bytes, ok: bool) -> None:
-    """For an endpoint that never sends [DONE] the finish reason ends a stream, when so declared."""
+    """For an endpoint that never sends [DONE] the finish reason ends a stream."""
     with StreamServer(*[whole([sent])] * 3) as server:
-        config = config_of(
-            tmp_path, ["one"], server.base_url, step=STREAM, endpoint={"stream_end": "finish_reason"}
-        )
-        ran = run(config)
+        ran = run(config_of(tmp_path, ["one"], server.base_url, step=STREAM))
     assert ran.rows[0]["s_status"] == ("ok" if ok else "in_doubt")
     assert len(server.keys) == (1 if ok else 3)
 
@@ -287,3 +291,15 @@ def test_finish_reasons(tmp_path: Path, kind: str) -> None:
         ran = run(config_of(tmp_path, ["one two three four"], sandbox.base_url, step=STREAM))
     assert ran.rows[0]["s_status"] == expected[kind]
     assert ran.rows[0]["s_credits"] > 0
+
+
+def test_stream_end_is_said_once(tmp_path: Path) -> None:
+    """That an endpoint ends its streams without [DONE] is kept in the ledger: a second run does not say it again."""
+    with StreamServer(*[whole([events(*USUAL, USAGE_CHUNK)])] * 3) as server:
+        runs = [
+            run(config_of(tmp_path, texts, server.base_url, step=STREAM))
+            for texts in (["one", "two"], ["three"])
+        ]
+    assert [[row["s_status"] for row in ran.rows] for ran in runs] == [["ok", "ok"], ["ok"]]
+    said = [sum("without [DONE]" in record.getMessage() for record in ran.logged) for ran in runs]
+    assert said == [1, 0]

@@ -14,14 +14,21 @@ if TYPE_CHECKING:
     from enrich.config import EndpointConfig
     from enrich.config.endpoint import Endpoint
 
-EXTRA = ("timeout", "headers", "ca_file", "proxy", "stream_end")  # keys of `endpoint` that the extra may hold
+EXTRA = (
+    "timeout",
+    "headers",
+    "ca_file",
+    "proxy",
+    "stream_end",
+    "finish_reason",
+)  # keys of `endpoint` that the extra may hold
 
 
 class BeatraHook(BaseHook):
     """What a connection says.
 
     Its password is the API key, its host the base URL (default: Beatra's own), its extra may hold `timeout`,
-    `headers`, `ca_file`, `proxy` and `stream_end` as in a configuration's `endpoint`.
+    `headers`, `ca_file`, `proxy`, `stream_end` and `finish_reason` as in a configuration's `endpoint`.
 
     Args:
         beatra_conn_id: the connection's id.

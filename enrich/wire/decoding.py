@@ -1,0 +1,87 @@
+"""Bodies that come compressed, though identity was asked for: unpacked up to a cap, so that a bomb stays harmless."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from aiohttp.compression_utils import (
+    HAS_BROTLI,
+    HAS_ZSTD,
+    BrotliDecompressor,
+    ZLibDecompressor,
+    ZSTDDecompressor,
+)
+
+if TYPE_CHECKING:
+    from aiohttp.compression_utils import DecompressionBaseHandler
+
+MAX_CODINGS = 2  # one over the other; more is an attack
+_MAGIC = {"gzip": b"\x1f\x8b", "zstd": b"\x28\xb5\x2f\xfd"}  # what a body of that coding begins with
+
+
+class UndecodableError(Exception):
+    """The body is in a coding that is not known here, or it is broken."""
+
+
+class Decoder:
+    """Unpacks a body, chunk by chunk, in the order of its ``Content-Encoding``.
+
+    A body that does not begin as its coding does is taken as it is: proxies unpack one and leave the header.
+
+    Args:
+        codings: the header's value.
+
+    Raises:
+        UndecodableError: a coding is not known here.
+    """
+
+    def __init__(self, codings: str) -> None:
+        names = [name.strip().lower().removeprefix("x-") for name in codings.split(",")]
+        self._names = [name for name in names if name not in ("", "identity")]
+        if len(self._names) > MAX_CODINGS:
+            raise UndecodableError("more than two codings")
+        self._unpackers: list[DecompressionBaseHandler] | None = None
+        for name in self._names:
+            if not _is_known(name):
+                raise UndecodableError("not known here")
+
+    def __bool__(self) -> bool:
+        return bool(self._names)
+
+    def feed(self, chunk: bytes, room: int) -> bytes:
+        """Unpack the next bytes; gives at most a byte more than there is ``room`` for.
+
+        Raises:
+            UndecodableError: they are no such coding.
+        """
+        if self._unpackers is None:
+            self._unpackers = self._begin(chunk)
+        try:
+            for unpacker in self._unpackers:
+                chunk = unpacker.decompress_sync(chunk, max(room, 0) + 1) if chunk else b""
+        except Exception as error:  # noqa: BLE001  # each library has errors of its own
+            raise UndecodableError(f"broken: {error}") from None
+        return chunk
+
+    def _begin(self, chunk: bytes) -> list[DecompressionBaseHandler]:
+        outermost = self._names[-1]
+        if chunk.lstrip()[:1] in (b"{", b"[") or not chunk.startswith(
+            _MAGIC.get(outermost, b"")[: len(chunk)]
+        ):
+            return []
+        return [_unpacker(name, chunk) for name in reversed(self._names)]
+
+
+def _is_known(name: str) -> bool:
+    return name in ("gzip", "deflate") or (name == "br" and HAS_BROTLI) or (name == "zstd" and HAS_ZSTD)
+
+
+def _unpacker(name: str, chunk: bytes) -> DecompressionBaseHandler:
+    if name == "br":
+        return BrotliDecompressor()
+    if name == "zstd":
+        return ZSTDDecompressor()
+    bare = (
+        name == "deflate" and chunk[0] & 0x0F != 8
+    )  # no zlib header, as some servers send it (RFC 9110, 8.4.1.2)
+    return ZLibDecompressor(encoding=name, suppress_deflate_header=bare)
