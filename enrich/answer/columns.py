@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from enrich.errors import ConfigError
+from enrich.files.metadata import retell_metadata
 from enrich.records import STATUSES, Outcome, key_text
 from enrich.schema.schema import CATEGORY
 
@@ -56,7 +57,7 @@ def output_schema(input_schema: pa.Schema, steps: Sequence[tuple[str, AnswerSche
     """Join the input's columns, untouched, and those of every step.
 
     Args:
-        input_schema: its metadata is kept.
+        input_schema: its metadata is kept, and told of the new columns.
         steps: name and answer schema of each step, in order.
 
     Raises:
@@ -79,7 +80,7 @@ def output_schema(input_schema: pa.Schema, steps: Sequence[tuple[str, AnswerSche
                 )
             owners[field.name] = f"step `{step}`"
             fields.append(field)
-    return pa.schema(fields).with_metadata(input_schema.metadata)
+    return retell_metadata(input_schema.metadata, pa.schema(fields))
 
 
 def step_columns(schema: AnswerSchema | None, outcomes: Sequence[Outcome]) -> list[pa.Array[Any]]:

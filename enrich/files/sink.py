@@ -28,7 +28,14 @@ from platformdirs import user_state_path
 from enrich.base.location import ObjectUrl, is_url, plain
 from enrich.errors import DiskFull, EnrichError, OutputError, OutputLocked, RunStopped
 from enrich.files import storage
-from enrich.files.writers import MANIFEST_KEY, arrow_manifest, check_schema, open_streams, open_writer
+from enrich.files.writers import (
+    MANIFEST_KEY,
+    VALUE_ERRORS,
+    arrow_manifest,
+    check_schema,
+    open_streams,
+    open_writer,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -95,6 +102,7 @@ class Sink:
         with self._busy, _write_errors(self._target):
             self._writer.finish(text)
             self._close_streams()
+            self._writer.settle(self._temporary.path)
             if self._writer.keeps_manifest:
                 self._temporary.replace(self._target)
             else:
@@ -449,7 +457,9 @@ def _write_errors(target: Place) -> Iterator[None]:
         raise RunStopped(
             f"{target} cannot be written: {problem}", hint="run again; nothing is asked anew."
         ) from None
-    except pa.ArrowInvalid as error:
+    except OutputError:
+        raise
+    except VALUE_ERRORS as error:
         raise OutputError(
             f"{target} cannot hold a value: {error}",
             hint="choose another output format; nothing is asked anew.",

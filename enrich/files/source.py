@@ -7,10 +7,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import pyarrow as pa
-from pyarrow import ipc
-from pyarrow import parquet as pq
 
 from enrich.errors import InputError, did_you_mean
+from enrich.files.arrow_source import scan_arrow, scan_parquet
 from enrich.files.csv_source import CsvReader, scan_csv
 from enrich.files.find import (
     SourceFile,
@@ -19,10 +18,8 @@ from enrich.files.find import (
     common_format,
     find_files,
     first_duplicate,
-    open_bytes,
-    readable,
 )
-from enrich.files.jsonl_source import scan_jsonl
+from enrich.files.jsonl_source import JsonlReader, scan_jsonl
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -32,8 +29,6 @@ if TYPE_CHECKING:
     Chooser = Callable[[Sequence[str]], list[str]]  # from all names to those that are read
 
 BATCH_ROWS = 8192  # rows in one record batch, at most
-PAGE_BYTES = 1 << 20  # bytes of a Parquet column read at once
-ARROW_MAGIC = b"ARROW1"  # what the Arrow file format begins with; the stream format does not
 
 
 class Reader(Protocol):
@@ -70,6 +65,11 @@ class Source:
     rejected: int
     reader: Reader
 
+    @property
+    def was_read(self) -> bool:
+        """Whether every value was read as the source was opened: then it can be read again."""
+        return isinstance(self.reader, CsvReader | JsonlReader)
+
     def batches(
         self, max_rows: int = BATCH_ROWS, columns: Sequence[str] | None = None
     ) -> Iterator[pa.RecordBatch]:
@@ -88,7 +88,7 @@ class Source:
             if left <= 0:
                 return
             check_unchanged(file)
-            for batch in self._read(file, names, max_rows):
+            for batch in self._read(file, names, min(max_rows, left)):
                 for start in range(0, min(batch.num_rows, left), max_rows):
                     yield batch.slice(start, min(max_rows, left - start))
                 left -= batch.num_rows
@@ -219,7 +219,7 @@ def _scan(
         return scan_csv(files, config.csv.model_copy(update={"delimiter": delimiter}), columns, known)
     if format_ == "jsonl":
         return scan_jsonl(files, columns, known)
-    return _scan_parquet(files, columns) if format_ == "parquet" else _scan_arrow(files, columns)
+    return scan_parquet(files, columns) if format_ == "parquet" else scan_arrow(files, columns)
 
 
 # --- partitions ----------------------------------------------------------------------------------------
@@ -248,87 +248,3 @@ def _are_integers(texts: Sequence[str | None]) -> bool:
 
 def _repeat(text: str | None, type_: pa.DataType, rows: int) -> pa.Array[Any]:
     return pa.repeat(pa.scalar(text, pa.string()), rows).cast(type_)
-
-
-# --- Parquet and Arrow ---------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class ParquetReader:
-    """Parquet files, streamed page by page."""
-
-    schema: pa.Schema
-    rows: Mapping[str, int]
-
-    def read(self, file: SourceFile, columns: Sequence[str], max_rows: int) -> Iterator[pa.RecordBatch]:
-        """Stream at least one column of a file."""
-        with readable(file.path), open_bytes(file) as stream:
-            parquet = pq.ParquetFile(stream, pre_buffer=False, buffer_size=PAGE_BYTES)
-            yield from parquet.iter_batches(batch_size=max_rows, columns=list(columns))
-
-
-def _scan_parquet(files: Sequence[SourceFile], columns: Chooser) -> ParquetReader:
-    schemas, rows = {}, {}
-    for file in files:
-        with readable(file.path), open_bytes(file) as stream:
-            parquet = pq.ParquetFile(stream, pre_buffer=False)
-            schemas[file.path], rows[file.path] = parquet.schema_arrow, parquet.metadata.num_rows
-    return ParquetReader(_agreed_schema(schemas, columns), rows)
-
-
-@dataclass(frozen=True, slots=True)
-class ArrowReader:
-    """Arrow IPC files and streams, one of their record batches at a time."""
-
-    schema: pa.Schema
-    rows: Mapping[str, int]
-
-    def read(self, file: SourceFile, columns: Sequence[str], max_rows: int) -> Iterator[pa.RecordBatch]:  # noqa: ARG002  # batches are the file's
-        """Stream at least one column of a file."""
-        with readable(file.path), open_bytes(file) as stream:
-            schema, _ = _open_arrow(stream)
-            indices = [schema.get_field_index(name) for name in columns]
-            yield from _open_arrow(stream, indices)[1]
-
-
-def _scan_arrow(files: Sequence[SourceFile], columns: Chooser) -> ArrowReader:
-    schemas, rows = {}, {}
-    for file in files:
-        with readable(file.path), open_bytes(file) as stream:
-            schemas[file.path], _ = _open_arrow(stream)
-            rows[file.path] = sum(batch.num_rows for batch in _open_arrow(stream, [0])[1])
-    return ArrowReader(_agreed_schema(schemas, columns), rows)
-
-
-def _open_arrow(
-    stream: pa.NativeFile, fields: Sequence[int] = ()
-) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
-    """Open the file or the stream format from its start; all fields, or only those at these places."""
-    stream.seek(0)
-    is_file = stream.read(len(ARROW_MAGIC)) == ARROW_MAGIC
-    stream.seek(0)
-    options = ipc.IpcReadOptions(included_fields=list(fields))
-    if not is_file:
-        batches = ipc.open_stream(stream, options=options)
-        return batches.schema, iter(batches)
-    reader = ipc.open_file(stream, options=options)
-    return reader.schema, (reader.get_batch(number) for number in range(reader.num_record_batches))
-
-
-def _agreed_schema(schemas: Mapping[str, pa.Schema], columns: Chooser) -> pa.Schema:
-    """Give the first file's schema, narrowed to the columns chosen, when all files agree with it."""
-    (first, schema), *others = schemas.items()
-    for path, other in schemas.items():
-        if (name := first_duplicate(other.names)) is not None:
-            raise InputError(f"{path} has two columns `{name}`", hint="rename one of them.")
-    fields = [schema.field(name) for name in columns(schema.names)]
-    for path, other in others:
-        for name in dict.fromkeys([*schema.names, *other.names]):
-            one, two = (str(s.field(name).type) if name in s.names else "absent" for s in (schema, other))
-            if one != two:
-                raise InputError(
-                    f"files differ in the column `{name}`: {one} in {first}, {two} in {path}",
-                    hint="bring them to one schema, or name the files that have it.",
-                )
-        fields = [f.with_nullable(f.nullable or other.field(f.name).nullable) for f in fields]
-    return _schema(fields, schema)

@@ -21,6 +21,8 @@ import pyarrow.parquet as pq
 
 from enrich.base.location import suffixes
 from enrich.errors import OutputError
+from enrich.files.categories import Categories, write_whole_dictionaries
+from enrich.files.common_types import decoded
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -47,6 +49,12 @@ TEXT_FORMATS = ("csv", "tsv", "jsonl")
 TEXT_COMPRESSIONS: dict[str, Literal["gzip", "zstd"]] = {".gz": "gzip", ".zst": "zstd"}
 Codec = Literal["zstd", "snappy", "gzip", "brotli", "lz4", "none"]
 PARQUET_COMPRESSIONS = get_args(Codec)
+VALUE_ERRORS = (
+    pa.ArrowException,
+    ValueError,
+    OverflowError,
+    OutputError,
+)  # what a value that does not fit raises
 FORMULA = r"\A([=+\-@\t\x00\r])"  # how a text starts that a spreadsheet may run (OWASP ASVS 1.2.10)
 
 
@@ -65,6 +73,9 @@ class Writer(Protocol):
     def finish(self, manifest: bytes) -> None:
         """Write the rest and the manifest, and close."""
 
+    def settle(self, path: Path) -> None:
+        """Do what remains to be done with the file when its streams are closed."""
+
     def close(self) -> None:
         """Free what is held; the file is of no use then."""
 
@@ -73,7 +84,7 @@ def open_streams(path: Path, config: OutputConfig) -> list[pa.NativeFile]:
     """Open the file, and what compresses into it; the last one is to be written to, and closed first."""
     file = pa.OSFile(str(path), "wb")
     compression = TEXT_COMPRESSIONS.get(_suffix(config, compressed=True))
-    if compression and _format(config) in TEXT_FORMATS:
+    if compression and format_of(config) in TEXT_FORMATS:
         return [file, pa.CompressedOutputStream(file, compression)]
     return [file]
 
@@ -82,7 +93,7 @@ def open_writer(stream: pa.NativeFile, schema: pa.Schema, config: OutputConfig) 
     """Begin a file of the configured format on a stream that stays the caller's."""
     metadata = {k: v for k, v in (schema.metadata or {}).items() if k != MANIFEST_KEY}
     schema = schema.with_metadata(metadata)  # without the manifest of the run that made the input
-    match _format(config):
+    match format_of(config):
         case "parquet":
             return _ParquetWriter(stream, schema, config)
         case "arrow":
@@ -95,7 +106,12 @@ def open_writer(stream: pa.NativeFile, schema: pa.Schema, config: OutputConfig) 
             return _CsvWriter(stream, schema, delimiter=",")
 
 
-def _format(config: OutputConfig) -> Format:
+def format_of(config: OutputConfig) -> Format:
+    """Give an output's format: that of its suffix, unless another is given.
+
+    Raises:
+        OutputError: no format can be told.
+    """
     found = config.format or FORMATS.get(_suffix(config, compressed=False))
     if found is None:
         raise OutputError(
@@ -126,7 +142,7 @@ def check_schema(schema: pa.Schema, config: OutputConfig) -> None:
         return
     field = next(f for f in schema if not _can_write(pa.schema([f]), config))
     raise OutputError(
-        f"the column `{field.name}` of type {field.type} cannot be written as {_format(config)}",
+        f"the column `{field.name}` of type {field.type} cannot be written as {format_of(config)}",
         hint="leave it out with input.columns, or choose another output format.",
     )
 
@@ -134,7 +150,7 @@ def check_schema(schema: pa.Schema, config: OutputConfig) -> None:
 def _can_write(schema: pa.Schema, config: OutputConfig) -> bool:
     try:
         open_writer(pa.BufferOutputStream(), schema, config).close()
-    except (pa.ArrowNotImplementedError, pa.ArrowInvalid):
+    except (*VALUE_ERRORS, OSError):
         return False
     return True
 
@@ -149,15 +165,16 @@ class _ParquetWriter:
 
     def __init__(self, stream: pa.NativeFile, schema: pa.Schema, config: OutputConfig) -> None:
         codec = cast(Codec, config.compression)  # as `check_schema` found it to be
+        self._categories = Categories(schema, NARROW_BITS)
+        schema = self._categories.schema
         self._file = pq.ParquetWriter(stream, schema, compression=codec, write_page_checksum=True)
-        self._dictionaries = _Dictionaries(schema, NARROW_BITS)
         self._group_rows = config.row_group_rows
         self._pending: list[pa.RecordBatch] = []
         self._rows = 0
         self._bytes = 0
 
     def write(self, batch: pa.RecordBatch) -> None:
-        self._add(self._dictionaries.unify(batch))
+        self._add(self._categories.unify(batch))
         if self._rows >= self._group_rows or self._bytes >= ROW_GROUP_BYTES:
             self._flush(last=False)
 
@@ -166,6 +183,9 @@ class _ParquetWriter:
             self._flush(last=True)
         self._file.add_key_value_metadata({MANIFEST_KEY.decode(): manifest.decode()})
         self._file.close()
+
+    def settle(self, path: Path) -> None:
+        """Do nothing: the file is as it should be."""
 
     def close(self) -> None:
         self._file.close()
@@ -187,27 +207,40 @@ class _ParquetWriter:
 
 
 class _ArrowWriter:
-    """Writes an Arrow IPC file; the manifest is the custom metadata of a last, empty batch."""
+    """Writes an Arrow IPC file; the manifest is the custom metadata of a last, empty batch.
+
+    Categories that later batches bring are added to the dictionaries; in the end the file has each in one piece.
+    """
 
     keeps_manifest: ClassVar[bool] = True
 
     def __init__(self, stream: pa.NativeFile, schema: pa.Schema) -> None:
         options = pa.ipc.IpcWriteOptions(emit_dictionary_deltas=True)
-        self._file = pa.ipc.new_file(stream, schema, options=options)
-        self._dictionaries = _Dictionaries(schema)
-        self._last = pa.RecordBatch.from_pylist([], schema=schema)
+        self._categories = Categories(schema)
+        self._file = pa.ipc.new_file(stream, self._categories.schema, options=options)
+        self._last: pa.RecordBatch | None = None
 
     def write(self, batch: pa.RecordBatch) -> None:
-        batch = self._dictionaries.unify(batch)
+        batch = self._categories.unify(batch)
         self._file.write_batch(batch)
         self._last = batch.slice(0, 0)
 
     def finish(self, manifest: bytes) -> None:
-        self._file.write_batch(self._last, custom_metadata={MANIFEST_KEY: manifest})
+        last = _no_rows(self._categories.schema) if self._last is None else self._last
+        self._file.write_batch(last, custom_metadata={MANIFEST_KEY: manifest})
         self._file.close()
+
+    def settle(self, path: Path) -> None:
+        if self._categories.grown:
+            write_whole_dictionaries(path)
 
     def close(self) -> None:
         self._file.close()
+
+
+def _no_rows(schema: pa.Schema) -> pa.RecordBatch:
+    columns: list[pa.Array[Any]] = [pa.nulls(0, kind) for kind in schema.types]  # type: ignore[call-overload]  # any type will do
+    return pa.RecordBatch.from_arrays(columns, schema=schema)
 
 
 def arrow_manifest(file: pa.NativeFile) -> bytes | None:
@@ -227,7 +260,9 @@ class _CsvWriter:
 
     def __init__(self, stream: pa.NativeFile, schema: pa.Schema, *, delimiter: str) -> None:
         names = [re.sub(FORMULA, r"'\1", name) for name in schema.names]
-        cells = [_cells(pa.array([], field.type), field.name) for field in schema]
+        cells = [
+            _cells(column, name) for name, column in zip(schema.names, _no_rows(schema).columns, strict=True)
+        ]
         self._schema = pa.schema(list(zip(names, [cell.type for cell in cells], strict=True)))
         options = pa_csv.WriteOptions(delimiter=delimiter)
         self._file = pa_csv.CSVWriter(cast(IO[bytes], stream), self._schema, write_options=options)
@@ -239,6 +274,9 @@ class _CsvWriter:
 
     def finish(self, manifest: bytes) -> None:  # noqa: ARG002  # the manifest lies beside the file
         self._file.close()
+
+    def settle(self, path: Path) -> None:
+        """Do nothing: the file is as it should be."""
 
     def close(self) -> None:
         self._file.close()
@@ -262,42 +300,14 @@ class _JsonWriter:
     def finish(self, manifest: bytes) -> None:
         """Do nothing: the manifest lies beside the file."""
 
+    def settle(self, path: Path) -> None:
+        """Do nothing: the file is as it should be."""
+
     def close(self) -> None:
         """Do nothing: the stream is not this writer's."""
 
 
 # --- values --------------------------------------------------------------------------------------------
-
-
-class _Dictionaries:
-    """Gives the batches of one file common dictionaries, which only grow.
-
-    Args:
-        schema: of the batches.
-        bits: only dictionaries with an index of fewer bits are looked after.
-    """
-
-    def __init__(self, schema: pa.Schema, bits: int = 65) -> None:
-        self._columns = [i for i, field in enumerate(schema) if _has_dictionary(field.type, bits)]
-        self._known: pa.RecordBatch | None = None
-
-    def unify(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        """Give the same rows over the file's dictionaries."""
-        if not self._columns:
-            return batch
-        part = batch.select(self._columns)
-        if self._known is not None:
-            part = pa.Table.from_batches([self._known, part]).unify_dictionaries().to_batches()[-1]
-        self._known = part.slice(0, 0)
-        for i, column in zip(self._columns, part.columns, strict=True):
-            batch = batch.set_column(i, batch.schema.field(i), column)
-        return batch
-
-
-def _has_dictionary(kind: pa.DataType, bits: int) -> bool:
-    if isinstance(kind, pa.DictionaryType):
-        return int(kind.index_type.bit_width) < bits
-    return any(_has_dictionary(kind.field(i).type, bits) for i in range(kind.num_fields))
 
 
 def _size(batch: pa.RecordBatch) -> int:
@@ -315,8 +325,9 @@ def _cells(array: pa.Array[Any], name: str) -> pa.Array[Any]:
     """Turn a column into one that the CSV writer takes; texts are made safe for spreadsheets."""
     kind = array.type
     if isinstance(array, pa.DictionaryArray):
-        return _cells(array.dictionary_decode(), name)
+        return _cells(decoded(array), name)
     if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        check_text(array, name)
         return pc.replace_substring_regex(array, FORMULA, r"'\1", max_replacements=1)
     if pa.types.is_duration(kind):
         seconds = [None if value is None else value.total_seconds() for value in _objects(array, name)]
@@ -326,6 +337,21 @@ def _cells(array: pa.Array[Any], name: str) -> pa.Array[Any]:
         return array
     texts = [None if value is None else _text(value) for value in _objects(array, name)]
     return _cells(pa.array(texts, pa.string()), name)
+
+
+def check_text(array: pa.Array[Any], name: str) -> None:
+    """Hold every text of a column to UTF-8.
+
+    Raises:
+        OutputError: some bytes are none.
+    """
+    try:
+        array.validate(full=True)
+    except pa.ArrowInvalid as error:
+        raise OutputError(
+            f"the column `{name}` holds bytes that are no UTF-8, which text files are: {error}",
+            hint="choose Parquet as the output; nothing is asked anew.",
+        ) from None
 
 
 def _text(value: Any) -> str:

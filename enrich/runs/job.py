@@ -20,6 +20,7 @@ from enrich.config import URL_VARIABLE
 from enrich.config.endpoint import Endpoint, resolve_endpoint
 from enrich.engine.fallback import ModelBreaker
 from enrich.errors import OutputError, TemplateError
+from enrich.files.metadata import retell_metadata
 from enrich.files.storage import has_magic
 from enrich.prompt.request import RequestBuilder
 from enrich.prompt.template import check_columns
@@ -86,8 +87,8 @@ def compile_job(
     joined = output_schema(
         input_schema, [(s.name, schema) for s, schema in zip(config.steps, schemas, strict=True)]
     )
-    kept = [field for field in joined if field.name not in leave_out]
-    joined = pa.schema(kept).with_metadata(joined.metadata)
+    kept = pa.schema([field for field in joined if field.name not in leave_out])
+    joined = retell_metadata(joined.metadata, kept)
     breaker = ModelBreaker()
     steps: list[Step] = []
     for step, schema in zip(config.steps, schemas, strict=True):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from enrich.files.rehearsal import rehearse
 from enrich.files.sink import preflight
 from enrich.files.source import Source, open_source
 from enrich.runs.job import Job, compile_job, refuse_overlap
@@ -53,6 +54,9 @@ async def open_job(
     if folder is None or folder.todo:
         output = config.output if folder is None else folder.todo[0].output
         await asyncio.to_thread(preflight, output, job.output_schema)
+        if send:
+            check = options.interrupt.check
+            await asyncio.to_thread(rehearse, source, job.output_schema, output, check=check)
     options.interrupt.check()
     return source, job
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from enrich.base.words import counted
 from enrich.errors import EnrichError, KeyRefused, RunStopped
+from enrich.files.rehearsal import rehearse
 from enrich.files.sink import preflight
 from enrich.files.source import open_source
 from enrich.ledger.opening import open_ledger
@@ -85,9 +86,11 @@ def _output(config: Config, source: Source, job: Job) -> str:
     columns = counted(len(job.output_schema), "column")
     if not config.output.partitioned:
         preflight(config.output, job.output_schema)
+        rehearse(source, job.output_schema, config.output)
         return f"{config.output.path} can be written, {columns}"
     units = find_units(source.files, config.output)
     preflight(units[0].output, job.output_schema)
+    rehearse(source, job.output_schema, units[0].output)
     return f"{config.output.path} can be written, {counted(len(units), 'partition')} of {columns}"
 
 

@@ -1,0 +1,144 @@
+"""The output, tried before anything is spent on it: its columns are read to the end and written to nowhere.
+
+What opens need not decode (a damaged page, an encrypted column), and what a type allows a format may refuse (a category
+too many, a text that is none). Whatever that is, it is told before the first request, not after the last.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+from pyarrow import types
+
+from enrich.errors import OutputError
+from enrich.files.arrow_source import ArrowReader
+from enrich.files.common_types import has_dictionary
+from enrich.files.writers import TEXT_FORMATS, VALUE_ERRORS, check_text, format_of, open_writer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from enrich.config.tables import OutputConfig
+    from enrich.files.source import Source
+
+# Types whose every value every text format has a text for; of texts it is seen to that they are some.
+TEXTS = (types.is_string, types.is_large_string, types.is_string_view)
+TELLABLE = (*TEXTS, types.is_boolean, types.is_integer, types.is_floating, types.is_decimal, types.is_null)
+# Types of which Parquet takes every value.
+SURE = (
+    *TELLABLE,
+    types.is_binary,
+    types.is_large_binary,
+    types.is_binary_view,
+    types.is_fixed_size_binary,
+    types.is_date,
+    types.is_time,
+    types.is_duration,
+    lambda kind: types.is_timestamp(kind) and kind.unit != "s",  # seconds become milliseconds
+)
+
+
+def rehearse(
+    source: Source, schema: pa.Schema, output: OutputConfig, *, check: Callable[[], None] = lambda: None
+) -> None:
+    """Read the input's columns that the output has, and write those that it may refuse.
+
+    Streams: of Parquet and Arrow every column once; of text files, which were read whole as they were opened, only
+    what is written.
+
+    Args:
+        source: the input, under its limit.
+        schema: of the output; columns of the input that it lacks are left alone.
+        output: its format.
+        check: called for every batch; may raise.
+
+    Raises:
+        InputError: a column cannot be read.
+        OutputError: a column cannot be written.
+    """
+    names = [name for name in source.schema.names if name in schema.names]
+    trial = _Trial(source, schema, output, check)
+    doubtful = [name for name in names if trial.may_refuse(schema.field(name))]
+    read = doubtful if source.was_read else names
+    try:
+        trial.run(read, doubtful)
+    except OutputError:
+        raise  # it names the column
+    except VALUE_ERRORS as error:
+        name, said = trial.culprit(doubtful or read) or (read[0], error)
+        raise OutputError(
+            f"the column `{name}` cannot be written as {format_of(output)}: {_told(said)}",
+            hint="leave it out with input.columns, or choose another output format.",
+        ) from None
+
+
+class _Trial:
+    """Writes columns of an input to nowhere."""
+
+    def __init__(
+        self, source: Source, schema: pa.Schema, output: OutputConfig, check: Callable[[], None]
+    ) -> None:
+        self._source = source
+        self._schema = schema
+        self._output = output.model_copy(update={"compression": "none"})
+        self._check = check
+        self._format = format_of(output)
+
+    def may_refuse(self, field: pa.Field[Any]) -> bool:
+        """Say whether the format may refuse a value of a column."""
+        if self._format == "arrow":
+            return has_dictionary(field.type)  # all else is copied as it lies in memory
+        if self._format in TEXT_FORMATS:
+            return not _is_sure(field, TELLABLE)
+        lies = isinstance(self._source.reader, ArrowReader)  # of other files what is required is there
+        return not _is_sure(field, SURE, required=not lies)
+
+    def run(self, read: Sequence[str], doubtful: Sequence[str]) -> None:
+        """Read columns to the end, and write those that are in doubt."""
+        if not read:
+            return
+        fields = pa.schema([self._schema.field(name) for name in doubtful])
+        writer = open_writer(pa.MockOutputStream(), fields, self._output)
+        try:
+            for batch in self._source.batches(columns=read):
+                self._check()
+                self._check_texts(batch)
+                if doubtful and batch.num_rows:
+                    writer.write(
+                        pa.RecordBatch.from_arrays(batch.select(list(doubtful)).columns, schema=fields)
+                    )
+            writer.finish(b"{}")
+        finally:
+            with suppress(*VALUE_ERRORS):
+                writer.close()
+
+    def _check_texts(self, batch: pa.RecordBatch) -> None:
+        if self._format in TEXT_FORMATS and not self._source.was_read:
+            for field, column in zip(batch.schema, batch.columns, strict=True):
+                check_text(column, field.name)
+
+    def culprit(self, names: Sequence[str]) -> tuple[str, BaseException] | None:
+        """Find the first column that cannot be written, and why."""
+        for name in names:
+            try:
+                self.run([name], [name])
+            except VALUE_ERRORS as error:
+                return name, error
+        return None
+
+
+def _is_sure(
+    field: pa.Field[Any], sure: Sequence[Callable[[pa.DataType], bool]], *, required: bool = True
+) -> bool:
+    kind = field.type
+    if not (required or field.nullable):
+        return False
+    if isinstance(kind, pa.StructType | pa.ListType | pa.LargeListType | pa.MapType) and kind.num_fields:
+        return all(_is_sure(kind.field(i), sure, required=required) for i in range(kind.num_fields))
+    return any(is_kind(kind) for is_kind in sure)
+
+
+def _told(error: BaseException) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,86 @@
+"""Tables that other programs wrote go in, and come out as these programs read them."""
+
+from __future__ import annotations
+
+import datetime as dt
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import enrich
+from enrich.errors import UsageError
+from tests.helpers.endpoint import KEY, BookedEndpoint
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+DATA = Path(__file__).parent.parent / "data"
+FORMATS = ("parquet", "arrow", "csv", "jsonl")
+HELLO = {"prompt": "hello {{ review }}"}
+
+
+@pytest.fixture(autouse=True)
+def _environment(monkeypatch: pytest.MonkeyPatch, endpoint: BookedEndpoint) -> None:
+    """Every run in this module goes to the endpoint that keeps books."""
+    monkeypatch.setenv("BEATRA_BASE_URL", endpoint.base_url)
+    monkeypatch.setenv("BEATRA_API_KEY", KEY)
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+@pytest.mark.parametrize("name", ["damaged", "duckdb_array", "encrypted"])
+def test_nothing_is_sent_for_what_cannot_be_written(
+    endpoint: BookedEndpoint, job: Callable[..., Path], name: str, suffix: str
+) -> None:
+    """A column that opens and does not decode ends a run before its first request; without it the run goes through."""
+    path = str(DATA / f"{name}.parquet")
+    with pytest.raises(UsageError, match="cannot be read"):
+        enrich.run(job(input=path, output=f"out.{suffix}", step=HELLO))
+    assert not endpoint.posts
+    narrowed = {"path": path, "columns": ["id", "review"]}
+    assert enrich.run(job(input=narrowed, output=f"out.{suffix}", step=HELLO)).exit_code == 0
+
+
+def test_int96_timestamps(job: Callable[..., Path], tmp_path: Path) -> None:
+    """Spark's timestamps come out as microseconds, the year 9999 included."""
+    enrich.run(job(input=str(DATA / "spark_int96.parquet"), step=HELLO))
+    table = pq.read_table(tmp_path / "out.parquet")
+    assert table.schema.field("at").type == pa.timestamp("us")
+    assert table["at"].to_pylist()[1] == dt.datetime(9999, 12, 31, 1, 2, 3, 456789)  # noqa: DTZ001
+    assert pq.ParquetFile(tmp_path / "out.parquet").schema.column(2).physical_type == "INT64"
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_categories_of_polars(job: Callable[..., Path], tmp_path: Path, suffix: str) -> None:
+    """Categories that are views of text come out in every format, and as Polars' own types where it has them."""
+    enrich.run(job(input=str(DATA / "polars_categories.arrow"), output=f"out.{suffix}", step=HELLO))
+    out = str(tmp_path / f"out.{suffix}")
+    read: dict[str, Any] = {
+        "parquet": pl.read_parquet,
+        "arrow": pl.read_ipc,
+        "csv": pl.read_csv,
+        "jsonl": pl.read_ndjson,
+    }
+    frame = read[suffix](out)
+    assert frame["cat"].to_list() == frame["enum"].to_list() == ["good", "bad", "good"]
+    if suffix in ("parquet", "arrow"):
+        assert frame.schema["enum"] == pl.Enum(["good", "bad"])
+
+
+@pytest.mark.parametrize("files", ["*.feather", "*.parquet"])
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_categories_of_many_files(job: Callable[..., Path], tmp_path: Path, suffix: str, files: str) -> None:
+    """Categoricals that grow from file to file come out; in an Arrow file in one piece, as Polars wants them."""
+    enrich.run(job(input=str(DATA / "pandas_days" / files), output=f"out.{suffix}", step=HELLO))
+    wanted = [f"product {day} {number}" for day in range(3) for number in range(100)]
+    if suffix == "arrow":
+        assert pl.read_ipc(tmp_path / "out.arrow")["product"].to_list() == wanted
+        with pa.ipc.open_file(str(tmp_path / "out.arrow")) as reader:
+            product: Any = reader.get_batch(0).column("product")
+            assert len(product.dictionary) == 300
+            assert reader.read_all()["product"].to_pylist() == wanted
+    elif suffix == "parquet":
+        assert pq.read_table(tmp_path / "out.parquet")["product"].to_pylist() == wanted
