@@ -22,6 +22,9 @@ class CsvOptions(Section):
     Attributes:
         delimiter: one character; a comma, or a tab for TSV, unless given.
         quote: one character; an empty text means that nothing is quoted.
+        escape: the character, such as a backslash, that takes their meaning from a quote, itself, or a line end within
+            quotes (anywhere, and from delimiters too, where nothing is quoted); without one quotes are doubled.
+        decimal: what stands before the fraction of a number; a comma in much of Europe.
         encoding: a Python codec.
         header: whether the first line names the columns; else they are `column_1`, `column_2`, ….
         null_values: texts that mean null when they are not quoted.
@@ -32,6 +35,8 @@ class CsvOptions(Section):
 
     delimiter: Annotated[str, Field(min_length=1, max_length=1)] | None = None
     quote: Annotated[str, Field(max_length=1)] = '"'
+    escape: Annotated[str, Field(min_length=1, max_length=1)] | None = None
+    decimal: Literal[".", ","] = "."
     encoding: str = "utf-8"
     header: bool = True
     null_values: list[str] = [""]

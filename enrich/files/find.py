@@ -20,6 +20,7 @@ from enrich.base.location import ObjectUrl, is_url, suffixes
 from enrich.errors import InputError, did_you_mean
 from enrich.files import storage
 from enrich.files.storage import is_hidden
+from enrich.files.table_formats import refuse_tables
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -84,11 +85,14 @@ def find_files(paths: str | Sequence[str]) -> list[SourceFile]:
             the URL of such in an object store, or several of these.
 
     Raises:
-        InputError: nothing is there, it cannot be read, it is empty, or partition folders do not agree.
+        InputError: nothing is there, it cannot be read, it is empty or part of a table of Delta or its like, or partition
+            folders do not agree.
     """
     found = [file for path in ([paths] if isinstance(paths, str) else paths) for file in _expand(path)]
     if not found:
         raise InputError("`input` names no file", hint="give `input` a file, a folder or a glob.")
+    with readable(found[0].path):
+        refuse_tables(found)
     for file in found:
         keys, first = [key for key, _ in file.partition], [key for key, _ in found[0].partition]
         if keys != first:

@@ -140,7 +140,7 @@ def open_sink(config: OutputConfig, schema: pa.Schema, *, scratch: Path | None =
     check_schema(schema, config)
     near = _near(target, scratch)
     with _write_errors(target):
-        near.parent.mkdir(parents=True, exist_ok=True)
+        _make_folder(near.parent)
         _sweep(near)
         temporary = _Temporary(near)
     try:
@@ -235,13 +235,24 @@ def _lock_errors(lock: Path, output: str) -> Iterator[None]:
 def _folders(target: Path) -> Iterator[None]:
     """Make the folders above a target that are missing; on the way out, remove those that stayed empty."""
     missing = [folder for folder in target.parents if not folder.exists()]
-    target.parent.mkdir(parents=True, exist_ok=True)
+    _make_folder(target.parent)
     try:
         yield
     finally:
         for folder in missing:
             with suppress(OSError):
                 folder.rmdir()
+
+
+def _make_folder(folder: Path) -> None:
+    """Make a folder and those above it that are missing, also while other runs take theirs away."""
+    for _ in range(FOLDER_TRIES):
+        with suppress(FileExistsError, FileNotFoundError):
+            folder.mkdir(parents=True, exist_ok=True)
+            return
+        if folder.exists() and not folder.is_dir():
+            break
+    folder.mkdir(parents=True, exist_ok=True)
 
 
 def read_manifest(path: str | Path) -> dict[str, Any] | None:
@@ -354,7 +365,7 @@ def _open_lock(lock: Path) -> int:
     for _ in range(FOLDER_TRIES):
         with suppress(FileNotFoundError):
             return os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        lock.parent.mkdir(parents=True, exist_ok=True)
+        _make_folder(lock.parent)
     raise FileNotFoundError(
         errno.ENOENT, os.strerror(errno.ENOENT), str(lock)
     )  # as in /proc, which takes no files

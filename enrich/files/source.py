@@ -215,8 +215,7 @@ def _scan(
     files: Sequence[SourceFile], format_: Format, config: InputConfig, columns: Chooser, known: pa.Schema
 ) -> Reader:
     if format_ in ("csv", "tsv"):
-        delimiter = config.csv.delimiter or ("\t" if format_ == "tsv" else ",")
-        return scan_csv(files, config.csv.model_copy(update={"delimiter": delimiter}), columns, known)
+        return scan_csv(files, config.csv, columns, known, delimiter="\t" if format_ == "tsv" else ",")
     if format_ == "jsonl":
         return scan_jsonl(files, columns, known)
     return scan_parquet(files, columns) if format_ == "parquet" else scan_arrow(files, columns)

@@ -109,6 +109,15 @@ def names(folder: str) -> list[str]:
     return sorted(found)
 
 
+def has_file(folder: str, pattern: str) -> bool:
+    """Say whether a folder holds a file whose name matches, hidden ones included; False where there is no such folder."""
+    if is_url(folder):
+        url = ObjectUrl.parse(folder)
+        found = _listed(_store(url), url.path, recursive=False)
+        return any(fnmatch.fnmatchcase(info.base_name, pattern) for info in found)
+    return os.path.isdir(folder) and any(fnmatch.fnmatchcase(name, pattern) for name in os.listdir(folder))  # noqa: PTH112, PTH208  # unlike a Path's, False where a folder may not be seen
+
+
 def glob(pattern: str) -> list[Stored]:
     """Give the objects that a URL with wildcards matches, and those in folders that it matches: sorted, each once.
 
