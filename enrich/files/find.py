@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 FORMATS: dict[str, Format] = {
     ".csv": "csv",
     ".tsv": "tsv",
+    ".json": "jsonl",
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
     ".parquet": "parquet",
@@ -92,7 +93,7 @@ def find_files(paths: str | Sequence[str]) -> list[SourceFile]:
     if not found:
         raise InputError("`input` names no file", hint="give `input` a file, a folder or a glob.")
     with readable(found[0].path):
-        refuse_tables(found)
+        refuse_tables(file.path for file in found)
     for file in found:
         keys, first = [key for key, _ in file.partition], [key for key, _ in found[0].partition]
         if keys != first:

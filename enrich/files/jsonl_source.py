@@ -16,6 +16,7 @@ from pyarrow import json as arrow_json
 
 from enrich.errors import InputError
 from enrich.files.find import open_text, readable
+from enrich.files.json_array import array_lines, is_array
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from enrich.files.find import SourceFile
 
 BLOCK_BYTES = 1 << 22  # bytes read and parsed at once; a longer line makes its block longer
+LOOKED_AT = 4096  # bytes of a file's begin that tell an array from lines
 MAX_EXACT = 2**53  # the largest integer up to which a double holds every one
 MAX_DEPTH = 64  # levels of nesting; Arrow's parser does not survive some thousands
 SUSPECT = re.compile(rb"[:\[,]\s*-?(?:NaN|Inf|\d{16})")  # lines that may hold what JSON or a double cannot
@@ -58,6 +60,7 @@ class _Block:
 
     data: bytes
     line: int
+    unit: str = "line"  # or the elements of an array, each a line here
 
 
 @dataclass(slots=True)
@@ -116,6 +119,10 @@ def _widened(known: pa.Schema, schema: pa.Schema) -> pa.Schema:
 
 def _blocks(file: SourceFile) -> Iterator[_Block]:
     """Cut a file into blocks of whole lines, a byte order mark left out."""
+    with open_text(file) as stream:
+        if is_array(stream.read(LOOKED_AT)):
+            yield from _array_blocks(file)
+            return
     line = 1
     with open_text(file) as stream:
         rest = stream.read(len(codecs.BOM_UTF8)).removeprefix(codecs.BOM_UTF8)
@@ -131,12 +138,27 @@ def _blocks(file: SourceFile) -> Iterator[_Block]:
         yield _Block(rest, line)
 
 
+def _array_blocks(file: SourceFile) -> Iterator[_Block]:
+    """Give the elements of a file that is one array, in blocks."""
+    lines: list[bytes] = []
+    number, size = 1, 0
+    with open_text(file) as stream:
+        for line in array_lines(stream, file.path):
+            lines.append(line)
+            size += len(line)
+            if size >= BLOCK_BYTES:
+                yield _Block(b"".join(lines), number, "element")
+                number, size, lines = number + len(lines), 0, []
+    if lines:
+        yield _Block(b"".join(lines), number, "element")
+
+
 def _survey(file: SourceFile, block: _Block, found: _Findings) -> int:
     """Validate a block and widen the schema by it; give its number of rows."""
     _check_utf8(file, block)
     lines = block.data.split(b"\n")
     for number, line in enumerate(lines, block.line):
-        _check_line(line, f"{file.path} line {number}", found)
+        _check_line(line, f"{file.path} {block.unit} {number}", found)
     try:
         found.schema = _widen(found.schema, lines)
     except (pa.ArrowInvalid, pa.ArrowTypeError):
@@ -213,7 +235,7 @@ def _culprit(file: SourceFile, block: _Block, schema: pa.Schema) -> InputError:
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
         problem = re.sub(r"^JSON parse error: |^Unable to merge: | in row \d+$", "", str(error))
     return InputError(
-        f"{file.path} line {block.line + good}: {problem}",
+        f"{file.path} {block.unit} {block.line + good}: {problem}",
         hint="each line must be one JSON object, and a key must hold one type throughout.",
     )
 

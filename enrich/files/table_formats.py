@@ -14,8 +14,6 @@ from enrich.files import storage
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from enrich.files.find import SourceFile
-
 FOLDERS_ASKED = 64  # of a store: each is some requests
 
 
@@ -54,14 +52,14 @@ KINDS = (
 )
 
 
-def refuse_tables(files: Iterable[SourceFile]) -> None:
-    """Refuse files of a table: among them are rows that were overwritten or deleted, and not all that count.
+def refuse_tables(paths: Iterable[str]) -> None:
+    """Refuse files of a table, paths or URLs: among them are rows that were overwritten or deleted, and not all that count.
 
     Raises:
         InputError: a folder above one of them is such a table's.
         OSError: a folder cannot be looked into.
     """
-    for folder, path in _folders(files):
+    for folder, path in _folders(paths):
         for kind in KINDS:
             if storage.has_file(child(folder, kind.mark), kind.pattern):
                 raise InputError(
@@ -71,14 +69,14 @@ def refuse_tables(files: Iterable[SourceFile]) -> None:
                 )
 
 
-def _folders(files: Iterable[SourceFile]) -> Iterator[tuple[str, str]]:
-    """Give each folder above these files once, with one of the files."""
+def _folders(paths: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Give each folder above these files once, with one of them."""
     seen: dict[str, str] = {}
-    for file in files:
-        for folder in _above(file.path):
+    for path in paths:
+        for folder in _above(path):
             if folder in seen:
                 break  # and so are those above it
-            seen[folder] = file.path
+            seen[folder] = path
     asked = FOLDERS_ASKED if any(map(is_url, seen)) else None
     yield from itertools.islice(sorted(seen.items(), key=lambda item: len(item[0])), asked)
 

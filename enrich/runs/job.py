@@ -19,9 +19,10 @@ from enrich.base.version import __version__
 from enrich.config import URL_VARIABLE
 from enrich.config.endpoint import Endpoint, resolve_endpoint
 from enrich.engine.fallback import ModelBreaker
-from enrich.errors import OutputError, TemplateError
+from enrich.errors import OutputError
 from enrich.files.metadata import retell_metadata
 from enrich.files.storage import has_magic
+from enrich.prompt.column_types import refuse_binary
 from enrich.prompt.request import RequestBuilder
 from enrich.prompt.template import check_columns
 from enrich.rows.conversation import Conversation
@@ -206,11 +207,7 @@ def _compiled(
     for name in sorted(builder.columns):
         if name in given:
             continue
-        kind = input_schema.field(name).type
-        if pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind):
-            raise TemplateError(
-                f"{where}: column `{name}` is binary, which no prompt can hold", hint="decode it first."
-            )
+        refuse_binary(input_schema.field(name), where)
     free = {f"{other.name}_{suffix}" for other in earlier for suffix in ("status", "error")}
     needs = tuple(
         dict.fromkeys(given[name] for name in sorted(builder.columns) if name in given and name not in free)
