@@ -300,6 +300,7 @@ class Summary:
             not after a refused key or a spent budget.
         causes: why rows have no usable answer, the most frequent first.
         sandbox: whether the answers are the sandbox's: made up, and charged to nobody.
+        reused: rows that keep an answer which was given under an earlier schema.
     """
 
     rows: int
@@ -321,6 +322,7 @@ class Summary:
     partitions: dict[str, int] | None = None
     causes: tuple[Trouble, ...] = ()
     sandbox: bool = False
+    reused: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """Give the summary as one flat mapping, statuses beside the rest, as ``--json`` prints it."""
@@ -345,4 +347,5 @@ class Summary:
             "resumable": self.resumable,
             "causes": [cause.to_dict() for cause in self.causes],
             "sandbox": self.sandbox,
+            "reused": self.reused,
         }

@@ -34,6 +34,10 @@ def closing(summary: Summary, command: Command, config: Config) -> str:
     else:
         lines = [f"{summary.reason[:1].upper()}{summary.reason[1:]} ({spent}, {took})"]
     lines += _causes(summary, command, config)
+    if summary.reused:
+        lines.append(
+            f"{counted(summary.reused, 'row')} keep an answer that was given under an earlier schema (`reuse: true`)"
+        )
     if summary.sandbox:
         lines.append(SANDBOX)
     if summary.exit_code == 3:

@@ -77,6 +77,7 @@ class StepConfig(Section):
         schema_mode: how the endpoint is told of the schema.
         repair: take JSON out of fences and mend small breaks before an answer counts as invalid.
         reask: how often an answer that breaks the schema or `check` is asked again.
+        reuse: let answers that were given under another `schema` serve where they conform to this one.
         on_truncated: `retry` asks once more with twice the tokens when the answer ran out of them.
         check: an expression on the parsed answer that must be true.
         limits: of this step alone, within those of the run.
@@ -104,6 +105,7 @@ class StepConfig(Section):
     schema_mode: Literal["json_schema", "json_object", "prompt"] = "json_schema"
     repair: bool = True
     reask: Annotated[int, Field(ge=0, le=10)] = 1
+    reuse: bool = False
     on_truncated: Literal["keep", "retry"] = "keep"
     check: str | None = None
     limits: StepLimits | None = None

@@ -67,7 +67,7 @@ class RequestBuilder:
     Attributes:
         step: the step's configuration.
         schema: the parsed answer schema, or None.
-        reuses: whether an answer that was given under another schema or rule may serve.
+        rereads: whether an answer is more than its text, so that a changed rule or schema reads it in another way.
         columns: the columns whose values the templates need.
         fingerprint: 16 bytes that identify the step's question: its templates, model and parameters.
     """
@@ -83,7 +83,7 @@ class RequestBuilder:
         self._limits = _token_limits(self._fixed)
         self._tails: dict[str, bytes] = {}
         self._heads: dict[str, bytes] = {}
-        self.reuses = schema is not None or step.check is not None
+        self.rereads = schema is not None or step.check is not None
         self._question = hashlib.sha1(base_url.encode(), usedforsecurity=False)
         templates: list[Template | Expression] = [m.content for m in self._messages]
         templates += [leaf for tree in self._per_row.values() for leaf in parameters.leaves(tree)]
@@ -156,7 +156,7 @@ class RequestBuilder:
             raise RowError("template_error", f"steps.{self.step.name}: {error}") from None
         body = b'{"model":%b,"messages":%b%b' % (self._head(model), body_messages, tail)
         key = idempotency_key(self._base_url, body, ordinal)
-        return Ask(key, body, model, parent, self._question_of(prepared, ordinal) if self.reuses else None)
+        return Ask(key, body, model, parent, self._question_of(prepared, ordinal) if self.rereads else None)
 
     def _head(self, model: str) -> bytes:
         if model not in self._heads:

@@ -81,6 +81,7 @@ class Conversation:
     Attributes:
         strayed: whether some row had to leave the first model or mode, or was asked again by `retry`: only
             then is it worth looking for answers elsewhere than under the first request's key.
+        reused: how many rows were served an answer that was given under another schema.
         older: how many generations of answers before the one that is asked for may serve: those from before a
             `--fresh` that was for other rows.
     """
@@ -98,6 +99,8 @@ class Conversation:
         self.builder = builder
         self.strayed = strayed
         self.older = 0
+        self.reused = 0
+        self._reuses = step.reuse and builder.rereads
         self._reader = reader
         self._breaker = breaker
         self._retry = retry
@@ -134,7 +137,7 @@ class Conversation:
             for via in self._ways():
                 if (yield self._query(turn, via, want="known")) is not None:
                     return ordinal
-            if self.builder.reuses and (yield self._query(turn, self._ways()[0], want="earlier")):
+            if self._reuses and (yield self._query(turn, self._ways()[0], want="earlier")):
                 return ordinal
             ordinal -= GENERATION_STRIDE
         return ordinal
@@ -159,11 +162,15 @@ class Conversation:
         """Find the answer that is paid for, whichever way it was asked for; else ask, model after model."""
         known = None
         self.strayed = self.strayed or self._breaker.troubled
-        if self.strayed or self.builder.reuses:
+        follows = (
+            self.builder.rereads and turn.parent is not None
+        )  # what was wrong may be said in other words now
+        if self.strayed or self._reuses or follows:
             known = yield from self._known(turn)
             if known is not None and isinstance(known[0].result, Completion):
                 return known[0]
-            earlier = (yield from self._earlier(turn)) if known is None else None
+            looks = known is None and (self._reuses or follows)
+            earlier = (yield from self._earlier(turn)) if looks else None
             if earlier is not None:
                 return earlier
         return (yield from self._asked(turn, known[1] if known is not None else None))
@@ -188,12 +195,34 @@ class Conversation:
         return [_Via(mode, model) for mode in self._modes for model in self._models]
 
     def _earlier(self, turn: _Turn) -> Generator[Query, Reply, Settled | None]:
-        """Look for an answer to the same question, given under another schema or rule, that serves now."""
-        if not self.builder.reuses:
+        """Look for an answer to the same question that serves now: one to a re-ask, given under another rule.
+
+        Of answers under another schema, which were asked for by another request, it looks only with `reuse`.
+        """
+        if not self.builder.rereads:
             return None
         earlier = yield self._query(turn, self._ways()[0], want="earlier")
-        fitting = (s for s in earlier or () if judge(self._reader, s).status == "ok")  # type: ignore[union-attr]  # an `earlier` query is answered by a list
-        return next(fitting, None)
+        fitting = [s for s in earlier or () if judge(self._reader, s).status == "ok"]  # type: ignore[union-attr]  # an `earlier` query is answered by a list
+        if not fitting:
+            return None
+        same = self._of_this_schema(turn, earlier)  # type: ignore[arg-type]  # see above
+        for settled in fitting:
+            if settled.key in same:
+                return settled
+        if not self._reuses:
+            return None
+        self.reused += 1
+        return fitting[0]
+
+    def _of_this_schema(self, turn: _Turn, earlier: list[Settled]) -> set[bytes]:
+        """Give the keys of those answers that go back to a first request as this step makes it now."""
+        first = _Turn(turn.prepared, turn.ordinal % ROUND_STRIDE)
+        ways = (_Via(mode, model) for mode in self._modes for model in self._models)
+        same = {self._query(first, via).ask.key for via in ways}
+        for settled in earlier:  # oldest first: a request comes after the one that it follows
+            if settled.parent in same:
+                same.add(settled.key)
+        return same
 
     def _asked(self, turn: _Turn, via: _Via | None) -> Generator[Query, Reply, Settled]:
         """Ask, first by the way given, then by what is left of ways and models."""

@@ -82,7 +82,11 @@ class Marks:
         self._touched = 0
         self._file = tempfile.TemporaryFile(dir=directory, prefix=".beatra-marks-")  # noqa: SIM115  # closed in close
         size = max(1, rows * steps) * RECORD.itemsize
-        _take_room(self._file.fileno(), size)
+        try:
+            take_room(self._file.fileno(), size)
+        except DiskFull:
+            self._file.close()
+            raise
         self._map = mmap.mmap(self._file.fileno(), size)
         self._notes: list[tuple[RowStatus, str | None]] = [("pending", None), ("ok", None), ("pending", None)]
         self._numbers: dict[tuple[RowStatus, str | None], int] = {("pending", None): UNDECIDED}
@@ -210,7 +214,7 @@ class Marks:
         return flat.reshape(self._rows, self._steps)
 
 
-def _take_room(descriptor: int, size: int) -> None:
+def take_room(descriptor: int, size: int) -> None:
     """Make a file of so many bytes without holes: a map over a hole kills the process when the disk is full."""
     try:
         os.ftruncate(descriptor, size)

@@ -1,4 +1,4 @@
-"""`--fresh`: which answers a step asks for anew, for which rows, and whether that was finished."""
+"""What earlier runs decided for a step: which answers it asks for anew, for which rows, and under which schema."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from enrich.config import InputConfig
     from enrich.ledger.protocol import Ledger
     from enrich.records import RowStatus
+    from enrich.rows.flow import Step
     from enrich.runs.job import Job
 
 
@@ -41,6 +42,34 @@ async def settle_fresh(ledger: Ledger, steps: Iterable[bytes], scope: str) -> No
 
 def _fresh_name(step: bytes, scope: str) -> str:
     return f"fresh:{step.hex()}:{scope}"
+
+
+async def changed_schemas(job: Job, ledger: Ledger) -> tuple[str, ...]:
+    """Give the steps whose schema is another than in the last run that was finished, and that do not reuse answers."""
+    changed = []
+    for step in job.steps:
+        told = await ledger.recall(_schema_name(step))
+        if told and told["schema"] != _schema_digest(step) and not step.builder.step.reuse:
+            changed.append(step.name)
+    return tuple(changed)
+
+
+async def note_schemas(job: Job, ledger: Ledger) -> None:
+    """Note under which schema the steps were answered."""
+    for step in job.steps:
+        told = {"schema": _schema_digest(step)}
+        if await ledger.recall(_schema_name(step)) != told:
+            await ledger.remember(_schema_name(step), told)
+
+
+def _schema_name(step: Step) -> str:
+    return f"schema:{step.builder.fingerprint.hex()}"
+
+
+def _schema_digest(step: Step) -> str:
+    schema = step.builder.schema
+    sent = None if schema is None else [step.builder.step.schema_mode, schema.response_format(step.name)]
+    return hashlib.sha256(json.dumps(sent).encode()).hexdigest()[:16]
 
 
 async def know_the_past(

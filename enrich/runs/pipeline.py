@@ -14,7 +14,7 @@ from enrich.files.sink import open_sink
 from enrich.report.page import write_report
 from enrich.rows.flow import prefetched
 from enrich.rows.statuses import Marks
-from enrich.runs.fresh import scope_of, settle_fresh
+from enrich.runs.fresh import changed_schemas, note_schemas, scope_of, settle_fresh
 from enrich.runs.lock import held
 from enrich.runs.partition_files import Units
 from enrich.runs.partition_todo import places
@@ -133,10 +133,12 @@ async def _run(config: Config, options: RunOptions) -> Summary:
         session = work.session
         async with pulsing(options.progress, session.ledger, run=session.run, output=config.output.path):
             try:
+                await _tell_of_schemas(session)
                 summary = await work.write(_finish, check_finished)
                 if not options.retry:
                     steps = [step.builder.fingerprint for step in session.job.steps]
                     await settle_fresh(session.ledger, steps, session.scope)
+                await note_schemas(session.job, session.ledger)
             except (RunStopped, RunInterrupted, UsageError) as error:
                 await _drained(session, error, options.drain)
                 summary = stopped(session, work.flow, work.source, error, options)
@@ -144,6 +146,15 @@ async def _run(config: Config, options: RunOptions) -> Summary:
             await _close(session, summary)
             await _report(config, session, options)
             return summary
+
+
+async def _tell_of_schemas(session: Session) -> None:
+    for name in await changed_schemas(session.job, session.ledger):
+        log.warning(
+            "the schema of step %s has changed since the last run: what was answered under the old one is asked anew, "
+            "and paid for; with `reuse: true` in the step, answers that conform to the new one are kept",
+            name,
+        )
 
 
 async def _collect(config: Config, options: RunOptions) -> Summary:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import logging
 import time
 from dataclasses import dataclass, field
@@ -154,7 +155,7 @@ async def open_session(
         run = await ledger.open_run({"output": output and output.path, "base_url": job.base_url})
         await _warn_of_others(job, ledger)
         slots = await _slots(job, ledger, limits, stack)
-        pace = Pace(limits, slots=slots, learned=await ledger.recall(_pace_name(job)))
+        pace = Pace(limits, slots=slots, learned=await ledger.recall(pace_name(job)))
         engine = Engine(
             ledger=ledger,
             transport=transport,
@@ -179,7 +180,7 @@ async def open_session(
             finally:
                 await engine.drain(drain if engine.stopped is not None else 0.0)
                 with contextlib.suppress(RunStopped):  # a full disk: what was learned is learned again
-                    await ledger.remember(_pace_name(job), pace.learned())
+                    await ledger.remember(pace_name(job), pace.learned())
                     await ledger.remember(_stream_end_name(job), {"says_done": ends.says_done})
 
 
@@ -279,8 +280,16 @@ def _stream_end_name(job: Job) -> str:
     return f"stream_end:{job.base_url}"
 
 
-def _pace_name(job: Job) -> str:
-    return f"pace:{job.base_url}"
+def pace_name(job: Job) -> str:
+    """Name the note on what an endpoint lets through: it is another for each account, which the key stands for.
+
+    Of the key it holds 32 bits of a hash, of which nothing can be guessed.
+    """
+    key = job.endpoint.api_key if job.endpoint is not None else None
+    if key is None:
+        return f"pace:{job.base_url}"
+    digest = hashlib.blake2b(key.get_secret_value().encode(), digest_size=4, person=b"beatra-pace")
+    return f"pace:{job.base_url}:{digest.hexdigest()}"
 
 
 def _log_retry(ask: Ask, failure: Failure, after: float | None) -> None:

@@ -64,6 +64,7 @@ def summarize(
         resumable=resumable,
         causes=session.troubles.ranked(),
         sandbox=session.job.endpoint is None,
+        reused=sum(step.conversation.reused for step in session.job.steps),
     )
 
 

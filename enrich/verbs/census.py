@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 
+from enrich.errors import DiskFull
+from enrich.rows.statuses import take_room
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
@@ -65,6 +68,9 @@ class Census:
         steps: how many steps.
         seed: another one gives another sample.
         directory: where the file goes; it has no name and is gone with the process.
+
+    Raises:
+        DiskFull: there is no room for it.
     """
 
     def __init__(self, rows: int, steps: int, *, seed: int, directory: Path) -> None:
@@ -74,7 +80,11 @@ class Census:
         self._record = np.dtype([("rank", "<u8"), ("sizes", "<u4", (steps,))])
         self._file = tempfile.TemporaryFile(dir=directory, prefix=".beatra-census-")  # noqa: SIM115  # closed in __exit__
         length = max(1, rows) * self._record.itemsize
-        self._file.truncate(length)
+        try:
+            take_room(self._file.fileno(), length)
+        except DiskFull:
+            self._file.close()
+            raise
         self._map = mmap.mmap(self._file.fileno(), length)
 
     def __enter__(self) -> Self:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import tempfile
+import time
 from bisect import bisect_left
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,10 +15,10 @@ import pyarrow as pa
 from enrich.base.location import is_url
 from enrich.rows.flow import prefetched
 from enrich.rows.statuses import Marks
-from enrich.runs.fresh import scope_of
+from enrich.runs.fresh import changed_schemas, scope_of
 from enrich.runs.prepare import prepare
 from enrich.runs.scratch import occurrences_of
-from enrich.runs.session import open_session
+from enrich.runs.session import open_session, pace_name
 from enrich.runs.summary import summarize
 from enrich.verbs.census import Census, Unit
 from enrich.verbs.plan_estimate import Counted, Measured, Spent, estimated
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
     from enrich.config import Config
     from enrich.files.source import Source
-    from enrich.records import Outcome
+    from enrich.records import Outcome, Trouble
     from enrich.runs.job import Job
     from enrich.runs.options import RunOptions
     from enrich.runs.session import Session
@@ -58,7 +59,17 @@ async def plan_job(config: Config, options: RunOptions, *, sample: int = 0, seed
     if spent.attempts:
         steps, chosen = await survey.count(sample, known_only=True)
     measured = await survey.measure(chosen)
-    return estimated(config, source.num_rows, steps, measured, spent, drawn=bool(sample))
+    return estimated(
+        config,
+        source.num_rows,
+        steps,
+        measured,
+        spent,
+        drawn=bool(sample),
+        rate=survey.rate,
+        why=survey.why,
+        changed=survey.changed,
+    )
 
 
 def _near(config: Config) -> Path:
@@ -70,7 +81,13 @@ def _near(config: Config) -> Path:
 
 
 class _Survey:
-    """Looks at a job's rows: all of them without asking, or chosen ones."""
+    """Looks at a job's rows: all of them without asking, or chosen ones.
+
+    Attributes:
+        rate: requests per second that the endpoint lets through, as far as runs have learned it.
+        why: why rows cannot be asked.
+        changed: steps whose schema is another than in the last run.
+    """
 
     def __init__(self, config: Config, source: Source, job: Job, options: RunOptions, seed: int) -> None:
         self._config = config
@@ -78,6 +95,9 @@ class _Survey:
         self._job = job
         self._options = options
         self._seed = seed
+        self.rate: float | None = None
+        self.why: tuple[Trouble, ...] = ()
+        self.changed: tuple[str, ...] = ()
         self._scratch = next(folder for folder in _near(config).absolute().parents if folder.is_dir())
 
     async def count(self, size: int, *, known_only: bool) -> tuple[list[Counted], list[Unit]]:
@@ -94,6 +114,9 @@ class _Survey:
                 batches = prefetched(self._source.batches(columns=self._job.columns))
                 async with contextlib.aclosing(batches):
                     await flow.run(_until(batches, self._options), most=0)
+                self.why = tuple(trouble for trouble in session.troubles.ranked() if not trouble.asked)
+                self.changed = await changed_schemas(self._job, session.ledger)
+                self.rate = (await session.ledger.recall(pace_name(self._job)) or {}).get("rate")
             return await asyncio.to_thread(self._counted, marks, census, size, known_only=known_only)
 
     def _counted(
@@ -103,9 +126,10 @@ class _Survey:
         steps = []
         for number, (step, count) in enumerate(zip(self._job.steps, census.counts(marks), strict=True)):
             reasons = marks.reasons(number)
-            plan = StepPlan(
-                step.name, reasons["skipped"], reasons["error"], count.known, count.left, count.waiting
-            )
+            skipped, failing = reasons["skipped"], reasons["error"]
+            first = count.known + count.left + count.waiting
+            copies = max(0, self._source.num_rows - skipped - failing - first)
+            plan = StepPlan(step.name, skipped, failing, count.known, count.left, copies, count.waiting)
             limit = step.builder.step.max_completion_tokens or step.builder.step.max_tokens
             steps.append(Counted(plan, count.size, limit if isinstance(limit, int) else None))
         return steps, census.sample(marks, size, known_only=known_only)
@@ -115,14 +139,20 @@ class _Survey:
         if not units:
             return Spent(0, 0, 0.0)
         batch = await asyncio.to_thread(self._rows_of, units)
-        with Marks(len(units), len(self._job.steps), self._scratch) as marks:
+        with (
+            Marks(len(units), len(self._job.steps), self._scratch) as marks,
+            occurrences_of(self._config) as occurrences,
+        ):
             async with self._session(send=True) as session:
-                flow = session.flow(marks)
+                begun = time.monotonic()
+                flow = session.flow(marks, occurrences)
                 self._options.progress.asking(len(units), flow, session.engine)
                 await flow.run(_one(batch), most=len(units))
                 summary = summarize(session, flow.tally, 0, f"{len(units):,} rows sampled for a plan")
                 await session.ledger.close_run(summary.to_dict())
-                return Spent(summary.attempts, summary.requests, summary.credits)
+                limited = "rate_limited" in summary.retries
+                rate = summary.requests / (time.monotonic() - begun) if limited else None
+                return Spent(summary.attempts, summary.requests, summary.credits, rate)
 
     async def measure(self, units: Sequence[Unit]) -> list[list[Measured]]:
         """Read what these rows cost, per step; a row that is pending at a step is left out there."""
@@ -130,9 +160,12 @@ class _Survey:
         if not units:
             return found
         batch = await asyncio.to_thread(self._rows_of, units)
-        with Marks(len(units), len(self._job.steps), self._scratch) as marks:
+        with (
+            Marks(len(units), len(self._job.steps), self._scratch) as marks,
+            occurrences_of(self._config) as occurrences,
+        ):
             async with self._session(send=False) as session:
-                await session.flow(marks).run(_one(batch), most=0)
+                await session.flow(marks, occurrences).run(_one(batch), most=0)
                 await asyncio.to_thread(marks.find_copies)
                 for number, step in enumerate(self._job.steps):
                     outcomes = await session.assembler(marks).outcomes(number, step, 0, len(units))

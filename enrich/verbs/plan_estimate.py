@@ -6,7 +6,7 @@ import statistics
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from enrich.pace.budget import BYTES_PER_TOKEN, FIRST_ANSWER, FIRST_GUESS
+from enrich.pace.budget import BYTES_PER_TOKEN, FIRST_GUESS
 from enrich.pace.windows import request_windows, token_windows
 from enrich.verbs.forecast import Estimate, extrapolate
 from enrich.verbs.plan_result import Plan, StepPlan, number
@@ -15,12 +15,15 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from enrich.config import BudgetConfig, Config, LimitsConfig
+    from enrich.records import Trouble
 
 
-FEWEST_BYTES_PER_TOKEN, MOST_BYTES_PER_TOKEN = (
-    1.0,
-    8.0,
-)  # the range of the guess, before anything was measured
+# The range of the guess before anything was measured: dense scripts in UTF-8 at one end, plain English at the other.
+FEWEST_BYTES_PER_TOKEN, MOST_BYTES_PER_TOKEN = 2.0, 5.0
+LONGEST_GUESS = 1_024  # tokens of an answer at the upper end, where no limit is set
+
+
+USUAL_LATENCIES = (0.5, 2.0, 8.0)  # seconds of an answer: quick, usual, slow; before any was seen
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +48,7 @@ class Spent(NamedTuple):
     attempts: int
     requests: int
     credits: float
+    rate: float | None = None  # requests per second, where the sample met the endpoint's limit
 
 
 class Counted(NamedTuple):
@@ -63,8 +67,23 @@ def estimated(
     spent: Spent,
     *,
     drawn: bool,
+    rate: float | None = None,
+    why: tuple[Trouble, ...] = (),
+    changed: tuple[str, ...] = (),
 ) -> Plan:
-    r"""Put a plan together from what was counted and measured; ``rows`` is the input\'s number of rows."""
+    """Put a plan together from what was counted and measured.
+
+    Args:
+        config: the job.
+        rows: that the input has.
+        steps: what was counted, per step.
+        measured: what some rows cost, per step.
+        spent: what the sample cost.
+        drawn: whether the measured rows were drawn at random.
+        rate: requests per second that the endpoint lets through, where an earlier run learned it.
+        why: why rows cannot be asked.
+        changed: steps whose schema has changed.
+    """
     tokens = Estimate(0.0, 0.0, 0.0)
     credits_: Estimate | None = Estimate(0.0, 0.0, 0.0)
     size = sum(step.size for step in steps) / max(1, sum(step.plan.to_ask for step in steps))
@@ -77,7 +96,10 @@ def estimated(
     latencies = [m.latency_ms for seen in measured for m in seen if m.latency_ms is not None]
     latency = statistics.fmean(latencies) if latencies else None
     plans = tuple(step.plan for step in steps)
-    seconds, bound_by = _seconds(config.limits, plans, tokens, latency)
+    seconds, bound_by = _seconds(config.limits, plans, tokens, latency, spent.rate or rate)
+    assumed = seconds is None and any(plan.to_ask + plan.waiting for plan in plans)
+    if assumed:
+        seconds, bound_by = _assumed(config.limits, plans)
     over, perhaps = _over(config.budget, plans, tokens, credits_)
     return Plan(
         rows,
@@ -93,6 +115,9 @@ def estimated(
         latency,
         over,
         perhaps,
+        assumed,
+        why,
+        changed,
     )
 
 
@@ -118,7 +143,7 @@ def _guessed(step: Counted, mean_size: float) -> Estimate:
     """Guess a step's tokens from bytes alone; requests that are not known yet count as the mean of the others."""
     requests = step.plan.to_ask + step.plan.waiting
     size = step.size + step.plan.waiting * mean_size
-    longest = step.max_tokens or FIRST_ANSWER
+    longest = step.max_tokens or LONGEST_GUESS
     return Estimate(
         size / BYTES_PER_TOKEN + requests * min(longest, FIRST_GUESS),
         step.size / MOST_BYTES_PER_TOKEN + step.plan.to_ask,
@@ -127,7 +152,11 @@ def _guessed(step: Counted, mean_size: float) -> Estimate:
 
 
 def _seconds(
-    limits: LimitsConfig, steps: Sequence[StepPlan], tokens: Estimate, latency: float | None
+    limits: LimitsConfig,
+    steps: Sequence[StepPlan],
+    tokens: Estimate,
+    latency: float | None,
+    rate: float | None,
 ) -> tuple[Estimate | None, str]:
     """Give the time at the limit that takes longest, and its name."""
     requests = sum(step.to_ask + step.waiting for step in steps)
@@ -144,9 +173,20 @@ def _seconds(
         each = latency / 1000 / limits.concurrency
         times = Estimate(requests * each, fewest * each, requests * each)
         found.append((times, f"{limits.concurrency:,} in flight, {latency:,.0f} ms each"))
+    if rate:
+        times = Estimate(requests / rate, fewest / rate, requests / rate)
+        found.append((times, f"the endpoint's own limit, about {rate * 60:,.3g} requests a minute"))
     if not found or not requests:
         return None, ""
     return max(found, key=lambda item: item[0].likely)
+
+
+def _assumed(limits: LimitsConfig, steps: Sequence[StepPlan]) -> tuple[Estimate, str]:
+    """Give the time that it takes if answers take as long as they usually do."""
+    rounds = max(1.0, sum(step.to_ask + step.waiting for step in steps) / limits.concurrency)
+    quick, usual, slow = USUAL_LATENCIES
+    how = f"{quick:g} to {slow:g} s an answer and up to {limits.concurrency:,} in flight"
+    return Estimate(rounds * usual, rounds * quick, rounds * slow), how
 
 
 def _over(

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from enrich.base.words import counted, duration
 from enrich.verbs.forecast import FEWEST, Estimate
+
+if TYPE_CHECKING:
+    from enrich.records import Trouble
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +21,7 @@ class StepPlan:
         failing: rows that cannot be rendered.
         in_ledger: requests that are settled already.
         to_ask: requests that would be sent.
+        copies: rows with the same request as an earlier one; they cost nothing.
         waiting: rows whose request cannot be known before an earlier step is answered.
     """
 
@@ -26,6 +30,7 @@ class StepPlan:
     failing: int
     in_ledger: int
     to_ask: int
+    copies: int
     waiting: int
 
 
@@ -43,6 +48,9 @@ class Plan:
         sampled: requests that were sent for this plan; they are paid for and part of no estimate.
         sampled_credits: what these cost.
         latency_ms: the mean, of the rows measured.
+        assumed: whether ``seconds`` rests on how long answers usually take, for none was seen.
+        why: why rows cannot be asked: step, code, rows, and one of them for example.
+        changed: steps whose schema is another than in the last run: what that changes of a request is asked anew.
         over: what is over the budget, a sentence each.
         perhaps_over: what is over it at the upper end of the range.
     """
@@ -60,6 +68,9 @@ class Plan:
     latency_ms: float | None
     over: tuple[str, ...]
     perhaps_over: tuple[str, ...]
+    assumed: bool = False
+    why: tuple[Trouble, ...] = ()
+    changed: tuple[str, ...] = ()
 
     @property
     def in_ledger(self) -> int:
@@ -82,6 +93,12 @@ class Plan:
             return ": too few for more than a rough range"
         return "; the ranges hold in 99 of 100 cases" + ("" if self.drawn else ", if these are like the rest")
 
+    def _time(self) -> str:
+        assert self.seconds is not None  # noqa: S101  # the caller has looked
+        if not self.assumed:
+            return f"about {duration(self.seconds.likely)}, at {self.bound_by}"
+        return f"{duration(self.seconds.low)} to {duration(self.seconds.high)}, at {self.bound_by}"
+
     def to_dict(self) -> dict[str, Any]:
         """Give it as plain JSON."""
         return {
@@ -96,6 +113,7 @@ class Plan:
             "credits": asdict(self.credits) if self.credits is not None else None,
             "seconds": asdict(self.seconds) if self.seconds is not None else None,
             "bound_by": self.bound_by,
+            "seconds_assumed": self.assumed,
             "measured_rows": self.measured,
             "drawn_at_random": self.drawn,
             "latency_ms": self.latency_ms,
@@ -103,6 +121,8 @@ class Plan:
             "sampled_credits": self.sampled_credits,
             "over_budget": list(self.over),
             "perhaps_over_budget": list(self.perhaps_over),
+            "cannot_be_asked": [trouble.to_dict() for trouble in self.why],
+            "changed_schemas": list(self.changed),
             "steps": [asdict(step) for step in self.steps],
             "exit_code": self.exit_code,
         }
@@ -110,6 +130,16 @@ class Plan:
     def text(self) -> str:
         """Write it for people."""
         lines = [f"rows        {self.rows:,}", *map(_step_line, self.steps)]
+        lines += [
+            f"cannot ask  {counted(trouble.rows, 'row')} at step {trouble.step}: {trouble.code}, first in row "
+            f"{trouble.row:,}: {trouble.message}"
+            for trouble in self.why
+        ]
+        lines += [
+            f"schema      of step {name} has changed since the last run: what was answered under the old one is asked "
+            f"anew; with `reuse: true` in the step, answers that conform to the new one are kept"
+            for name in self.changed
+        ]
         if self.sampled:
             cost = f" for {number(self.sampled_credits)} credits" if self.sampled_credits else ""
             lines.append(f"sampled     {counted(self.sampled, 'request')} asked just now{cost}")
@@ -117,7 +147,7 @@ class Plan:
         lines.append(f"tokens      {_range(self.tokens, whole=True)}")
         lines.append(f"credits     {_range(self.credits) if self.credits is not None else unknown}")
         if self.seconds is not None:
-            lines.append(f"time        about {duration(self.seconds.likely)}, at {self.bound_by}")
+            lines.append(f"time        {self._time()}")
         if self.measured:
             lines.append(f"basis       measured on {counted(self.measured, 'answered row')}{self._trust}")
         else:
@@ -131,6 +161,8 @@ class Plan:
 
 def _step_line(step: StepPlan) -> str:
     parts = [f"{counted(step.to_ask, 'request')} to ask", f"{step.in_ledger:,} in the ledger"]
+    if step.copies:
+        parts.append(f"{counted(step.copies, 'row')} a copy of another")
     if step.waiting:
         parts.append(f"up to {step.waiting:,} more after earlier answers")
     if step.skipped:

@@ -30,7 +30,13 @@ SUMMARY = {
     *("rows", *STATUSES, "requests", "attempts", "prompt_tokens", "completion_tokens", "total_tokens"),
     *("credits", "seconds", "rows_per_second", "output", "ledger", "exit_code", "reason"),
 }
-FURTHER = {"retries", "resumable", "causes", "sandbox"}  # what the summary holds beyond what is promised
+FURTHER = {
+    "retries",
+    "resumable",
+    "causes",
+    "sandbox",
+    "reused",
+}  # what the summary holds beyond what is promised
 HEAVY = ("pandas", "pyarrow", "aiohttp", "pydantic", "numpy", "jinja2", "yaml", "rich", "uvloop")
 
 

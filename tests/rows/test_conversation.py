@@ -116,7 +116,7 @@ class World:
         """Have the server answer, and keep that."""
         result = self.execute(ask)
         self.known[ask.key].result = result
-        return Settled(ask.key, result, fresh=True)
+        return Settled(ask.key, result, fresh=True, parent=ask.parent)
 
     def execute(self, ask: Ask) -> Served:
         """Have the server answer, whether or not anybody hears it."""
@@ -131,7 +131,13 @@ class World:
 
     def _settled(self, known: Known) -> Settled:
         result = known.result or Failure("in_doubt", "no answer was kept", Fate.UNKNOWN)
-        return Settled(known.ask.key, result, open=known.result is None, fresh=known.run == self.run)
+        return Settled(
+            known.ask.key,
+            result,
+            open=known.result is None,
+            fresh=known.run == self.run,
+            parent=known.ask.parent,
+        )
 
     def models(self) -> list[str]:
         """The models that were charged, in order."""
@@ -312,7 +318,7 @@ def test_a_model_that_another_step_found_missing() -> None:
 
 
 def test_another_schema() -> None:
-    """Under another schema, stored answers serve where they fit, re-asked ones too; the rest is asked."""
+    """Under another schema, with `reuse`, stored answers serve where they fit, re-asked ones too; the rest is asked."""
     world = World(
         lambda body: text(GOOD if len(body["messages"]) > 1 or body["messages"][0]["content"] == "x" else BAD)
     )
@@ -321,11 +327,11 @@ def test_another_schema() -> None:
     assert len(world.charged) == 3
     looser = load_schema({"properties": {"n": {"type": ["integer", "string"]}}, "required": ["n"]})
     for mode in ("json_schema", "json_object", "prompt"):
-        again = world.conversation(schema=looser, schema_mode=mode)
+        again = world.conversation(schema=looser, schema_mode=mode, reuse=True)
         assert [world.hold(again, row).status for row in "xy"] == ["ok", "ok"]
     assert len(world.charged) == 3
     other = load_schema({"properties": {"m": {"type": "integer"}}, "required": ["m"]})
-    world.hold(world.conversation(schema=other, reask=0))
+    world.hold(world.conversation(schema=other, reask=0, reuse=True))
     assert len(world.charged) == 4
 
 
@@ -347,11 +353,11 @@ def test_another_rule() -> None:
 
 
 def test_a_fallback_models_answer_serves_another_schema() -> None:
-    """Whichever model answered: under another schema its answer serves."""
+    """Whichever model answered: under another schema its answer serves where that is wanted."""
     world = World(lambda body: UNAVAILABLE if body["model"] == "a" else text(GOOD))
     world.hold(world.conversation(fallback_models=["b"]))
     other = load_schema({"properties": {"n": {"type": "number"}}})
-    assert world.hold(world.conversation(schema=other)).values == {"n": 1.0}
+    assert world.hold(world.conversation(schema=other, reuse=True)).values == {"n": 1.0}
     assert len(world.charged) == 1
 
 

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from tests.helpers.endpoint import KEY, BookedEndpoint
-from tests.helpers.warm import Warm
+from tests.helpers.warm import Ended, Warm
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -65,6 +65,12 @@ class Work:
         ended = self._warm.run(self.folder, command, "config.yaml", "-q", *rest, env=env)
         assert ended.code == code, ended
         return len(self.endpoint.charges) - before
+
+    def said(self, command: str) -> Ended:
+        """Give what a command says."""
+        (self.folder / "config.yaml").write_text(yaml.safe_dump(self.config), encoding="utf-8")
+        env = {"BEATRA_BASE_URL": self.endpoint.base_url, "BEATRA_API_KEY": KEY}
+        return self._warm.run(self.folder, command, "config.yaml", env=env)
 
     def column(self, name: str, path: str = "out.parquet") -> list[Any]:
         """Read a column of the output."""
@@ -183,10 +189,32 @@ def with_schema(work: Work, **score: Any) -> None:
     work.step["schema"] = {**COLOUR, "properties": properties}
 
 
-def test_a_changed_schema_reads_the_stored_answers_again(work: Work) -> None:
-    """What still conforms is free; only the rows that do not are asked again."""
+def test_a_changed_schema_is_another_request(work: Work) -> None:
+    """A widened list of classes is asked: answers that were given under the old one never saw the new class."""
     with_schema(work)
-    work.step["reask"] = 0
+    assert work.run() == len(TEXTS)
+    with_schema(work, maximum=9)
+    assert work.run() == len(TEXTS)
+    assert work.run() == 0
+
+
+def test_a_changed_schema_is_told_with_the_way_to_keep_answers(work: Work) -> None:
+    """Before anything is paid for, plan says how much is asked anew and why; a run says why."""
+    with_schema(work)
+    work.run()
+    with_schema(work, maximum=9)
+    plan = work.said("plan").out
+    assert "4 requests to ask" in plan
+    assert "of step s has changed since the last run" in plan
+    assert "`reuse: true`" in plan
+    assert "the schema of step s has changed since the last run" in work.said("run").err
+    assert "has changed" not in work.said("plan").out
+
+
+def test_answers_of_another_schema_are_kept_when_wanted(work: Work) -> None:
+    """With `reuse: true` what still conforms is free; only the rows that do not are asked; the closing line counts."""
+    with_schema(work)
+    work.step |= {"reask": 0, "reuse": True}
     assert work.run() == len(TEXTS)
     keys = work.column("s_idempotency_key")
     with_schema(work, maximum=4)
@@ -199,6 +227,7 @@ def test_a_changed_schema_reads_the_stored_answers_again(work: Work) -> None:
         True,
     ]
     with_schema(work, maximum=9)
+    assert "4 rows keep an answer that was given under an earlier schema" in work.said("run").err
     assert work.run() == 0
     assert work.column("s_score") == [3.0, 5.0, 4.0, 4.0]
 
@@ -206,7 +235,7 @@ def test_a_changed_schema_reads_the_stored_answers_again(work: Work) -> None:
 def test_an_answer_that_was_asked_for_again_serves_a_changed_schema_too(work: Work) -> None:
     """The answer to a re-ask is paid for as well: a schema that it conforms to costs nothing."""
     with_schema(work, maximum=4)
-    work.step["reask"] = 1
+    work.step |= {"reask": 1, "reuse": True}
     assert work.run() == len(TEXTS) + 1
     assert work.column("s_score") == [3.0, 2.5, 4.0, 4.0]
     with_schema(work, maximum=4.5)
@@ -220,6 +249,9 @@ def test_a_changed_check_reads_the_stored_answers_again(work: Work) -> None:
     assert work.run() == len(TEXTS)
     work.step["check"] = "score < 4.5"
     assert work.run() == 1
+    assert work.column("s_score") == [3.0, 2.5, 4.0, 4.0]
+    work.step["check"] = "score < 4.25"
+    assert work.run() == 0, "the answer to the re-ask is under the same schema, and paid for"
     assert work.column("s_score") == [3.0, 2.5, 4.0, 4.0]
 
 
@@ -260,7 +292,7 @@ def test_a_stopped_fresh_run_is_gone_on_with_where_it_was_meant(work: Work) -> N
 
 def test_a_changed_schema_reads_fresh_answers_first(work: Work) -> None:
     """What was asked anew counts before what it replaced, under another schema too."""
-    work.step |= {"schema": COLOUR, "schema_mode": "prompt"}
+    work.step |= {"schema": COLOUR, "schema_mode": "prompt", "reuse": True}
     assert work.run() == len(TEXTS)
     assert work.run("--fresh") == len(TEXTS)
     newest = work.column("s_idempotency_key")

@@ -293,14 +293,14 @@ def test_another_round_when_asked_for(job: Callable[..., Path]) -> None:
 
 
 def test_what_is_stored_is_read_again(job: Callable[..., Path]) -> None:
-    """Another schema, rule, mode or repair setting reads stored answers again; only what is left unfit is asked."""
+    """With `reuse`, another schema, rule, mode or repair setting reads stored answers again; only what is left unfit is asked."""
 
     def answer(body: dict[str, Any]) -> str:
         number = int(first_user(body).split()[-1])
         return f"```json\n{json.dumps({'label': 'pos', 'n': number})}\n```"
 
     small = {"type": "object", "properties": {"n": {"type": "integer", "maximum": 100}}, "required": ["n"]}
-    path = job(TEXTS, step={"schema": small, "reask": 0, "repair": False})
+    path = job(TEXTS, step={"schema": small, "reask": 0, "repair": False, "reuse": True})
     with BookedEndpoint(answer=answer) as endpoint:
 
         def charged(**step: Any) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import pty
@@ -180,8 +181,57 @@ def test_steps_that_wait_for_earlier_ones(job: Callable[..., Path], endpoint: Bo
 
 def test_rows_that_cannot_be_asked(job: Callable[..., Path]) -> None:
     """A row without a value that it needs is counted as one that cannot be asked."""
-    (step,) = plan(job([{"t": "a"}, {"t": None}, {"t": "b"}])).steps
-    assert (step.failing, step.to_ask) == (1, 2)
+    found = plan(job([{"t": "a"}, {"t": None}, {"t": "b"}, {"t": "a"}]))
+    (step,) = found.steps
+    assert (step.failing, step.to_ask, step.copies) == (1, 2, 1)
+    assert "cannot ask  1 row at step s: null_value, first in row 2: column `t` is null" in found.text()
+    assert "1 row a copy of another" in found.text()
+    assert found.to_dict()["cannot_be_asked"][0]["code"] == "null_value"
+
+
+def test_without_limits_and_answers_the_time_is_a_range(job: Callable[..., Path]) -> None:
+    """Before any answer was seen, how long it takes is told from how long answers usually take."""
+    found = plan(job(rows(640)))
+    assert found.assumed
+    assert "time        5 s to 1 min 20 s, at 0.5 to 8 s an answer and up to 64 in flight" in found.text()
+    assert found.tokens.high < 10 * found.tokens.likely
+
+
+def test_the_time_reckons_with_limits_that_the_sample_met(
+    job: Callable[..., Path], endpoint: BookedEndpoint
+) -> None:
+    """Where the sample met 429s, the time is by the rate that came through, not by the latency of the answers."""
+    turn = iter(range(10**6))
+    endpoint.script = lambda seen: (
+        envelope("rate_limited", 429, retryable=True)
+        if seen.method == "POST" and next(turn) % 3 == 1
+        else None
+    )
+    found = plan(job(rows(2_000), retry={"max_wait": 0.05}), sample=20)
+    assert "the endpoint's own limit" in found.bound_by
+    assert found.seconds is not None
+
+
+def test_a_sample_of_rows_that_are_each_asked(job: Callable[..., Path], endpoint: BookedEndpoint) -> None:
+    """With `dedupe: false` equal rows of a sample are asked each, and each is measured at its own cost."""
+    config = job([{"t": "the same"}] * 40, dedupe=False)
+    found = plan(config, sample=10)
+    assert (found.sampled, found.measured, found.to_ask) == (10, 10, 30)
+    assert found.credits is not None
+    before = endpoint.credits
+    enrich.run(config)
+    assert found.credits.likely == pytest.approx(endpoint.credits - before, rel=0.01)
+
+
+def test_a_plan_on_a_full_disk_says_so(job: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Room is taken before it is written to: without any the plan stops with a message, not by a signal."""
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(enrich.DiskFull, match="no room"):
+        plan(job(rows(5)))
 
 
 def test_a_prompt_without_columns(job: Callable[..., Path]) -> None:
