@@ -1,7 +1,7 @@
 """Imports point one way: a package knows those above it in this picture, never one below or beside it.
 
 errors, records                    what passes between all of them, and what can go wrong
-base                             clocks, places, words, event loops
+base                             clocks, places, words, event loops, values and their texts
 sandbox  config                the API's emulator │ the configuration
 schema  files  pace          what an answer must be │ tables in and out │ when the next request may go
 wire  prompt  ledger       one attempt over HTTP │ what is asked │ what is paid for
