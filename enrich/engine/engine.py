@@ -19,6 +19,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from enrich.base.clock import SystemClock
+from enrich.engine.key_doubt import KeyDoubt, may_be_about_the_row
 from enrich.engine.outage import Alike, Outage, alike_error, stop_error
 from enrich.engine.response_ids import ResponseIds
 from enrich.engine.retry import (
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from enrich.base.clock import Clock
+    from enrich.engine.key_doubt import KeyWord
     from enrich.engine.retry import Policy
     from enrich.ledger.protocol import Claim, Ledger
     from enrich.pace.budget import Budget, Reservation
@@ -195,6 +197,7 @@ class Engine:
         self._changed = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._alike = Alike()
+        self._key_doubt = KeyDoubt()
         self._response_ids = ResponseIds()
 
     async def __aenter__(self) -> Self:
@@ -533,6 +536,7 @@ class Engine:
             await self._failed(ticket, result, unusable=reply.body)
             return
         self.outage.success(ticket.sent_at)
+        self._key_doubt.served(ticket.sent_at)
         self._alike.succeeded()
         usage = result.usage
         self.pace.answered(
@@ -568,6 +572,7 @@ class Engine:
             self._policy,
             has_fallback=ticket.fallback is not None,
             random=random.random,
+            key=self._word_on_key(ticket, failure),
         )
         match decision:
             case Again(after=after):
@@ -584,10 +589,18 @@ class Engine:
             case FailRow(in_doubt=in_doubt):
                 await self._give_up(ticket, failure, unusable=unusable, in_doubt=in_doubt)
 
+    def _word_on_key(self, ticket: Ticket, failure: Failure) -> KeyWord:
+        """Say what a refusal of access that names no cause is about, as far as it is known."""
+        if not may_be_about_the_row(failure):
+            return "key"
+        return self._key_doubt.refused(ticket.ask.key, ticket.sent_at)
+
     def _note_outage(self, ticket: Ticket, failure: Failure) -> None:
         pause = self.outage.failure(failure, ticket.sent_at)
         if pause is not None:
             self.pace.pause(pause, f"the endpoint is out of service ({failure.code})")
+        if self.outage.never_finishes:
+            self.stop(stop_error("stream_end", failure, ""))
         if self.outage.hopeless:
             self.stop(stop_error("outage", failure, ""))
 

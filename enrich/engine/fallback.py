@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
 from typing import TYPE_CHECKING
@@ -36,6 +37,11 @@ class ModelBreaker:
         """Note that a model was given up for a row; rows that find out together count as one."""
         self._given_up[model] += 1
         self._closed.setdefault(model, (self._monotonic() + COOL_DOWN, COOL_DOWN))
+
+    def gone(self, model: str) -> None:
+        """Note a model that is not served here: it does not come back in this run."""
+        self._given_up[model] += 1
+        self._closed[model] = (math.inf, math.inf)
 
     def watch(self, model: str) -> Callable[[], bool]:
         """Give a question for a request that waits to be sent: was its model given up meanwhile?"""

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 from enrich.errors import BalanceSpent, EndpointFailing, KeyRefused, RunStopped
 from enrich.records import Failure, Fate
+from enrich.wire.meanings import meaning
+from enrich.wire.stream_end import NO_FINISH
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,6 +37,7 @@ class Outage:
         self._monotonic = monotonic
         self._failed: deque[bool] = deque(maxlen=WINDOW)
         self._unsent = 0
+        self._unfinished = 0
         self._in_a_row = 0
         self._ever_succeeded = False
         self._since = 0.0
@@ -56,6 +59,7 @@ class Outage:
             return None
         self._failed.append(True)
         self._in_a_row += 1
+        self._unfinished = self._unfinished + 1 if failure.message == NO_FINISH else 0
         self._unsent = self._unsent + 1 if failure.fate is Fate.UNSENT else 0
         if not self.on and not self._out_of_service():
             return None
@@ -76,6 +80,11 @@ class Outage:
             self._in_a_row = 0
 
     @property
+    def never_finishes(self) -> bool:
+        """Say whether all streams so far ended with ``[DONE]``, but without a finish reason."""
+        return not self._ever_succeeded and self._unfinished >= ENOUGH
+
+    @property
     def hopeless(self) -> bool:
         """Say whether the outage has lasted longer than a run should wait."""
         patience = PATIENCE if self._ever_succeeded else PATIENCE_AT_START
@@ -91,7 +100,7 @@ class Outage:
 
 def _is_trouble(failure: Failure) -> bool:
     """Tell what the endpoint as a whole suffers from, from what is wrong with one request."""
-    if failure.code == "model_unavailable" or failure.status == 429:
+    if failure.code == "model_unavailable" or failure.status == 429 or meaning(failure) is not None:
         return False
     return failure.fate is not Fate.REFUSED or (failure.status or 0) >= 500
 
@@ -139,33 +148,50 @@ class Alike:
         return sum(sent < oldest for sent in self._sent) >= ALIKE
 
 
+# Per reason to stop: the error, what happened, and what to do before running again.
+_STOPS: dict[str, tuple[type[RunStopped], str, str]] = {
+    "key_refused": (
+        KeyRefused,
+        "the endpoint refused the API key: {said}",
+        "check BEATRA_API_KEY, then run again.",
+    ),
+    "balance": (
+        BalanceSpent,
+        "the account's balance is spent: {said}",
+        "top the account up, then run again.",
+    ),
+    "certificate": (
+        EndpointFailing,
+        "the endpoint's certificate is not trusted: {said}",
+        "set endpoint.ca_file, or check base_url.",
+    ),
+    "retry_after": (
+        EndpointFailing,
+        "the endpoint asks to wait {wait:,.0f} seconds: {said}",
+        "run again after that.",
+    ),
+    "stream_end": (
+        EndpointFailing,
+        "every stream so far was cut: {said}",
+        (
+            "set limits.concurrency: 1 if the server ends a stream when another request comes, or stream: false; "
+            "for one that never sends a finish_reason, endpoint.finish_reason: optional."
+        ),
+    ),
+    "unsupported_model": (
+        EndpointFailing,
+        "the endpoint does not serve model `{model}` for this request: {said}",
+        "see which models there are: `beatra-enrich models CONFIG`.",
+    ),
+    "outage": (EndpointFailing, "the endpoint is out of service: {said}", "run again later."),
+}
+
+
 def stop_error(kind: str, failure: Failure, model: str) -> RunStopped:
     """Make the error a run stops with: what happened, and what to do before running again."""
     said = f"{failure}" + (f" (request id {failure.request_id})" if failure.request_id else "")
-    if kind == "key_refused":
-        return KeyRefused(
-            f"the endpoint refused the API key: {said}", hint="check BEATRA_API_KEY, then run again."
-        )
-    if kind == "balance":
-        return BalanceSpent(
-            f"the account's balance is spent: {said}", hint="top the account up, then run again."
-        )
-    if kind == "certificate":
-        return EndpointFailing(
-            f"the endpoint's certificate is not trusted: {said}",
-            hint="set endpoint.ca_file, or check base_url.",
-        )
-    if kind == "retry_after":
-        return EndpointFailing(
-            f"the endpoint asks to wait {failure.retry_after:,.0f} seconds: {said}",
-            hint="run again after that.",
-        )
-    if kind == "unsupported_model":
-        return EndpointFailing(
-            f"the endpoint does not serve model `{model}` for this request: {said}",
-            hint="see which models there are: `beatra-enrich models CONFIG`.",
-        )
-    return EndpointFailing(f"the endpoint is out of service: {said}", hint="run again later.")
+    error, what, hint = _STOPS[kind]
+    return error(what.format(said=said, model=model, wait=failure.retry_after or 0.0), hint=hint)
 
 
 def alike_error(failure: Failure, rows: int) -> RunStopped:

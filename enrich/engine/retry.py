@@ -5,16 +5,23 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
+from enrich.engine.key_doubt import may_be_about_the_row
 from enrich.records import Failure, Fate
+from enrich.wire.meanings import meaning
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from enrich.config import RetryConfig
+    from enrich.engine.key_doubt import KeyWord
+    from enrich.wire.meanings import Meaning
 
 StopKind = Literal["key_refused", "balance", "certificate", "retry_after", "unsupported_model"]
 
 BASE_WAIT = 0.5  # seconds; the first backoff's upper end, doubled each time
+LOOK_AGAIN = (
+    2.0  # seconds before a refusal of access that names no cause is looked at again, doubled each time
+)
 SLOW_BASE_WAIT = 5.0  # seconds; the same where the server has to settle something first
 QUICK_WAIT = 1.0  # seconds; the longest wait before a busy model is asked once more
 SPREAD = 1.0  # seconds over which the rows spread after a Retry-After
@@ -23,18 +30,10 @@ MAX_UNKNOWN = 3  # attempts of unknown outcome that one request may have
 MAX_UNUSABLE = 2  # whole but unusable answers: the first, and its replay
 MAX_UNAVAILABLE = 2  # quick retries of a model that is unavailable, before the next one
 
-UNUSABLE = frozenset({"compressed_answer", "invalid_utf8", "no_choices"})
-STOP_CODES: dict[str, StopKind] = {
-    "unauthorized": "key_refused",
-    "invalid_api_key": "key_refused",
-    "tenant_disabled": "key_refused",
-    "forbidden": "key_refused",
-    "api_key_region_mismatch": "key_refused",
-    "insufficient_balance": "balance",
-    "certificate_invalid": "certificate",
-}
-STOP_STATUSES: dict[int, StopKind] = {401: "key_refused", 402: "balance", 403: "key_refused"}
-UNSUPPORTED = frozenset({"unsupported_model", "unsupported_capability"})
+UNUSABLE = frozenset({"compressed_answer", "generation_failed", "invalid_utf8", "no_choices"})
+STOPS: dict[Meaning | None, StopKind] = {"key": "key_refused", "balance": "balance"}
+PASSING = frozenset({408, 421, 425, 429})  # statuses below 500 under which the same request may go again
+GONE = frozenset({404, 410})
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +134,7 @@ def decide(
     *,
     has_fallback: bool,
     random: Callable[[], float],
+    key: KeyWord = "key",
 ) -> Decision:
     """Say what to do after a failed attempt.
 
@@ -144,12 +144,23 @@ def decide(
         policy: of the run.
         has_fallback: whether a model is left to ask instead.
         random: gives a number from 0 up to 1, for the jitter.
+        key: what is known of a refusal of access that names no cause.
     """
+    if key != "key" and may_be_about_the_row(failure):
+        wait = min(policy.max_wait, LOOK_AGAIN * 2.0 ** (history.failures - 1))
+        return FailRow() if key == "row" else Again(wait)
     stop = _stop_kind(failure, has_fallback=has_fallback)
     if stop is not None:
         return StopRun(stop)
     if has_fallback and _leaves_model(failure, history, policy):
         return NextModel()
+    return _next_attempt(failure, history, policy, random)
+
+
+def _next_attempt(
+    failure: Failure, history: History, policy: Policy, random: Callable[[], float]
+) -> Decision:
+    """Say whether and when the same request goes again."""
     if _is_spent(failure, history, policy):
         return FailRow(_is_in_doubt(failure, history))
     if waits_too_long(failure):
@@ -171,17 +182,35 @@ def counts(failure: Failure) -> bool:
 
 
 def _stop_kind(failure: Failure, *, has_fallback: bool) -> StopKind | None:
-    if failure.code in UNSUPPORTED and not has_fallback:
-        return "unsupported_model"
-    return STOP_CODES.get(failure.code) or STOP_STATUSES.get(failure.status or 0)
+    if lacks_model(failure):
+        return None if has_fallback else "unsupported_model"
+    if failure.code == "certificate_invalid":
+        return "certificate"
+    meant = meaning(failure)
+    if meant is None and failure.status in (401, 403):
+        return "key_refused"
+    return STOPS.get(meant)
+
+
+def lacks_model(failure: Failure) -> bool:
+    """Tell that the endpoint does not serve this model, or not for this request, and never will."""
+    return failure.code == "unsupported_capability" or meaning(failure) == "no_model"
+
+
+def leaves_model(failure: Failure) -> bool:
+    """Tell a failure after which another model is asked, where there is one.
+
+    A 404 without a word may be the model's too: a gateway that routes by it knows no other way to say so.
+    """
+    return failure.code == "model_unavailable" or failure.status in GONE or lacks_model(failure)
 
 
 def _leaves_model(failure: Failure, history: History, policy: Policy) -> bool:
-    """Say whether this model is no use: it cannot do this, or it was unavailable for more than a moment."""
-    if failure.code in UNSUPPORTED:
-        return True
+    """Say whether this model is no use: it is not there, cannot do this, or was unavailable for more than a moment."""
+    if failure.code != "model_unavailable":
+        return leaves_model(failure)
     lasting = history.unavailable > MAX_UNAVAILABLE or waits_too_long(failure)
-    return failure.code == "model_unavailable" and (lasting or _is_spent(failure, history, policy))
+    return lasting or _is_spent(failure, history, policy)
 
 
 def _is_spent(failure: Failure, history: History, policy: Policy) -> bool:
@@ -208,19 +237,19 @@ def may_retry(failure: Failure) -> bool:
 
     Without a flag the status decides alone, and without a status (the connection failed) nothing forbids it.
     """
-    if failure.retryable is False or failure.code == "body_too_large":
+    if failure.retryable is False or failure.code == "body_too_large" or refuses_format(failure):
         return False
     status = failure.status
     if status is None or status < 300:
         return failure.retryable is True or failure.fate is not Fate.REFUSED
     if status == 409:
         return failure.retryable is True
-    return status in (408, 429) or status >= 500
+    return status in PASSING or status >= 500
 
 
 def refuses_format(failure: Failure) -> bool:
     """Tell that the endpoint, or the model, does not take this `response_format`."""
-    return failure.code == "unsupported_option" and "response_format" in failure.message
+    return meaning(failure) == "no_format"
 
 
 def is_rate_limit(failure: Failure) -> bool:

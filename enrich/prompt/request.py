@@ -28,6 +28,7 @@ _VARIANT = [bytes([byte & 0x3F | 0x80]) for byte in range(256)]
 GENERATION_STRIDE = 1 << 32  # between the ordinals of `--fresh` generations; above any count of duplicates
 ROUND_STRIDE = 1 << 48  # between ordinals of the rounds that `retry` adds; far above any count of duplicates
 JSON_MODE = {"type": "json_object"}
+LOOSE_MODE = "json_schema, not strict"  # for schemas that strict servers do not take
 
 Messages = list[dict[str, str]]
 
@@ -146,7 +147,7 @@ class RequestBuilder:
         model = model or self.step.model
         mode = mode or self.step.schema_mode
         messages = [*prepared.messages, *further] if further else prepared.messages
-        if self.schema is not None and mode != "json_schema":
+        if self.schema is not None and mode not in ("json_schema", LOOSE_MODE):
             messages = self._with_schema_message(messages)
         own = {**prepared.options, **options} if options else prepared.options
         try:
@@ -177,7 +178,8 @@ class RequestBuilder:
             return {}
         if mode == "json_object":
             return {"response_format": JSON_MODE}
-        return {"response_format": self.schema.response_format(self.step.name)}
+        strict = mode != LOOSE_MODE
+        return {"response_format": self.schema.response_format(self.step.name, strict=strict)}
 
     def _with_schema_message(self, messages: Messages) -> Messages:
         assert self.schema is not None  # noqa: S101  # the caller asked for the schema's message

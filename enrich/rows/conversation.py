@@ -11,17 +11,21 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from enrich.answer.reader import AnswerReader, reask_messages
-from enrich.engine.retry import UNSUPPORTED, refuses_format
-from enrich.prompt.request import GENERATION_STRIDE, ROUND_STRIDE
+from enrich.engine.formats import Formats
+from enrich.engine.retry import leaves_model, refuses_format
+from enrich.prompt.request import GENERATION_STRIDE, LOOSE_MODE, ROUND_STRIDE
 from enrich.records import Ask, Completion, Outcome, Settled, frozen
+from enrich.wire.meanings import meaning
 
 if TYPE_CHECKING:
+    from enrich.config import StepConfig
     from enrich.engine.fallback import ModelBreaker
     from enrich.prompt.request import Prepared, RequestBuilder
-    from enrich.records import RowStatus
+    from enrich.records import Failure, RowStatus
+    from enrich.schema.schema import AnswerSchema
 
-MODES = ("json_schema", "json_object", "prompt")  # in the order of how much the endpoint must be able to do
-NEXT_MODEL = UNSUPPORTED | {"model_unavailable"}  # failures after which another model is asked
+# In the order of how much the endpoint must be able to do. The second asks for what a schema that is not strict can have.
+MODES = ("json_schema", LOOSE_MODE, "json_object", "prompt")
 UNFIT: tuple[RowStatus, ...] = (
     "invalid_output",
     "truncated",
@@ -94,6 +98,7 @@ class Conversation:
         *,
         strayed: bool = False,
         retry: frozenset[RowStatus] = frozenset(),
+        formats: Formats | None = None,
     ) -> None:
         step = builder.step
         self.builder = builder
@@ -105,10 +110,10 @@ class Conversation:
         self._breaker = breaker
         self._retry = retry
         self._models = list(dict.fromkeys([step.model, *step.fallback_models]))
-        modes = MODES[MODES.index(step.schema_mode) :] if builder.schema is not None else MODES[-1:]
-        self._modes = list(modes)
+        self._formats = formats or Formats()
+        self._schema = builder.schema.digest if builder.schema is not None else ""
+        self._modes = _modes(step, builder.schema)
         self._first = _Via(self._modes[0], self._models[0])
-        self._first_mode = dict.fromkeys(self._models, 0)  # what a model refused is not tried with it again
 
     def hold(self, prepared: Prepared, ordinal: int) -> Talk:
         """Hold one row's conversation.
@@ -241,20 +246,24 @@ class Conversation:
             if settled.in_doubt or settled.skipped:
                 return settled
             if via.mode != self._modes[-1] and refuses_format(failure):
-                self._leave_mode(via)
-            elif failure.code in NEXT_MODEL and len(models) > 1:
-                self._breaker.unavailable(models.pop(0))
+                self._formats.refused(via.model, via.mode, self._schema, failure)
+            elif len(models) > 1 and leaves_model(failure):
+                self._leave_model(models.pop(0), failure)
             else:
                 return settled
             turn, via = replace(turn, parent=query.ask.key), None
 
     def _way(self, model: str) -> _Via:
-        mode = self._modes[self._first_mode[model]]
+        """Give the first way that a model is not known to refuse; the last one asks nothing of it."""
+        taken = (mode for mode in self._modes if self._formats.takes(model, mode, self._schema))
+        mode = next(taken, self._modes[-1])
         return self._first if (mode, model) == (self._first.mode, self._first.model) else _Via(mode, model)
 
-    def _leave_mode(self, via: _Via) -> None:
-        following = self._modes.index(via.mode) + 1
-        self._first_mode[via.model] = max(self._first_mode[via.model], following)
+    def _leave_model(self, model: str, failure: Failure) -> None:
+        if meaning(failure) == "no_model":
+            self._breaker.gone(model)
+        else:
+            self._breaker.unavailable(model)
 
     def _query(
         self,
@@ -291,6 +300,14 @@ class Conversation:
         return tuple((name, 2 * limit) for name, limit in self.builder.token_limits(turn.prepared).items())
 
 
+def _modes(step: StepConfig, schema: AnswerSchema | None) -> list[str]:
+    """Give the ways of telling the schema, from the one that is configured on."""
+    if schema is None:
+        return [MODES[-1]]
+    modes = MODES[MODES.index(step.schema_mode) :]
+    return [mode for mode in modes if mode != LOOSE_MODE or not schema.is_strict]
+
+
 def judge(reader: AnswerReader, settled: Settled) -> Outcome:
     """Turn how a request ended into how the row stands."""
     result = settled.result
@@ -317,6 +334,8 @@ def judge(reader: AnswerReader, settled: Settled) -> Outcome:
         )
     status: RowStatus = "in_doubt" if settled.in_doubt else "error"
     error = str(result)
+    if status == "error" and meaning(result) == "filtered":
+        status = "filtered"
     if settled.skipped:
         status, error = "skipped", f"given_up: was in doubt ({result})"
     return Outcome(

@@ -72,6 +72,11 @@ def _schema_digest(step: Step) -> str:
     return hashlib.sha256(json.dumps(sent).encode()).hexdigest()[:16]
 
 
+def formats_name(job: Job) -> str:
+    """Name the note of what the endpoint's models do not take."""
+    return f"formats:{job.base_url}"
+
+
 async def know_the_past(
     job: Job, ledger: Ledger, *, fresh: bool, scope: str, retry: frozenset[RowStatus]
 ) -> None:
@@ -79,6 +84,8 @@ async def know_the_past(
     for fingerprint in {step.builder.fingerprint for step in job.steps} if fresh else ():
         generation = await ledger.generation(fingerprint, bump=True)
         await ledger.remember(_fresh_name(fingerprint, scope), {"generation": generation})
+    if not fresh:  # else what an endpoint refused once is tried again
+        job.formats.know(await ledger.recall(formats_name(job)))
     for step in job.steps:
         newest = await ledger.generation(step.builder.fingerprint)
         unfinished = await under_way(ledger, step.builder.fingerprint, scope)

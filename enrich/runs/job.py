@@ -19,6 +19,7 @@ from enrich.base.version import __version__
 from enrich.config import URL_VARIABLE
 from enrich.config.endpoint import Endpoint, resolve_endpoint
 from enrich.engine.fallback import ModelBreaker
+from enrich.engine.formats import Formats
 from enrich.errors import OutputError
 from enrich.files.metadata import retell_metadata
 from enrich.files.storage import has_magic
@@ -51,6 +52,7 @@ class Job:
         output_schema: of the output.
         base_url: what requests are keyed by: the endpoint's URL, or ``sandbox``.
         endpoint: where requests go; None for the sandbox, whose address is known once it runs.
+        formats: which ways of telling a schema its models do not take.
     """
 
     config: JobConfig
@@ -59,6 +61,7 @@ class Job:
     output_schema: pa.Schema
     base_url: str
     endpoint: Endpoint | None
+    formats: Formats
 
 
 def compile_job(
@@ -91,15 +94,18 @@ def compile_job(
     kept = pa.schema([field for field in joined if field.name not in leave_out])
     joined = retell_metadata(joined.metadata, kept)
     breaker = ModelBreaker()
+    formats = Formats()
     steps: list[Step] = []
     for step, schema in zip(config.steps, schemas, strict=True):
         reader = AnswerReader(step, schema)
-        conversation = Conversation(RequestBuilder(step, base_url, schema), reader, breaker, retry=retry)
+        conversation = Conversation(
+            RequestBuilder(step, base_url, schema), reader, breaker, retry=retry, formats=formats
+        )
         steps.append(_compiled(conversation, reader, input_schema, steps))
     needed = frozenset[str]().union(*(s.builder.columns for s in steps))
     whole = any(s.builder.whole_row for s in steps)
     columns = tuple(name for name in input_schema.names if whole or name in needed)
-    return Job(config, tuple(steps), columns, joined, base_url, endpoint)
+    return Job(config, tuple(steps), columns, joined, base_url, endpoint, formats)
 
 
 def fingerprint(config: JobConfig) -> tuple[str, list[bytes]]:

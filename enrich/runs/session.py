@@ -29,7 +29,7 @@ from enrich.pace.windows import OwnSlots
 from enrich.rows.assemble import Assembler
 from enrich.rows.flow import Flow
 from enrich.rows.troubles import Troubles
-from enrich.runs.fresh import know_the_past
+from enrich.runs.fresh import formats_name, know_the_past
 from enrich.wire import completion
 from enrich.wire.client import Client
 from enrich.wire.stream_end import StreamEnds
@@ -181,6 +181,7 @@ async def open_session(
                 await engine.drain(drain if engine.stopped is not None else 0.0)
                 with contextlib.suppress(RunStopped):  # a full disk: what was learned is learned again
                     await ledger.remember(pace_name(job), pace.learned())
+                    await ledger.remember(formats_name(job), job.formats.learned())
                     await ledger.remember(_stream_end_name(job), {"says_done": ends.says_done})
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import json
 import math
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from itertools import islice
@@ -138,16 +139,42 @@ class AnswerSchema:
             raise Misfit(*errors)
         return values
 
-    def response_format(self, name: str) -> dict[str, Any]:
+    @property
+    def digest(self) -> str:
+        """Name the schema by its content."""
+        return hashlib.sha256(json.dumps(self.json, sort_keys=True).encode()).hexdigest()[:16]
+
+    @property
+    def is_strict(self) -> bool:
+        """Whether every object in it is closed and requires all its properties, as strict servers want it."""
+        return all(_is_closed(node) for node in _nodes(self.json))
+
+    def response_format(self, name: str, *, strict: bool = True) -> dict[str, Any]:
         """Give the request field that tells the endpoint of the schema.
 
         Args:
             name: what to call the schema; letters, digits and underscores, of which 64 are used.
+            strict: whether the answer is to be held to it to the letter.
         """
         return {
             "type": "json_schema",
-            "json_schema": {"name": name[:MAX_NAME], "schema": self.json, "strict": True},
+            "json_schema": {"name": name[:MAX_NAME], "schema": self.json, "strict": strict},
         }
+
+
+def _nodes(node: Any) -> Iterator[dict[str, Any]]:
+    if isinstance(node, dict):
+        yield node
+    parts = node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
+    for part in parts:
+        yield from _nodes(part)
+
+
+def _is_closed(node: dict[str, Any]) -> bool:
+    properties = node.get("properties")
+    if not isinstance(properties, dict) or node.get("type") not in ("object", None):
+        return True
+    return node.get("additionalProperties") is False and set(node.get("required", ())) >= set(properties)
 
 
 # --- loading -------------------------------------------------------------------------------------------
