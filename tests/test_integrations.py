@@ -22,6 +22,16 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "ray": (),
     "recipes": ("daft>=0.7", "dask[dataframe,distributed]>=2026.8", "duckdb>=1.4", "polars>=1.34"),
     "spark": (),
+    "tables": (
+        *(
+            "pyspark>=4.0",
+            "deltalake>=1.6",
+            "fastparquet>=2026.9",
+            "duckdb>=1.4",
+            "polars>=1.34",
+            "pandas>=3",
+        ),
+    ),
 }
 
 

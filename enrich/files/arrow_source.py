@@ -12,7 +12,7 @@ from pyarrow import parquet as pq
 
 from enrich.base.location import is_url
 from enrich.errors import InputError
-from enrich.files.common_types import as_schema, common_type
+from enrich.files.common_types import as_schema, common_type, is_variant
 from enrich.files.find import first_duplicate, open_bytes, readable
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def scan_parquet(files: Sequence[SourceFile], columns: Chooser) -> ParquetReader
         with readable(file.path), open_bytes(file) as stream:
             parquet = _open_parquet(stream)
             schemas[file.path], rows[file.path] = parquet.schema_arrow, parquet.metadata.num_rows
-            lost = _lost_meaning(parquet.schema)
+            lost = _lost_meaning(parquet)
         _tell_lost(
             {name: what for name, what in lost.items() if name in columns(parquet.schema_arrow.names)}, file
         )
@@ -97,9 +97,12 @@ def _parquet_parts(parquet: pq.ParquetFile, schema: pa.Schema) -> Iterator[_Part
             yield field.name, f"row group {group}", read
 
 
-def _lost_meaning(schema: pq.ParquetSchema) -> dict[str, str]:
+def _lost_meaning(parquet: pq.ParquetFile) -> dict[str, str]:
     """Name the columns whose type Arrow has no word for: what they hold comes through, what it means does not."""
-    lost: dict[str, str] = {}
+    schema = parquet.schema
+    lost = {
+        f.name: "a VARIANT, which comes out as its bytes" for f in parquet.schema_arrow if is_variant(f.type)
+    }
     for number in range(len(schema)):
         column = schema.column(number)
         name = column.path.partition(".")[0]

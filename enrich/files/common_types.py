@@ -182,3 +182,12 @@ def has_dictionary(kind: pa.DataType, bits: int = 65) -> bool:
     if isinstance(kind, pa.DictionaryType):
         return int(kind.index_type.bit_width) < bits or has_dictionary(kind.value_type, bits)
     return any(has_dictionary(kind.field(i).type, bits) for i in range(kind.num_fields))
+
+
+def is_variant(kind: pa.DataType) -> bool:
+    """Say whether a struct is what Parquet's VARIANT is to a reader that does not know it."""
+    if not isinstance(kind, pa.StructType):
+        return False
+    parts = {field.name: field.type for field in kind}
+    stored = all(types.is_binary(parts.get(name, pa.null())) for name in ("metadata", "value"))
+    return stored and set(parts) <= {"metadata", "value", "typed_value"}

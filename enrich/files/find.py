@@ -46,6 +46,10 @@ COMPRESSIONS: dict[str, Literal["gzip", "bz2", "zstd"]] = {
     ".zst": "zstd",
     ".zstd": "zstd",
 }
+WIDE_HINT = (
+    "it has integers of 128 bits, as Polars writes them: cast that column to text first, "
+    "pl.col('…').cast(pl.String)."
+)
 HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"  # how Hive, Spark and Arrow write a null into a folder's name
 
 Partition = tuple[tuple[str, str | None], ...]
@@ -356,6 +360,5 @@ def readable(path: str, but: type[BaseException] | tuple[()] = ()) -> Iterator[N
             f"{error.filename or path} cannot be read: {os.strerror(error.errno) if error.errno else error}"
         ) from None
     except pa.ArrowException as error:
-        raise InputError(
-            f"{path} cannot be read: {error}", hint="is it whole, and of the format it claims?"
-        ) from None
+        hint = WIDE_HINT if "more than 64 bits" in str(error) else "is it whole, and of the format it claims?"
+        raise InputError(f"{path} cannot be read: {error}", hint=hint) from None

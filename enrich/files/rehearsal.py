@@ -14,8 +14,8 @@ from pyarrow import types
 
 from enrich.errors import OutputError
 from enrich.files.arrow_source import ArrowReader
-from enrich.files.common_types import has_dictionary
-from enrich.files.writers import TEXT_FORMATS, VALUE_ERRORS, check_text, format_of, open_writer
+from enrich.files.cells import TEXTS, check_text
+from enrich.files.writers import TEXT_FORMATS, VALUE_ERRORS, format_of, open_writer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -23,12 +23,13 @@ if TYPE_CHECKING:
     from enrich.config.tables import OutputConfig
     from enrich.files.source import Source
 
-# Types whose every value every text format has a text for; of texts it is seen to that they are some.
-TEXTS = (types.is_string, types.is_large_string, types.is_string_view)
-TELLABLE = (*TEXTS, types.is_boolean, types.is_integer, types.is_floating, types.is_decimal, types.is_null)
-# Types of which Parquet takes every value.
-SURE = (
-    *TELLABLE,
+COMMON: tuple[Callable[[Any], bool], ...] = (
+    *TEXTS,
+    types.is_boolean,
+    types.is_integer,
+    types.is_floating,
+    types.is_decimal,
+    types.is_null,
     types.is_binary,
     types.is_large_binary,
     types.is_binary_view,
@@ -36,7 +37,16 @@ SURE = (
     types.is_date,
     types.is_time,
     types.is_duration,
-    lambda kind: types.is_timestamp(kind) and kind.unit != "s",  # seconds become milliseconds
+)
+# Types of which Parquet takes every value: seconds become milliseconds there, and there may be too many.
+SURE = (*COMMON, lambda kind: types.is_timestamp(kind) and kind.unit != "s")
+# Types that an Arrow file has as they lie in memory.
+COPIED: tuple[Callable[[Any], bool], ...] = (*COMMON, types.is_timestamp)
+# Types whose every value has a text: a zone may not be known here, and of texts it is seen to that they are some.
+TELLABLE = (
+    *COMMON,
+    lambda kind: types.is_timestamp(kind) and kind.tz in (None, "UTC"),
+    lambda kind: types.is_dictionary(kind) and any(is_text(kind.value_type) for is_text in TEXTS),
 )
 
 
@@ -89,7 +99,7 @@ class _Trial:
     def may_refuse(self, field: pa.Field[Any]) -> bool:
         """Say whether the format may refuse a value of a column."""
         if self._format == "arrow":
-            return has_dictionary(field.type)  # all else is copied as it lies in memory
+            return not _is_sure(field, COPIED)
         if self._format in TEXT_FORMATS:
             return not _is_sure(field, TELLABLE)
         lies = isinstance(self._source.reader, ArrowReader)  # of other files what is required is there

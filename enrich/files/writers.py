@@ -1,28 +1,18 @@
-"""Record batches become Parquet, Arrow, CSV, TSV or JSON Lines on a stream.
-
-What text cannot express is written so: nested values as JSON (a map as pairs), binary as base64, durations as
-seconds, moments in ISO 8601, decimals in JSON as strings, and NaN as ``nan`` in CSV and null in JSON. A text cell
-of a CSV that a spreadsheet would run as a formula gets a ``'`` in front.
-"""
+"""Record batches become Parquet, Arrow, CSV, TSV or JSON Lines on a stream."""
 
 from __future__ import annotations
 
-import base64
-import datetime as dt
 import re
-from decimal import Decimal
 from typing import IO, TYPE_CHECKING, Any, ClassVar, Literal, Protocol, cast, get_args
 
-import orjson
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from enrich.base.location import suffixes
 from enrich.errors import OutputError
 from enrich.files.categories import Categories, write_whole_dictionaries
-from enrich.files.common_types import decoded
+from enrich.files.cells import FORMULA, csv_cells, csv_type, json_lines, json_values
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -55,7 +45,6 @@ VALUE_ERRORS = (
     OverflowError,
     OutputError,
 )  # what a value that does not fit raises
-FORMULA = r"\A([=+\-@\t\x00\r])"  # how a text starts that a spreadsheet may run (OWASP ASVS 1.2.10)
 
 
 class Writer(Protocol):
@@ -239,8 +228,15 @@ class _ArrowWriter:
 
 
 def _no_rows(schema: pa.Schema) -> pa.RecordBatch:
-    columns: list[pa.Array[Any]] = [pa.nulls(0, kind) for kind in schema.types]  # type: ignore[call-overload]  # any type will do
-    return pa.RecordBatch.from_arrays(columns, schema=schema)
+    return pa.RecordBatch.from_arrays([_no_values(kind) for kind in schema.types], schema=schema)
+
+
+def _no_values(kind: pa.DataType) -> pa.Array[Any]:
+    try:
+        return pa.array([], kind)
+    except pa.ArrowNotImplementedError:
+        nothing: pa.Array[Any] = pa.nulls(0, kind)  # type: ignore[call-overload]  # any type will do
+        return nothing
 
 
 def arrow_manifest(file: pa.NativeFile) -> bytes | None:
@@ -259,18 +255,29 @@ class _CsvWriter:
     keeps_manifest: ClassVar[bool] = False
 
     def __init__(self, stream: pa.NativeFile, schema: pa.Schema, *, delimiter: str) -> None:
-        names = [re.sub(FORMULA, r"'\1", name) for name in schema.names]
-        cells = [
-            _cells(column, name) for name, column in zip(schema.names, _no_rows(schema).columns, strict=True)
-        ]
-        self._schema = pa.schema(list(zip(names, [cell.type for cell in cells], strict=True)))
-        options = pa_csv.WriteOptions(delimiter=delimiter)
-        self._file = pa_csv.CSVWriter(cast(IO[bytes], stream), self._schema, write_options=options)
+        self._stream = stream
+        self._delimiter = delimiter
+        self._names = [re.sub(FORMULA, r"'\1", name) for name in schema.names]
+        kinds = [csv_type(kind) for kind in schema.types]
+        self._schema = pa.schema(list(zip(self._names, kinds, strict=True)))
+        self._file = self._open(header=True)
 
     def write(self, batch: pa.RecordBatch) -> None:
         for part in _parts(batch):
-            cells = [_cells(c, name) for name, c in zip(batch.schema.names, part.columns, strict=True)]
-            self._file.write_batch(pa.record_batch(cells, schema=self._schema))
+            cells = self._cells(part)
+            if cells.schema != self._schema:  # a column of dates has some that are written as texts
+                self._file.close()
+                self._schema = cells.schema
+                self._file = self._open(header=False)
+            self._file.write_batch(cells)
+
+    def _cells(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        columns = zip(batch.columns, batch.schema.names, strict=True)
+        return pa.RecordBatch.from_arrays([csv_cells(column, name) for column, name in columns], self._names)
+
+    def _open(self, *, header: bool) -> pa_csv.CSVWriter:
+        options = pa_csv.WriteOptions(include_header=header, delimiter=self._delimiter)
+        return pa_csv.CSVWriter(cast(IO[bytes], self._stream), self._schema, write_options=options)
 
     def finish(self, manifest: bytes) -> None:  # noqa: ARG002  # the manifest lies beside the file
         self._file.close()
@@ -293,9 +300,8 @@ class _JsonWriter:
     def write(self, batch: pa.RecordBatch) -> None:
         names = batch.schema.names
         for part in _parts(batch):
-            columns = [_objects(c, name) for name, c in zip(names, part.columns, strict=True)]
-            rows = (dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True))
-            self._stream.write(b"".join(_json(row) + b"\n" for row in rows))
+            columns = [json_values(c, name) for name, c in zip(names, part.columns, strict=True)]
+            self._stream.write(json_lines(names, columns))
 
     def finish(self, manifest: bytes) -> None:
         """Do nothing: the manifest lies beside the file."""
@@ -319,69 +325,3 @@ def _size(batch: pa.RecordBatch) -> int:
 def _parts(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
     for start in range(0, batch.num_rows, TEXT_ROWS):
         yield batch.slice(start, TEXT_ROWS)
-
-
-def _cells(array: pa.Array[Any], name: str) -> pa.Array[Any]:
-    """Turn a column into one that the CSV writer takes; texts are made safe for spreadsheets."""
-    kind = array.type
-    if isinstance(array, pa.DictionaryArray):
-        return _cells(decoded(array), name)
-    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
-        check_text(array, name)
-        return pc.replace_substring_regex(array, FORMULA, r"'\1", max_replacements=1)
-    if pa.types.is_duration(kind):
-        seconds = [None if value is None else value.total_seconds() for value in _objects(array, name)]
-        return pa.array(seconds, pa.float64())
-    plain = pa.types.is_primitive(kind) or pa.types.is_decimal(kind) or pa.types.is_null(kind)
-    if plain and not pa.types.is_interval(kind):
-        return array
-    texts = [None if value is None else _text(value) for value in _objects(array, name)]
-    return _cells(pa.array(texts, pa.string()), name)
-
-
-def check_text(array: pa.Array[Any], name: str) -> None:
-    """Hold every text of a column to UTF-8.
-
-    Raises:
-        OutputError: some bytes are none.
-    """
-    try:
-        array.validate(full=True)
-    except pa.ArrowInvalid as error:
-        raise OutputError(
-            f"the column `{name}` holds bytes that are no UTF-8, which text files are: {error}",
-            hint="choose Parquet as the output; nothing is asked anew.",
-        ) from None
-
-
-def _text(value: Any) -> str:
-    """Write a value as JSON, a text as itself."""
-    encoded = _json(value)
-    return orjson.loads(encoded) if encoded.startswith(b'"') else encoded.decode()
-
-
-def _objects(array: pa.Array[Any], name: str) -> list[Any]:
-    try:
-        return array.to_pylist()
-    except (ValueError, OverflowError) as error:
-        raise OutputError(
-            f"the column `{name}` holds a value that text cannot express: {error}",
-            hint="choose Parquet as the output; nothing is asked anew.",
-        ) from None
-
-
-def _json(value: Any) -> bytes:
-    return orjson.dumps(value, default=_express, option=orjson.OPT_PASSTHROUGH_DATETIME)
-
-
-def _express(value: Any) -> Any:
-    """Express what JSON has no form for."""
-    if isinstance(value, dt.date | dt.time):  # a datetime is a date
-        return value.isoformat()
-    if isinstance(value, dt.timedelta):
-        return value.total_seconds()
-    if isinstance(value, bytes):
-        return base64.b64encode(value).decode("ascii")
-    if isinstance(value, Decimal):
-        return str(value)
-    return list(value)  # a calendar interval: months, days, nanoseconds

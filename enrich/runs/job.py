@@ -23,7 +23,7 @@ from enrich.engine.formats import Formats
 from enrich.errors import OutputError
 from enrich.files.metadata import retell_metadata
 from enrich.files.storage import has_magic
-from enrich.prompt.column_types import refuse_binary
+from enrich.prompt.column_types import check_prompt_column
 from enrich.prompt.request import RequestBuilder
 from enrich.prompt.template import check_columns
 from enrich.rows.conversation import Conversation
@@ -213,7 +213,7 @@ def _compiled(
     for name in sorted(builder.columns):
         if name in given:
             continue
-        refuse_binary(input_schema.field(name), where)
+        check_prompt_column(input_schema.field(name), where)
     free = {f"{other.name}_{suffix}" for other in earlier for suffix in ("status", "error")}
     needs = tuple(
         dict.fromkeys(given[name] for name in sorted(builder.columns) if name in given and name not in free)

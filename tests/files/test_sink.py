@@ -300,7 +300,7 @@ def test_what_text_cannot_express(out: Path) -> None:
         "2024-02-29T12:30:01.000005+00:00",
         "2020-01-01T00:00:00.123456789",
         None,
-        [["k", 1]],
+        {"k": 1},
         [1, 2, 3],
     ]
     assert rows_of_csv(out / "x.csv")[1] == [
@@ -311,16 +311,33 @@ def test_what_text_cannot_express(out: Path) -> None:
         "2024-02-29 12:30:01.000005Z",
         "2020-01-01 00:00:00.123456789",
         "nan",
-        '[["k",1]]',
+        '{"k":1}',
         "[1,2,3]",
     ]
 
 
-def test_a_date_that_text_cannot_express_is_named(out: Path) -> None:
-    """A day beyond the year 9999 stops a JSON Lines output and says which column holds it."""
-    days = pa.array([10**7], pa.int32()).cast(pa.date32())
-    with pytest.raises(OutputError, match="`c0` holds a value that text cannot express"):
-        write(output(out / "x.jsonl"), batch(days))
+def test_moments_that_python_has_no_type_for(out: Path) -> None:
+    """Infinity, years past 9999 and the end of a day are texts, in CSV only in their batch and as Arrow writes the others."""
+    days = pa.array([2**31 - 1, -(2**31) + 1, 10**7, 0, None], pa.int32()).cast(pa.date32())
+    times = pa.array([86_400_000_000, 1, 2, 3, None]).view(pa.time64("us"))
+    near: list[pa.Array[Any]] = [
+        pa.array([1], pa.int32()).cast(pa.date32()),
+        pa.array([1]).view(pa.time64("us")),
+    ]
+    texts_of_days = ["infinity", "-infinity", "29349-01-26", "1970-01-01", None]
+    for name in ("x.jsonl", "x.csv"):
+        write(output(out / name), batch(*near), batch(days, times), batch(*near))
+    found = [json.loads(line) for line in (out / "x.jsonl").read_text().splitlines()]
+    assert [row["c0"] for row in found] == ["1970-01-02", *texts_of_days, "1970-01-02"]
+    assert found[1]["c1"] == "24:00:00"
+    rows = rows_of_csv(out / "x.csv")
+    assert rows[0] == ["c0", "c1"]
+    assert [row[0] for row in rows[1:]] == [
+        "1970-01-02",
+        *(text or "" for text in texts_of_days),
+        "1970-01-02",
+    ]
+    assert (out / "x.csv").read_text().splitlines()[1] == "1970-01-02,00:00:00.000001"
 
 
 @pytest.mark.parametrize("name", ["x.csv.gz", "x.jsonl.gz", "x.tsv.zst", "X.CSV.GZ"])

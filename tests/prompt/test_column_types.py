@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from enrich.errors import TemplateError
-from enrich.prompt.column_types import refuse_binary
+from enrich.prompt.column_types import check_prompt_column
 
 DATA = Path(__file__).parent.parent / "data"
 
@@ -36,7 +36,7 @@ DATA = Path(__file__).parent.parent / "data"
 def test_binary_is_refused(kind: pa.DataType) -> None:
     """Whatever the type around it, the column is named."""
     with pytest.raises(TemplateError, match=r"column `c` .*which no prompt can hold"):
-        refuse_binary(pa.field("c", kind), "steps.s")
+        check_prompt_column(pa.field("c", kind), "steps.s")
 
 
 @pytest.mark.parametrize("name", ["duckdb_variant", "spark_variant"])
@@ -44,7 +44,7 @@ def test_variants_are_named(name: str) -> None:
     """A VARIANT, which Arrow reads as a struct of bytes, is called what it is."""
     field = pq.read_schema(DATA / f"{name}.parquet").field("v")
     with pytest.raises(TemplateError, match="column `v` is a VARIANT") as caught:
-        refuse_binary(field, "steps.s")
+        check_prompt_column(field, "steps.s")
     assert "to_json" in caught.value.hint
 
 
@@ -52,7 +52,7 @@ def test_geometries_are_named() -> None:
     """So is a geometry."""
     field = pa.field("g", pa.binary(), metadata={"ARROW:extension:name": "geoarrow.wkb"})
     with pytest.raises(TemplateError, match="column `g` is a geometry"):
-        refuse_binary(field, "steps.s")
+        check_prompt_column(field, "steps.s")
 
 
 def test_what_has_a_text_passes() -> None:
@@ -65,4 +65,11 @@ def test_what_has_a_text_passes() -> None:
         pa.string_view(),
         pa.struct([("a", pa.int8())]),
     ):
-        refuse_binary(pa.field("c", kind), "steps.s")
+        check_prompt_column(pa.field("c", kind), "steps.s")
+
+
+def test_a_period_is_not_its_number() -> None:
+    """A period that pandas wrote is stored as a number, which says nothing to a model."""
+    field = pa.field("p", pa.int64(), metadata={"ARROW:extension:name": "pandas.period"})
+    with pytest.raises(TemplateError, match="column `p` is a period of pandas"):
+        check_prompt_column(field, "steps.s")

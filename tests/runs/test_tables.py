@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import datetime as dt
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -84,3 +86,37 @@ def test_categories_of_many_files(job: Callable[..., Path], tmp_path: Path, suff
             assert reader.read_all()["product"].to_pylist() == wanted
     elif suffix == "parquet":
         assert pq.read_table(tmp_path / "out.parquet")["product"].to_pylist() == wanted
+
+
+@pytest.mark.parametrize("name", ["polars_int128.arrow", "polars_int128.parquet"])
+def test_integers_of_128_bits(job: Callable[..., Path], name: str) -> None:
+    """What Arrow cannot read at all is refused with the cast that helps."""
+    with pytest.raises(UsageError, match="more than 64 bits") as caught:
+        enrich.run(job(input=str(DATA / name), step=HELLO))
+    assert "pl.String" in caught.value.hint
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_infinities(job: Callable[..., Path], tmp_path: Path, suffix: str) -> None:
+    """Dates that DuckDB and PostgreSQL know and Python does not come out in every format."""
+    enrich.run(job(input=str(DATA / "duckdb_infinity.parquet"), output=f"out.{suffix}", step=HELLO))
+    found: list[Any] = []
+    if suffix == "jsonl":
+        found = [json.loads(line)["day"] for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    elif suffix == "csv":
+        with (tmp_path / "out.csv").open(newline="") as file:
+            found = [row["day"] for row in csv.DictReader(file)]
+    if found:
+        assert found == ["infinity", "-infinity", "2026-11-22", "10000-01-01", found[4]]
+        assert found[4].endswith("-03-15")
+
+
+def test_types_that_lose_their_meaning_are_told(
+    job: Callable[..., Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of a TIME WITH TIME ZONE, an INTERVAL and a VARIANT only what is stored comes through: said before anything is sent."""
+    with caplog.at_level("WARNING", "enrich"):
+        enrich.run(job(input=str(DATA / "duckdb_types.parquet"), step=HELLO))
+        enrich.run(job(input=str(DATA / "duckdb_variant.parquet"), step=HELLO))
+    for said in ("`t` is a TIME WITH TIME ZONE", "`i` is an INTERVAL", "`v` is a VARIANT"):
+        assert said in caplog.text
