@@ -672,7 +672,7 @@ MISTAKES = {
     ),
     "plain http": Mistake(
         "http://api.beatra.ai/v1 is plain http: the API key would travel in the clear\n"
-        "Hint: write https://api.beatra.ai/v1; http is for this machine's own addresses.",
+        "Hint: write https://api.beatra.ai/v1, or set endpoint.allow_http: true if it may.",
         config=top(endpoint={"base_url": "http://api.beatra.ai/v1"}),
     ),
     "a URL with a key in it": Mistake(

@@ -66,7 +66,9 @@ def preview(config: Path, rows: int, **options: Any) -> None:
     """
     from enrich.verbs.preview import preview_job
 
-    for line in preview_job(load(config, options), min(rows, options["limit"] or rows)):
+    for line in preview_job(
+        load(config, options), rows if options["limit"] is None else min(rows, options["limit"])
+    ):
         click.echo(line)
 
 
@@ -177,7 +179,7 @@ def show(config: Path, *, prompts: bool, as_json: bool, columns: str | None, **o
     from enrich.verbs.show import Wanted, show_job, table_text
 
     names = tuple(name.strip() for name in columns.split(",") if name.strip()) if columns else ()
-    rows = min(options["rows"], options["limit"] or options["rows"])
+    rows = options["rows"] if options["limit"] is None else min(options["rows"], options["limit"])
     shown = show_job(load(config, options), Wanted(rows, options["failed"], options["where"], names))
     if as_json:
         for line in shown.json_lines():

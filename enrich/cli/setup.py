@@ -29,18 +29,42 @@ def init(directory: Path) -> None:
     """
     from enrich.verbs.init import write_for, write_starter
 
-    data = task = ""
-    if sys.stdin.isatty() and sys.stdout.isatty():
-        data = click.prompt(
+    data = _asked_for_data() if sys.stdin.isatty() and sys.stdout.isatty() else None
+    if data is None:
+        made = write_starter(directory)
+    else:
+        task = click.prompt("What is to be done with each row", default="Summarize in one sentence.")
+        labels = click.prompt(
+            "Labels to choose from, with commas (Enter for free text)", default="", show_default=False
+        )
+        made = write_for(
+            directory, data, task, [label.strip() for label in labels.split(",") if label.strip()]
+        )
+    for path in made:
+        click.echo(f"made {path}")
+    click.echo(f"\nNow: beatra-enrich run {directory / 'config.yaml'}")
+
+
+def _asked_for_data() -> Path | None:
+    """Ask for a table until one is named that can be read; None for an example."""
+    from enrich.errors import InputError
+    from enrich.verbs.init import check_data
+
+    while True:
+        named = click.prompt(
             "Your data (a CSV, JSON Lines or Parquet file; Enter for an example)",
             default="",
             show_default=False,
         )
-        if data:
-            task = click.prompt("What is to be done with each row", default="Summarize in one sentence.")
-    for path in write_for(directory, Path(data), task) if data else write_starter(directory):
-        click.echo(f"made {path}")
-    click.echo(f"\nNow: beatra-enrich run {directory / 'config.yaml'}")
+        if not named:
+            return None
+        data = Path(named).expanduser()
+        try:
+            check_data(data)
+        except InputError as error:
+            click.echo(error)
+        else:
+            return data
 
 
 @main.command()

@@ -9,7 +9,7 @@ import stat
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 from pydantic import Field, SecretStr, field_validator
 
@@ -36,6 +36,8 @@ RESERVED_HEADERS = frozenset(  # what each request says for itself
         "x-request-id",
     }
 )
+NEAR = (".local", ".lan", ".internal", ".home.arpa", ".localdomain")  # names that no public server has
+_AUTHORIZES = re.compile(r"(?i)key|token|auth|secret")  # of a header that stands in for the key
 _VISIBLE_ASCII = re.compile(r"[!-~]+")
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _HEADER_VALUE = re.compile(r"[\t -~]*")
@@ -45,13 +47,15 @@ class EndpointConfig(Section):
     """Where requests go, and how.
 
     Attributes:
-        base_url: of an OpenAI-compatible API; the word `sandbox` means the built-in emulator.
+        base_url: of an OpenAI-compatible API, with a query if it needs one (`…?api-version=…`); the word `sandbox` means the built-in emulator.
         timeout: seconds for one attempt.
         api_key_env: the environment variable that holds the key.
         api_key_file: a file that holds the key and nothing else, readable by its owner only.
         headers: further request headers, for gateways.
         ca_file: a PEM file of certificates to trust instead of the system's.
         proxy: the URL of an HTTP proxy; the environment's proxies are not used.
+        allow_http: send to a plain http URL of another machine, key and all. Without it that is done for a host on
+            one's own network only, and never with a key.
         stream_end: what ends a stream: `done`, only `[DONE]`; `finish_reason`, an orderly end after the finish reason;
             `auto`, either, as the endpoint is learned to do it.
         finish_reason: whether a stream without a finish reason was cut; `optional` for servers that never send one.
@@ -64,6 +68,7 @@ class EndpointConfig(Section):
     headers: dict[str, str] = {}
     ca_file: Path | None = None
     proxy: str | None = None
+    allow_http: bool = False
     stream_end: Literal["auto", "done", "finish_reason"] = "auto"
     finish_reason: Literal["required", "optional"] = "required"
 
@@ -116,22 +121,57 @@ def resolve_endpoint(config: EndpointConfig, env: Mapping[str, str]) -> Endpoint
     url = (config.base_url or env.get(URL_VARIABLE) or DEFAULT_BASE_URL).rstrip("/")
     parts = _split(url, "endpoint.base_url" if config.base_url else URL_VARIABLE)
     local = is_loopback(parts.hostname or "")
-    if parts.scheme == "http" and not local:
-        raise ConfigError(
-            f"{url} is plain http: the API key would travel in the clear",
-            hint=f"write https://{parts.netloc}{parts.path}; http is for this machine's own addresses.",
-        )
+    own_network = parts.scheme == "http" and is_near(parts.hostname or "")
+    keyless = local or own_network or any(_AUTHORIZES.search(name) for name in config.headers)
+    may_go = parts.scheme == "https" or config.allow_http
+    key = _find_key(config, env, needed=may_go and not keyless)
+    secrets = key is not None or bool(config.headers)
+    if parts.scheme == "http" and not (local or config.allow_http):
+        _refuse_http(url, parts, config, secrets=secrets, own_network=own_network)
     if config.proxy is not None:
-        _check_proxy(config.proxy, parts.scheme)
+        _check_proxy(config.proxy, parts.scheme, secrets=secrets)
     return Endpoint(
         base_url=url,
-        api_key=_find_key(config, env, needed=not local),
+        api_key=key,
         timeout=config.timeout,
         headers=_check_headers(config.headers),
         ca_file=config.ca_file,
         proxy=config.proxy,
         stream_end=config.stream_end,
         finish_reason=config.finish_reason,
+    )
+
+
+def is_near(host: str) -> bool:
+    """Say whether a host is on one's own network: a private address, a name without dots, or one under `NEAR`."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return "." not in host or host.endswith(NEAR)
+    return address.is_private or address.is_link_local
+
+
+def _refuse_http(
+    url: str, parts: SplitResult, config: EndpointConfig, *, secrets: bool, own_network: bool
+) -> None:
+    """Keep keys, and what is asked of strangers, from travelling in the clear.
+
+    Raises:
+        ConfigError: they would.
+    """
+    if own_network and not secrets:
+        return
+    secure = f"https://{parts.netloc}{parts.path}"
+    if not own_network:
+        raise ConfigError(
+            f"{url} is plain http: {'the API key' if secrets else 'what is asked'} would travel in the clear",
+            hint=f"write {secure}, or set endpoint.allow_http: true if it may.",
+        )
+    variable = config.api_key_env
+    raise ConfigError(
+        f"{url} is plain http: the API key would travel in the clear",
+        hint=f"for an endpoint that needs no key, unset {variable} (or set endpoint.api_key_env to a variable that is "
+        f"not set); else write {secure}, or set endpoint.allow_http: true if the key may go over this network.",
     )
 
 
@@ -158,14 +198,17 @@ def _split(url: str, where: str) -> SplitResult:
         raise ConfigError(
             f"{where} holds a user name or password", hint="give the key by BEATRA_API_KEY instead."
         )
-    if parts.query or parts.fragment:
+    if any(_AUTHORIZES.search(name) for name, _ in parse_qsl(parts.query)):
         raise ConfigError(
-            f"{where}: `{url}` has a query or a fragment", hint="end it with the path, such as /v1."
+            f"{where} holds a key in its query, which would be seen in logs and reports",
+            hint="give it by endpoint.headers, as ${NAME} from the environment.",
         )
+    if parts.fragment:
+        raise ConfigError(f"{where}: `{url}` has a fragment", hint="end it with the path, such as /v1.")
     return parts
 
 
-def _check_proxy(proxy: str, scheme: str) -> None:
+def _check_proxy(proxy: str, scheme: str, *, secrets: bool) -> None:
     try:
         parts = urlsplit(proxy)
         host = parts.hostname if parts.scheme in ("http", "https") and parts.port != 0 else None
@@ -175,7 +218,7 @@ def _check_proxy(proxy: str, scheme: str) -> None:
         raise ConfigError(
             "endpoint.proxy is no http(s) URL", hint="write for example http://proxy.example:3128"
         )
-    if scheme == "http" and not is_loopback(host):
+    if scheme == "http" and secrets and not is_loopback(host):
         raise ConfigError(
             f"the proxy {host} would see the API key: requests to a plain http URL pass it in the clear",
             hint="remove endpoint.proxy, or use an https base_url.",

@@ -224,5 +224,5 @@ def _resolve_schema(step: Any, base: Path) -> Any:
     """A schema given as text is a file's path, unless it is an import path ``module:Model``."""
     schema = step.get("schema") if isinstance(step, dict) else None
     if isinstance(schema, str) and not re.fullmatch(r"[\w.]+:\w+", schema):
-        return {**step, "schema": str(base / schema)}
+        return {**step, "schema": str(base / Path(schema).expanduser())}
     return step

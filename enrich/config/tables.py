@@ -72,6 +72,17 @@ class InputConfig(Section):
         return partitions
 
 
+class CsvOutput(Section):
+    """How a CSV file is written.
+
+    Attributes:
+        guard_formulas: put a `'` before texts that a spreadsheet would run as a formula (they begin with `=`, `+`, `-`
+            or `@`): `answers` in the steps' columns only, `true` in all, `false` in none.
+    """
+
+    guard_formulas: bool | Literal["answers"] = "answers"
+
+
 class OutputConfig(Section):
     """Where the rows go.
 
@@ -82,6 +93,7 @@ class OutputConfig(Section):
         format: told from the suffix unless given; `parquet` in a folder.
         compression: a Parquet codec, or none.
         row_group_rows: rows in one Parquet row group.
+        csv: how a CSV or TSV file is written.
     """
 
     path: Location
@@ -89,6 +101,7 @@ class OutputConfig(Section):
     format: Format | None = None
     compression: str = "zstd"
     row_group_rows: Annotated[int, Field(ge=1)] = 131_072
+    csv: CsvOutput = CsvOutput()
 
     @model_validator(mode="before")
     @classmethod

@@ -31,17 +31,19 @@ SECONDS = (-62_135_510_400, 253_402_214_400)  # the years 1 to 9999, less a day 
 DAY = 86_400  # seconds
 
 
-def csv_cells(array: pa.Array[Any], name: str) -> pa.Array[Any]:
-    """Turn a column into one that the CSV writer takes; texts are made safe for spreadsheets.
+def csv_cells(array: pa.Array[Any], name: str, *, guard: bool = True) -> pa.Array[Any]:
+    """Turn a column into one that the CSV writer takes; with ``guard`` texts are made safe for spreadsheets.
 
     Raises:
         OutputError: it holds bytes that are no text, or a moment in a zone that this machine does not know.
     """
     kind = array.type
     if isinstance(array, pa.DictionaryArray):
-        return csv_cells(decoded(array), name)
+        return csv_cells(decoded(array), name, guard=guard)
     if types.is_string(kind) or types.is_large_string(kind):
         check_text(array, name)
+        if not guard:
+            return array
         return pc.replace_substring_regex(array, FORMULA, r"'\1", max_replacements=1)
     if types.is_duration(kind):
         size = 10**9 // NANOSECONDS[cast("Any", kind).unit]
@@ -50,7 +52,7 @@ def csv_cells(array: pa.Array[Any], name: str) -> pa.Array[Any]:
         return array if _is_near(array) else pa.array(_texts(array, name), pa.string())
     if any(is_kind(kind) for is_kind in PLAIN):
         return array
-    return csv_cells(pa.array(_nested_texts(array, name), pa.string()), name)
+    return csv_cells(pa.array(_nested_texts(array, name), pa.string()), name, guard=guard)
 
 
 def csv_type(kind: pa.DataType) -> pa.DataType:

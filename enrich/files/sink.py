@@ -38,7 +38,7 @@ from enrich.files.writers import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
     from enrich.config import OutputConfig
 
@@ -65,7 +65,9 @@ class Sink:
         rows: written so far.
     """
 
-    def __init__(self, config: OutputConfig, schema: pa.Schema, temporary: _Temporary) -> None:
+    def __init__(
+        self, config: OutputConfig, schema: pa.Schema, temporary: _Temporary, given: Collection[str]
+    ) -> None:
         self.rows = 0
         self._busy = threading.Lock()  # a write may still run in its thread when its task was cancelled
         self._config = config
@@ -73,7 +75,7 @@ class Sink:
         self._schema = schema
         self._temporary = temporary
         self._streams = open_streams(temporary.path, config)
-        self._writer = open_writer(self._streams[-1], schema, config)
+        self._writer = open_writer(self._streams[-1], schema, config, given)
 
     def write(self, batch: pa.RecordBatch) -> None:
         """Add a batch of the sink's schema.
@@ -123,13 +125,16 @@ class Sink:
 
 
 @contextmanager
-def open_sink(config: OutputConfig, schema: pa.Schema, *, scratch: Path | None = None) -> Iterator[Sink]:
+def open_sink(
+    config: OutputConfig, schema: pa.Schema, *, scratch: Path | None = None, given: Collection[str] = ()
+) -> Iterator[Sink]:
     """Open an output; without a commit its target stays untouched and nothing is left behind.
 
     Args:
         config: where to and how; the folder is made when missing.
         schema: of every batch; its metadata is kept where the format has room for it.
         scratch: the folder where an object is made ready, as large as it gets; the system's by default.
+        given: columns that are the input's own, and are not to be changed.
 
     Raises:
         OutputError: the format cannot hold a column.
@@ -145,7 +150,7 @@ def open_sink(config: OutputConfig, schema: pa.Schema, *, scratch: Path | None =
         temporary = _Temporary(near)
     try:
         with _write_errors(target):
-            sink = Sink(config, schema, temporary)
+            sink = Sink(config, schema, temporary, given)
         try:
             yield sink
         finally:

@@ -15,7 +15,7 @@ from enrich.files.categories import Categories, write_whole_dictionaries
 from enrich.files.cells import FORMULA, csv_cells, csv_type, json_lines, json_values
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
     from pathlib import Path
 
     from enrich.config import Format, OutputConfig
@@ -78,8 +78,10 @@ def open_streams(path: Path, config: OutputConfig) -> list[pa.NativeFile]:
     return [file]
 
 
-def open_writer(stream: pa.NativeFile, schema: pa.Schema, config: OutputConfig) -> Writer:
-    """Begin a file of the configured format on a stream that stays the caller's."""
+def open_writer(
+    stream: pa.NativeFile, schema: pa.Schema, config: OutputConfig, given: Collection[str] = ()
+) -> Writer:
+    """Begin a file of the configured format on a stream that stays the caller's; ``given`` are the input's own columns."""
     metadata = {k: v for k, v in (schema.metadata or {}).items() if k != MANIFEST_KEY}
     schema = schema.with_metadata(metadata)  # without the manifest of the run that made the input
     match format_of(config):
@@ -89,10 +91,17 @@ def open_writer(stream: pa.NativeFile, schema: pa.Schema, config: OutputConfig) 
             return _ArrowWriter(stream, schema)
         case "jsonl":
             return _JsonWriter(stream)
-        case "tsv":
-            return _CsvWriter(stream, schema, delimiter="\t")
-        case _:
-            return _CsvWriter(stream, schema, delimiter=",")
+        case form:
+            delimiter = "\t" if form == "tsv" else ","
+            return _CsvWriter(stream, schema, delimiter=delimiter, guarded=_guarded(schema, config, given))
+
+
+def _guarded(schema: pa.Schema, config: OutputConfig, given: Collection[str]) -> frozenset[str]:
+    """Give the columns in which texts that a spreadsheet would run get a sign that keeps it from that."""
+    wanted = config.csv.guard_formulas
+    if wanted == "answers":
+        return frozenset(schema.names).difference(given)
+    return frozenset(schema.names) if wanted else frozenset()
 
 
 def format_of(config: OutputConfig) -> Format:
@@ -254,10 +263,13 @@ class _CsvWriter:
 
     keeps_manifest: ClassVar[bool] = False
 
-    def __init__(self, stream: pa.NativeFile, schema: pa.Schema, *, delimiter: str) -> None:
+    def __init__(
+        self, stream: pa.NativeFile, schema: pa.Schema, *, delimiter: str, guarded: Collection[str]
+    ) -> None:
         self._stream = stream
         self._delimiter = delimiter
-        self._names = [re.sub(FORMULA, r"'\1", name) for name in schema.names]
+        self._guarded = guarded
+        self._names = [re.sub(FORMULA, r"'\1", name) if name in guarded else name for name in schema.names]
         kinds = [csv_type(kind) for kind in schema.types]
         self._schema = pa.schema(list(zip(self._names, kinds, strict=True)))
         self._file = self._open(header=True)
@@ -273,7 +285,8 @@ class _CsvWriter:
 
     def _cells(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         columns = zip(batch.columns, batch.schema.names, strict=True)
-        return pa.RecordBatch.from_arrays([csv_cells(column, name) for column, name in columns], self._names)
+        cells = [csv_cells(column, name, guard=name in self._guarded) for column, name in columns]
+        return pa.RecordBatch.from_arrays(cells, self._names)
 
     def _open(self, *, header: bool) -> pa_csv.CSVWriter:
         options = pa_csv.WriteOptions(include_header=header, delimiter=self._delimiter)

@@ -28,6 +28,7 @@ from enrich.rows.occurrences import Occurrences
 from enrich.rows.statuses import Marks
 from enrich.runs.job import Job, compile_job
 from enrich.runs.pipeline import MOST_UNDER_WAY
+from enrich.runs.scratch import scratch_of
 from enrich.runs.session import Session, open_session
 from enrich.runs.summary import finished, summarize
 
@@ -341,8 +342,9 @@ async def open_door(
         total: how many rows will come, when that is known.
     """
     async with contextlib.AsyncExitStack() as stack:
-        seen = stack.enter_context(Occurrences())
-        occurrences = None if job.config.dedupe else stack.enter_context(Occurrences())
+        scratch = scratch_of(job.config)
+        seen = stack.enter_context(Occurrences(scratch))
+        occurrences = None if job.config.dedupe else stack.enter_context(Occurrences(scratch))
         session = await stack.enter_async_context(open_session(job, send=True))
         door = Door(session, input_schema, seen, occurrences)
         stack.push_async_callback(door.close)
@@ -442,11 +444,15 @@ def blocking(opening: AbstractAsyncContextManager[Door]) -> Iterator[BlockingDoo
             raise
         if isinstance(error, KeyboardInterrupt):
             sys.stderr.write(STOPPING)
-        background.call(opening.__aexit__(type(error), error, error.__traceback__))
-        background.close()
+        try:
+            background.call(opening.__aexit__(type(error), error, error.__traceback__))
+        finally:
+            background.close()
         raise
-    background.call(opening.__aexit__(None, None, None))
-    background.close()
+    try:
+        background.call(opening.__aexit__(None, None, None))
+    finally:
+        background.close()
 
 
 def _enriched(

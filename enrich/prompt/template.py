@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import keyword
 import math
 import re
 from collections import Counter
@@ -20,6 +21,16 @@ if TYPE_CHECKING:
 
 MAX_PROMPT_BYTES = 8 * 2**20  # bytes of one rendered text; no model's context takes more
 _EXPRESSION = re.compile(r"\s*\{\{(?P<inner>(?:(?!\{\{|\}\}).)*)\}\}\s*", re.DOTALL)
+_PRINTED = re.compile(r"\{\{(?P<inner>(?:(?!\{\{|\}\}).)*)\}\}", re.DOTALL)
+_NAME_WITH_BLANKS = re.compile(r"\w[\w.%#&/?'°€$£-]*(?: +[\w.%#&/?'°€$£()-]+)+")
+_WORDS_OF_JINJA = re.compile(r"\b(?:and|or|not|in|is|if|else)\b")
+# What a name alone means to a template already.
+RESERVED = frozenset(
+    {
+        *("row", "range", "dict", "lipsum", "cycler", "joiner", "namespace", "loop", "self"),
+        *("true", "false", "none"),
+    }
+)
 _FALSE_TEXTS = frozenset({"", "false", "0", "0.0", "no", "none", "null"})
 
 
@@ -244,7 +255,7 @@ def _parse(source: str, where: str) -> tuple[nodes.Template, frozenset[str], boo
         tree = _environment.parse(source)
         names = meta.find_undeclared_variables(tree) | _named_like_functions(tree)
     except TemplateSyntaxError as error:
-        raise _syntax_error(error, where) from None
+        raise _syntax_error(error, where, source) from None
     for kind in (nodes.Include, nodes.Import, nodes.FromImport, nodes.Extends):
         if tree.find(kind) is not None:
             raise TemplateError(
@@ -282,8 +293,29 @@ def _is_row(node: nodes.Expr) -> bool:
     return isinstance(node, nodes.Name) and node.name == "row"
 
 
-def _syntax_error(error: TemplateSyntaxError, where: str) -> TemplateError:
+def as_variable(column: str) -> str:
+    """Write a column's value as a template has it; one whose name is no plain word is taken out of ``row``."""
+    plain = column.isidentifier() and not keyword.iskeyword(column) and column not in RESERVED
+    return f"{{{{ {column} }}}}" if plain else f"{{{{ row[{json.dumps(column, ensure_ascii=False)}] }}}}"
+
+
+def _spaced(source: str) -> str | None:
+    """Find a column's name with blanks or signs in it that was written as if it were a plain one."""
+    for match in _PRINTED.finditer(source):
+        inner = match["inner"].strip()
+        if _NAME_WITH_BLANKS.fullmatch(inner) and not _WORDS_OF_JINJA.search(inner):
+            return inner
+    return None
+
+
+def _syntax_error(error: TemplateSyntaxError, where: str, source: str = "") -> TemplateError:
     said = (error.message or "not a template").partition("\n")[0]
+    spaced = _spaced(source)
+    if spaced is not None:
+        return TemplateError(
+            f"{where}: line {error.lineno}: {said}",
+            hint=f"a column with blanks or signs in its name is written {as_variable(spaced)}",
+        )
     unknown = re.fullmatch(r"No filter named '(.*)'\.", said)
     hint = (
         did_you_mean(unknown[1], sorted(_environment.filters))
@@ -310,6 +342,9 @@ def _column_hint(name: str, known: Sequence[str]) -> str:
     delimiter = next((sign for sign in ";\t|" if len(known) == 1 and sign in known[0]), None)
     if delimiter is not None:
         return f"the input has one column, {known[0]!r}; set input.csv.delimiter to {json.dumps(delimiter)}."
+    begun = next((c for c in known if name in re.split(r"\W+", c) and "[" in as_variable(c)), None)
+    if begun is not None:
+        return f"a column with blanks or signs in its name is written {as_variable(begun)}"
     return did_you_mean(name, known)
 
 

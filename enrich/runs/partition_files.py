@@ -92,7 +92,7 @@ class Units:
         writing: dict[asyncio.Task[None], int] = {}
         try:
             await asyncio.to_thread(remember_types, self._config, self._source)
-            with Occurrences() as seen:
+            with Occurrences(scratch) as seen:
                 for number, part in enumerate(self._parts):
                     if not await self.ends.whole(number):
                         break
@@ -124,7 +124,7 @@ class Units:
         job = self._session.job
         own = [name for name in part.source.schema.names if name not in folder_columns(part.source)]
         totals: Counter[str] = Counter()
-        with open_sink(part.unit.output, job.output_schema, scratch=scratch) as sink:
+        with open_sink(part.unit.output, job.output_schema, scratch=scratch, given=own) as sink:
             batches = prefetched(part.source.batches(columns=own))
             async with contextlib.aclosing(batches):
                 assembler = self._session.assembler(self._marks)

@@ -131,9 +131,9 @@ async def _run(config: Config, options: RunOptions) -> Summary:
         return nothing_to_do(config, folder, time.monotonic() - begun)
     async with _open_work(config, options, folder, send=True) as work:
         session = work.session
+        await _tell_of_schemas(session)
         async with pulsing(options.progress, session.ledger, run=session.run, output=config.output.path):
             try:
-                await _tell_of_schemas(session)
                 summary = await work.write(_finish, check_finished)
                 if not options.retry:
                     steps = [step.builder.fingerprint for step in session.job.steps]
@@ -249,7 +249,8 @@ async def _assemble(work: _Work, summary: Summary) -> None:
     """Write the output in input order from what the ledger holds, and put it in place whole."""
     config, source, options, job = work.config, work.source, work.options, work.session.job
     options.progress.phase("writing the output", source.num_rows)
-    with open_sink(config.output, job.output_schema, scratch=scratch_of(config)) as sink:
+    given = source.schema.names
+    with open_sink(config.output, job.output_schema, scratch=scratch_of(config), given=given) as sink:
         batches = prefetched(source.batches())
         async with contextlib.aclosing(batches):
             async for batch in work.session.assembler(work.marks).batches(batches):

@@ -11,7 +11,7 @@ from enrich.base.location import is_url
 from enrich.rows.occurrences import Occurrences
 
 if TYPE_CHECKING:
-    from enrich.config import Config
+    from enrich.config import Config, JobConfig
 
 
 @contextlib.contextmanager
@@ -20,16 +20,16 @@ def occurrences_of(config: Config) -> Any:
     if config.dedupe:
         yield None
         return
-    with Occurrences() as occurrences:
+    with Occurrences(scratch_of(config)) as occurrences:
         yield occurrences
 
 
-def scratch_of(config: Config) -> Path:
+def scratch_of(config: JobConfig) -> Path:
     """Give the folder for what a run keeps on disk until it ends: the output's, which is known to take files.
 
-    Of an object it is the ledger's, or the system's where the ledger is a server.
+    Of an object, or without an output, it is the ledger's, or the system's where the ledger is a server.
     """
-    if not is_url(config.output.path):
+    if config.output is not None and not is_url(config.output.path):
         return Path(config.output.path).parent
     ledger = config.ledger_location()
     folder = Path(tempfile.gettempdir()) if is_url(ledger) else Path(ledger).parent

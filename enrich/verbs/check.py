@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+import os
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from enrich.base.words import counted
-from enrich.errors import EnrichError, KeyRefused, RunStopped
+from enrich.config.endpoint import DEFAULT_BASE_URL, resolve_endpoint
+from enrich.errors import ConfigError, EnrichError, KeyRefused, RunStopped
 from enrich.files.rehearsal import rehearse
 from enrich.files.sink import preflight
 from enrich.files.source import open_source
@@ -22,6 +24,9 @@ if TYPE_CHECKING:
     from enrich.config import Config
     from enrich.config.endpoint import Endpoint
     from enrich.files.source import Source
+
+
+MODELS_SHOWN = 20  # of those that the endpoint lists
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +57,7 @@ async def check_job(config: Config, limit: int | None = None) -> list[Finding]:
         return [*findings, _failed("input", error)]
     findings.append(Finding("input", ok=True, text=_input(source)))
     try:
-        job = compile_job(config, source.schema)
+        job = compile_job(config, source.schema, key_needed=False)
     except EnrichError as error:
         return [*findings, _failed("templates", error)]
     findings.append(Finding("templates", ok=True, text=f"use {', '.join(job.columns) or 'no column'}"))
@@ -105,10 +110,15 @@ async def _ledger(config: Config) -> Finding:
 
 async def _endpoint(config: Config, job: Job) -> list[Finding]:
     if job.endpoint is None:
-        return [Finding("endpoint", ok=True, text="the built-in sandbox")]
-    return await check_endpoint(
-        job.endpoint, {model for step in config.steps for model in (step.model, *step.fallback_models)}
-    )
+        return [
+            Finding("endpoint", ok=True, text="the built-in sandbox: answers are made up, nothing is charged")
+        ]
+    wanted = {model for step in config.steps for model in (step.model, *step.fallback_models)}
+    try:
+        return await check_endpoint(resolve_endpoint(config.endpoint, os.environ), wanted)
+    except ConfigError as error:  # without a key the endpoint's health can be asked for all the same
+        async with Client(replace(job.endpoint, api_key=None), concurrency=1) as client:
+            return [await _health(client, job.endpoint.base_url), _failed("key", error)]
 
 
 async def check_endpoint(endpoint: Endpoint, models: Iterable[str] = ()) -> list[Finding]:
@@ -119,15 +129,31 @@ async def check_endpoint(endpoint: Endpoint, models: Iterable[str] = ()) -> list
         models: those that are wanted; one that is not listed is named, for lists may be incomplete.
     """
     async with Client(endpoint, concurrency=2) as client:
-        health = await client.health()
-        detail = "it has no health check" if health.absent else health.detail
-        findings = [Finding("endpoint", health.ok or health.absent, f"{endpoint.base_url}: {detail}")]
+        findings = [await _health(client, endpoint.base_url)]
         try:
             found = await client.models()
         except RunStopped as error:
             if not findings[0].ok and not isinstance(error, KeyRefused):
                 return findings  # what is wrong there is said
             return [*findings, _failed("key", error)]
-    missing = sorted(set(models) - {"auto"} - set(found)) if found else []
-    text = f"{len(found)} listed" + (f"; not among them: {', '.join(missing)}" if missing else "")
-    return [*findings, Finding("key", ok=True, text="accepted"), Finding("models", not missing, text)]
+    key = "accepted" if endpoint.api_key is not None else "none is set, and none was asked for"
+    return [*findings, Finding("key", ok=True, text=key), _models(endpoint, set(models), found)]
+
+
+async def _health(client: Client, base_url: str) -> Finding:
+    health = await client.health()
+    detail = "it has no health check" if health.absent else health.detail
+    return Finding("endpoint", health.ok or health.absent, f"{base_url}: {detail}")
+
+
+def _models(endpoint: Endpoint, wanted: set[str], found: list[str]) -> Finding:
+    """Say which of the models wanted are not listed; `auto` is Beatra's own, other endpoints must list it."""
+    if endpoint.base_url == DEFAULT_BASE_URL:
+        wanted = wanted - {"auto"}
+    missing = sorted(wanted - set(found)) if found else []
+    if not missing:
+        return Finding("models", ok=True, text=f"{len(found)} listed")
+    listed = ", ".join(sorted(found)[:MODELS_SHOWN]) + (", …" if len(found) > MODELS_SHOWN else "")
+    name = "steps.*.model: " if "auto" in missing else ""
+    text = f"not listed: {', '.join(missing)}\nHint: {name}choose one of {listed}"
+    return Finding("models", ok=False, text=text.replace("\n", "\n" + " " * 17))

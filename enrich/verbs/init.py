@@ -5,36 +5,21 @@ from __future__ import annotations
 import csv
 import io
 import json
-import keyword
+import os
+import re
 import textwrap
 from typing import TYPE_CHECKING
+
+import pyarrow as pa
 
 from enrich.config import InputConfig
 from enrich.errors import OutputError
 from enrich.files.source import open_source
-from enrich.prompt.template import is_template
+from enrich.prompt.template import as_variable, is_template
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
-
-# What a name alone means to a template already.
-RESERVED = frozenset(
-    {
-        "row",
-        "range",
-        "dict",
-        "lipsum",
-        "cycler",
-        "joiner",
-        "namespace",
-        "loop",
-        "self",
-        "true",
-        "false",
-        "none",
-    }
-)
 
 CONFIG = """\
 # A first job. Run it with: beatra-enrich run config.yaml
@@ -94,7 +79,7 @@ steps:
 {prompt}
     model: auto
     max_tokens: 256
-
+{schema}
 limits:
   concurrency: 16          # the most requests in flight
 
@@ -115,13 +100,39 @@ def write_starter(directory: Path) -> list[Path]:
     return _write(directory, {"config.yaml": CONFIG, "reviews.csv": rows.getvalue()})
 
 
-def write_for(directory: Path, data: Path, task: str) -> list[Path]:
+SCHEMA = """\
+    schema:                # a typed column for it: {step}_label
+      type: object
+      properties:
+        label: {{enum: {labels}}}
+      required: [label]
+"""
+# Columns that tell a model nothing: keys, and points in time.
+IDENTIFIES = re.compile(
+    r"(?i)(?:^|_|\b)(?:id|ids|uuid|guid|key|index|idx|unnamed.*)$|^row_?(?:number|num|no)?$"
+)
+DATES = re.compile(
+    r"(?i)^(?:date|day|time|timestamp|created|updated|modified)(?:_.*)?$|_(?:at|on|date|time|ts)$"
+)
+
+
+def check_data(data: Path) -> None:
+    """Make sure that a table can be read.
+
+    Raises:
+        InputError: it cannot.
+    """
+    open_source(InputConfig(path=str(data)))
+
+
+def write_for(directory: Path, data: Path, task: str, labels: Sequence[str] = ()) -> list[Path]:
     """Write a configuration for a table of the user's, with its real columns in the prompt.
 
     Args:
         directory: where to.
         data: the table.
         task: what is to be done with each row; taken as it stands, also when it is a template already.
+        labels: what an answer may be; without any it is free text.
 
     Raises:
         InputError: the table cannot be read.
@@ -135,9 +146,22 @@ def write_for(directory: Path, data: Path, task: str) -> list[Path]:
         input=json.dumps(_seen_from(directory, data), ensure_ascii=False),
         output=json.dumps(f"out/{data.stem}{suffix}", ensure_ascii=False),
         step=step,
-        prompt=textwrap.indent(_prompt(task, names), " " * 6),
+        prompt=textwrap.indent(_prompt(task, _telling(source.schema)), " " * 6),
+        schema=SCHEMA.format(step=step, labels=json.dumps(list(labels), ensure_ascii=False))
+        if labels
+        else "",
     )
     return _write(directory, {"config.yaml": text})
+
+
+def _telling(schema: pa.Schema) -> list[str]:
+    """Give the columns that tell a model something, all of them where none seems to."""
+    names = [
+        field.name
+        for field in schema
+        if not (pa.types.is_temporal(field.type) or IDENTIFIES.search(field.name) or DATES.search(field.name))
+    ]
+    return names or list(schema.names)
 
 
 def _prompt(task: str, names: Sequence[str]) -> str:
@@ -145,7 +169,7 @@ def _prompt(task: str, names: Sequence[str]) -> str:
     task = task.strip()
     if is_template(task):
         return task
-    shown = "\n".join(f"{_as_text(name)}: {_variable(name)}" for name in names[:COLUMNS_MOST])
+    shown = "\n".join(f"{_as_text(name)}: {as_variable(name)}" for name in names[:COLUMNS_MOST])
     more = (
         ""
         if len(names) <= COLUMNS_MOST
@@ -161,16 +185,9 @@ def _as_text(name: str) -> str:
     return " ".join(name.split()).replace("{", "(").replace("}", ")")
 
 
-def _variable(name: str) -> str:
-    """Write a column's value as a template has it."""
-    plain = name.isidentifier() and not keyword.iskeyword(name) and name not in RESERVED
-    return f"{{{{ {name} }}}}" if plain else f"{{{{ row[{json.dumps(name, ensure_ascii=False)}] }}}}"
-
-
 def _seen_from(directory: Path, data: Path) -> str:
-    """Give the data's path as the configuration has it: relative when it lies below, else absolute."""
-    here, there = directory.resolve(), data.resolve()
-    return str(there.relative_to(here)) if there.is_relative_to(here) else str(there)
+    """Give the data's path as the configuration has it: relative to it, so that both can be moved or checked in."""
+    return os.path.relpath(data.resolve(), directory.resolve())
 
 
 def _write(directory: Path, texts: dict[str, str]) -> list[Path]:

@@ -74,7 +74,7 @@ class Client:
         self._concurrency = concurrency
         self._key = endpoint.api_key.get_secret_value() if endpoint.api_key else ""
         self._base = URL(endpoint.base_url)
-        self._chat = self._base / "chat/completions"  # built once: parsing a URL is dear
+        self._chat = self._at("chat/completions")  # built once: parsing a URL is dear
         self._ends = ends or StreamEnds.of(endpoint)
         self._limits = _limits(endpoint.timeout, stream=False)
         self._stream_limits = _limits(endpoint.timeout, stream=True)
@@ -87,6 +87,12 @@ class Client:
         }
         self._session: aiohttp.ClientSession | None = None
         self._poster: Poster | None = None
+
+    def _at(self, name: str) -> URL:
+        """Give the URL of a path below the base, with the base's query behind it."""
+        query = self._base.raw_query_string
+        url = self._base / name
+        return URL(f"{url}?{query}", encoded=True) if query else url
 
     async def __aenter__(self) -> Self:
         self._session = aiohttp.ClientSession(
@@ -194,9 +200,7 @@ class Client:
 
     async def _get(self, name: str) -> Reply | Failure:
         limits = _limits(PROBE_TIMEOUT, stream=False)
-        request = self._open.get(
-            self._base / name, headers=self._headers, allow_redirects=False, timeout=limits
-        )
+        request = self._open.get(self._at(name), headers=self._headers, allow_redirects=False, timeout=limits)
         return await self._exchange(request, PROBE_TIMEOUT, stream=False)
 
     async def _exchange(

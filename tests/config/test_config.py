@@ -257,3 +257,14 @@ def test_the_json_schema_describes_every_key() -> None:
     assert "schema" in step["properties"]
     assert "answer_schema" not in step["properties"]
     assert step["additionalProperties"] is False
+
+
+@pytest.mark.parametrize(
+    ("share", "rows", "most"), [("0.57%", 10_000, 57), ("1%", 250, 2), ("100%", 3, 3), ("0.1 %", 1_000, 1)]
+)
+def test_a_tolerated_share_is_exact(share: str, rows: int, most: int) -> None:
+    """A share of the rows is not lost to a rounding of binary fractions."""
+    config = validate_config(
+        {"input": "a.csv", "output": "b.csv", "steps": [{"name": "s", "prompt": "x"}], "tolerate": share}
+    )
+    assert config.tolerated(rows) == most

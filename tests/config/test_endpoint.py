@@ -148,7 +148,7 @@ def test_broken_url(url: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["https://me:SECRET@a.example/v1", "https://a.example/v1?v=2", "https://a.example/#x"]
+    "url", ["https://me:SECRET@a.example/v1", "https://a.example/v1?api_key=SECRET", "https://a.example/#x"]
 )
 def test_url_with_more_than_a_path(url: str) -> None:
     """Passwords, queries and fragments have no place in the base URL."""
@@ -181,3 +181,39 @@ def test_secrets_are_not_shown() -> None:
     """Neither the key nor a gateway's header nor a proxy's password is in an endpoint's repr."""
     config = EndpointConfig(headers={"X-Gateway": "SECRET"}, proxy="http://me:SECRET@proxy.example:3128")
     assert "SECRET" not in repr(resolve_endpoint(config, ENV))
+
+
+# --- plain http, and other providers ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "host", ["10.0.0.5:8000", "192.168.1.7", "vllm:8000", "ollama.default.svc.cluster.local", "gpu.lan"]
+)
+def test_plain_http_on_ones_own_network_needs_no_key(host: str) -> None:
+    """Servers on a LAN, in Compose and in Kubernetes are asked without a key; with one set, it is not sent in the clear."""
+    config = EndpointConfig(base_url=f"http://{host}/v1")
+    assert resolve_endpoint(config, {}).api_key is None
+    with pytest.raises(ConfigError, match="the API key would travel in the clear") as caught:
+        resolve_endpoint(config, {"BEATRA_API_KEY": "sk-0123456789"})
+    assert "endpoint.allow_http: true" in caught.value.hint
+    allowed = EndpointConfig(base_url=f"http://{host}/v1", allow_http=True)
+    assert resolve_endpoint(allowed, {"BEATRA_API_KEY": "sk-0123456789"}).api_key is not None
+
+
+def test_plain_http_to_strangers_is_refused() -> None:
+    """What is asked does not go over the internet in the clear, key or not, unless that is allowed."""
+    with pytest.raises(ConfigError, match="plain http"):
+        resolve_endpoint(EndpointConfig(base_url="http://models.example.com/v1", api_key_env="NONE"), {})
+    with pytest.raises(ConfigError, match="plain http"):
+        resolve_endpoint(EndpointConfig(base_url="http://10.0.0.5/v1", headers={"api-key": "s"}), {})
+
+
+def test_a_gateways_header_stands_in_for_the_key() -> None:
+    """An endpoint that wants its key in a header of its own needs no second one; a key in the URL is refused."""
+    url = "https://x.example.com/openai/deployments/d?api-version=2024-10-21"
+    found = resolve_endpoint(EndpointConfig(base_url=url, headers={"api-key": "s"}), {})
+    assert (found.base_url, found.api_key) == (url, None)
+    with pytest.raises(ConfigError, match="holds a key in its query"):
+        resolve_endpoint(
+            EndpointConfig(base_url="https://x.example.com/v1?key=s"), {"BEATRA_API_KEY": "sk-1234567"}
+        )

@@ -655,3 +655,17 @@ def test_foreign_files_have_no_manifest(tmp_path: Path) -> None:
     (tmp_path / "x.csv.manifest.json").write_text("[1]")
     (tmp_path / "x.csv").write_text("a\n")
     assert [read_manifest(path) for path in sorted(tmp_path.iterdir())] == [None] * 5
+
+
+@pytest.mark.parametrize(
+    ("wanted", "cells"), [("answers", ["=1", "'=1"]), (True, ["'=1", "'=1"]), (False, ["=1", "=1"])]
+)
+def test_which_columns_are_guarded_before_formulas(out: Path, wanted: Any, cells: list[str]) -> None:
+    """By default an input column is written as it was, and answers are disarmed; both can be chosen."""
+    path = out / "x.csv"
+    config = OutputConfig.model_validate({"path": str(path), "csv": {"guard_formulas": wanted}})
+    one = batch(pa.array(["=1"]), pa.array(["=1"]), names=["mine", "s"])
+    with open_sink(config, one.schema, given=["mine"]) as sink:
+        sink.write(one)
+        sink.commit({})
+    assert rows_of_csv(path)[1] == cells

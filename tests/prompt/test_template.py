@@ -171,3 +171,19 @@ def test_missing_columns_are_named_with_the_nearest() -> None:
 def test_null_is_none_or_nan() -> None:
     """None and NaN are null; zero, false and an empty text are not."""
     assert [is_null(v) for v in (None, float("nan"), 0, False, "", 0.0, "nan")] == [True] * 2 + [False] * 5
+
+
+@pytest.mark.parametrize(
+    ("written", "column"),
+    [
+        ("{{ review text }}", "review text"),
+        ("A {{ Customer name }} and {{ b }}", "Customer name"),
+        ("{{ Größe in cm }}", "Größe in cm"),
+        ("{{ price (EUR) }}", "price (EUR)"),
+    ],
+)
+def test_a_column_with_blanks_is_explained(written: str, column: str) -> None:
+    """Who writes a name with blanks as if it were a plain one is told how it is written."""
+    with pytest.raises(TemplateError) as caught:
+        check_columns([compile_template(written, "steps.s.prompt")], [column, "b"])
+    assert f'{{{{ row["{column}"] }}}}' in caught.value.hint
