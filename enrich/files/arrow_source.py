@@ -12,7 +12,7 @@ from pyarrow import parquet as pq
 
 from enrich.base.location import is_url
 from enrich.errors import InputError
-from enrich.files.common_types import as_schema, common_type, is_variant
+from enrich.files.common_types import as_schema, common_type, is_variant, parts
 from enrich.files.find import first_duplicate, open_bytes, readable
 
 if TYPE_CHECKING:
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 PAGE_BYTES = 1 << 20  # bytes of a Parquet column read at once
 ARROW_MAGIC = b"ARROW1"  # what the Arrow file format begins with; the stream format does not
+# What Arrow says of values in sound arrays: bytes that are no text, 24:00:00, a date with a time, a digit too many.
+ODD_VALUES = ("UTF8", "acceptable range", "whole number of days", "does not fit in precision")
 LEAVE_OUT = "repair or write that file again, or leave the column out with input.columns."
 
 log = logging.getLogger("enrich")
@@ -168,13 +170,15 @@ def _arrow_batches(stream: pa.NativeFile, columns: Sequence[str]) -> Iterator[pa
         yield batch.select(list(columns))
 
 
-def _check_sound(column: pa.Array[Any]) -> None:
-    """Refuse what reaches beyond its buffers; bytes that are no text concern those alone who read them as text."""
+def _check_sound(array: pa.Array[Any]) -> None:
+    """Refuse what reaches beyond its buffers; a value that its type should not have concerns those alone who read it."""
     try:
-        column.validate(full=True)
+        array.validate(full=True)
     except pa.ArrowInvalid as error:
-        if "UTF8" not in str(error):
+        if not any(said in str(error) for said in ODD_VALUES):
             raise
+        for part in parts(array):
+            _check_sound(part)
 
 
 def _arrow_parts(stream: pa.NativeFile, schema: pa.Schema) -> Iterator[_Part]:
@@ -243,7 +247,7 @@ def _disagreement(name: str, one: str, first: str, two: str, path: str) -> Input
 _Part = tuple[str, str, "Callable[[], None]"]  # a column, where in the file, and what reads it
 
 
-def _name_column(file: SourceFile, error: pa.ArrowException | OSError, parts: Iterable[_Part]) -> None:
+def _name_column(file: SourceFile, error: pa.ArrowException | OSError, pieces: Iterable[_Part]) -> None:
     """Find the part of a file that cannot be read, one after the other; a disk or a store that fails is none.
 
     Raises:
@@ -251,7 +255,7 @@ def _name_column(file: SourceFile, error: pa.ArrowException | OSError, parts: It
     """
     if isinstance(error, OSError) and (error.errno or is_url(file.path)):
         return
-    for name, place, read in parts:
+    for name, place, read in pieces:
         try:
             read()
         except (pa.ArrowException, OSError) as found:

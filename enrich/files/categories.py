@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 from pyarrow import types
 
-from enrich.files.common_types import as_schema, categories, has_dictionary
+from enrich.files.common_types import as_schema, categories, has_dictionary, parts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -96,14 +96,9 @@ def _sizes(batch: pa.RecordBatch) -> list[int]:
 def _dictionaries(array: pa.Array[Any]) -> Iterator[pa.DictionaryArray[Any, Any]]:
     if isinstance(array, pa.DictionaryArray):
         yield array
-    elif isinstance(array, pa.StructArray):
-        for column in array.flatten():
-            yield from _dictionaries(column)
-    elif isinstance(array, pa.MapArray):
-        yield from _dictionaries(array.keys)
-        yield from _dictionaries(array.items)
-    elif isinstance(array, pa.ListArray | pa.LargeListArray | pa.FixedSizeListArray):
-        yield from _dictionaries(array.values)
+        return
+    for part in parts(array):
+        yield from _dictionaries(part)
 
 
 def write_whole_dictionaries(path: Path) -> None:

@@ -177,6 +177,21 @@ def decoded(array: pa.DictionaryArray[Any, Any]) -> pa.Array[Any]:
     return values.take(array.indices)
 
 
+def parts(array: pa.Array[Any]) -> list[pa.Array[Any]]:
+    """Give the arrays that an array is made of; none where it is not nested."""
+    if isinstance(array, pa.DictionaryArray):
+        return [array.dictionary]
+    if isinstance(array, pa.StructArray):
+        return [array.field(number) for number in range(array.type.num_fields)]
+    if isinstance(array, pa.MapArray):
+        return [array.keys, array.items]
+    if isinstance(array, pa.ExtensionArray):
+        return [array.storage]
+    if isinstance(array, pa.ListArray | pa.LargeListArray | pa.FixedSizeListArray):
+        return [array.values]
+    return []
+
+
 def has_dictionary(kind: pa.DataType, bits: int = 65) -> bool:
     """Say whether there are categories at any depth, with an index of fewer bits."""
     if isinstance(kind, pa.DictionaryType):

@@ -95,6 +95,16 @@ def test_a_damaged_arrow_file_is_no_danger(tmp_path: Path) -> None:
         trial(tmp_path / "bad.arrow", "parquet")
 
 
+def test_values_that_are_odd_are_no_damage(tmp_path: Path) -> None:
+    """24:00:00, and bytes that are no text beside other columns, are read from an Arrow file as they are."""
+    midnight = pa.array([86_400_000_000, 1]).view(pa.time64("us"))
+    pair = pa.StructArray.from_arrays([pa.concat_arrays([NO_UTF8, NO_UTF8]), midnight], ["a", "b"])
+    for column in (midnight, pair):
+        path = store(tmp_path / "in.arrow", column)
+        trial(path, "parquet")
+        assert open_source(InputConfig(path=str(path))).num_rows == 2
+
+
 def test_an_interrupt_ends_it(tmp_path: Path) -> None:
     """Whoever waits may leave."""
     pq.write_table(pa.table({"a": range(10)}), tmp_path / "in.parquet")

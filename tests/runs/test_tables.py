@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import datetime as dt
+import itertools
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,16 +13,22 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 import enrich
 from enrich.errors import UsageError
+from tests.helpers.arrow import arrays
 from tests.helpers.endpoint import KEY, BookedEndpoint
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from tests.helpers.warm import Warm
+
 DATA = Path(__file__).parent.parent / "data"
 FORMATS = ("parquet", "arrow", "csv", "jsonl")
+RUNS = itertools.count()
 HELLO = {"prompt": "hello {{ review }}"}
 
 
@@ -120,3 +127,51 @@ def test_types_that_lose_their_meaning_are_told(
         enrich.run(job(input=str(DATA / "duckdb_variant.parquet"), step=HELLO))
     for said in ("`t` is a TIME WITH TIME ZONE", "`i` is an INTERVAL", "`v` is a VARIANT"):
         assert said in caplog.text
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+@pytest.mark.parametrize(
+    "name",
+    ["duckdb_infinity.parquet", "duckdb_types.parquet", "polars_categories.arrow", "pandas_days/*.feather"],
+)
+def test_what_is_paid_for_can_be_collected(
+    endpoint: BookedEndpoint, job: Callable[..., Path], warm: Warm, name: str, suffix: str
+) -> None:
+    """A run that stops halfway leaves an output to be had, whatever the columns are that no template uses."""
+    config = job(
+        input=str(DATA / name),
+        output=f"out.{suffix}",
+        step={"prompt": "{{ review }}"},
+        budget={"requests": 1},
+    )
+    stopped = enrich.run(config)
+    assert stopped.exit_code in (0, 4)
+    assert len(endpoint.posts) == 1
+    ended = warm.run(config.parent, "collect", config.name, "-o", f"so-far.{suffix}")
+    assert ended.code == 0, ended.err
+    assert (config.parent / f"so-far.{suffix}").stat().st_size
+    assert len(endpoint.posts) == 1
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(column=arrays(), suffix=st.sampled_from(FORMATS))
+def test_a_run_over_any_column(
+    endpoint: BookedEndpoint, job: Callable[..., Path], tmp_path: Path, column: pa.Array[Any], suffix: str
+) -> None:
+    """Beside a column of any type and any values a run ends well, or is refused before it sends anything."""
+    config = job(input="any.arrow", output=f"out.{suffix}", step={"prompt": "row {{ id }} of {{ run }}"})
+    number = next(RUNS)
+    table = pa.table({"id": range(len(column)), "run": [number] * len(column)}).append_column("c", column)
+    try:
+        with pa.ipc.new_file(str(tmp_path / "any.arrow"), table.schema) as writer:
+            writer.write_table(table)
+    except pa.ArrowException:
+        return  # Arrow itself cannot store it
+    before = len(endpoint.posts)
+    try:
+        summary = enrich.run(config)
+    except UsageError:
+        assert len(endpoint.posts) == before
+    else:
+        assert summary.exit_code == 0
+        assert len(endpoint.posts) == before + len(column)
