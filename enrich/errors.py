@@ -7,6 +7,7 @@ EnrichError                      exit 1
 │   ├── TemplateError                     a template, or what it asks of the input
 │   ├── OutputError                       the output path or its columns
 │   └── LedgerError                       the ledger cannot be opened or trusted
+│       └── LedgerDamaged                 its file is not what was written
 ├── RunStopped                   exit 4   stopped early, resumable
 │   ├── KeyRefused                        401 or 403
 │   ├── BalanceSpent                      402
@@ -78,6 +79,12 @@ class LedgerError(UsageError):
     """The ledger cannot be opened or trusted."""
 
     passes = True  # a database may come back
+
+
+class LedgerDamaged(LedgerError):
+    """The ledger is damaged."""
+
+    passes = False
 
 
 class RunStopped(EnrichError):

@@ -89,6 +89,11 @@ class Reply:
     streamed: bool = False
 
 
+TOO_MANY_FILES = (
+    "too_many_open_files"  # the code of an attempt that found no file descriptor left on this machine
+)
+
+
 class Fate(enum.Enum):
     """What is known of a failed attempt's effect on the server."""
 
@@ -294,6 +299,8 @@ class Summary:
         seconds: wall time.
         retries: attempts that failed and were followed by another one, per cause.
         reason: one sentence on how it ended.
+        perhaps_paid_twice: requests that were sent again after an unknown outcome to an endpoint that keeps no keys; None
+            where it keeps them.
         partitions: of an output that is a folder, how many of its files were selected, processed, unchanged, are still
             pending, have failed rows, or are left over from input that vanished; None of one that is a file.
         resumable: whether the same run, started again, may go further by itself: after an outage or an interrupt,
@@ -323,6 +330,7 @@ class Summary:
     causes: tuple[Trouble, ...] = ()
     sandbox: bool = False
     reused: int = 0
+    perhaps_paid_twice: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Give the summary as one flat mapping, statuses beside the rest, as ``--json`` prints it."""
@@ -339,6 +347,7 @@ class Summary:
             "seconds": round(self.seconds, 3),
             "rows_per_second": round(self.rows_per_second, 1),
             "retries": self.retries,
+            **({} if self.perhaps_paid_twice is None else {"perhaps_paid_twice": self.perhaps_paid_twice}),
             **partitions,
             "output": self.output,
             "ledger": self.ledger,

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import os
 import sys
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
 from enrich.base.version import __version__
-from enrich.errors import EnrichError
+from enrich.errors import EnrichError, UsageError
 from enrich.show.logs import as_json, set_up_logs, tell
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
@@ -33,6 +34,7 @@ class Commands(click.Group):
     def main(self, *args: Any, **kwargs: Any) -> Any:
         """Run the command line."""
         _open_streams()
+        _be_patient()
         return super().main(*args, **kwargs)
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -50,15 +52,28 @@ class Commands(click.Group):
             ctx.exit(error.exit_code)
         except (click.exceptions.Exit, click.Abort, BrokenPipeError):
             raise
-        except Exception as error:  # the edge: a defect is told in one line too, with a way to see more
-            if os.environ.get("BEATRA_TRACEBACK"):
-                raise
+        except (MemoryError, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and "can't start new thread" not in str(error):
+                self._tell_defect(ctx, error)
             tell(
-                f"Error: unexpected {type(error).__name__}: {error}",
+                f"Error: this machine gives the program too little memory, or too few threads: {error}",
                 failed=True,
-                hint="this is a defect; run again with BEATRA_TRACEBACK=1 and report what it prints.",
+                hint="raise the limit (`ulimit -v`, `ulimit -u`, a container's memory), then run the same command again:"
+                " what was paid for is kept.",
             )
-            ctx.exit(1)
+            ctx.exit(UsageError.exit_code)
+        except Exception as error:  # noqa: BLE001  # the edge: a defect is told in one line too, with a way to see more
+            self._tell_defect(ctx, error)
+
+    def _tell_defect(self, ctx: click.Context, error: Exception) -> NoReturn:
+        if os.environ.get("BEATRA_TRACEBACK"):
+            raise error
+        tell(
+            f"Error: unexpected {type(error).__name__}: {error}",
+            failed=True,
+            hint="this is a defect; run again with BEATRA_TRACEBACK=1 and report what it prints.",
+        )
+        ctx.exit(1)
 
 
 def _open_streams() -> None:
@@ -74,6 +89,36 @@ def _open_streams() -> None:
 def _asks_for_json(words: list[str]) -> bool:
     """Say whether a command line that click could not take apart wants what is wrong as JSON."""
     return "--log-format=json" in words or ("--log-format", "json") in itertools.pairwise(words)
+
+
+class _Patient(io.FileIO):
+    """A stream whose reader may go away: what is written then goes nowhere, and the work goes on."""
+
+    def write(self, data: Any) -> int:
+        """Write, to nowhere once nobody reads."""
+        try:
+            return super().write(data) or 0
+        except BrokenPipeError:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self.fileno())
+            os.close(nowhere)
+            return len(data)
+
+
+def _be_patient() -> None:
+    """Keep a reader of stdout or stderr that goes away from ending the work."""
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        stream = getattr(sys, name)
+        try:
+            ours = isinstance(stream, io.TextIOWrapper) and stream.fileno() == number
+        except (OSError, ValueError):  # a stream of a test, or of a notebook
+            continue
+        if ours:
+            stream.flush()
+            raw = io.BufferedWriter(_Patient(number, "w", closefd=False))
+            buffering = {"line_buffering": stream.line_buffering, "write_through": stream.write_through}
+            patient = io.TextIOWrapper(raw, stream.encoding, stream.errors, **buffering)
+            setattr(sys, name, patient)
 
 
 @click.group(cls=Commands, context_settings=CONTEXT, epilog=EXIT_CODES)

@@ -13,7 +13,7 @@ from enrich.cli.options import names_in
 
 @main.group()
 def ledger() -> None:
-    """Look after a ledger: list, export, verify, prune.
+    """Look after a ledger: list, export, verify, repair, prune.
 
     LEDGER is a configuration that names one, or the ledger's own file or URL.
     """
@@ -67,15 +67,21 @@ def ledger_ls(where: str, states: str, *, as_json: bool) -> None:
 def ledger_export(where: str, out: str) -> None:
     """Write everything a ledger holds to a file, raw requests and answers included.
 
+    The file may be read by its owner only. Of a damaged ledger, all that is left is written.
+
     \b
     Example:
       beatra-enrich ledger export config.yaml -o ledger.parquet
     """
     from enrich.base.words import counted
-    from enrich.verbs.ledger import export_ledger, ledger_location
+    from enrich.verbs.ledger import export_ledger, given_back, ledger_location
 
-    count = run_async(lambda: export_ledger(ledger_location(where), out))
+    count, salvage = run_async(lambda: export_ledger(ledger_location(where), out))
     click.echo(f"{counted(count, 'request')} → {out}")
+    if salvage is not None:
+        click.echo("the ledger is damaged; this is what is left of it:", err=True)
+        for line in given_back(salvage):
+            click.echo(line, err=True)
 
 
 @ledger.command("verify", short_help="Check a whole ledger, every checksum included.")
@@ -94,6 +100,29 @@ def ledger_verify(where: str) -> None:
         click.echo(line)
     if not report.sound:
         raise click.exceptions.Exit(2)
+
+
+@ledger.command("repair", short_help="Make a sound ledger of what is left of a damaged one.")
+@LEDGER
+@click.option(
+    "-o", "--out", metavar="FILE", required=True, help="The new ledger; the old one stays as it is."
+)
+def ledger_repair(where: str, out: str) -> None:
+    """Make a sound ledger of what is left of a damaged one.
+
+    Every page that is whole gives its lines, each is held to its checksum. What is lost is asked again under its key,
+    at no second charge for 23 hours after it was sent; then it is in doubt.
+
+    \b
+    Example:
+      beatra-enrich ledger repair .beatra/ledger.db -o .beatra/repaired.db
+      beatra-enrich run config.yaml --set ledger=.beatra/repaired.db
+    """
+    from enrich.verbs.ledger import given_back, ledger_location, repair_ledger
+
+    for line in given_back(run_async(lambda: repair_ledger(ledger_location(where), out))):
+        click.echo(line)
+    click.echo(f"→ {out}\nHint: put it in the old one's place, or name it by `ledger:`.")
 
 
 @ledger.command("prune", short_help="Forget requests that were settled long ago.")

@@ -75,19 +75,25 @@ def preview(config: Path, rows: int, **options: Any) -> None:
 @main.command(short_help="Check all that can be checked without a completion.")
 @CONFIG
 @job_options
-def check(config: Path, **options: Any) -> None:
+@click.option(
+    "--probe",
+    is_flag=True,
+    help="Send one tiny request twice under one key: does the endpoint answer it once? One completion is paid for, or two.",
+)
+def check(config: Path, *, probe: bool, **options: Any) -> None:
     """Check everything that can be checked without asking for a completion.
 
     Configuration, templates against the input's columns, output, ledger, the endpoint's health, key and models.
 
     \b
-    Example:
+    Examples:
       beatra-enrich check config.yaml
+      beatra-enrich check config.yaml --probe
     """
     from enrich.verbs.check import check_job
 
     good = True
-    for finding in run_async(lambda: check_job(load(config, options), options["limit"])):
+    for finding in run_async(lambda: check_job(load(config, options), options["limit"], probe=probe)):
         good = good and finding.ok
         click.echo(finding.line(color=sys.stdout.isatty()))
     if not good:

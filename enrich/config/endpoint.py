@@ -39,6 +39,7 @@ RESERVED_HEADERS = frozenset(  # what each request says for itself
 NEAR = (".local", ".lan", ".internal", ".home.arpa", ".localdomain")  # names that no public server has
 _AUTHORIZES = re.compile(r"(?i)key|token|auth|secret")  # of a header that stands in for the key
 _VISIBLE_ASCII = re.compile(r"[!-~]+")
+_VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*")  # what is not written like this may be a key in the wrong place
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _HEADER_VALUE = re.compile(r"[\t -~]*")
 
@@ -59,6 +60,8 @@ class EndpointConfig(Section):
         stream_end: what ends a stream: `done`, only `[DONE]`; `finish_reason`, an orderly end after the finish reason;
             `auto`, either, as the endpoint is learned to do it.
         finish_reason: whether a stream without a finish reason was cut; `optional` for servers that never send one.
+        idempotent: whether it gives the same answer, at no second charge, to a request that comes again under its
+            Idempotency-Key; `auto` takes what `check --probe` found, else that it does, as Beatra's API does.
     """
 
     base_url: str | None = None
@@ -71,6 +74,7 @@ class EndpointConfig(Section):
     allow_http: bool = False
     stream_end: Literal["auto", "done", "finish_reason"] = "auto"
     finish_reason: Literal["required", "optional"] = "required"
+    idempotent: Literal["auto"] | bool = "auto"
 
     @field_validator("base_url")
     @classmethod
@@ -79,7 +83,7 @@ class EndpointConfig(Section):
             return value
         parts = urlsplit(value)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError(f"`{value}` is no http(s) URL; write for example {DEFAULT_BASE_URL}, or sandbox")
+            raise ValueError(f"it is no http(s) URL; write for example {DEFAULT_BASE_URL}, or sandbox")
         return value.rstrip("/")
 
 
@@ -119,7 +123,8 @@ def resolve_endpoint(config: EndpointConfig, env: Mapping[str, str]) -> Endpoint
         ConfigError: there is no key, or it would travel in the clear, or a value cannot be used.
     """
     url = (config.base_url or env.get(URL_VARIABLE) or DEFAULT_BASE_URL).rstrip("/")
-    parts = _split(url, "endpoint.base_url" if config.base_url else URL_VARIABLE)
+    where = "endpoint.base_url" if config.base_url else URL_VARIABLE
+    parts = _split(url, where)
     local = is_loopback(parts.hostname or "")
     own_network = parts.scheme == "http" and is_near(parts.hostname or "")
     keyless = local or own_network or any(_AUTHORIZES.search(name) for name in config.headers)
@@ -127,7 +132,7 @@ def resolve_endpoint(config: EndpointConfig, env: Mapping[str, str]) -> Endpoint
     key = _find_key(config, env, needed=may_go and not keyless)
     secrets = key is not None or bool(config.headers)
     if parts.scheme == "http" and not (local or config.allow_http):
-        _refuse_http(url, parts, config, secrets=secrets, own_network=own_network)
+        _refuse_http(parts, config, secrets=secrets, own_network=own_network)
     if config.proxy is not None:
         _check_proxy(config.proxy, parts.scheme, secrets=secrets)
     return Endpoint(
@@ -151,9 +156,7 @@ def is_near(host: str) -> bool:
     return address.is_private or address.is_link_local
 
 
-def _refuse_http(
-    url: str, parts: SplitResult, config: EndpointConfig, *, secrets: bool, own_network: bool
-) -> None:
+def _refuse_http(parts: SplitResult, config: EndpointConfig, *, secrets: bool, own_network: bool) -> None:
     """Keep keys, and what is asked of strangers, from travelling in the clear.
 
     Raises:
@@ -161,15 +164,16 @@ def _refuse_http(
     """
     if own_network and not secrets:
         return
-    secure = f"https://{parts.netloc}{parts.path}"
+    where = f"endpoint.base_url (of {parts.hostname})"  # its path may hold a key
+    secure = "https://…"
     if not own_network:
         raise ConfigError(
-            f"{url} is plain http: {'the API key' if secrets else 'what is asked'} would travel in the clear",
+            f"{where} is plain http: {'the API key' if secrets else 'what is asked'} would travel in the clear",
             hint=f"write {secure}, or set endpoint.allow_http: true if it may.",
         )
     variable = config.api_key_env
     raise ConfigError(
-        f"{url} is plain http: the API key would travel in the clear",
+        f"{where} is plain http: the API key would travel in the clear",
         hint=f"for an endpoint that needs no key, unset {variable} (or set endpoint.api_key_env to a variable that is "
         f"not set); else write {secure}, or set endpoint.allow_http: true if the key may go over this network.",
     )
@@ -193,7 +197,7 @@ def _split(url: str, where: str) -> SplitResult:
     except ValueError:  # a port that is no number, brackets that do not close, a label that is too long
         usable = False
     if not usable:
-        raise ConfigError(f"{where}: `{url}` is no http(s) URL", hint=f"write for example {DEFAULT_BASE_URL}")
+        raise ConfigError(f"{where} is no http(s) URL", hint=f"write for example {DEFAULT_BASE_URL}")
     if parts.username is not None or parts.password is not None:
         raise ConfigError(
             f"{where} holds a user name or password", hint="give the key by BEATRA_API_KEY instead."
@@ -204,7 +208,7 @@ def _split(url: str, where: str) -> SplitResult:
             hint="give it by endpoint.headers, as ${NAME} from the environment.",
         )
     if parts.fragment:
-        raise ConfigError(f"{where}: `{url}` has a fragment", hint="end it with the path, such as /v1.")
+        raise ConfigError(f"{where} has a fragment", hint="end it with the path, such as /v1.")
     return parts
 
 
@@ -220,7 +224,7 @@ def _check_proxy(proxy: str, scheme: str, *, secrets: bool) -> None:
         )
     if scheme == "http" and secrets and not is_loopback(host):
         raise ConfigError(
-            f"the proxy {host} would see the API key: requests to a plain http URL pass it in the clear",
+            "the proxy would see the API key: requests to a plain http URL pass it in the clear",
             hint="remove endpoint.proxy, or use an https base_url.",
         )
 
@@ -233,7 +237,10 @@ def _check_headers(headers: Mapping[str, str]) -> dict[str, str]:
                 hint="remove it; the key comes from BEATRA_API_KEY or endpoint.api_key_file.",
             )
         if not _HEADER_NAME.fullmatch(name):
-            raise ConfigError(f"endpoint.headers: {name!r} is no header name")
+            raise ConfigError(
+                "endpoint.headers: a name holds what no header name may",
+                hint="letters, digits and - in the name, the value behind the colon.",
+            )
         if not _HEADER_VALUE.fullmatch(value):
             raise ConfigError(
                 f"endpoint.headers.{name}: the value holds line ends or characters beyond ASCII"
@@ -246,8 +253,10 @@ def _find_key(config: EndpointConfig, env: Mapping[str, str], *, needed: bool) -
         return _checked_key(
             _read_key_file(config.api_key_file), f"endpoint.api_key_file {config.api_key_file}"
         )
-    variable = config.api_key_env
-    key = env.get(variable, "").strip()
+    variable = (
+        config.api_key_env if _VARIABLE.fullmatch(config.api_key_env) else "that endpoint.api_key_env names"
+    )
+    key = env.get(config.api_key_env, "").strip()
     if key:
         return _checked_key(key, f"the environment variable {variable}")
     if not needed:
@@ -255,8 +264,10 @@ def _find_key(config: EndpointConfig, env: Mapping[str, str], *, needed: bool) -
     raise ConfigError(
         "there is no API key; searched in this order:\n"
         "  1. endpoint.api_key_file in the configuration: not set\n"
-        f"  2. the environment variable {variable}: {'empty' if variable in env else 'not set'}",
-        hint=f"export {variable}=sk-…",
+        f"  2. the environment variable {variable}: {'empty' if config.api_key_env in env else 'not set'}",
+        hint=f"export {variable}=sk-…"
+        if variable == config.api_key_env
+        else "endpoint.api_key_env takes the name of a variable, such as BEATRA_API_KEY, never the key.",
     )
 
 
@@ -271,7 +282,10 @@ def _read_key_file(path: Path) -> str:
                 )
             content = file.read(MAX_KEY_FILE + 1)
     except OSError as error:
-        raise ConfigError(f"endpoint.api_key_file {path} cannot be read: {error.strerror}") from None
+        raise ConfigError(
+            f"endpoint.api_key_file cannot be read: {error.strerror}",
+            hint="it takes the path of a file that holds the key, relative to the configuration; never the key.",
+        ) from None
     if len(content) > MAX_KEY_FILE:
         raise ConfigError(
             f"endpoint.api_key_file {path} is larger than {MAX_KEY_FILE:,} bytes; it holds no key"

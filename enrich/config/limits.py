@@ -57,11 +57,14 @@ class RetryConfig(Section):
 
     Attributes:
         attempts: requests that may be sent for one body; waits for a rate limit or an outage use none up.
+        unknown: how often one whose outcome is unknown is asked again where the endpoint keeps no keys (see
+            `endpoint.idempotent`): each time it may be paid for once more. Where it keeps them, that is free.
         max_wait: the longest backoff, in seconds. A Retry-After is honoured beyond it.
         deadline: seconds that all attempts of one row may take together; default attempts × (timeout + max_wait).
     """
 
     attempts: Annotated[int, Field(ge=1, le=100)] = 6
+    unknown: Annotated[int, Field(ge=0, le=100)] = 1
     max_wait: Annotated[float, Field(gt=0)] = 60.0
     deadline: Annotated[float, Field(gt=0)] | None = None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,8 +51,11 @@ def complete(
     Raises:
         ConfigError: an assignment or a variable cannot be carried out.
     """
+    own = copy.deepcopy(document.get("output"))
     for assignment in overrides:
         _set(document, assignment)
+    if document.get("output") != own:
+        document = _with_ledger_of(_resolved_output(_expand(own, env, "output"), folder), document, folder)
     document = _resolve_paths(_expand(document, env, ""), folder)
     for name in ("input", "output"):
         if flags.get(name):
@@ -167,6 +171,12 @@ def _with_ledger_of(output: Any, document: dict[str, Any], base: Path) -> dict[s
     if "ledger" in document or not path:
         return document
     return {**document, "ledger": ledger_beside(str(base / "output") if is_url(path) else path)}
+
+
+def _resolved_output(section: Any, folder: Path) -> Any:
+    """Give the output that the file itself names, as an absolute path."""
+    path = _path_of(section)
+    return _resolved(path, folder) if path else None
 
 
 def _path_of(section: Any) -> str:

@@ -56,7 +56,11 @@ def _problem(item: Any, model: type[BaseModel]) -> str:
     text = _PROBLEMS.get(kind) or re.sub(r"^\w+ should ", "must ", item["msg"])
     if kind.endswith(("_parsing", "_from_float")):
         text = text.partition(",")[0]
-    shown = kind != "missing" and isinstance(value, str | int | float | bool | None)
+    secret = item["loc"][:1] in {
+        ("endpoint",),
+        ("ledger",),
+    }  # what stands there may be a key in the wrong place
+    shown = kind != "missing" and not secret and isinstance(value, str | int | float | bool | None)
     return f"{text} (it is {value!r})" if shown else text
 
 

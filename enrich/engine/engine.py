@@ -11,6 +11,7 @@ import contextlib
 import enum
 import heapq
 import itertools
+import logging
 import math
 import random
 import time
@@ -35,7 +36,7 @@ from enrich.engine.retry import (
 from enrich.errors import RunStopped
 from enrich.ledger.protocol import DOUBT_AFTER, attempt_id
 from enrich.ledger.rows import storable
-from enrich.records import Completion, Failure, Fate, Record, Reply, Settled, key_text
+from enrich.records import TOO_MANY_FILES, Completion, Failure, Fate, Record, Reply, Settled, key_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,7 +54,14 @@ CLAIM_HOLDS = (
 )
 HELD_WAIT = 0.2  # seconds between looks at a request that another process is sending
 SHORTEST = 1.0  # second that an attempt gets at least, however late it is for its row
+IN_FLIGHT_BYTES = 64 << 20  # of answers that may be on their way at once
+FEWEST_IN_FLIGHT = 32  # requests, however large their answers
+ANSWER_WEIGHT = 0.05  # of the newest answer in the mean size
+FEWER = 0.8  # of what was in flight when no file could be opened any more
 SPARE = 64  # workers beyond those whose requests are in flight: they wait for the ledger
+
+
+log = logging.getLogger("enrich")
 
 
 class Transport(Protocol):
@@ -93,6 +101,7 @@ class Ticket:
         fresh: whether this run was the first to send it: no earlier attempt can have been charged.
         number: of the latest attempt, as the pace counts them.
         went_out: whether this run really sent it: an attempt reached the endpoint, or may have.
+        doubled: whether it was sent again after an unknown outcome where that may be paid for.
     """
 
     ask: Ask
@@ -107,6 +116,7 @@ class Ticket:
     claimed_at: float = 0.0
     fresh: bool = True
     went_out: bool = False
+    doubled: bool = False
     first_sent: float = 0.0
     sent_at: float = 0.0
     history: History = field(default_factory=History)
@@ -128,6 +138,7 @@ class Stats:
 
     requests: int = 0
     attempts: int = 0
+    perhaps_paid_twice: int | None = None
     answered: int = 0
     failed: int = 0
     prompt_tokens: int = 0
@@ -178,11 +189,13 @@ class Engine:
         self._budget = budget
         self._policy = policy
         self._workers = workers
+        self._answer_size = 1.0  # bytes; the newest answers weigh most
+        self._most = workers  # in flight; lowered where this machine sets a limit
         self._on_retry = on_retry
         self._run = run
         self.pace = pace
         self.outage = Outage()
-        self.stats = Stats()
+        self.stats = Stats(perhaps_paid_twice=None if policy.unknown is None else 0)
         self.stopped: Exception | None = None
         self._stopped_at: float | None = None  # monotonic seconds
         self.in_flight = 0
@@ -372,6 +385,13 @@ class Engine:
         if claim.verdict == "mine":
             ticket.attempt, ticket.body = claim.attempt, claim.body
             ticket.fresh = claim.attempt == 1
+            if self._policy.unknown is not None:
+                ticket.history = replace(ticket.history, unknowns=claim.unknowns)
+            if self._policy.forbids(claim.unknowns):
+                self._give_back(ticket, None)
+                failure = claim.record.failure if claim.record is not None else None
+                self._finish(ticket, failure or _NO_ANSWER, in_doubt=True)
+                return
             self._make_ready(ticket)
         elif claim.verdict == "held":
             self._give_back(ticket, None)
@@ -416,7 +436,7 @@ class Engine:
         """Wait for the end of a pause and for room below the ceiling; False when the run has stopped."""
         while self.stopped is None:
             pause = self.pace.paused_for()
-            most = 1 if self.outage.on else min(self._workers, self.pace.ceiling)
+            most = 1 if self.outage.on else min(self._most, self.pace.ceiling, self._fitting)
             if not pause and self.in_flight < most and self._idle:
                 return True
             await self._woken(self._dispatchable, pause or None)
@@ -485,6 +505,9 @@ class Engine:
         ticket.first_sent = ticket.first_sent or ticket.sent_at
         left = ticket.first_sent + self._policy.deadline - ticket.sent_at
         key = ticket.ask.key
+        if self._policy.unknown is not None and ticket.history.unknowns and not ticket.doubled:
+            ticket.doubled = True
+            self.stats.perhaps_paid_twice = (self.stats.perhaps_paid_twice or 0) + 1
         try:
             result = await self._transport.attempt(
                 ticket.body,
@@ -522,13 +545,33 @@ class Engine:
         """Tell the pace what a refusal says of the endpoint; a wait that ends the run is no measure for the next one."""
         if waits_too_long(failure):
             return
+        if failure.code == TOO_MANY_FILES:
+            self._make_fewer(in_flight)
+            return
         if is_rate_limit(failure) or (failure.code == _BUSY_PROXY and not self.outage.on):
             self.pace.limited(ticket.number, failure.retry_after, in_flight=in_flight, sent_at=ticket.sent_at)
         elif (failure.status or 0) >= 500:
             self.pace.troubled()
 
+    @property
+    def _fitting(self) -> int:
+        """Give how many answers of the size that they have lately may be on their way at once."""
+        return max(FEWEST_IN_FLIGHT, int(IN_FLIGHT_BYTES / self._answer_size))
+
+    def _make_fewer(self, in_flight: int) -> None:
+        """Have fewer requests in flight from now on: this machine lets no more connections be opened."""
+        fewer = max(1, int(in_flight * FEWER))
+        if fewer < self._most:
+            if self._most == self._workers:
+                log.warning(
+                    "this machine lets no more files be opened: %s requests in flight at the most",
+                    f"{fewer:,}",
+                )
+            self._most = fewer
+
     async def _keep(self, ticket: Ticket, reply: Reply, in_flight: int) -> None:
         """Make a raw answer durable, then read it."""
+        self._answer_size += ANSWER_WEIGHT * (len(reply.body) - self._answer_size)
         await self._ledger.answer(ticket.ask.key, reply)
         result = self._read(reply)
         if isinstance(result, Failure):
@@ -562,7 +605,7 @@ class Engine:
         ticket.failure = failure
         waited = time.monotonic() - ticket.first_sent
         self._note_outage(ticket, failure)
-        if self.outage.on:
+        if self.outage.on and not (self._policy.unknown is not None and failure.fate is Fate.UNKNOWN):
             ticket.history = _waited_out(ticket.history, failure, waited)
         else:
             ticket.history = ticket.history.add(failure, waited=waited)

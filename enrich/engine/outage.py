@@ -7,12 +7,14 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from enrich.errors import BalanceSpent, EndpointFailing, KeyRefused, RunStopped
-from enrich.records import Failure, Fate
+from enrich.records import TOO_MANY_FILES, Failure, Fate
 from enrich.wire.meanings import meaning
 from enrich.wire.stream_end import NO_FINISH
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
+
+    from enrich.records import RowStatus
 
 WINDOW = 50  # attempts looked at
 ENOUGH = 20  # attempts before a judgement; so many failures in a row are one, however well it went before
@@ -100,7 +102,11 @@ class Outage:
 
 def _is_trouble(failure: Failure) -> bool:
     """Tell what the endpoint as a whole suffers from, from what is wrong with one request."""
-    if failure.code == "model_unavailable" or failure.status == 429 or meaning(failure) is not None:
+    if (
+        failure.code in {"model_unavailable", TOO_MANY_FILES}
+        or failure.status == 429
+        or meaning(failure) is not None
+    ):
         return False
     return failure.fate is not Fate.REFUSED or (failure.status or 0) >= 500
 
@@ -192,6 +198,22 @@ def stop_error(kind: str, failure: Failure, model: str) -> RunStopped:
     said = f"{failure}" + (f" (request id {failure.request_id})" if failure.request_id else "")
     error, what, hint = _STOPS[kind]
     return error(what.format(said=said, model=model, wait=failure.retry_after or 0.0), hint=hint)
+
+
+def unfit_error(statuses: Mapping[RowStatus, int], step: str) -> RunStopped:
+    """Make the error for a run whose first rows were all answered, and none of the answers is fit.
+
+    Args:
+        statuses: rows by how they stand.
+        step: whose rows they are.
+    """
+    told = ", ".join(f"{count:,} {status}" for status, count in statuses.items() if count)
+    return EndpointFailing(
+        f"none of the first {sum(statuses.values()):,} answers of step {step} is fit ({told}), and each was paid for",
+        hint="look at them with `beatra-enrich collect CONFIG`, then mend prompt, schema or max_tokens; "
+        "`tolerate: 100%` goes on regardless.",
+        passes=False,
+    )
 
 
 def alike_error(failure: Failure, rows: int) -> RunStopped:

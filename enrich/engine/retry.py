@@ -26,7 +26,6 @@ SLOW_BASE_WAIT = 5.0  # seconds; the same where the server has to settle somethi
 QUICK_WAIT = 1.0  # seconds; the longest wait before a busy model is asked once more
 SPREAD = 1.0  # seconds over which the rows spread after a Retry-After
 LONGEST_RETRY_AFTER = 300.0  # seconds; a longer one stops the run, to be resumed then
-MAX_UNKNOWN = 3  # attempts of unknown outcome that one request may have
 MAX_UNUSABLE = 2  # whole but unusable answers: the first, and its replay
 MAX_UNAVAILABLE = 2  # quick retries of a model that is unavailable, before the next one
 
@@ -75,6 +74,7 @@ class Policy:
 
     Attributes:
         attempts: attempts that count, of one request.
+        unknown: how often an unknown outcome is asked again where that may be paid for; None where it is free.
         max_wait: seconds; the longest backoff.
         deadline: seconds that a row may take over all its attempts and waits.
     """
@@ -82,12 +82,23 @@ class Policy:
     attempts: int
     max_wait: float
     deadline: float
+    unknown: int | None = None
 
     @classmethod
-    def of(cls, config: RetryConfig, *, timeout: float) -> Policy:
-        """Read the configuration; ``timeout`` is that of one attempt, in seconds."""
+    def of(cls, config: RetryConfig, *, timeout: float, keeps_keys: bool = True) -> Policy:
+        """Read the configuration.
+
+        Args:
+            config: the section ``retry``.
+            timeout: seconds of one attempt.
+            keeps_keys: whether a request that comes again under its key is charged no second time.
+        """
         deadline = config.deadline or config.attempts * (timeout + config.max_wait)
-        return cls(config.attempts, config.max_wait, deadline)
+        return cls(config.attempts, config.max_wait, deadline, None if keeps_keys else config.unknown)
+
+    def forbids(self, unknowns: int) -> bool:
+        """Say whether a request may not be sent again after so many attempts of unknown outcome."""
+        return self.unknown is not None and unknowns > self.unknown
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +231,7 @@ def _is_spent(failure: Failure, history: History, policy: Policy) -> bool:
     if not counts(failure):
         return False
     replayed = failure.code in UNUSABLE and history.unusable >= MAX_UNUSABLE
-    return replayed or history.attempts >= policy.attempts or history.unknowns >= MAX_UNKNOWN
+    return replayed or history.attempts >= policy.attempts or policy.forbids(history.unknowns)
 
 
 def _is_in_doubt(failure: Failure, history: History) -> bool:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     Chooser = Callable[[Sequence[str]], list[str]]  # from all names to those that are read
 
+BATCH_BYTES = 32 << 20  # bytes of Parquet data in one record batch, or nearly
+GROUPS_LOOKED_AT = 256  # row groups whose sizes are read
 PAGE_BYTES = 1 << 20  # bytes of a Parquet column read at once
 ARROW_MAGIC = b"ARROW1"  # what the Arrow file format begins with; the stream format does not
 # What Arrow says of values in sound arrays: bytes that are no text, 24:00:00, a date with a time, a digit too many.
@@ -52,11 +54,24 @@ class ParquetReader:
         with readable(file.path), open_bytes(file) as stream:
             parquet = _open_parquet(stream)
             try:
-                for batch in parquet.iter_batches(batch_size=max_rows, columns=names):
+                rows = _rows_at_once(parquet.metadata, names, max_rows)
+                for batch in parquet.iter_batches(batch_size=rows, columns=names):
                     yield as_schema(batch.select(names), schema)
             except (pa.ArrowException, OSError) as error:
                 _name_column(file, error, _parquet_parts(parquet, schema))
                 raise
+
+
+def _rows_at_once(metadata: pq.FileMetaData, names: Sequence[str], most: int) -> int:
+    """Say how many rows of these columns fit into `BATCH_BYTES`, by the row groups' own sizes."""
+    wanted = set(names)
+    rows = most
+    for number in range(min(metadata.num_row_groups, GROUPS_LOOKED_AT)):
+        group = metadata.row_group(number)
+        chunks = (group.column(place) for place in range(group.num_columns))
+        size = sum(c.total_uncompressed_size for c in chunks if c.path_in_schema.partition(".")[0] in wanted)
+        rows = min(rows, group.num_rows * BATCH_BYTES // max(1, size))
+    return max(1, rows)
 
 
 def _open_parquet(stream: pa.NativeFile) -> pq.ParquetFile:

@@ -42,9 +42,7 @@ def csv_cells(array: pa.Array[Any], name: str, *, guard: bool = True) -> pa.Arra
         return csv_cells(decoded(array), name, guard=guard)
     if types.is_string(kind) or types.is_large_string(kind):
         check_text(array, name)
-        if not guard:
-            return array
-        return pc.replace_substring_regex(array, FORMULA, r"'\1", max_replacements=1)
+        return pc.replace_substring_regex(array, FORMULA, r"'\1", max_replacements=1) if guard else array
     if types.is_duration(kind):
         size = 10**9 // NANOSECONDS[cast("Any", kind).unit]
         return pc.divide(array.view(pa.int64()).cast(pa.float64(), safe=False), float(size))

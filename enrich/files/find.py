@@ -278,13 +278,15 @@ def check_unchanged(file: SourceFile) -> None:
     """Hold a file to what it was when the source was opened.
 
     Raises:
-        InputError: its size, modification time or version differ, or it is gone.
+        InputError: its size, modification time or version differ, or it is gone. A file's version is its inode and
+            when anything about it was last changed: who rewrites it may set its times, but not that one.
     """
     with readable(file.path):
         now = storage.stat(file.path)
         if now is None:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), file.path)
-    if (now.size, now.mtime_ns, now.version) != (file.size, file.mtime_ns, file.version):
+    version = file.version if is_url(file.path) else f"{file.inode}-{file.ctime_ns}"
+    if (now.size, now.mtime_ns, now.version) != (file.size, file.mtime_ns, version):
         raise InputError(
             f"{file.path} changed while it was being used", hint="run again when it stays as it is."
         )

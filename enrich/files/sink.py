@@ -126,7 +126,12 @@ class Sink:
 
 @contextmanager
 def open_sink(
-    config: OutputConfig, schema: pa.Schema, *, scratch: Path | None = None, given: Collection[str] = ()
+    config: OutputConfig,
+    schema: pa.Schema,
+    *,
+    scratch: Path | None = None,
+    given: Collection[str] = (),
+    private: bool = False,
 ) -> Iterator[Sink]:
     """Open an output; without a commit its target stays untouched and nothing is left behind.
 
@@ -135,6 +140,7 @@ def open_sink(
         schema: of every batch; its metadata is kept where the format has room for it.
         scratch: the folder where an object is made ready, as large as it gets; the system's by default.
         given: columns that are the input's own, and are not to be changed.
+        private: whether its owner alone may read it.
 
     Raises:
         OutputError: the format cannot hold a column.
@@ -147,7 +153,7 @@ def open_sink(
     with _write_errors(target):
         _make_folder(near.parent)
         _sweep(near)
-        temporary = _Temporary(near)
+        temporary = _Temporary(near, private=private)
     try:
         with _write_errors(target):
             sink = Sink(config, schema, temporary, given)
@@ -210,7 +216,12 @@ def hold_output(path: str | Path, *, wait: bool = False, shared: bool = False) -
             yield
         finally:
             if not shared or _try_lock(descriptor):
-                lock.unlink(missing_ok=True)  # held alone: nobody can have locked this very file in between
+                with suppress(
+                    OSError
+                ):  # the folder may have become read-only; an unlocked file holds nobody up
+                    lock.unlink(
+                        missing_ok=True
+                    )  # held alone: nobody can have locked this very file in between
             os.close(descriptor)
 
 
@@ -284,10 +295,12 @@ def read_manifest(path: str | Path) -> dict[str, Any] | None:
 class _Temporary:
     """A hidden file beside its target, or where an object is made ready; locked while this process lives."""
 
-    def __init__(self, target: Path) -> None:
+    def __init__(self, target: Path, *, private: bool = False) -> None:
+        self._private = private
+        mode = 0o600 if private else 0o666
         while True:
             self.path = _temporary_path(target)
-            self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+            self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
             if _try_lock(self._descriptor) and os.fstat(self._descriptor).st_nlink:
                 return
             os.close(self._descriptor)  # a sweep came between the two calls
@@ -302,7 +315,8 @@ class _Temporary:
             storage.put(str(target), self.path)
             return
         with suppress(FileNotFoundError):
-            os.fchmod(self._descriptor, stat.S_IMODE(target.stat().st_mode))
+            if not self._private:
+                os.fchmod(self._descriptor, stat.S_IMODE(target.stat().st_mode))
         self.sync()
         self.path.replace(target)
         folder = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY)
@@ -312,8 +326,9 @@ class _Temporary:
             os.close(folder)
 
     def discard(self) -> None:
-        """Remove the file, unless it took its place."""
-        self.path.unlink(missing_ok=True)
+        """Remove the file, unless it took its place; a folder that became read-only keeps it, for a later sweep."""
+        with suppress(OSError):
+            self.path.unlink(missing_ok=True)
         os.close(self._descriptor)
 
 

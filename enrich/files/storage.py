@@ -65,7 +65,8 @@ class Stored:
         location: its path or URL, ready to be opened.
         size: in bytes.
         mtime_ns: when it was last modified, in nanoseconds since the epoch; stores tell whole seconds.
-        version: what tells two contents apart, as the store has it (S3's ETag); empty for a file.
+        version: what tells two contents apart, as the store has it (S3's ETag); of a file its inode and when anything
+            about it was last changed, which no program can set.
     """
 
     location: str
@@ -87,7 +88,7 @@ def stat(location: str) -> Stored | None:
     if not path.is_file():
         return None
     info = path.stat()
-    return Stored(location, info.st_size, info.st_mtime_ns)
+    return Stored(location, info.st_size, info.st_mtime_ns, f"{info.st_ino}-{info.st_ctime_ns}")
 
 
 def walk(location: str) -> list[Stored]:

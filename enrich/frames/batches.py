@@ -22,7 +22,6 @@ from enrich.base.interrupt import DRAIN
 from enrich.base.loops import loop_factory
 from enrich.config import JobConfig, load_job, validate_job
 from enrich.errors import EnrichError, InputError, RunInterrupted, RunStopped
-from enrich.rows.assemble import ROWS
 from enrich.rows.flow import prefetched
 from enrich.rows.occurrences import Occurrences
 from enrich.rows.statuses import Marks
@@ -274,11 +273,13 @@ class Door:
     async def _assembled(self, marks: Marks, rows: int) -> pa.RecordBatch:
         assembler = self._session.assembler(marks)
         pieces = []
-        for row in range(0, rows, ROWS):
-            count = min(ROWS, rows - row)
+        row = 0
+        while row < rows:
+            count = assembler.piece(row, rows - row)
             marks.find_repeats(row, count, self._seen)
             columns = await assembler.columns(row, count)
             pieces.append(pa.RecordBatch.from_arrays(columns, schema=self.schema))
+            row += count
         if not pieces:
             return pa.RecordBatch.from_arrays(
                 [pa.array([], kind) for kind in self.schema.types], schema=self.schema

@@ -68,6 +68,35 @@ def answer_holds(crc: int | None, key: bytes, request_id: bytes | None, body: by
         return False
 
 
+def seal_of(
+    key: bytes,
+    standing: tuple[int, int, int, int | None],
+    belongs: tuple[bytes, bytes | None, bytes | None],
+) -> int:
+    """Give the CRC-32 over whatever else decides about a request.
+
+    Args:
+        key: its key.
+        standing: its state, run, attempts and last failure.
+        belongs: its model, parent and question.
+    """
+    state, run, attempts, failure = standing
+    model, parent, question = belongs
+    counts = (state, run, attempts, -1 if failure is None else failure)
+    said = b"%b\0%d\0%d\0%d\0%d\0%b\0%b\0%b" % (key, *counts, model, parent or b"", question or b"")
+    return zlib.crc32(said)
+
+
+def note_crc(name: bytes, value: bytes) -> int:
+    """Give the CRC-32 over something small that is remembered under a name."""
+    return zlib.crc32(value, zlib.crc32(name + b"\0"))
+
+
+def generation_crc(step: bytes, count: int) -> int:
+    """Give the CRC-32 over how often a step was asked anew."""
+    return note_crc(step, b"%d" % count)
+
+
 def _timeless_crc(key: bytes, body: bytes) -> int:
     return zlib.crc32(body, zlib.crc32(key))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 from typing import TYPE_CHECKING
@@ -50,7 +51,8 @@ class RunLocks:
         if self._held:
             run, descriptor = self._held
             self._held = None
-            self.path(run).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # the folder may have become read-only
+                self.path(run).unlink(missing_ok=True)
             os.close(descriptor)
 
     def is_alive(self, run: int) -> bool:
@@ -62,7 +64,8 @@ class RunLocks:
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             if _lock(descriptor, fcntl.LOCK_SH):
-                path.unlink(missing_ok=True)
+                with contextlib.suppress(OSError):  # likewise; whoever looks next finds it dead as well
+                    path.unlink(missing_ok=True)
                 os.close(descriptor)
                 return False
         except FileNotFoundError:

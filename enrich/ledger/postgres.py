@@ -16,7 +16,7 @@ from enrich.ledger.checks import boot_number
 from enrich.ledger.postgres_database import Database, DatabaseClock, open_both
 from enrich.ledger.postgres_leases import Leaser
 from enrich.ledger.postgres_transaction import PostgresTransaction
-from enrich.ledger.protocol import Claim, VerifyReport
+from enrich.ledger.protocol import Claim
 from enrich.ledger.rules import unknown
 from enrich.ledger.sql_ledger import SqlLedger
 
@@ -253,15 +253,6 @@ class PostgresLedger(SqlLedger[PostgresTransaction]):
                 if not self._reader.broken:
                     raise self._database.explain(error, in_use=True) from None
                 self._reader = self._database.connect_again(error)
-
-    def _verify(self, tx: PostgresTransaction) -> VerifyReport:
-        requests, answers = tx.run("count").fetchone() or (0, 0)
-        damaged: dict[str, list[bytes]] = {"request": [], "answer": []}
-        for entry in self._entries(tx):
-            for part in entry.damaged:
-                damaged[part].append(entry.ask.key)
-        problems = tuple(self._rules.contradictions(tx))
-        return VerifyReport(requests, answers, problems, tuple(damaged["request"]), tuple(damaged["answer"]))
 
 
 class _Claims:

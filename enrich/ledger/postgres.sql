@@ -213,17 +213,33 @@ ALTER TABLE run DROP COLUMN account; -- and its index
 ALTER TABLE run ADD COLUMN accounts BYTEA[] NOT NULL DEFAULT '{}'; -- whose limits it shares, as in pace
 CREATE INDEX run_lease ON run (lease_until);
 
+-- name: schema_4
+ALTER TABLE request ADD COLUMN seal BIGINT; -- over key, state, run, attempts, failure, model, parent and question
+ALTER TABLE generation ADD COLUMN crc BIGINT; -- over step and n
+ALTER TABLE memory ADD COLUMN crc BIGINT; -- over name and value; null where the database wrote it itself
+
+-- name: generations
+SELECT step, n, crc FROM generation
+
+-- name: notes
+SELECT convert_to(name, 'UTF8'), convert_to(value, 'UTF8'), crc FROM memory
+
+-- name: check_note
+UPDATE memory SET crc = %s WHERE name = %s
+
 -- name: known_keys
 SELECT r.id, r.key, r.state, r.run, r.attempts, r.sent_at, r.boot, r.boottime, r.failure,
        convert_to(r.model, 'UTF8'), r.parent, r.question, a.crc, a.streamed, a.latency_ms, a.first_token_ms,
-       convert_to(a.request_id, 'UTF8'), a.body
+       convert_to(a.request_id, 'UTF8'), a.body,
+       CASE WHEN a.id IS NULL THEN r.seal END
 FROM request r LEFT JOIN answer a ON a.id = r.id
 WHERE r.key = ANY(%b)
 
 -- name: known_keys_locked
 SELECT r.id, r.key, r.state, r.run, r.attempts, r.sent_at, r.boot, r.boottime, r.failure,
        convert_to(r.model, 'UTF8'), r.parent, r.question, a.crc, a.streamed, a.latency_ms, a.first_token_ms,
-       convert_to(a.request_id, 'UTF8'), a.body
+       convert_to(a.request_id, 'UTF8'), a.body,
+       CASE WHEN a.id IS NULL THEN r.seal END
 FROM request r LEFT JOIN answer a ON a.id = r.id
 WHERE r.key = ANY(%b)
 ORDER BY r.key
@@ -232,7 +248,7 @@ FOR UPDATE OF r
 -- name: known_questions
 SELECT r.id, r.key, r.state, r.run, r.attempts, r.sent_at, r.boot, r.boottime, r.failure,
        convert_to(r.model, 'UTF8'), r.parent, r.question, a.crc, a.streamed, a.latency_ms, a.first_token_ms,
-       convert_to(a.request_id, 'UTF8'), a.body
+       convert_to(a.request_id, 'UTF8'), a.body, r.seal
 FROM request r LEFT JOIN answer a ON a.id = r.id
 WHERE r.question = ANY(%b) AND a.id IS NOT NULL
 
@@ -245,24 +261,23 @@ FROM failure WHERE id = ANY(%s)
 SELECT crc, body FROM request WHERE id = %s
 
 -- name: insert_requests
-INSERT INTO request (state, attempts, run, sent_at, boot, boottime, key, attempt_id, model, parent, question, crc, body)
+INSERT INTO request (state, attempts, run, sent_at, boot, boottime, key, attempt_id, model, parent, question, crc, body,
+                     seal)
 SELECT 0, 1, %s, %s, %s, %s, line.*
-FROM unnest(%b::bytea[], %b::bytea[], %s::text[], %b::bytea[], %b::bytea[], %b::bigint[], %b::bytea[])
-     AS line(key, attempt_id, model, parent, question, crc, body)
+FROM unnest(%b::bytea[], %b::bytea[], %s::text[], %b::bytea[], %b::bytea[], %b::bigint[], %b::bytea[],
+            %b::bigint[])
+     AS line(key, attempt_id, model, parent, question, crc, body, seal)
 ON CONFLICT (key) DO NOTHING
 RETURNING key
-
--- name: take_over
-UPDATE request SET state = 0, run = %s, attempts = %s, attempt_id = %s WHERE id = %s
 
 -- name: date
 UPDATE request SET sent_at = %s, boot = %s, boottime = %s, crc = %s, body = %s WHERE id = %s
 
--- name: next_attempt
-UPDATE request SET attempts = %s, attempt_id = %s WHERE id = %s
+-- name: put_request
+UPDATE request SET state = %s, run = %s, attempts = %s, attempt_id = %s, failure = %s, model = %s, parent = %s,
+       question = %s, seal = %s
+WHERE id = %s
 
--- name: set_state
-UPDATE request SET state = %s WHERE id = %s
 
 -- name: insert_answers
 INSERT INTO answer (id, run, received_at, streamed, latency_ms, first_token_ms, request_id, crc, body)
@@ -276,10 +291,12 @@ ON CONFLICT (id) DO NOTHING
 
 -- name: insert_both
 WITH claimed AS (
-    INSERT INTO request (state, attempts, run, sent_at, boot, boottime, key, attempt_id, model, parent, question, crc, body)
+    INSERT INTO request (state, attempts, run, sent_at, boot, boottime, key, attempt_id, model, parent, question, crc, body,
+                     seal)
     SELECT 0, 1, %s, %s, %s, %s, line.*
-    FROM unnest(%b::bytea[], %b::bytea[], %s::text[], %b::bytea[], %b::bytea[], %b::bigint[], %b::bytea[])
-         AS line(key, attempt_id, model, parent, question, crc, body)
+    FROM unnest(%b::bytea[], %b::bytea[], %s::text[], %b::bytea[], %b::bytea[], %b::bigint[], %b::bytea[],
+                %b::bigint[])
+         AS line(key, attempt_id, model, parent, question, crc, body, seal)
     ON CONFLICT (key) DO NOTHING
     RETURNING key
 ), answered AS (
@@ -307,26 +324,19 @@ INSERT INTO failure (request, attempt, attempt_id, at, code, message, fate, stat
 VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
 RETURNING id
 
--- name: last_failure
-UPDATE request SET failure = %s WHERE id = %s
-
 -- name: harmless_failures
 SELECT count(DISTINCT attempt) FROM failure
 WHERE request = %s AND attempt NOT IN (
-    SELECT attempt FROM failure WHERE request = %s AND (fate = 'unknown' OR answer IS NOT NULL))
+    SELECT attempt FROM failure WHERE request = %s AND (fate NOT IN ('unsent', 'refused') OR answer IS NOT NULL))
+
+-- name: harmful_failures
+SELECT EXISTS (SELECT 1 FROM failure WHERE request = %s AND (fate NOT IN ('unsent', 'refused') OR answer IS NOT NULL))
+
 
 -- name: withdraw
 DELETE FROM request
 WHERE key = %s AND run = %s AND state = 0 AND attempts = 1 AND failure IS NULL
   AND NOT EXISTS (SELECT 1 FROM answer WHERE answer.id = request.id)
-
--- name: release_refused
-UPDATE request SET state = 2
-WHERE key = %s AND run = %s AND state IN (0, 4) AND failure IS NOT NULL
-  AND NOT EXISTS (SELECT 1 FROM answer WHERE answer.id = request.id)
-  AND attempts <= 1 + (SELECT count(DISTINCT attempt) FROM failure WHERE failure.request = request.id)
-  AND NOT EXISTS (SELECT 1 FROM failure
-                  WHERE failure.request = request.id AND (fate = 'unknown' OR failure.answer IS NOT NULL))
 
 -- name: insert_run
 INSERT INTO run (started_at, lease_until, info) VALUES (%s, clock_timestamp() + make_interval(secs => %s), %s)
@@ -357,28 +367,45 @@ UPDATE run SET ended_at = %s, summary = %s, lease_until = '-infinity' WHERE numb
 SELECT number, started_at, ended_at, summary FROM run WHERE ended_at IS NOT NULL ORDER BY number DESC LIMIT 1
 
 -- name: generation
-SELECT n FROM generation WHERE step = %s
+SELECT n, crc FROM generation WHERE step = %s
 
--- name: bump_generation
-INSERT INTO generation AS g (step, n) VALUES (%s, 1) ON CONFLICT (step) DO UPDATE SET n = g.n + 1
+-- name: hold_generation
+INSERT INTO generation AS g (step, n, crc) VALUES (%s, %s, %s) ON CONFLICT (step) DO UPDATE SET n = g.n
+RETURNING n, crc
+
+-- name: set_generation
+UPDATE generation SET n = %s, crc = %s WHERE step = %s
+
 
 -- name: recall
-SELECT value FROM memory WHERE name = %s
+SELECT convert_to(value, 'UTF8'), crc FROM memory WHERE name = %s
+
 
 -- name: remember
-INSERT INTO memory (name, value) VALUES (%s, %s) ON CONFLICT (name) DO UPDATE SET value = excluded.value
+INSERT INTO memory (name, value, crc) VALUES (%s, %s, %s)
+ON CONFLICT (name) DO UPDATE SET value = excluded.value, crc = excluded.crc
+
 
 -- name: count
 SELECT (SELECT count(*) FROM request), (SELECT count(*) FROM answer)
 
--- name: unanswered
-SELECT state, sent_at, boot, boottime FROM request
-WHERE NOT EXISTS (SELECT 1 FROM answer WHERE answer.id = request.id)
+-- name: totals
+SELECT count(*), count(a.id),
+       count(*) FILTER (WHERE a.id IS NULL AND r.state = 1),
+       count(*) FILTER (WHERE a.id IS NULL AND r.state NOT IN (1, 2, 3) AND CASE
+           WHEN %(boot)s <> 0 AND r.boot = %(boot)s
+           THEN greatest(%(wall)s - r.sent_at, %(boottime)s - r.boottime) > %(doubt)s
+           ELSE %(wall)s - r.sent_at < -%(tolerance)s OR %(wall)s - r.sent_at > %(doubt)s END),
+       count(*) FILTER (WHERE a.id IS NULL AND r.state = 3),
+       sum(r.attempts),
+       count(*) FILTER (WHERE false)
+FROM request r LEFT JOIN answer a ON a.id = r.id
+
 
 -- name: page
 SELECT r.id, r.key, r.state, r.run, r.attempts, r.sent_at, r.boot, r.boottime, r.failure,
        convert_to(r.model, 'UTF8'), r.parent, r.question, a.crc, a.streamed, a.latency_ms, a.first_token_ms,
-       convert_to(a.request_id, 'UTF8'), a.body, r.crc, r.body, a.received_at
+       convert_to(a.request_id, 'UTF8'), a.body, r.seal, r.crc, r.body, a.received_at
 FROM request r LEFT JOIN answer a ON a.id = r.id
 WHERE r.id > %s ORDER BY r.id LIMIT %s
 

@@ -11,6 +11,7 @@ from typing import Any, Final
 from enrich.base.clock import SystemClock
 from enrich.config.ledger_url import without_password
 from enrich.errors import ConfigError, LedgerError, LedgerFailing
+from enrich.ledger.notes import add_checksums
 from enrich.ledger.sql import load_queries
 
 try:
@@ -25,7 +26,7 @@ Connection = psycopg.Connection[tuple[Any, ...]]
 
 SQL: Final = load_queries("postgres.sql")
 # Script n takes a ledger from version n - 1 to n.
-SCHEMAS: Final = (SQL["schema_1"], SQL["schema_2"], SQL["schema_3"])
+SCHEMAS: Final = (SQL["schema_1"], SQL["schema_2"], SQL["schema_3"], SQL["schema_4"])
 PATIENCE: Final = 300.0  # seconds that a lost database is waited for
 RECONNECT_EVERY: Final = 1.0  # seconds between tries
 CONNECT_TIMEOUT: Final = 10  # seconds
@@ -195,6 +196,7 @@ def migrate(connection: Connection) -> None:
             connection.execute(b"CREATE TABLE beatra.version (number INTEGER NOT NULL)")
         for script in SCHEMAS[version:]:
             connection.execute(script.encode())
+        add_checksums(lambda name, values=(): connection.execute(query(name), values, binary=True))
         connection.execute(b"DELETE FROM beatra.version")
         connection.execute(b"INSERT INTO beatra.version VALUES (%s)", (len(SCHEMAS),))
 

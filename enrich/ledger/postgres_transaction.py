@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import psycopg
 
     from enrich.ledger.postgres_database import Connection
+    from enrich.ledger.transaction import Values
 
 
 class PostgresTransaction:
@@ -34,7 +35,7 @@ class PostgresTransaction:
         self._answers: list[tuple[Any, ...]] = []
         self.missing: set[bytes] = set()
 
-    def run(self, name: str, values: Sequence[Any] = ()) -> psycopg.Cursor[tuple[Any, ...]]:
+    def run(self, name: str, values: Values = ()) -> psycopg.Cursor[tuple[Any, ...]]:
         """Run a query once."""
         self.flush_answers()
         return self._execute(name, values)
@@ -92,7 +93,7 @@ class PostgresTransaction:
             keys = {line[-1] for line in lines}
             self.missing |= keys - {key for (key,) in self._execute("has_requests", (list(keys),)).fetchall()}
 
-    def _execute(self, name: str, values: Sequence[Any]) -> psycopg.Cursor[tuple[Any, ...]]:
+    def _execute(self, name: str, values: Values) -> psycopg.Cursor[tuple[Any, ...]]:
         return self._connection.execute(query(name), values, binary=True)
 
 

@@ -35,6 +35,9 @@ def attempt_id(key: bytes, attempt: int) -> str:
     return key_text(attempt_uuid(key, attempt))
 
 
+Part = Literal["request", "answer", "facts"]
+
+
 @frozen
 class Claim:
     """The ledger's word on one ask that is about to be sent.
@@ -46,12 +49,14 @@ class Claim:
         attempt: for ``mine``: the number of the attempt that may now be sent, from 1, over all runs.
         body: for ``mine``: the bytes to send: the stored ones, when the request was sent before.
         record: what is known; None for a new request.
+        unknowns: for ``mine``: earlier attempts that may have been executed; none where the operator said `resend`.
     """
 
     verdict: Literal["mine", "done", "held", "in_doubt"]
     attempt: int = 1
     body: bytes = b""
     record: Record | None = None
+    unknowns: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,19 +96,27 @@ class Entry:
         record: as `Ledger.lookup` gives it.
         received_at: wall-clock seconds since the epoch, of the answer.
         failures: the failed attempts, oldest first.
-        damaged: which parts no longer match their checksum: ``request``, ``answer``.
+        damaged: which parts are not what was written: the ``request``'s body and time, the ``answer``, or the
+            ``facts`` beside them: counts, times and names.
+        line: the number of its line.
     """
 
     ask: Ask
     record: Record
     received_at: float | None
     failures: tuple[FailedAttempt, ...]
-    damaged: tuple[Literal["request", "answer"], ...] = ()
+    damaged: tuple[Part, ...] = ()
+    line: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """How many requests the ledger holds in each state; the states sum to ``requests``."""
+    """How many requests the ledger holds in each state; the states sum to ``requests``.
+
+    Attributes:
+        attempts: of all of them.
+        damaged: requests with a count, a time or a name that is of another type than was written.
+    """
 
     requests: int
     answered: int
@@ -111,6 +124,8 @@ class Totals:
     sent: int
     in_doubt: int
     skipped: int
+    attempts: int = 0
+    damaged: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +138,7 @@ class VerifyReport:
         problems: what is wrong with the file, a sentence each.
         damaged_requests: keys whose body does not match its checksum; the input still holds what was asked.
         damaged_answers: keys whose answer does not match its checksum; the next run fetches them again.
+        damaged_facts: keys with a count, a time or a name beside them that is not what was written.
     """
 
     requests: int
@@ -130,11 +146,12 @@ class VerifyReport:
     problems: tuple[str, ...]
     damaged_requests: tuple[bytes, ...]
     damaged_answers: tuple[bytes, ...]
+    damaged_facts: tuple[bytes, ...] = ()
 
     @property
     def sound(self) -> bool:
         """Whether nothing is wrong."""
-        return not (self.problems or self.damaged_requests or self.damaged_answers)
+        return not (self.problems or self.damaged_requests or self.damaged_answers or self.damaged_facts)
 
 
 class Ledger(Protocol):
@@ -162,6 +179,9 @@ class Ledger(Protocol):
 
         Verifies each answer's checksum: a damaged answer is as good as none, its record is ``sent``.
         """
+
+    async def lookup_some(self, keys: Sequence[bytes]) -> tuple[dict[bytes, Record], list[bytes]]:
+        """Do the same for as many of these keys as memory allows at once; gives the keys that are left as well."""
 
     async def lookup_question(self, questions: Sequence[bytes]) -> dict[bytes, list[Record]]:
         """Give the answered requests per question (`Ask.question`), oldest first."""
@@ -210,18 +230,37 @@ class Ledger(Protocol):
         unsent as well keeps its log and can never come to be in doubt; any other is left as it is.
         """
 
-    async def settle_doubt(self, keys: Sequence[bytes], how: Literal["resend", "skip"]) -> int:
+    async def settle_doubt(
+        self, keys: Sequence[bytes], how: Literal["resend", "skip"], *, young: bool = False
+    ) -> int:
         """Carry out the operator's decision on requests in doubt; gives how many it touched.
 
         ``resend`` lets the next claim send them as if they were new (under the same key and body); ``skip`` gives
         them up. Requests that are not in doubt, or that a live run holds, are left alone.
+
+        Args:
+            keys: of the requests.
+            how: the decision.
+            young: whether requests without an answer are meant as well that the endpoint may still remember.
         """
 
     async def generation(self, step: bytes, *, bump: bool = False) -> int:
-        """Give how often ``--fresh`` was asked for this step (16-byte fingerprint); ``bump`` counts one more."""
+        """Give how often ``--fresh`` was asked for this step (16-byte fingerprint); ``bump`` counts one more.
 
-    async def recall(self, name: str) -> dict[str, Any] | None:
-        """Give what was remembered under a name, such as an endpoint's learned rate."""
+        Raises:
+            LedgerError: it is not what was written; it decides about which answers are paid for.
+        """
+
+    async def recall(self, name: str, *, vital: bool = False) -> dict[str, Any] | None:
+        """Give what was remembered under a name, such as an endpoint's learned rate; what is damaged is forgotten.
+
+        Args:
+            name: what it is called.
+            vital: whether it decides about money: then damage is no reason to go on without.
+
+        Raises:
+            LedgerError: it is vital, and damaged.
+        """
 
     async def remember(self, name: str, value: dict[str, Any]) -> None:
         """Keep a small value for the next run."""

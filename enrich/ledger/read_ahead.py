@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from enrich.ledger.rules import Transaction
+    from enrich.ledger.transaction import Transaction
 
 LINES = 2_048  # read at once at the most: some 10 ms
 BYTES = 4 << 20  # of answers that are read at once, or nearly
@@ -27,11 +27,13 @@ class ReadAhead:
     def __init__(self) -> None:
         self._lines: dict[bytes, tuple[Any, ...]] = {}
         self._last = 0
+        self._kept = 0  # bytes of answers
         self._count = MANY  # lines of the next stretch
 
     def find(self, tx: Transaction, keys: Sequence[bytes]) -> list[tuple[Any, ...]]:
         """Give the lines of the keys that are known, in any order."""
         found = [line for key in keys if (line := self._lines.pop(key, None)) is not None]
+        self._kept -= _size(found)
         ahead = bool(found)
         if len(found) < len(keys):
             have = {line[_KEY] for line in found}
@@ -39,21 +41,29 @@ class ReadAhead:
             found += missed
             if not ahead and len(missed) == len(keys) >= MANY:
                 self._last = max(line[_ID] for line in missed)
+                self._count = max(1, min(MANY, len(missed) * BYTES // _size(missed)))
                 ahead = True
-        if ahead and len(self._lines) < FEW:
+        if ahead and len(self._lines) < FEW and self._kept < BYTES:
             self._read_on(tx)
         return found
 
     def forget(self) -> None:
         """Let go of what was read: an answer may have been taken back."""
         self._lines.clear()
+        self._kept = 0
 
     def _read_on(self, tx: Transaction) -> None:
         lines = tx.run("next_keys", (self._last, self._last + self._count)).fetchall()
         self._last += self._count
         if len(self._lines) + len(lines) > MOST:
-            self._lines.clear()
+            self.forget()
         answered = [line for line in lines if isinstance(line[_BODY], bytes)]
         self._lines.update((line[_KEY], line) for line in answered)
-        size = sum(len(line[_BODY]) for line in answered) + 1
-        self._count = max(1, min(LINES, self._count * 2, self._count * BYTES // size))
+        size = _size(answered)
+        self._kept += size
+        self._count = max(1, min(LINES, self._count * 2, self._count * BYTES // (size + 1)))
+
+
+def _size(lines: Sequence[tuple[Any, ...]]) -> int:
+    """Give the bytes of these lines' answers, and one more for each line."""
+    return sum(len(line[_BODY] or b"") for line in lines) + len(lines)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from typing import TYPE_CHECKING, Final
 
@@ -42,7 +43,8 @@ class Room:
                 file.flush()
                 os.fsync(descriptor)
         except OSError as error:
-            self._reserve.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                self._reserve.unlink(missing_ok=True)
             raise self.none_left(error.strerror) from None
 
     def free(self) -> bool:
@@ -50,7 +52,7 @@ class Room:
         self.full = True
         try:
             self._reserve.unlink()
-        except FileNotFoundError:
+        except OSError:  # it is gone, or the folder became read-only
             return False
         return True
 

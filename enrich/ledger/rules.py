@@ -4,53 +4,34 @@ from __future__ import annotations
 
 import functools
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from enrich.errors import EnrichError
-from enrich.ledger import rows
-from enrich.ledger.checks import LONG_AGO, Moment, answer_crc, request_crc, request_holds
-from enrich.ledger.protocol import Claim, Entry, Totals, attempt_uuid
-from enrich.ledger.rows import DOUBTED, FAILED, RELEASED, SENT, SKIPPED, Row
+from enrich.ledger import notes, rows
+from enrich.ledger.checks import (
+    CLOCK_TOLERANCE,
+    LONG_AGO,
+    Moment,
+    answer_crc,
+    request_crc,
+    request_holds,
+    seal_of,
+)
+from enrich.ledger.protocol import DOUBT_AFTER, Claim, Entry, Totals, attempt_uuid
+from enrich.ledger.rows import DOUBTED, FAILED, RELEASED, SENT, Row
 from enrich.records import key_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from enrich.base.clock import Clock
+    from enrich.ledger.transaction import Transaction
     from enrich.records import Ask, Failure, Record, Reply
 
-    Find = Callable[["Transaction", Sequence[bytes]], list[tuple[Any, ...]]]
+    Find = Callable[[Transaction, Sequence[bytes]], list[tuple[Any, ...]]]
 
 WIDTH = len(Row._fields)
 KEY = 4  # the key's place in a new request's line
-
-
-class Cursor(Protocol):
-    """What a statement gave."""
-
-    @property
-    def rowcount(self) -> int: ...  # noqa: D102  # as in the DB-API
-    def fetchone(self) -> Any: ...  # noqa: D102  # as in the DB-API
-    def fetchall(self) -> list[Any]: ...  # noqa: D102  # as in the DB-API
-
-
-class Transaction(Protocol):
-    """The named queries of one database, inside one transaction."""
-
-    def run(self, name: str, values: Sequence[Any] = ()) -> Cursor:
-        """Run a query once."""
-
-    def many(self, name: str, values: Sequence[Sequence[Any]]) -> int:
-        """Run a query for each of these; gives how many lines it touched."""
-
-    def select(self, name: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
-        """Run a query over a list of values."""
-
-    def insert_requests(self, lines: Sequence[tuple[Any, ...]]) -> set[bytes]:
-        """Write down new requests, leaving known keys alone; gives the keys that were new."""
-
-    def is_alive(self, run: int) -> bool:
-        """Say whether another process is still working on a run."""
 
 
 def by_key(tx: Transaction, keys: Sequence[bytes]) -> list[tuple[Any, ...]]:
@@ -100,7 +81,7 @@ class Rules:
             raise EnrichError("a key stands twice in one claim")
         now = self.now()
         stamp = (self.run, now.wall, now.boot, now.boottime)
-        return [(*stamp, *_columns(ask, now)) for ask in asks]
+        return [(*stamp, *_columns(ask, now, self.run)) for ask in asks]
 
     def decide(
         self, tx: Transaction, asks: Sequence[Ask], new: set[bytes], *, resend_failed: bool
@@ -129,6 +110,7 @@ class Rules:
         """Decide on an ask that the ledger knows."""
         if record.state == "answered":
             return Claim("done", record=record)
+        row = _believed(row)
         if record.state == "failed":
             if row.run == self.run or not resend_failed:
                 return Claim("done", record=record)
@@ -147,7 +129,7 @@ class Rules:
         """Ask a failed request again, unless it may have been paid for and the server has forgotten the key."""
         too_old = self.now().outlives(row.first_sent)
         if too_old and self._harmless(tx, row) < row.attempts:
-            tx.run("set_state", (SENT, row.id))
+            self._put(tx, row._replace(state=SENT))
             return _in_doubt(record)
         return self._take(tx, ask, row, record, as_new=too_old)
 
@@ -155,25 +137,37 @@ class Rules:
         """Count the attempts that were refused or never left this machine."""
         return int(tx.run("harmless_failures", (row.id, row.id)).fetchone()[0])
 
+    def _harmful(self, tx: Transaction, row: Row) -> bool:
+        """Say whether any attempt may have been executed."""
+        return bool(tx.run("harmful_failures", (row.id,)).fetchone()[0])
+
     def _take(self, tx: Transaction, ask: Ask, row: Row, record: Record, *, as_new: bool) -> Claim:
         """Take a request over, with the body it was first sent with, unless damage leaves open when that was."""
         crc, body = tx.run("stored_body", (row.id,)).fetchone()
         sound = request_holds(crc, row.key, body, row.first_sent)
-        if not sound:
+        if not (sound and body):  # a line that was mended has none
             body = ask.body  # the same: the key is a function of it
-        if not (as_new or request_holds(crc, row.key, body, row.first_sent)):
+        if not (as_new or sound or request_holds(crc, row.key, body, row.first_sent)):
             self._date(tx, row, body, LONG_AGO)
-            tx.run("set_state", (SENT, row.id))
+            self._put(tx, _asked_by(row, ask)._replace(state=SENT))
             return _in_doubt(record)
         attempt = row.attempts + 1
         first = self.now() if as_new else row.first_sent
+        taken = row
         if row.reply is not None:
-            self._log(tx, row, rows.damaged_answer(row.reply), answer=row.reply)
+            taken = self._log(tx, row, rows.damaged_answer(row.reply), answer=row.reply)
             tx.run("delete_answer", (row.id,))
-        tx.run("take_over", (self.run, attempt, attempt_uuid(row.key, attempt), row.id))
-        if as_new or not sound:
+        if as_new or not sound or body is ask.body:
             self._date(tx, row, body, first)
-        return Claim("mine", attempt, body, record)
+        self._put(tx, _asked_by(taken, ask)._replace(state=SENT, run=self.run, attempts=attempt))
+        unknowns = 0 if as_new else max(0, row.attempts - self._harmless(tx, row))
+        return Claim("mine", attempt, body, record, unknowns)
+
+    def _put(self, tx: Transaction, row: Row) -> None:
+        """Write down how a request stands, under its seal."""
+        named = (row.model.decode("utf-8", "replace"), row.parent, row.question)
+        counts = (row.state, row.run, row.attempts, attempt_uuid(row.key, row.attempts), row.failure)
+        tx.run("put_request", (*counts, *named, row.new_seal(), row.id))
 
     def _date(self, tx: Transaction, row: Row, body: bytes, first: Moment) -> None:
         """Write down a request's body, and when it was first sent."""
@@ -191,13 +185,11 @@ class Rules:
 
     def again(self, tx: Transaction, key: bytes, failure: Failure) -> int | None:
         """Log a failed attempt and number the next one; None when the key is too old for another."""
-        row = self.row(tx, key)
-        self._log(tx, row, failure)
-        if self.now().outlives(row.first_sent):
-            return None
-        attempt = row.attempts + 1
-        tx.run("next_attempt", (attempt, attempt_uuid(key, attempt), row.id))
-        return attempt
+        row = self._log(tx, self.row(tx, key), failure)
+        too_old = self.now().outlives(row.first_sent)
+        attempt = row.attempts + (not too_old)
+        self._put(tx, row._replace(attempts=attempt))
+        return None if too_old else attempt
 
     def reject(
         self, tx: Transaction, key: bytes, failure: Failure, *, final: bool, answer: bytes | None
@@ -206,42 +198,49 @@ class Rules:
         row = self.row(tx, key)
         if answer is not None and answer != row.reply:
             return
-        self._log(tx, row, failure, answer=row.reply)
+        logged = self._log(tx, row, failure, answer=row.reply)
         tx.run("delete_answer", (row.id,))
-        tx.run("set_state", (FAILED if final else SENT, row.id))
+        self._put(tx, logged._replace(state=FAILED if final else SENT))
 
     def fail(self, tx: Transaction, key: bytes, failure: Failure, *, final: bool) -> None:
         """Log the last failure of a request that is given up."""
-        row = self.row(tx, key)
-        self._log(tx, row, failure)
-        tx.run("set_state", (FAILED if final else DOUBTED, row.id))
+        row = self._log(tx, self.row(tx, key), failure)
+        self._put(tx, row._replace(state=FAILED if final else DOUBTED))
 
     def withdraw(self, tx: Transaction, keys: Sequence[bytes]) -> None:
         """Undo claims of this run that cannot have been paid for."""
-        claims = [(key, self.run) for key in keys]
-        tx.many("withdraw", claims)
-        tx.many("release_refused", claims)
+        tx.many("withdraw", [(key, self.run) for key in keys])
+        for row, record in self.known(tx, "known_keys", keys):
+            believed = _believed(row)
+            mine = believed.run == self.run and believed.state in (SENT, DOUBTED)
+            logged = mine and row.reply is None and record.state == "sent" and row.failure is not None
+            # The latest attempt is not in the log: it never left this machine.
+            if logged and row.attempts <= 1 + self._harmless(tx, row) and not self._harmful(tx, row):
+                self._put(tx, believed._replace(state=RELEASED))
 
-    def settle_doubt(self, tx: Transaction, keys: Sequence[bytes], state: int) -> int:
+    def settle_doubt(self, tx: Transaction, keys: Sequence[bytes], state: int, *, young: bool) -> int:
         """Carry out the operator's word on requests in doubt; gives how many these were."""
         is_alive = functools.cache(tx.is_alive)
         settled = [
-            row
+            _believed(row)
             for row, record in self.known(tx, "known_keys", keys)
-            if record.in_doubt and not self._is_held(row, is_alive)
+            if (record.in_doubt or (young and record.state == "sent"))
+            and not self._is_held(_believed(row), is_alive)
         ]
-        tx.many("set_state", [(state, row.id) for row in settled])
+        for row in settled:
+            self._put(tx, row._replace(state=state))
         return len(settled)
 
-    def _log(self, tx: Transaction, row: Row, failure: Failure, *, answer: bytes | None = None) -> None:
-        """Put a failure of a request's latest attempt into the log."""
+    def _log(self, tx: Transaction, row: Row, failure: Failure, *, answer: bytes | None = None) -> Row:
+        """Put a failure of a request's latest attempt into the log; gives the line that `_put` then writes."""
+        row = _believed(row)
         request_id = failure.request_id and rows.storable(failure.request_id)
         retryable = None if failure.retryable is None else int(failure.retryable)
         attempt = (row.id, row.attempts, attempt_uuid(row.key, row.attempts), self._clock.wall())
         what = (rows.storable(failure.code), rows.storable(failure.message), failure.fate.value)
         response = (failure.status, retryable, request_id, failure.retry_after, failure.evidence)
         (logged,) = tx.run("insert_failure", (*attempt, *what, *response, answer)).fetchone()
-        tx.run("last_failure", (logged, row.id))
+        return row._replace(failure=logged)
 
     # --- what is known -------------------------------------------------------------------------------------
 
@@ -270,11 +269,7 @@ class Rules:
         ]
 
     def records(self, tx: Transaction, lines: Sequence[tuple[Any, ...]]) -> Iterator[Record]:
-        """Turn lines of the query ``known_keys`` into records.
-
-        Raises:
-            TypeError: a damaged line gives its columns other types.
-        """
+        """Turn lines of the query ``known_keys`` into records."""
         failed = [line[8] for line in lines if line[8] is not None and line[17] is None]
         failures = {line[0]: rows.to_failure(line[1:]) for line in tx.select("failures", failed)}
         now = self.now()
@@ -293,16 +288,20 @@ class Rules:
         return (lines[-1][0] if lines else after), entries
 
     def totals(self, tx: Transaction) -> Totals:
-        """Count the requests per state."""
-        requests, answered = tx.run("count").fetchone()
+        """Count the requests per state, and what their attempts came to."""
         now = self.now()
-        failed = in_doubt = skipped = 0
-        for state, *first in tx.run("unanswered").fetchall():
-            failed += state == FAILED
-            skipped += state == SKIPPED
-            in_doubt += state == SENT and now.outlives(Moment(*first))
+        values = {
+            "wall": now.wall,
+            "boot": now.boot,
+            "boottime": now.boottime,
+            "tolerance": CLOCK_TOLERANCE,
+            "doubt": DOUBT_AFTER,
+        }
+        requests, answered, failed, in_doubt, skipped, attempts, damaged = (
+            int(count or 0) for count in tx.run("totals", values).fetchone()
+        )
         sent = requests - answered - failed - in_doubt - skipped
-        return Totals(requests, answered, failed, sent, in_doubt, skipped)
+        return Totals(requests, answered, failed, sent, in_doubt, skipped, attempts, damaged)
 
     def contradictions(self, tx: Transaction) -> list[str]:
         """Give what is wrong between the tables."""
@@ -314,7 +313,22 @@ class Rules:
         (orphans,) = tx.run("orphans").fetchone()
         if orphans:
             problems.append(f"{orphans} answers or failures belong to no request")
-        return problems
+        return problems + notes.contradictions(tx)
+
+
+def _believed(row: Row) -> Row:
+    """Give a request's line as far as it may be believed: without its seal it counts as sent, its outcome unknown."""
+    if row.sealed and row.plain:
+        return row
+    mended = row.mended()
+    return mended if row.sealed else mended._replace(state=SENT)
+
+
+def _asked_by(row: Row, ask: Ask) -> Row:
+    """Give a request's line with what its ask says of it, where the line cannot be believed."""
+    if row.sealed and row.model:
+        return row
+    return row._replace(model=ask.model.encode(), parent=ask.parent, question=ask.question)
 
 
 def _in_doubt(record: Record) -> Claim:
@@ -322,10 +336,11 @@ def _in_doubt(record: Record) -> Claim:
     return Claim("in_doubt", record=replace(record, state="sent", in_doubt=True))
 
 
-def _columns(ask: Ask, first: Moment) -> tuple[Any, ...]:
+def _columns(ask: Ask, first: Moment, run: int) -> tuple[Any, ...]:
     """Give the part of a new request's line that follows its stamp."""
     crc = request_crc(ask.key, ask.body, first)
-    return ask.key, attempt_uuid(ask.key, 1), ask.model, ask.parent, ask.question, crc, ask.body
+    seal = seal_of(ask.key, (SENT, run, 1, None), (ask.model.encode(), ask.parent, ask.question))
+    return ask.key, attempt_uuid(ask.key, 1), ask.model, ask.parent, ask.question, crc, ask.body, seal
 
 
 def unknown(key: bytes) -> NoReturn:

@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeVar
 
 import orjson
 
+from enrich.ledger import notes
 from enrich.ledger.commit import GroupCommit
-from enrich.ledger.protocol import Claim, Entry, RunInfo, Totals, VerifyReport
+from enrich.ledger.protocol import Claim, Entry, Part, RunInfo, Totals, VerifyReport
 from enrich.ledger.rows import RELEASED, SKIPPED
-from enrich.ledger.rules import Rules, Transaction, by_key
+from enrich.ledger.rules import Rules, by_key
+from enrich.ledger.sizes import Sizes
+from enrich.ledger.transaction import Transaction
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
@@ -35,10 +38,15 @@ class SqlLedger(ABC, Generic[Tx]):
     a run is held alive, and what a claim and an answer are as work.
     """
 
+    _broken: tuple[
+        type[Exception], ...
+    ] = ()  # what reading raises where the tables' own structure is damaged
+
     def __init__(self, clock: Clock, boot: int, find: Find = by_key) -> None:
         self._clock = clock
         self._boot = boot
         self._rules = Rules(clock, boot, find)
+        self._sizes = Sizes()
         self._commits: GroupCommit[Any] = GroupCommit(self._commit, "ledger-writer")
         self._reads = ThreadPoolExecutor(1, thread_name_prefix="ledger-reader")
 
@@ -52,9 +60,12 @@ class SqlLedger(ABC, Generic[Tx]):
     def _reading(self, work: Callable[[Tx], T]) -> T:
         """Read something, in the reader's thread; raises errors of ours alone."""
 
-    @abstractmethod
-    def _verify(self, tx: Tx) -> VerifyReport:
-        """Check everything there is, in the reader's thread."""
+    def _structure(self, tx: Tx) -> list[str]:  # noqa: ARG002  # a server looks after its own files
+        """Say what is wrong with the structures below the tables."""
+        return []
+
+    def _found(self, problems: Sequence[str]) -> None:
+        """Hear what a check found."""
 
     # --- runs ----------------------------------------------------------------------------------------------
 
@@ -79,6 +90,13 @@ class SqlLedger(ABC, Generic[Tx]):
     async def lookup(self, keys: Sequence[bytes]) -> dict[bytes, Record]:
         """Give what is known of these keys; unknown ones are absent."""
         return await self._read(lambda tx: self._rules.lookup(tx, keys))
+
+    async def lookup_some(self, keys: Sequence[bytes]) -> tuple[dict[bytes, Record], list[bytes]]:
+        """Do the same for as many of these keys as memory allows at once; gives the keys that are left as well."""
+        some = self._sizes.share_of(len(keys))
+        known = await self.lookup(keys[:some])
+        self._sizes.learn(len(r.reply.body) if r.reply is not None else 0 for r in known.values())
+        return known, list(keys[some:])
 
     async def lookup_question(self, questions: Sequence[bytes]) -> dict[bytes, list[Record]]:
         """Give the answered requests per question, oldest first."""
@@ -109,28 +127,34 @@ class SqlLedger(ABC, Generic[Tx]):
         withdrawn = list(keys)
         await self._submit(lambda tx: self._rules.withdraw(tx, withdrawn))
 
-    async def settle_doubt(self, keys: Sequence[bytes], how: Literal["resend", "skip"]) -> int:
+    async def settle_doubt(
+        self, keys: Sequence[bytes], how: Literal["resend", "skip"], *, young: bool = False
+    ) -> int:
         """Carry out the operator's decision on requests in doubt; gives how many it touched."""
         state = RELEASED if how == "resend" else SKIPPED
-        return await self._submit(lambda tx: self._rules.settle_doubt(tx, keys, state))
+        return await self._submit(lambda tx: self._rules.settle_doubt(tx, keys, state, young=young))
 
     # --- small things remembered ---------------------------------------------------------------------------
 
     async def generation(self, step: bytes, *, bump: bool = False) -> int:
         """Give how often ``--fresh`` was asked for this step; ``bump`` counts one more."""
         if bump:
-            await self._write("bump_generation", step)
-        row = await self._read(lambda tx: tx.run("generation", (step,)).fetchone())
-        return row[0] if row else 0
+            await self._submit(lambda tx: notes.bump(tx, step))
+        return await self._read(lambda tx: notes.generation(tx, step))
 
-    async def recall(self, name: str) -> dict[str, Any] | None:
-        """Give what was remembered under a name."""
-        row = await self._read(lambda tx: tx.run("recall", (name,)).fetchone())
-        return orjson.loads(row[0]) if row else None
+    async def recall(self, name: str, *, vital: bool = False) -> dict[str, Any] | None:
+        """Give what was remembered under a name; what is damaged is forgotten, unless it is vital."""
+        text = await self._read(lambda tx: notes.recall(tx, name, vital=vital))
+        try:
+            value = orjson.loads(text) if text is not None else None
+        except ValueError:
+            return None
+        return value if isinstance(value, dict) else None
 
     async def remember(self, name: str, value: dict[str, Any]) -> None:
         """Keep a small value for the next run."""
-        await self._write("remember", name, orjson.dumps(value).decode())
+        text = orjson.dumps(value).decode()
+        await self._submit(lambda tx: notes.remember(tx, name, text))
 
     # --- looking after it ----------------------------------------------------------------------------------
 
@@ -142,14 +166,33 @@ class SqlLedger(ABC, Generic[Tx]):
         """Give everything the ledger holds, oldest first, so many requests at a time."""
         last = 0
         while True:
-            last, entries = await self._read(functools.partial(self._rules.page, after=last, limit=batch))
+            limit = self._sizes.share_of(batch)
+            last, entries = await self._read(functools.partial(self._rules.page, after=last, limit=limit))
             if not entries:
                 return
+            self._sizes.learn(_size(entry) for entry in entries)
             yield entries
 
     async def verify(self) -> VerifyReport:
         """Check the whole ledger: its structure, every checksum, every key there once."""
         return await self._read(self._verify)
+
+    def _verify(self, tx: Tx) -> VerifyReport:
+        problems: list[str] = []
+        damaged: dict[Part, list[bytes]] = {"request": [], "answer": [], "facts": []}
+        requests = answers = 0
+        try:
+            problems += self._structure(tx)
+            requests, answers = tx.run("count").fetchone()
+            problems += self._rules.contradictions(tx)
+            for entry in self._entries(tx):
+                for part in entry.damaged:
+                    damaged[part].append(entry.ask.key)
+        except self._broken as error:
+            problems.append(str(error).partition("\n")[0])
+        self._found(problems)
+        lists = (tuple(damaged["request"]), tuple(damaged["answer"]), tuple(damaged["facts"]))
+        return VerifyReport(requests, answers, tuple(problems), *lists)
 
     def _entries(self, tx: Tx) -> Iterator[Entry]:
         last, entries = self._rules.page(tx, after=0, limit=SCAN_BATCH)
@@ -171,3 +214,9 @@ class SqlLedger(ABC, Generic[Tx]):
 
     async def _read(self, work: Callable[[Tx], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._reads, self._reading, work)
+
+
+def _size(entry: Entry) -> int:
+    reply = entry.record.reply
+    log = sum(len(failure.answer or b"") for failure in entry.failures)
+    return len(entry.ask.body) + (len(reply.body) if reply is not None else 0) + log

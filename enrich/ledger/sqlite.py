@@ -16,7 +16,7 @@ from enrich.errors import DiskFull, EnrichError, LedgerError
 from enrich.ledger import sqlite_file
 from enrich.ledger.checks import boot_number
 from enrich.ledger.locks import RunLocks
-from enrich.ledger.protocol import Claim, VerifyReport
+from enrich.ledger.presence import Presence
 from enrich.ledger.read_ahead import ReadAhead
 from enrich.ledger.room import Room
 from enrich.ledger.rules import unknown
@@ -29,6 +29,7 @@ from enrich.ledger.sqlite_transaction import SqliteTransaction
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from enrich.ledger.protocol import Claim
     from enrich.ledger.sqlite_transaction import AnswerLine
     from enrich.records import Ask, Failure, Reply
 
@@ -64,6 +65,7 @@ async def open_ledger(
 class SqliteLedger(SqlLedger[SqliteTransaction]):
     """A `Ledger` in one SQLite file; made by `open_ledger`."""
 
+    _broken = (sqlite3.Error, TypeError, UnicodeDecodeError)  # SQLite quotes damaged text in its messages
     ahead = 64  # more would make a commit little cheaper per request, and leave more in doubt after a kill
 
     def __init__(
@@ -81,6 +83,7 @@ class SqliteLedger(SqlLedger[SqliteTransaction]):
         self._voucher = voucher
         self._writer = writer
         self._reader = reader
+        self._presence = Presence(path)
         self._room = Room(path)
         self._locks = RunLocks(path)
         super().__init__(clock, boot, self._ahead.find)
@@ -117,6 +120,8 @@ class SqliteLedger(SqlLedger[SqliteTransaction]):
 
     def _shut(self) -> None:
         self._reads.shutdown()
+        if self._presence.lost:
+            self._presence.rescue(self._writer)
         self._reader.close()
         self._writer.close()
         self._voucher.give()
@@ -174,7 +179,9 @@ class SqliteLedger(SqlLedger[SqliteTransaction]):
     def _commit(self, works: Sequence[Work]) -> list[Any]:
         """Carry out all the work in one transaction; what cannot be carried out together is halved until it can."""
         try:
-            return self._transact(works)
+            results = self._transact(works)
+            gone = self._presence.check()
+            return results if gone is None else [gone for _ in works]
         except sqlite3.Error as error:
             if sqlite_file.is_full(error) and self._room.free():
                 return self._commit(works)
@@ -237,25 +244,13 @@ class SqliteLedger(SqlLedger[SqliteTransaction]):
         self._voucher.take_back()
         return sqlite_file.damaged(self._path)
 
-    def _verify(self, tx: SqliteTransaction) -> VerifyReport:
-        problems: list[str] = []
-        damaged: dict[str, list[bytes]] = {"request": [], "answer": []}
-        requests = answers = 0
-        try:
-            found = tx.connection.execute("PRAGMA integrity_check")
-            problems += [text.decode() for (text,) in found if text != b"ok"]
-            requests, answers = tx.run("count").fetchone()
-            problems += self._rules.contradictions(tx)
-            for entry in self._entries(tx):
-                for part in entry.damaged:
-                    damaged[part].append(entry.ask.key)
-        except (sqlite3.Error, TypeError, UnicodeDecodeError) as error:
-            problems.append(str(error).partition("\n")[0])
+    def _structure(self, tx: SqliteTransaction) -> list[str]:
+        found = tx.connection.execute("PRAGMA integrity_check")
+        return [str(text, "utf-8", "replace") for (text,) in found if text != b"ok"]
+
+    def _found(self, problems: Sequence[str]) -> None:
         if problems:
             self._voucher.take_back()
-        return VerifyReport(
-            requests, answers, tuple(problems), tuple(damaged["request"]), tuple(damaged["answer"])
-        )
 
 
 def _carried_out(work: Work, tx: SqliteTransaction, strange: set[bytes]) -> Any:

@@ -61,21 +61,37 @@ CREATE INDEX failure_request ON failure (request);
 CREATE TABLE generation (step BLOB PRIMARY KEY, n INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE memory (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 
+-- name: schema_2
+ALTER TABLE request ADD COLUMN seal INTEGER; -- over key, state, run, attempts, failure, model, parent and question
+ALTER TABLE generation ADD COLUMN crc INTEGER; -- over step and n
+ALTER TABLE memory ADD COLUMN crc INTEGER; -- over name and value
+
+-- name: generations
+SELECT step, n, crc FROM generation
+
+-- name: notes
+SELECT name, value, crc FROM memory
+
+-- name: check_note
+UPDATE memory SET crc = ? WHERE name = ?
+
 -- name: known_keys
 SELECT r.id, r.key, r.state, r.run, r.attempts, r.sent_at, r.boot, r.boottime, r.failure, r.model, r.parent,
-       r.question, a.crc, a.streamed, a.latency_ms, a.first_token_ms, a.request_id, a.body
+       r.question, a.crc, a.streamed, a.latency_ms, a.first_token_ms, a.request_id, a.body,
+       CASE WHEN a.id IS NULL THEN r.seal END
 FROM request r LEFT JOIN answer a ON a.id = r.id
 WHERE r.key IN (:list)
 
 -- name: next_keys
 SELECT r.id, r.key, r.state, r.run, r.attempts, r.sent_at, r.boot, r.boottime, r.failure, r.model, r.parent,
-       r.question, a.crc, a.streamed, a.latency_ms, a.first_token_ms, a.request_id, a.body
+       r.question, a.crc, a.streamed, a.latency_ms, a.first_token_ms, a.request_id, a.body,
+       CASE WHEN a.id IS NULL THEN r.seal END
 FROM request r LEFT JOIN answer a ON a.id = r.id
 WHERE r.id > ? AND r.id <= ?
 
 -- name: known_questions
 SELECT r.id, r.key, r.state, r.run, r.attempts, r.sent_at, r.boot, r.boottime, r.failure, r.model, r.parent,
-       r.question, a.crc, a.streamed, a.latency_ms, a.first_token_ms, a.request_id, a.body
+       r.question, a.crc, a.streamed, a.latency_ms, a.first_token_ms, a.request_id, a.body, r.seal
 FROM request r LEFT JOIN answer a ON a.id = r.id
 WHERE r.question IN (:list) AND a.id IS NOT NULL
 
@@ -86,7 +102,8 @@ SELECT id, code, message, fate, status, retryable, request_id, retry_after, evid
 SELECT crc, body FROM request WHERE id = ?
 
 -- name: insert_request
-INSERT INTO request (state, attempts, run, sent_at, boot, boottime, key, attempt_id, model, parent, question, crc, body)
+INSERT INTO request (state, attempts, run, sent_at, boot, boottime, key, attempt_id, model, parent, question, crc, body,
+                     seal)
 SELECT 0, 1, * FROM (VALUES :rows) WHERE true
 ON CONFLICT (key) DO NOTHING
 
@@ -96,17 +113,14 @@ SELECT coalesce(max(id), 0) FROM request
 -- name: keys_since
 SELECT key FROM request WHERE id > ?
 
--- name: take_over
-UPDATE request SET state = 0, run = ?, attempts = ?, attempt_id = ? WHERE id = ?
-
 -- name: date
 UPDATE request SET sent_at = ?, boot = ?, boottime = ?, crc = ?, body = ? WHERE id = ?
 
--- name: next_attempt
-UPDATE request SET attempts = ?, attempt_id = ? WHERE id = ?
+-- name: put_request
+UPDATE request SET state = ?, run = ?, attempts = ?, attempt_id = ?, failure = ?, model = ?, parent = ?,
+       question = ?, seal = ?
+WHERE id = ?
 
--- name: set_state
-UPDATE request SET state = ? WHERE id = ?
 
 -- name: insert_answer
 INSERT INTO answer (id, run, received_at, streamed, latency_ms, first_token_ms, request_id, crc, body)
@@ -126,26 +140,19 @@ INSERT INTO failure (request, attempt, attempt_id, at, code, message, fate, stat
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 RETURNING id
 
--- name: last_failure
-UPDATE request SET failure = ? WHERE id = ?
-
 -- name: harmless_failures
 SELECT count(DISTINCT attempt) FROM failure
 WHERE request = ? AND attempt NOT IN (
-    SELECT attempt FROM failure WHERE request = ? AND (fate = 'unknown' OR answer IS NOT NULL))
+    SELECT attempt FROM failure WHERE request = ? AND (fate NOT IN ('unsent', 'refused') OR answer IS NOT NULL))
+
+-- name: harmful_failures
+SELECT EXISTS (SELECT 1 FROM failure WHERE request = ? AND (fate NOT IN ('unsent', 'refused') OR answer IS NOT NULL))
+
 
 -- name: withdraw
 DELETE FROM request
 WHERE key = ? AND run = ? AND state = 0 AND attempts = 1 AND failure IS NULL
   AND NOT EXISTS (SELECT 1 FROM answer WHERE answer.id = request.id)
-
--- name: release_refused
-UPDATE request SET state = 2
-WHERE key = ? AND run = ? AND state IN (0, 4) AND failure IS NOT NULL
-  AND NOT EXISTS (SELECT 1 FROM answer WHERE answer.id = request.id)
-  AND attempts <= 1 + (SELECT count(DISTINCT attempt) FROM failure WHERE failure.request = request.id)
-  AND NOT EXISTS (SELECT 1 FROM failure
-                  WHERE failure.request = request.id AND (fate = 'unknown' OR failure.answer IS NOT NULL))
 
 -- name: next_run
 SELECT coalesce(max(number), 0) + 1 FROM run
@@ -166,27 +173,49 @@ SELECT number, info FROM run WHERE ended_at IS NULL AND number <> ?
 SELECT number, started_at, ended_at, summary FROM run WHERE ended_at IS NOT NULL ORDER BY number DESC LIMIT 1
 
 -- name: generation
-SELECT n FROM generation WHERE step = ?
+SELECT n, crc FROM generation WHERE step = ?
 
--- name: bump_generation
-INSERT INTO generation (step, n) VALUES (?, 1) ON CONFLICT (step) DO UPDATE SET n = n + 1
+-- name: hold_generation
+INSERT INTO generation AS g (step, n, crc) VALUES (?, ?, ?) ON CONFLICT (step) DO UPDATE SET n = g.n
+RETURNING n, crc
+
+-- name: set_generation
+UPDATE generation SET n = ?, crc = ? WHERE step = ?
+
 
 -- name: recall
-SELECT value FROM memory WHERE name = ?
+SELECT value, crc FROM memory WHERE name = ?
+
 
 -- name: remember
-INSERT INTO memory (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value
+INSERT INTO memory (name, value, crc) VALUES (?, ?, ?)
+ON CONFLICT (name) DO UPDATE SET value = excluded.value, crc = excluded.crc
+
 
 -- name: count
 SELECT (SELECT count(*) FROM request), (SELECT count(*) FROM answer)
 
--- name: unanswered
-SELECT state, sent_at, boot, boottime FROM request
-WHERE NOT EXISTS (SELECT 1 FROM answer WHERE answer.id = request.id)
+-- name: totals
+SELECT count(*), count(a.id),
+       count(*) FILTER (WHERE a.id IS NULL AND r.state = 1),
+       count(*) FILTER (WHERE a.id IS NULL AND r.state NOT IN (1, 2, 3) AND CASE
+           WHEN :boot <> 0 AND r.boot = :boot
+           THEN max(:wall - r.sent_at, :boottime - r.boottime) > :doubt
+           ELSE :wall - r.sent_at < -:tolerance OR :wall - r.sent_at > :doubt END),
+       count(*) FILTER (WHERE a.id IS NULL AND r.state = 3),
+       sum(CASE WHEN typeof(r.attempts) = 'integer' THEN r.attempts ELSE 1 END),
+       count(*) FILTER (WHERE typeof(r.state) <> 'integer' OR typeof(r.run) <> 'integer' OR typeof(r.attempts) <> 'integer'
+              OR typeof(r.sent_at) <> 'real' OR typeof(r.boottime) <> 'real' OR typeof(r.boot) <> 'integer'
+              OR typeof(r.parent) NOT IN ('blob', 'null') OR typeof(r.question) NOT IN ('blob', 'null')
+              OR typeof(r.key) <> 'blob' OR typeof(r.model) <> 'text'
+              OR typeof(a.received_at) NOT IN ('real', 'null') OR typeof(a.latency_ms) NOT IN ('real', 'null')
+              OR typeof(a.first_token_ms) NOT IN ('real', 'null'))
+FROM request r NOT INDEXED LEFT JOIN answer a ON a.id = r.id
+
 
 -- name: page
 SELECT r.id, r.key, r.state, r.run, r.attempts, r.sent_at, r.boot, r.boottime, r.failure, r.model, r.parent,
-       r.question, a.crc, a.streamed, a.latency_ms, a.first_token_ms, a.request_id, a.body,
+       r.question, a.crc, a.streamed, a.latency_ms, a.first_token_ms, a.request_id, a.body, r.seal,
        r.crc, r.body, a.received_at
 FROM request r LEFT JOIN answer a ON a.id = r.id
 WHERE r.id > ? ORDER BY r.id LIMIT ?
@@ -215,3 +244,41 @@ DELETE FROM failure WHERE request IN (SELECT id FROM old);
 DELETE FROM answer WHERE id IN (SELECT id FROM old);
 DELETE FROM request WHERE id IN (SELECT id FROM old);
 DROP TABLE old;
+
+-- name: restore_request
+INSERT INTO request (id, key, state, run, attempts, sent_at, boot, boottime, failure, attempt_id, model, parent,
+                     question, crc, body, seal)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT DO NOTHING
+
+-- name: restore_answer
+INSERT INTO answer (id, run, received_at, streamed, latency_ms, first_token_ms, request_id, crc, body)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT DO NOTHING
+
+-- name: restore_failure
+INSERT INTO failure (id, request, attempt, attempt_id, at, code, message, fate, status, retryable, request_id,
+                     retry_after, evidence, answer)
+SELECT ?, id, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ? FROM request WHERE id = ?
+ON CONFLICT DO NOTHING
+
+-- name: restore_run
+INSERT INTO run (number, started_at, ended_at, boot, info, summary) VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING
+
+-- name: restored
+SELECT id, key, question FROM request WHERE id IN (:list)
+
+-- name: key_of
+SELECT key FROM request WHERE id = ?
+
+-- name: sent_before
+SELECT max(sent_at) FROM request WHERE id = (SELECT max(id) FROM request WHERE id < ? AND body <> x'')
+
+-- name: run_before
+SELECT max(started_at) FROM run WHERE started_at <= (
+    SELECT sent_at FROM request WHERE id = (SELECT min(id) FROM request WHERE id > ? AND body <> x''))
+
+-- name: restored_counts
+SELECT (SELECT count(*) FROM request WHERE body <> x''), (SELECT count(*) FROM request WHERE body = x''),
+       (SELECT count(*) FROM answer), (SELECT count(*) FROM failure),
+       (SELECT count(*) FROM run), (SELECT coalesce(max(id), 0) FROM request)

@@ -8,9 +8,10 @@ import os
 import sqlite3
 from typing import TYPE_CHECKING, Final, Literal
 
-from enrich.errors import DiskFull, EnrichError, LedgerError, LedgerFailing
+from enrich.errors import DiskFull, EnrichError, LedgerDamaged, LedgerError, LedgerFailing
 from enrich.ledger.locks import RunLocks
 from enrich.ledger.mounts import network_type
+from enrich.ledger.notes import add_checksums
 from enrich.ledger.soundness import Voucher, problem
 from enrich.ledger.sql import load_queries, statements
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SQL: Final = load_queries("sqlite.sql")
-SCHEMAS: Final = (SQL["schema_1"],)  # script n takes a ledger from version n - 1 to n
+SCHEMAS: Final = (SQL["schema_1"], SQL["schema_2"])  # script n takes a ledger from version n - 1 to n
 APPLICATION_ID: Final = 0x42656C31  # marks the file as a ledger of ours, in its header
 BUSY_TIMEOUT: Final = 30.0  # seconds to wait for another process's commit
 WRITER_CACHE: Final = 32_768  # KiB of pages: the index of keys of a million requests
@@ -66,15 +67,29 @@ def _must_be_local(path: Path) -> None:
 
 
 def open_for_reading(path: Path) -> sqlite3.Connection:
-    """Give a connection to a ledger that is there; nothing is made, locked, checked or brought up to date."""
+    """Give a connection to a ledger that is there; nothing is made, locked or checked.
+
+    One of an earlier release is brought up to date first.
+    """
     with contextlib.ExitStack() as opened:
         try:
+            _bring_up_to_date(path)
             con = opened.enter_context(contextlib.closing(_connect(path, READER_CACHE, mode="ro")))
             _must_be_current(con, path)
         except sqlite3.Error as error:
             raise explain(error, path) from error
         opened.pop_all()
     return con
+
+
+def _bring_up_to_date(path: Path) -> None:
+    with contextlib.closing(_connect(path, READER_CACHE, mode="ro")) as con:
+        current = _pragma(con, "application_id") != APPLICATION_ID or not (
+            0 < _pragma(con, "user_version") < len(SCHEMAS)
+        )
+    if not current:
+        with contextlib.closing(_connect(path, READER_CACHE)) as con:
+            _migrate(con, path, SCHEMAS)
 
 
 def _must_be_current(con: sqlite3.Connection, path: Path) -> None:
@@ -153,6 +168,7 @@ def _migrate(con: sqlite3.Connection, path: Path, schemas: Sequence[str]) -> Non
             for script in schemas[version:]:
                 for statement in statements(script):
                     con.execute(statement)
+            add_checksums(lambda name, values=(): con.execute(SQL[name], values))
             con.execute(f"PRAGMA user_version = {len(schemas)}")
             con.execute(f"PRAGMA application_id = {APPLICATION_ID}")
 
@@ -228,11 +244,12 @@ def no_room(path: Path, why: str) -> DiskFull:
     )
 
 
-def damaged(path: Path, why: str = "a page or a line cannot be read") -> LedgerError:
+def damaged(path: Path, why: str = "a page or a line cannot be read") -> LedgerDamaged:
     """Say that the file is not what was written."""
-    return LedgerError(
+    return LedgerDamaged(
         f"the ledger {path} is damaged: {why}",
-        hint="`beatra-enrich ledger verify` says what is lost and what is not.",
+        hint=f"`beatra-enrich ledger verify {path}` says what is lost; `beatra-enrich ledger repair {path} -o NEW` gives"
+        " back all that is not.",
     )
 
 

@@ -11,12 +11,12 @@ from enrich.ledger.sqlite_file import SQL
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from enrich.ledger.locks import RunLocks
+    from enrich.ledger.transaction import Values
 
     AnswerLine = tuple[Any, ...]  # as `Rules.answer_line` gives it
-    Values = Mapping[str, Any] | Sequence[Any]
 
 IN_LIST_SIZES: Final = (1, 16, 128, 512)  # values per statement; few sizes keep every statement prepared
 INSERT_SIZES: Final = (64, 16, 4, 1)  # lines per statement, likewise

@@ -22,6 +22,7 @@ SAMPLES = 100  # questions and answers shown, spread evenly over the rows
 COSTLIEST = 10  # rows shown
 MAX_FAILURES = 300  # rows shown
 MAX_FAILURES_PER_CODE = 50  # so that a common failure does not hide a rare one
+LONGEST_LABEL = 10_000  # bytes of a value; a column with longer ones is no label
 MAX_DISTINCT = 50  # values of a column; one with more is no label
 GOOD = ("ok", "skipped", "pending")
 RECORDED = (
@@ -214,7 +215,12 @@ class _Labels:
         if self.values is None or pa.types.is_nested(array.type):
             self.values = None
             return
-        _count(self.values, array.cast(pa.string()))
+        texts: Any = array.cast(pa.string())
+        longest: Any = pc.max(pc.binary_length(texts))
+        if (longest.as_py() or 0) > LONGEST_LABEL:
+            self.values = None
+            return
+        _count(self.values, texts)
         if len(self.values) > MAX_DISTINCT:
             self.values = None
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from enrich.rows.flow import Step
     from enrich.rows.statuses import Marks
 
+BYTES = 16 << 20  # of what rows have to show, assembled at once, or nearly
+FIRST_ROWS = 64  # assembled at once before the size of answers is known
 ROWS = 2048  # rows assembled at once; bounds what one piece holds up an event loop
 _Number = TypeVar("_Number", int, float)
 
@@ -50,6 +52,7 @@ class Assembler:
         self._marks = marks
         self._read = read
         self._run = run
+        self._usual = BYTES // FIRST_ROWS  # bytes of an outcome that is only in the ledger; learned
 
     async def batches(
         self, batches: AsyncIterator[pa.RecordBatch], *, first_row: int = 0
@@ -57,11 +60,17 @@ class Assembler:
         """Give the input's batches with the steps' columns behind them."""
         row = first_row
         async for batch in batches:
-            for start in range(0, batch.num_rows, ROWS):
-                part = batch.slice(start, ROWS)
+            start = 0
+            while start < batch.num_rows:
+                part = batch.slice(start, self.piece(row, batch.num_rows - start))
                 columns = [*part.columns, *await self.columns(row, part.num_rows)]
                 yield pa.RecordBatch.from_arrays(columns, schema=self._schema)
                 row += part.num_rows
+                start += part.num_rows
+
+    def piece(self, row: int, count: int) -> int:
+        """Say how many of so many rows, from ``row`` on, are assembled at once: as memory allows."""
+        return self._marks.piece(row, min(count, ROWS), most=BYTES, usual=self._usual)
 
     async def columns(self, row: int, count: int) -> list[pa.Array[Any]]:
         """Give the steps' columns for so many rows, from ``row`` on."""
@@ -92,11 +101,15 @@ class Assembler:
         return outcomes
 
     async def _looked_up(self, reader: AnswerReader, keys: list[bytes]) -> dict[bytes, Outcome]:
-        records = await self._ledger.lookup(keys)
-        return {
-            key: judge(reader, settled_record(record, self._read, run=self._run))
-            for key, record in records.items()
-        }
+        outcomes: dict[bytes, Outcome] = {}
+        size = 0
+        while keys:
+            records, keys = await self._ledger.lookup_some(keys)
+            for key, record in records.items():
+                size += len(record.reply.body) if record.reply is not None else 0
+                outcomes[key] = judge(reader, settled_record(record, self._read, run=self._run))
+        self._usual = max(self._usual // 8, size // max(1, len(outcomes))) + 1
+        return outcomes
 
     async def _with_earlier_turns(self, outcomes: list[Outcome]) -> list[Outcome]:
         """Add what the requests before the deciding ones cost: a row's cost is that of all its turns."""
@@ -108,16 +121,24 @@ class Assembler:
         """Give, per request that follows another, what the requests before it cost."""
         chains: dict[bytes | None, list[_Turn]] = {}
         while follows:
-            known = await self._ledger.lookup(list(set(follows.values())))
+            known = await self._known_turns(list(set(follows.values())))
             following: dict[bytes, bytes] = {}
             for key, parent in follows.items():
-                record = known.get(parent)
-                if record is not None:
-                    chains.setdefault(key, []).append(self._turn(record))
-                    if record.parent is not None:
-                        following[key] = record.parent
+                if parent in known:
+                    turn, before = known[parent]
+                    chains.setdefault(key, []).append(turn)
+                    if before is not None:
+                        following[key] = before
             follows = following
         return chains
+
+    async def _known_turns(self, keys: list[bytes]) -> dict[bytes, tuple[_Turn, bytes | None]]:
+        """Give what requests cost, and which ones they follow."""
+        turns: dict[bytes, tuple[_Turn, bytes | None]] = {}
+        while keys:
+            records, keys = await self._ledger.lookup_some(keys)
+            turns.update((key, (self._turn(record), record.parent)) for key, record in records.items())
+        return turns
 
     def _turn(self, record: Record) -> _Turn:
         result = self._read(record.reply) if record.reply is not None else None

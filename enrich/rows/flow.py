@@ -14,10 +14,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from enrich.engine.engine import settled_record
+from enrich.engine.outage import unfit_error
 from enrich.engine.retry import may_retry
 from enrich.prompt.request import GENERATION_STRIDE
 from enrich.prompt.template import RowError
 from enrich.records import FAILED, STATUSES, Failure, Outcome, Settled
+from enrich.rows.conversation import UNFIT
 from enrich.rows.troubles import Troubles
 
 if TYPE_CHECKING:
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from enrich.rows.occurrences import Occurrences
     from enrich.rows.statuses import Marks
 
+UNFIT_ROWS = 20  # answers, the first ones, that must be unfit to stop a run in which none is fit
 SLICE = 256  # rows rendered and looked up at once: about 3 ms of the event loop's time
 # From what needs no attention to what needs most: a row counts under the last of its steps' statuses here.
 _GRAVITY: dict[RowStatus, int] = {
@@ -105,6 +108,32 @@ class _Row:
         self.story: Generator[Query, Reply, None]
 
 
+class _Fitness:
+    """Tells when the first answers of a step that this run got, without exception, are unfit.
+
+    Args:
+        stop: called with the step's number and the rows by status, once; None where nothing stops.
+    """
+
+    def __init__(self, stop: Callable[[int, Counter[RowStatus]], None] | None) -> None:
+        self._stop = stop
+        self._fit: set[int] = set()
+        self._unfit: dict[int, Counter[RowStatus]] = {}
+
+    def note(self, step: int, status: RowStatus) -> None:
+        """Note how a row stands whose request was answered in this run."""
+        if self._stop is None or step in self._fit:
+            return
+        if status not in UNFIT:
+            self._fit.add(step)
+            return
+        seen = self._unfit.setdefault(step, Counter())
+        seen[status] += 1
+        if seen.total() >= UNFIT_ROWS:
+            stop, self._stop = self._stop, None
+            stop(step, seen)
+
+
 class Flow:
     """Takes rows through the steps and marks how each stands.
 
@@ -123,6 +152,7 @@ class Flow:
         closed: told of every row that has its verdicts: its index and its status.
         troubles: counts failed rows by their cause, of several flows together.
         before: rows that other flows had before this one's, for the rows' numbers in ``troubles``.
+        tolerant: whether to go on where every answer is unfit; else the run stops after the first `UNFIT_ROWS`.
     """
 
     def __init__(
@@ -141,6 +171,7 @@ class Flow:
         closed: Callable[[int, RowStatus], None] | None = None,
         troubles: Troubles | None = None,
         before: int = 0,
+        tolerant: bool = False,
     ) -> None:
         self._steps = steps
         self._ledger = ledger
@@ -161,6 +192,7 @@ class Flow:
         self._before = before
         self.rows_done = 0
         self.rows_asked = 0
+        self._fitness = _Fitness(self._stop_unfit if engine is not None and not tolerant else None)
 
     async def run(self, batches: AsyncIterator[pa.RecordBatch], *, most: int, first_row: int = 0) -> None:
         """Take every row of these batches to its verdicts.
@@ -263,8 +295,14 @@ class Flow:
         self._marks.set(row.index, step, outcome)
         if outcome.status in FAILED:
             self._troubles.add(self._steps[step].name, self._before + row.index, outcome, again=row.asked)
+        if outcome.source == "api":
+            self._fitness.note(step, outcome.status)
         if _GRAVITY[outcome.status] > _GRAVITY[row.worst]:
             row.worst = outcome.status
+
+    def _stop_unfit(self, step: int, statuses: Counter[RowStatus]) -> None:
+        if self._engine is not None:
+            self._engine.stop(unfit_error(statuses, self._steps[step].name))
 
     def _tell(self, row: _Row, reply: Reply) -> Query | None:
         """Take a row's story on to its next question; None when it has ended."""
@@ -295,8 +333,7 @@ class Flow:
     async def _advance(self, asking: list[tuple[_Row, Query]]) -> None:
         """Answer questions from the ledger, round after round; what it does not know goes to the engine."""
         while asking:
-            keys = {query.ask.key for _, query in asking if query.want != "earlier"}
-            known = await self._ledger.lookup(list(keys)) if keys else {}
+            known, asking, waiting = await self._looked_up(asking)
             questions = [
                 q.ask.question for _, q in asking if q.want == "earlier" and q.ask.question is not None
             ]
@@ -317,7 +354,24 @@ class Flow:
                 next_query = self._leave(row, query) if reply is _LEFT else self._tell(row, reply)
                 if next_query is not None:
                     further.append((row, next_query))
-            asking = further
+            asking = waiting + further
+
+    async def _looked_up(
+        self, asking: list[tuple[_Row, Query]]
+    ) -> tuple[dict[bytes, Record], list[tuple[_Row, Query]], list[tuple[_Row, Query]]]:
+        """Look up what rows ask for, as much at once as memory allows; gives those it was done for, and the others."""
+        keys = {query.ask.key for _, query in asking if query.want != "earlier"}
+        if not keys:
+            return {}, asking, []
+        known, left = await self._ledger.lookup_some(list(keys))
+        if not left:
+            return known, asking, []
+        later = set(left)
+        now: list[tuple[_Row, Query]] = []
+        waiting: list[tuple[_Row, Query]] = []
+        for row, query in asking:
+            (waiting if query.want != "earlier" and query.ask.key in later else now).append((row, query))
+        return known, now, waiting
 
     async def _known(self, row: _Row, query: Query, record: Record | None) -> Settled | _Later | None:
         """Say how a request ended; None when that is not known and was only wondered about."""

@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 
 PROTOCOL = 5  # of pickle: an outcome's values are whatever Arrow takes, dates and decimals among them
 BUFFER_BYTES = 1 << 20  # kept in memory until they are written together
+PAGE = 4096  # bytes of memory that reading touches at least
 SPARE_BYTES = 1 << 28  # of the disk: with less than this free nothing more is kept
-FORGET_EVERY = 65_536  # outcomes read, between giving their pages of memory back
+FORGET_EVERY = 16 << 20  # bytes read, between giving their pages of memory back
 
 
 class Spool:
@@ -45,6 +46,11 @@ class Spool:
         if self._file is not None:
             self._file.close()
 
+    @property
+    def end(self) -> int:
+        """Give the bytes that are kept, all in all."""
+        return self._written + len(self._buffer)
+
     def put(self, outcome: Outcome) -> int:
         """Keep an outcome; gives its place, from 1, or 0 when it was not kept."""
         if self._full:
@@ -61,13 +67,14 @@ class Spool:
             if self._map is not None:
                 self._map.close()
             self._map = mmap.mmap(self._file.fileno(), self._written, access=mmap.ACCESS_READ)
-        self._forget(len(places))
         with memoryview(self._buffer) as held, memoryview(self._map or b"") as mapped:
             return [self._at(place - 1, mapped, held) if place else None for place in places]
 
     def _at(self, start: int, mapped: memoryview, held: memoryview) -> Outcome:
         part = mapped[start:] if start < self._written else held[start - self._written :]
-        return Outcome._make(pickle.loads(part))  # noqa: S301  # written by this process into a file without a name
+        outcome = Outcome._make(pickle.loads(part))  # noqa: S301  # written by this process into a file without a name
+        self._forget(len(outcome.text or "") + PAGE)
+        return outcome
 
     def _write(self) -> None:
         try:
@@ -85,9 +92,9 @@ class Spool:
         del self._buffer[:written]
         self._full = bool(self._buffer)
 
-    def _forget(self, count: int) -> None:
+    def _forget(self, size: int) -> None:
         """Give pages that were read back to the system: they count as this process's memory as long as it maps them."""
-        self._read += count
+        self._read += size
         if self._read >= FORGET_EVERY and self._map is not None:
             self._read = 0
             self._map.madvise(mmap.MADV_DONTNEED)

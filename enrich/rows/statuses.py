@@ -21,13 +21,17 @@ if TYPE_CHECKING:
     from enrich.records import RowStatus
     from enrich.rows.occurrences import Occurrences
 
-# A request's key, a note, where the outcome is kept (0: nowhere), whether an earlier row has the same request.
-RECORD = np.dtype([("high", ">u8"), ("low", ">u8"), ("note", "<u4"), ("place", "<u8"), ("copy", "u1")])
-COPY_AT = 28  # bytes from a record's begin to its last field
+# A request's key, a note, where the outcome is kept (0: nowhere) and in how many bytes, whether an earlier row has the same
+# request.
+RECORD = np.dtype(
+    [("high", ">u8"), ("low", ">u8"), ("note", "<u4"), ("place", "<u8"), ("size", "<u4"), ("copy", "u1")]
+)
+COPY_AT = 32  # bytes from a record's begin to its last field
 KEYS_AT_ONCE = 65_536  # keys sorted in one pass when copies are sought: 1.5 MiB
 ROWS_AT_ONCE = 131_072  # rows scanned at once in a pass
 FORGET_EVERY = 65_536  # records written or read, between giving their pages of memory back
 NOTES_MOST = 100_000  # distinct reasons kept apart; beyond that only their code is
+MOST_BYTES = (1 << 32) - 1  # of one outcome, as far as they are counted
 UNDECIDED = 0  # the note of a row that nothing was decided for
 BY_KEY = 1  # the note of a row whose request decides
 LEFT = 2  # the note of a row whose request is not known and was not sent
@@ -70,13 +74,16 @@ class Marks:
         directory: where the files go; they have no names and are gone with the process.
         keep: whether outcomes are kept beside the keys, for who reads them all.
 
+    Attributes:
+        rows: how many there are.
+
     Raises:
         DiskFull: there is no room for it.
     """
 
     def __init__(self, rows: int, steps: int, directory: Path | None = None, *, keep: bool = True) -> None:
         self._steps = steps
-        self._rows = rows
+        self.rows = rows
         self._spool = Spool(directory)
         self._keep = keep
         self._touched = 0
@@ -108,8 +115,10 @@ class Marks:
         at = (row * self._steps + step) * RECORD.itemsize
         if outcome.key is not None:
             note = LEFT if outcome.status == "pending" else BY_KEY
+            before = self._spool.end
             place = self._spool.put(outcome) if self._keep and outcome.source is not None else 0
-            self._map[at : at + COPY_AT] = outcome.key + _NOTE_AND_PLACE.pack(note, place)
+            size = min(self._spool.end - before, MOST_BYTES) if place else 0
+            self._map[at : at + COPY_AT] = outcome.key + _NOTE_AND_PLACE.pack(note, place, size)
         else:
             self._map[at + 16 : at + 20] = struct.pack("<I", self._note(outcome))
         self._forget(1)
@@ -137,12 +146,27 @@ class Marks:
         self._forget(count)
         return Standing(keys, outcomes, part["copy"].astype(bool).tolist())
 
+    def piece(self, row: int, count: int, *, most: int, usual: int) -> int:
+        """Say how many of so many rows, from ``row`` on, have outcomes of so many bytes; at least one.
+
+        Args:
+            row: the first.
+            count: of the rows.
+            most: bytes.
+            usual: bytes of an outcome that is not kept.
+        """
+        part = self._array()[row : row + count]
+        sizes = np.where(
+            (part["note"] == BY_KEY) & (part["place"] == 0), usual, part["size"].astype(np.int64)
+        )
+        return max(1, int(np.searchsorted(np.cumsum(sizes.sum(axis=1)), most, side="right")))
+
     def find_copies(self) -> int:
         """Mark every row whose request is an earlier row's (or step's) too; gives the number of distinct requests.
 
         Works through the keys a slice at a time, so memory stays flat however many there are.
         """
-        total = self._rows * self._steps
+        total = self.rows * self._steps
         flat = np.frombuffer(self._map, dtype=RECORD, count=total)
         bits = max(0, (total // KEYS_AT_ONCE)).bit_length()
         distinct = sum(self._copies_in_slice(flat, bits, number) for number in range(1 << bits))
@@ -162,7 +186,7 @@ class Marks:
     def reasons(self, step: int) -> Counter[RowStatus]:
         """Count the rows that have no request at a step, by status."""
         counts = np.zeros(len(self._notes), dtype=np.int64)
-        for start in range(0, self._rows, ROWS_AT_ONCE):
+        for start in range(0, self.rows, ROWS_AT_ONCE):
             notes = self._array()[start : start + ROWS_AT_ONCE, step]["note"]
             counts += np.bincount(notes, minlength=len(self._notes))
         found: Counter[RowStatus] = Counter()
@@ -210,8 +234,8 @@ class Marks:
             self._map.madvise(mmap.MADV_DONTNEED)  # the file keeps what was written
 
     def _array(self) -> np.ndarray[tuple[int, int], np.dtype[np.void]]:
-        flat = np.frombuffer(self._map, dtype=RECORD, count=self._rows * self._steps)
-        return flat.reshape(self._rows, self._steps)
+        flat = np.frombuffer(self._map, dtype=RECORD, count=self.rows * self._steps)
+        return flat.reshape(self.rows, self._steps)
 
 
 def take_room(descriptor: int, size: int) -> None:
@@ -227,4 +251,4 @@ def take_room(descriptor: int, size: int) -> None:
         ) from None
 
 
-_NOTE_AND_PLACE = struct.Struct("<IQ")
+_NOTE_AND_PLACE = struct.Struct("<IQI")

@@ -29,7 +29,7 @@ def scope_of(rows: InputConfig | None, limit: int | None = None) -> str:
 
 async def under_way(ledger: Ledger, step: bytes, scope: str) -> int:
     """Give the generation of answers that a stopped `--fresh` of this step and scope was asking for; 0 without one."""
-    told = await ledger.recall(_fresh_name(step, scope))
+    told = await ledger.recall(_fresh_name(step, scope), vital=True)
     return int(told["generation"]) if told else 0
 
 
@@ -94,4 +94,4 @@ async def know_the_past(
         name = strayed_name(step.builder)
         if retry:
             await ledger.remember(name, {"strayed": True})
-        step.conversation.strayed = bool(retry) or await ledger.recall(name) is not None
+        step.conversation.strayed = bool(retry) or await ledger.recall(name, vital=True) is not None

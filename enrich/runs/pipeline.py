@@ -19,6 +19,7 @@ from enrich.runs.lock import held
 from enrich.runs.partition_files import Units
 from enrich.runs.partition_todo import places
 from enrich.runs.prepare import look_at_folder, open_job, prepare
+from enrich.runs.promise import promise_of
 from enrich.runs.scratch import occurrences_of, scratch_of
 from enrich.runs.session import Session, open_session
 from enrich.runs.summary import (
@@ -227,13 +228,16 @@ async def _settle_doubt(config: Config, options: RunOptions, how: Literal["resen
     ):
         scope = scope_of(config.input, options.limit)
         async with open_session(job, send=False, scope=scope, clock=options.clock) as session:
+            promise = await promise_of(config.endpoint, job.base_url, session.ledger)
+            young = not promise.kept  # no key protects what was sent a moment ago
             await _ask(session, session.flow(marks, occurrences), source, options)
             for number in range(len(job.steps)):
                 for row in range(0, source.num_rows, DOUBT_ROWS):
                     count = min(DOUBT_ROWS, source.num_rows - row)
-                    keys = {key for key in marks.read(row, count, number).keys if key is not None}
-                    known = await session.ledger.lookup(list(keys))
-                    await session.ledger.settle_doubt([k for k, r in known.items() if r.in_doubt], how)
+                    asked = {key for key in marks.read(row, count, number).keys if key is not None}
+                    known = await session.ledger.lookup(list(asked))
+                    keys = [k for k, r in known.items() if r.in_doubt or (young and r.state == "sent")]
+                    await session.ledger.settle_doubt(keys, how, young=young)
 
 
 async def _ask(session: Session, flow: Flow, source: Source, options: RunOptions) -> None:

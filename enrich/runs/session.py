@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import SecretStr
 
+from enrich.base.descriptors import room_for_connections
 from enrich.base.interrupt import DRAIN
 from enrich.config import LimitsConfig
 from enrich.config.endpoint import Endpoint
@@ -30,6 +31,7 @@ from enrich.rows.assemble import Assembler
 from enrich.rows.flow import Flow
 from enrich.rows.troubles import Troubles
 from enrich.runs.fresh import formats_name, know_the_past
+from enrich.runs.promise import promise_of
 from enrich.wire import completion
 from enrich.wire.client import Client
 from enrich.wire.stream_end import StreamEnds
@@ -101,6 +103,7 @@ class Session:
             closed=closed,
             troubles=self.troubles,
             before=before,
+            tolerant=self.job.config.tolerated(marks.rows) >= marks.rows,
         )
 
     def assembler(self, marks: Marks) -> Assembler:
@@ -148,11 +151,14 @@ async def open_session(
             return
         endpoint = job.endpoint or stack.enter_context(sandbox_endpoint(job.config.endpoint.timeout))
         limits = job.config.limits
+        concurrency = _connections(limits.concurrency)
         ends = await _known_ends(job, ledger, endpoint)
-        client = Client(endpoint, concurrency=limits.concurrency, ends=ends)
+        client = Client(endpoint, concurrency=concurrency, ends=ends)
         transport = await stack.enter_async_context(client)
         output = job.config.output
-        run = await ledger.open_run({"output": output and output.path, "base_url": job.base_url})
+        promise = await promise_of(job.config.endpoint, job.base_url, ledger)
+        said = {"output": output and output.path, "base_url": job.base_url, "keeps_keys": promise.kept}
+        run = await ledger.open_run(said)
         await _warn_of_others(job, ledger)
         slots = await _slots(job, ledger, limits, stack)
         pace = Pace(limits, slots=slots, learned=await ledger.recall(pace_name(job)))
@@ -162,8 +168,8 @@ async def open_session(
             read=_reading(job, completion.read_fresh),
             pace=pace,
             budget=Budget(job.config.budget),
-            policy=Policy.of(job.config.retry, timeout=job.config.endpoint.timeout),
-            workers=limits.concurrency,
+            policy=Policy.of(job.config.retry, timeout=job.config.endpoint.timeout, keeps_keys=promise.kept),
+            workers=concurrency,
             on_retry=_log_retry,
             run=run,
             clock=clock,
@@ -183,6 +189,19 @@ async def open_session(
                     await ledger.remember(pace_name(job), pace.learned())
                     await ledger.remember(formats_name(job), job.formats.learned())
                     await ledger.remember(_stream_end_name(job), {"says_done": ends.says_done})
+
+
+def _connections(wanted: int) -> int:
+    """Give how many requests may be in flight: as many as are wanted, if this process may have as many files open."""
+    room = room_for_connections()
+    if room >= wanted:
+        return wanted
+    log.warning(
+        "this process may have only %s connections open: limits.concurrency is %s. Raise it with `ulimit -n`",
+        f"{room:,}",
+        f"{wanted:,}",
+    )
+    return room
 
 
 async def _warn_of_others(job: Job, ledger: Ledger) -> None:

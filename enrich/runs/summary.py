@@ -44,6 +44,10 @@ def summarize(
     stats = session.stats
     seconds = time.monotonic() - session.started
     rows = sum(statuses.values())
+    if twice := stats.perhaps_paid_twice:
+        reason += (
+            f"; {counted(twice, 'request')} may have been paid for more than once: the endpoint keeps no keys"
+        )
     done = rows - statuses.get("pending", 0)
     return Summary(
         rows=rows,
@@ -61,6 +65,7 @@ def summarize(
         exit_code=exit_code,
         reason=reason,
         retries=dict(stats.retries),
+        perhaps_paid_twice=stats.perhaps_paid_twice,
         resumable=resumable,
         causes=session.troubles.ranked(),
         sandbox=session.job.endpoint is None,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
+import uuid
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -14,9 +16,12 @@ from enrich.files.rehearsal import rehearse
 from enrich.files.sink import preflight
 from enrich.files.source import open_source
 from enrich.ledger.opening import open_ledger
+from enrich.records import Failure
 from enrich.runs.job import Job, compile_job, refuse_overlap
 from enrich.runs.partitions import find_units
+from enrich.runs.promise import Promise, note_promise
 from enrich.wire.client import Client
+from enrich.wire.envelope import loads
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -24,6 +29,9 @@ if TYPE_CHECKING:
     from enrich.config import Config
     from enrich.config.endpoint import Endpoint
     from enrich.files.source import Source
+    from enrich.records import Reply
+
+PROBE = "Say ok."
 
 
 MODELS_SHOWN = 20  # of those that the endpoint lists
@@ -45,10 +53,15 @@ class Finding:
         return f"{mark}  {self.name:10} {self.text}"
 
 
-async def check_job(config: Config, limit: int | None = None) -> list[Finding]:
-    """Check a job from its input to its endpoint; sends no completion.
+async def check_job(config: Config, limit: int | None = None, *, probe: bool = False) -> list[Finding]:
+    """Check a job from its input to its endpoint; sends no completion, unless it is to probe.
 
     What depends on something that failed is left out.
+
+    Args:
+        config: the job.
+        limit: only the first so many rows.
+        probe: send one tiny request twice under one key, to see whether the endpoint keeps keys.
     """
     findings = [Finding("config", ok=True, text=_steps(config))]
     try:
@@ -63,7 +76,43 @@ async def check_job(config: Config, limit: int | None = None) -> list[Finding]:
     findings.append(Finding("templates", ok=True, text=f"use {', '.join(job.columns) or 'no column'}"))
     findings.append(await asyncio.to_thread(_try, "output", lambda: _output(config, source, job)))
     findings.append(await _ledger(config))
-    return [*findings, *await _endpoint(config, job)]
+    findings += await _endpoint(config, job)
+    if probe and job.endpoint is not None and all(finding.ok for finding in findings):
+        findings.append(await _probe(config, job.endpoint))
+    return findings
+
+
+async def _probe(config: Config, endpoint: Endpoint) -> Finding:
+    """See whether one request, sent twice under one key, gets one answer; what is found is remembered in the ledger."""
+    model = config.steps[0].model
+    body = json.dumps({"model": model, "messages": [{"role": "user", "content": PROBE}]}).encode()
+    key = str(uuid.uuid4())
+    ids: list[str] = []
+    async with Client(endpoint, concurrency=1) as client:
+        for _ in range(2):
+            reply = await client.attempt(body, key=key, request_id=str(uuid.uuid4()), stream=False)
+            if isinstance(reply, Failure):
+                return Finding("probe", ok=False, text=f"no answer: {reply}")
+            ids.append(_id_of(reply))
+    if not all(ids):
+        return Finding("probe", ok=False, text="the answers have no id to compare; set endpoint.idempotent")
+    kept = ids[0] == ids[1]
+    ledger = await open_ledger(config.ledger_location())
+    try:
+        await note_promise(endpoint.base_url, ledger, kept=kept)
+    finally:
+        await ledger.close()
+    cost = "1 completion was" if kept else "2 completions were"
+    return Finding("probe", ok=True, text=f"{Promise(kept, 'probe').text()}; {cost} paid for")
+
+
+def _id_of(reply: Reply) -> str:
+    try:
+        said = loads(reply.body)
+    except ValueError:
+        return ""
+    name = said.get("id") if isinstance(said, dict) else None
+    return name if isinstance(name, str) else ""
 
 
 def _try(name: str, work: Callable[[], str]) -> Finding:

@@ -5,18 +5,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
+import tempfile
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import pyarrow as pa
 
+from enrich.base.clock import SystemClock
 from enrich.base.version import __version__
+from enrich.base.words import counted
 from enrich.config import OutputConfig, load_config, without_password
-from enrich.errors import ConfigError
+from enrich.errors import ConfigError, LedgerDamaged
 from enrich.files.sink import destination, open_sink
 from enrich.ledger.opening import open_ledger, require_ledger
+from enrich.ledger.repair import Salvage, repair
 from enrich.records import Usage, key_text
 from enrich.wire.completion import completion_of
 
@@ -62,6 +66,7 @@ class Line:
 
     Attributes:
         error: ``code: message`` of the last failure, when there is no answer.
+        damaged: what is not as it was written, see `Entry.damaged`.
     """
 
     key: str
@@ -72,7 +77,7 @@ class Line:
     tokens: int | None
     credits: float | None
     error: str | None
-    damaged: bool
+    damaged: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
         """Give it as plain JSON."""
@@ -85,14 +90,14 @@ class Line:
             "tokens": self.tokens,
             "credits": self.credits,
             "error": self.error,
-            "damaged": self.damaged,
+            "damaged": list(self.damaged),
         }
 
     def text(self) -> str:
         """Write it for people, in columns."""
         cost = "" if self.credits is None else f"{self.credits:,.6g}"
         tokens = "" if self.tokens is None else f"{self.tokens:,}"
-        note = "damaged" if self.damaged else (self.error or "")[:60]
+        note = f"damaged: {', '.join(self.damaged)}" if self.damaged else (self.error or "")[:60]
         return (
             f"{self.sent_at:%Y-%m-%d %H:%M:%S}  {self.state:8}  {self.model[:20]:20}  {self.attempts:>3}"
             f"  {tokens:>8}  {cost:>10}  {self.key}  {note}"
@@ -150,8 +155,17 @@ async def list_requests(location: str, show: Callable[[Line], None], *, states: 
     return shown
 
 
-async def export_ledger(location: str, out: str) -> int:
-    """Write everything the ledger holds, raw requests and answers included, to a file; gives the requests.
+class Exported(NamedTuple):
+    """What an export wrote: how many requests, and, of a damaged ledger, what is left of it."""
+
+    requests: int
+    salvage: Salvage | None = None
+
+
+async def export_ledger(location: str, out: str) -> Exported:
+    """Write everything the ledger holds, raw requests and answers included, to a file that its owner alone may read.
+
+    Of a damaged one, all that is left is written.
 
     Args:
         location: of the ledger.
@@ -161,10 +175,22 @@ async def export_ledger(location: str, out: str) -> int:
         OutputError: it cannot be written there.
         DiskFull: there is no room for it.
     """
-    count = 0
     output = OutputConfig(path=destination(out))
+    try:
+        return Exported(await _export(location, output))
+    except LedgerDamaged:
+        if "://" in location:
+            raise
+    with tempfile.TemporaryDirectory(prefix="beatra-salvage-") as folder:  # readable by its owner only
+        whole = Path(folder, "ledger.db")
+        salvage = await asyncio.to_thread(repair, Path(location), whole, SystemClock())
+        return Exported(await _export(str(whole), output), salvage)
+
+
+async def _export(location: str, output: OutputConfig) -> int:
+    count = 0
     async with _opened(location) as ledger:
-        with open_sink(output, EXPORT) as sink:
+        with open_sink(output, EXPORT, private=True) as sink:
             async for entries in ledger.scan():
                 rows = [_exported(entry) for entry in entries]
                 await asyncio.to_thread(sink.write, pa.RecordBatch.from_pylist(rows, schema=EXPORT))
@@ -172,6 +198,40 @@ async def export_ledger(location: str, out: str) -> int:
             manifest = {"version": __version__, "ledger": without_password(location), "requests": count}
             await asyncio.to_thread(sink.commit, manifest)
     return count
+
+
+async def repair_ledger(location: str, out: str) -> Salvage:
+    """Make a sound ledger of what is left of a damaged one, which stays as it is.
+
+    Raises:
+        LedgerError: the new file is there already, a run is using the old one, or nothing is left.
+        ConfigError: the ledger is in a database.
+    """
+    if "://" in location or "://" in out:
+        raise ConfigError(
+            "a database's ledger is mended by the database's own tools", hint="restore it from a backup."
+        )
+    return await asyncio.to_thread(repair, Path(location), Path(out), SystemClock())
+
+
+def given_back(salvage: Salvage) -> Iterator[str]:
+    """Say for people what is left of a damaged ledger."""
+    yield (
+        f"{counted(salvage.requests, 'request')} and {counted(salvage.answers, 'answer')} given back, "
+        f"{counted(salvage.failures, 'failure')} of the log, {counted(salvage.runs, 'run')}"
+    )
+    if salvage.by_key:
+        yield (
+            f"{counted(salvage.by_key, 'request')} known by key alone: asked again under it, at no second charge,"
+            " for 23 h after it was sent, then in doubt"
+        )
+    if salvage.damaged:
+        yield f"{counted(salvage.damaged, 'line')} did not match the checksum"
+    if salvage.missing:
+        yield (
+            f"{counted(salvage.missing, 'request')} left no trace (lost, or withdrawn): asked again under the same key"
+            " when the row turns up, at no second charge for 24 h after it was sent"
+        )
 
 
 async def verify_ledger(location: str) -> VerifyReport:
@@ -202,6 +262,8 @@ def findings(report: VerifyReport) -> Iterator[str]:
         yield f"damaged request {key_text(key)}: the next run mends it from the input, or holds it in doubt"
     for key in report.damaged_answers:
         yield f"damaged answer {key_text(key)}: fetched again under its key for 23 h, then in doubt"
+    for key in report.damaged_facts:
+        yield f"damaged request {key_text(key)}: a count, a time or a name beside it; no answer is lost"
     yield "sound: every checksum holds" if report.sound else "NOT sound"
 
 
@@ -226,7 +288,7 @@ def _line(entry: Entry) -> Line:
         tokens=completion.usage.total_tokens if completion else None,
         credits=completion.usage.credits if completion else None,
         error=_error(entry),
-        damaged=bool(entry.damaged),
+        damaged=entry.damaged,
     )
 
 

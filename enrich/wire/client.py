@@ -6,7 +6,7 @@ import asyncio
 import io
 import ssl
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 import aiohttp
@@ -17,6 +17,7 @@ from enrich.errors import ConfigError, EndpointFailing, KeyRefused
 from enrich.records import Failure, Reply
 from enrich.wire.envelope import loads, one_line
 from enrich.wire.post import HEAD, Poster, Response
+from enrich.wire.redact import Redactor
 from enrich.wire.response import Exchange, milliseconds_since
 from enrich.wire.stream_end import StreamEnds
 from enrich.wire.unanswered import NETWORK_ERRORS
@@ -38,9 +39,6 @@ CONNECT_TIMEOUT = 30.0  # seconds to get a connection, names and waiting for a s
 ADDRESS_TIMEOUT = 10.0  # seconds for one address of the host
 PROBE_TIMEOUT = 15.0  # seconds for the model list or the health check
 DNS_TTL = 60  # seconds for which a resolved name is good
-MIN_SCRUBBED_KEY = 4  # characters; a shorter key is a placeholder
-PUBLIC_KEY = 12  # characters of a key that are no secret
-MIN_SECRET_KEY = 20  # characters; only such a key is looked for in answers too
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +71,7 @@ class Client:
         self._endpoint = endpoint
         self._concurrency = concurrency
         self._key = endpoint.api_key.get_secret_value() if endpoint.api_key else ""
+        self._redactor = Redactor(self._key)
         self._base = URL(endpoint.base_url)
         self._chat = self._at("chat/completions")  # built once: parsing a URL is dear
         self._ends = ends or StreamEnds.of(endpoint)
@@ -212,8 +211,10 @@ class Client:
             async with asyncio.timeout(limit), request as exchange.response:
                 exchange.outcome = await exchange.read(stream=stream)
         except NETWORK_ERRORS as error:
-            return _scrub(exchange.outcome or exchange.broken(error), self._key)
-        return _scrub(exchange.outcome, self._key)
+            return self._redactor.outcome(exchange.outcome or exchange.broken(error))
+        if exchange.outcome is None:
+            raise RuntimeError("an exchange ended without an outcome")
+        return self._redactor.outcome(exchange.outcome)
 
     @property
     def _open(self) -> aiohttp.ClientSession:
@@ -263,33 +264,3 @@ def _trust(ca_file: Path | None) -> ssl.SSLContext | bool:
             f"endpoint.ca_file {ca_file} cannot be used: {error.strerror or error.args[-1]}",
             hint="give a PEM file with the certificate of the authority.",
         ) from None
-
-
-def _scrub(outcome: Reply | Failure | None, key: str) -> Reply | Failure:
-    """Take the key out of what a server echoes; a short key is a placeholder, and may be a word."""
-    if outcome is None:
-        raise RuntimeError("an exchange ended without an outcome")
-    if isinstance(outcome, Reply):
-        secret = key.encode()
-        if len(key) < MIN_SECRET_KEY or secret not in outcome.body:
-            return outcome
-        return replace(outcome, body=outcome.body.replace(secret, b"[key]"))
-    if len(key) < MIN_SCRUBBED_KEY:
-        return outcome
-    return replace(
-        outcome,
-        code=_without(outcome.code, key),
-        message=_without(outcome.message, key),
-        request_id=_without(outcome.request_id, key) if outcome.request_id else None,
-        evidence=_without(outcome.evidence.decode("latin-1"), key).encode("latin-1"),
-    )
-
-
-def _without(text: str, key: str) -> str:
-    """Give a text without the key, also where the text was cut within it."""
-    text = text.replace(key, "[key]")
-    cut = text.removesuffix("…")
-    for length in range(len(key) - 1, PUBLIC_KEY, -1):
-        if cut.endswith(key[:length]):
-            return cut[:-length] + "[key]"
-    return text

@@ -15,6 +15,7 @@ from enrich.wire.waits import said_wait
 
 MAX_EVIDENCE = 2048  # bytes of a failing body that are kept
 MAX_MESSAGE = 500  # characters of a message
+MOST_DIGITS = 4_000  # of an integer
 MAX_LISTED = 5  # fields named in a message
 
 # The codes that Beatra documents. Any other envelope may come from a gateway on the way, which cannot
@@ -97,9 +98,14 @@ def loads(data: bytes) -> Any:
         return orjson.loads(data)
     except orjson.JSONDecodeError as refused:
         try:
-            return json.loads(data.decode(), parse_constant=_no_constant)
+            return json.loads(data.decode(), parse_constant=_no_constant, parse_int=_whole)
         except RecursionError:
             raise refused from None
+
+
+def _whole(digits: str) -> int | None:
+    """Read an integer; one that is longer than any number of use, or than Python reads, is none."""
+    return int(digits) if len(digits) <= MOST_DIGITS else None
 
 
 def _no_constant(name: str) -> None:

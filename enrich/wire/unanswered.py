@@ -7,7 +7,8 @@ import os
 import aiohttp
 from aiohttp.http import HttpProcessingError
 
-from enrich.records import Failure, Fate
+from enrich.base.descriptors import no_descriptor_left
+from enrich.records import TOO_MANY_FILES, Failure, Fate
 from enrich.wire.envelope import one_line
 
 NETWORK_ERRORS = (aiohttp.ClientError, HttpProcessingError, OSError)  # TimeoutError is an OSError
@@ -24,6 +25,8 @@ def no_response(error: Exception) -> Failure:
                 f"the certificate is not trusted: {reason}",
                 Fate.UNSENT,
             )
+        case aiohttp.ClientConnectorError() if no_descriptor_left():
+            code, message, fate = TOO_MANY_FILES, "this machine lets no more files be opened", Fate.UNSENT
         case aiohttp.ClientConnectorDNSError():
             code, message, fate = "dns_failed", f"no address for {error.host}", Fate.UNSENT
         case aiohttp.ClientConnectorSSLError():

@@ -206,7 +206,7 @@ def test_a_byte_order_mark_and_windows_line_ends_are_fine(tmp_path: Path) -> Non
         (
             "endpoint: sandbox",
             {"base_url": "sandbox"},
-            "endpoint: must be a mapping of keys (it is 'sandbox')",
+            "endpoint: must be a mapping of keys",
         ),
         ("endpoint: [1]", {"base_url": "sandbox"}, "endpoint: must be a mapping of keys"),
         ("input: 5", {"partitions": ["day=1"]}, "input: must be a mapping of keys (it is 5)"),

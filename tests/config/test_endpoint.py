@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from enrich.config import DEFAULT_BASE_URL, EndpointConfig
+from enrich.config import DEFAULT_BASE_URL, EndpointConfig, validate_config
 from enrich.config.endpoint import is_loopback, resolve_endpoint
 from enrich.errors import ConfigError
 
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 KEY = "sk-0123456789abcdefSECRET"
+STEP = {"name": "s", "prompt": "{{ t }}"}
 ENV = {"BEATRA_API_KEY": KEY}
 
 
@@ -76,7 +77,7 @@ def test_key_file_of_others(tmp_path: Path, mode: int) -> None:
 def test_broken_key_files(tmp_path: Path) -> None:
     """A key file that is missing, empty, no file or no key is named."""
     file = tmp_path / "key"
-    assert str(file) in str(refused(api_key_file=file))
+    assert "endpoint.api_key_file cannot be read" in str(refused(api_key_file=file))
     assert "cannot be read" in str(refused(api_key_file=tmp_path))
     file.touch(0o600)
     assert "is empty" in str(refused(api_key_file=file))
@@ -84,6 +85,35 @@ def test_broken_key_files(tmp_path: Path) -> None:
     assert "ASCII" in str(refused(api_key_file=file))
     file.write_bytes(b"x" * 100_000)
     assert "larger" in str(refused(api_key_file=file))
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        {"base_url": "https://api.example/v1?token=sk-SECRET-0123456789abcdef"},
+        {"base_url": "https://sk-SECRET-0123456789abcdef@api.example/v1"},
+        {"base_url": "http://api.example/sk-SECRET-0123456789abcdef"},
+        {"base_url": "sk-SECRET-0123456789abcdef"},
+        {"api_key_file": "sk-SECRET-0123456789abcdef"},
+        {"api_key_env": "sk-SECRET-0123456789abcdef"},
+        {"proxy": "sk-SECRET-0123456789abcdef"},
+        {"proxy": "http://sk-SECRET-0123456789abcdef"},
+        {"headers": {"X-Key": "sk-SECRET-0123456789abcdef\n"}},
+        {"headers": {"X-Key: sk-SECRET-0123456789abcdef": ""}},
+        {"headers": "X-Key: sk-SECRET-0123456789abcdef"},
+        {"headers": {"X-Key": ["sk-SECRET-0123456789abcdef"]}},
+        {"timeout": "sk-SECRET-0123456789abcdef"},
+        {"stream_end": "sk-SECRET-0123456789abcdef"},
+        {"idempotent": "sk-SECRET-0123456789abcdef"},
+        {"api_key": "sk-SECRET-0123456789abcdef"},
+    ],
+)
+def test_what_stands_under_endpoint_is_never_quoted(place: dict[str, Any]) -> None:
+    """A key in the wrong place is refused, or not, but never shown."""
+    document = {"input": "in.csv", "output": "out.csv", "steps": [STEP], "endpoint": place}
+    with pytest.raises(ConfigError) as caught:
+        resolve_endpoint(validate_config(document).endpoint, {})
+    assert "SECRET" not in str(caught.value)
 
 
 @pytest.mark.parametrize("key", ["SECRET two", "SECRET\n2", "SECRETé", "SECRET\x00", "SECRET\u200b"])
@@ -122,8 +152,10 @@ def test_other_machines(host: str) -> None:
 
 def test_plain_http() -> None:
     """The key never travels in the clear, neither to the endpoint nor through a proxy."""
-    assert "https://api.example/v1" in refused(base_url="http://api.example/v1").hint
-    assert "proxy.example" in str(refused(base_url="http://localhost:1", proxy="http://proxy.example:3128"))
+    assert "plain http" in str(refused(base_url="http://api.example/v1"))
+    assert "the proxy would see the API key" in str(
+        refused(base_url="http://localhost:1", proxy="http://proxy.example:3128")
+    )
     assert (
         resolve_endpoint(EndpointConfig(proxy="http://me:SECRET@proxy.example:3128"), ENV).proxy is not None
     )

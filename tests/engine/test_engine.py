@@ -238,7 +238,7 @@ async def test_same_key_and_bytes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("failure", "sent", "in_doubt"), [(RESET, 3, True), (BUSY, 4, False), (WRONG, 1, False)]
+    ("failure", "sent", "in_doubt"), [(RESET, 4, True), (BUSY, 4, False), (WRONG, 1, False)]
 )
 async def test_gives_up(tmp_path: Path, failure: Failure, sent: int, in_doubt: bool) -> None:
     """What fails for ever ends: in doubt where it may have been charged, else as failed."""

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from enrich.config import RetryConfig
 from enrich.engine.retry import (
     LONGEST_RETRY_AFTER,
-    MAX_UNKNOWN,
     SPREAD,
     Again,
     Decision,
@@ -138,11 +137,21 @@ def test_refused_for_now(failure: Failure) -> None:
     ],
 )
 def test_unknown_outcome(failure: Failure) -> None:
-    """What may have been charged is sent again under the same key, three times in all, and then is in doubt."""
+    """What may have been charged is sent again under the same key, as often as anything else, and then is in doubt."""
     assert isinstance(after(failure), Again)
-    assert isinstance(after(failure, failure), Again)
-    assert after(failure, failure, failure) == FailRow(in_doubt=True)
+    assert isinstance(after(*[failure] * (POLICY.attempts - 1)), Again)
+    assert after(*[failure] * POLICY.attempts) == FailRow(in_doubt=True)
     assert after(failure, policy=replace(POLICY, attempts=1)) == FailRow(in_doubt=True)
+
+
+@pytest.mark.parametrize("unknown_again", [0, 1, 3])
+def test_unknown_outcome_without_keys(unknown_again: int) -> None:
+    """Where asking again may be paid for again, it is done so often and no oftener."""
+    policy = replace(POLICY, unknown=unknown_again)
+    lost = unknown()
+    for number in range(1, unknown_again + 1):
+        assert isinstance(after(*[lost] * number, policy=policy), Again)
+    assert after(*[lost] * (unknown_again + 1), policy=policy) == FailRow(in_doubt=True)
 
 
 @pytest.mark.parametrize(
@@ -186,7 +195,7 @@ def test_rate_limit_within_a_stream() -> None:
     """A rate limit that breaks a stream off may have been charged: it counts as an attempt."""
     broken = unknown("rate_limited", 200, retryable=True)
     assert after(broken) == Again(0.25)
-    assert after(broken, broken, broken) == FailRow(in_doubt=True)
+    assert after(*[broken] * POLICY.attempts) == FailRow(in_doubt=True)
 
 
 def test_request_in_progress() -> None:
@@ -278,7 +287,11 @@ failures = st.builds(
     retry_after=st.none() | st.floats(0, 10_000),
 )
 policies = st.builds(
-    Policy, attempts=st.integers(1, 100), max_wait=st.floats(0.001, 1e6), deadline=st.floats(0.001, 1e9)
+    Policy,
+    attempts=st.integers(1, 100),
+    max_wait=st.floats(0.001, 1e6),
+    deadline=st.floats(0.001, 1e9),
+    unknown=st.none() | st.integers(0, 5),
 )
 
 
@@ -304,4 +317,4 @@ def test_every_request_comes_to_an_end(
         history = replace(history, waited=history.waited + decision.after)
         assert history.waited <= policy.deadline
     assert sent <= policy.attempts
-    assert lost <= MAX_UNKNOWN
+    assert policy.unknown is None or lost <= policy.unknown + 1

@@ -21,6 +21,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from enrich.errors import LedgerError
 from enrich.ledger.protocol import ATTEMPTS, DOUBT_AFTER, Ledger, attempt_id, attempt_uuid
 from enrich.ledger.sqlite import open_ledger
 from enrich.records import Ask, Failure, Fate, Reply
@@ -386,12 +387,57 @@ async def test_requests_of_an_earlier_release_are_sound(another: Open, damage: C
     await ledger.open_run({})
     await ledger.claim([ASK])
     await ledger.close_run({})
-    damage(f"UPDATE request SET crc = {zlib.crc32(ASK.body, zlib.crc32(ASK.key))}")  # noqa: S608  # a number
+    damage(f"UPDATE request SET seal = NULL, crc = {zlib.crc32(ASK.body, zlib.crc32(ASK.key))}")  # noqa: S608  # a number
     later = await another()
     await later.open_run({})
     assert (await later.verify()).sound
     (claim,) = await later.claim([ASK])
     assert (claim.verdict, claim.attempt) == ("mine", 2)
+
+
+@pytest.mark.parametrize("lie", ["state = 1", "state = 2", "state = 3", "attempts = 7", "failure = 12"])
+async def test_what_decides_about_a_request_is_believed_under_its_seal_alone(
+    another: Open, clock: FakeClock, damage: Callable[[str], None], lie: str
+) -> None:
+    """Whatever damage makes of an open request, it is sent again while its key is young, and in doubt after that."""
+    ledger = await another()
+    await ledger.open_run({})
+    await ledger.claim([ASK])
+    await ledger.close_run({})
+    damage(f"UPDATE request SET {lie}")  # noqa: S608  # one of the above
+    later = await another()
+    assert (await later.verify()).damaged_facts == (ASK.key,)
+    record = (await later.lookup([ASK.key]))[ASK.key]
+    assert (record.state, record.in_doubt, record.skipped) == ("sent", False, False)
+    clock.advance(DOUBT_AFTER + 1)
+    await later.open_run({})
+    (claim,) = await later.claim([ASK])
+    assert claim.verdict == "in_doubt"
+    clock.advance(-DOUBT_AFTER)
+    (claim,) = await later.claim([ASK])
+    assert claim.verdict == "mine"
+    assert (await later.verify()).sound
+
+
+async def test_what_only_helps_is_forgotten_and_what_decides_about_money_is_refused(
+    another: Open, damage: Callable[[str], None]
+) -> None:
+    """A damaged note is as good as none, unless it is vital; a damaged count of `--fresh` never is."""
+    ledger = await another()
+    await ledger.remember("pace:x", {"rate": 3.0})
+    await ledger.generation(b"s" * 16, bump=True)
+    damage("UPDATE memory SET value = '{\"rate\": 9.0}'")
+    damage("UPDATE generation SET n = 1000000")
+    later = await another()
+    assert await later.recall("pace:x") is None
+    with pytest.raises(LedgerError, match="the note `pace:x` does not match its checksum"):
+        await later.recall("pace:x", vital=True)
+    for bump in (False, True):
+        with pytest.raises(LedgerError, match="decides about what is paid for"):
+            await later.generation(b"s" * 16, bump=bump)
+    assert len((await later.verify()).problems) >= 2
+    await later.remember("pace:x", {"rate": 4.0})
+    assert await later.recall("pace:x", vital=True) == {"rate": 4.0}
 
 
 async def test_the_operator_settles_what_is_in_doubt(ledger: Ledger, another: Open, clock: FakeClock) -> None:
