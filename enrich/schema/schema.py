@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
+from decimal import Decimal
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -450,7 +451,7 @@ def _coerce_string(value: Any) -> str:
 
 
 def _coerce_integer(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | float) or value % 1 != 0:
+    if isinstance(value, bool) or not isinstance(value, int | float | Decimal) or value % 1 != 0:
         raise Misfit(f": {_show(value)} is not an integer")
     if isinstance(value, float) and abs(value) > EXACT_FLOAT:
         raise Misfit(f": {value!r} is too large to be an exact integer")
@@ -460,7 +461,7 @@ def _coerce_integer(value: Any) -> int:
 
 
 def _coerce_number(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
         raise Misfit(f": {_show(value)} is not a number")
     try:
         number = float(value)
@@ -468,7 +469,7 @@ def _coerce_number(value: Any) -> float:
         number = math.inf
     if not math.isfinite(number):
         raise Misfit(f": {_show(value)} is not a finite 64-bit number")
-    if number != value:
+    if number != value and value % 1 == 0:  # of a fraction the nearest is meant, as 0.1 is
         raise Misfit(f": {_show(value)} cannot be kept exactly as a 64-bit number")
     return number
 
@@ -502,9 +503,31 @@ def _coerce_datetime(value: Any) -> datetime:
     raise Misfit(f': {_show(value)} is not a "date-time" of the years 1 to 9999 with a time zone')
 
 
+def exact_json(value: Any) -> str:
+    """Write JSON with every digit of its decimals.
+
+    Raises:
+        ValueError: it holds NaN or Infinity.
+        RecursionError: it is nested too deeply.
+    """
+    written: dict[str, str] = {}
+
+    def stand_in(number: Any) -> str:
+        if not isinstance(number, Decimal):
+            raise TypeError(f"{type(number).__name__} is not JSON")
+        token = f"\ue000{len(written)}\ue001"
+        written[f'"{token}"'] = str(number)
+        return token
+
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False, default=stand_in)
+    for token, number in written.items():
+        text = text.replace(token, number, 1)
+    return text
+
+
 def _coerce_json(value: Any) -> str:
     try:
-        text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+        text = exact_json(value)
         text.encode()
     except RecursionError:
         raise Misfit(": is nested too deeply") from None
@@ -608,4 +631,6 @@ def _shorten(text: str) -> str:
 
 def _show(value: Any) -> str:
     """Write a value into a message, on one line and not at length."""
-    return _shorten(json.dumps(value, ensure_ascii=True, default=repr))
+    return _shorten(
+        str(value) if isinstance(value, Decimal) else json.dumps(value, ensure_ascii=True, default=str)
+    )

@@ -13,7 +13,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from enrich.answer.columns import step_columns, step_fields
-from enrich.answer.reader import MAX_PROBLEMS, NOT_JSON, SEVERAL, Answer, AnswerReader, reask_messages
+from enrich.answer.json_values import NOT_JSON
+from enrich.answer.reader import MAX_PROBLEMS, SEVERAL, Answer, AnswerReader, reask_messages
 from enrich.config import StepConfig
 from enrich.errors import TemplateError
 from enrich.records import Completion, Outcome, Reply, Usage
@@ -83,8 +84,123 @@ def test_tool_calls_that_were_asked_for() -> None:
 
 
 def test_without_a_schema_any_text_will_do() -> None:
-    """A step without a schema takes what comes, an empty text too."""
-    assert answer("", None) == Answer("ok", "")
+    """A step without a schema takes what comes, as it came."""
+    assert answer(" x\n", None) == Answer("ok", " x\n")
+
+
+@pytest.mark.parametrize("text", [None, "", " \n", "<think>long thoughts</think>", "<think>never closed {}"])
+@pytest.mark.parametrize("schema", [SCHEMA, None])
+def test_nothing_was_said(text: str | None, schema: AnswerSchema | None) -> None:
+    """An empty text, or reasoning alone, is no answer, as null is none."""
+    found = answer(text, schema)
+    assert (found.status, found.values) == ("invalid_output", None)
+    if schema is None or not (text or "").strip():
+        assert found.error is not None
+        assert found.error.startswith("no_content")
+        assert found.text == (None if schema is None else text)
+
+
+@pytest.mark.parametrize(
+    ("reason", "status"),
+    [
+        ("end_turn", "ok"), ("STOP", "ok"), ("because", "ok"), (None, "ok"),
+        ("MAX_TOKENS", "truncated"), ("model_context_window_exceeded", "truncated"),
+        ("SAFETY", "filtered"), ("refusal", "filtered"),
+        ("error", "truncated"), ("abort", "truncated"),
+    ],
+)  # fmt: skip
+def test_finish_reasons(reason: str | None, status: str) -> None:
+    """Finish reasons count for what they mean; one that is not known does not spoil an answer that fits."""
+    assert reader().read(completion(GOOD_TEXT, finish_reason=reason)).status == status
+
+
+def test_stream_that_gave_no_finish_reason() -> None:
+    """An answer that was kept without its finish reason may be half of one: it is not asked for again unasked."""
+    found = reader(None).read(completion("half", finish_reason=None, cut=True))
+    assert (found.status, found.error) == (
+        "truncated", "response_cut: the stream ended with [DONE], but gave no finish_reason"
+    )  # fmt: skip
+
+
+POS, NEG = '{"label": "pos", "score": 0.5}', '{"label": "neg", "score": 0.5}'
+FENCE = "```"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"<think>First try:\n{FENCE}json\n{NEG}\n{FENCE}\nNo, it praises.</think>\n{POS}",
+        f"<think>Perhaps {NEG}</think>\nSo: {POS}",
+        f"Perhaps {NEG}\n</think>\n\n{POS}",
+        f"[THINK]{NEG}[/THINK]{POS}",
+        f"Well. <think>{NEG}</think>{POS}",
+        f"<|channel|>analysis<|message|>{NEG}<|end|><|start|>assistant<|channel|>final<|message|>{POS}<|return|>",
+        f"The set {{a, b}} gives {POS}",
+        f"Use {{ to open. {POS}",
+        f"{POS}\nThat is: {POS}",
+        '{"label": "good"}\nThat is not allowed. ' + POS,
+        f"{FENCE}json\n{POS}\n{FENCE}\nIn {{braces}}.",
+        json.dumps(POS),
+        json.dumps(json.dumps(POS)),
+        f"{FENCE}json\n{json.dumps(POS)}\n{FENCE}",
+        '{"label": "pos", "score": 0.5, "label": "pos"}',
+    ],
+)
+def test_the_answer_among_others(text: str) -> None:
+    """Reasoning, braces in prose and JSON within JSON hide no answer."""
+    found = answer(text)
+    assert (found.status, found.values) == ("ok", GOOD)
+    assert found.text == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"{FENCE}json\n{NEG}\n{FENCE}\nThat is wrong. Final: {POS}",
+        f"<think>Perhaps {NEG}</think>\nSorry, I cannot tell.",
+        f"<think>Perhaps {NEG}",
+        f"{POS} or {NEG}",
+        f'{POS}\nWait: {{"label": "neg", "score": 2}}',
+        f'{POS}\nWait: {{"label": "neg", sco}}',
+        '{"label": "neg", "score": 0.5, "label": "pos"}',
+        'So: {"label": "neg", "score": 0.5, "label": "pos"}',
+        f'"label": {POS}}}',
+        f'{{"x": 1 "draft": {POS}}}',
+    ],
+)
+def test_nothing_is_settled_by_chance(text: str) -> None:
+    """Drafts, objects that differ, one that says two things, and parts of a broken one are no answer."""
+    found = answer(text)
+    assert (found.status, found.values) == ("invalid_output", None)
+    assert found.problems
+
+
+def test_text_behind_reasoning() -> None:
+    """A text's reasoning is not part of it; what only looks like a mark is."""
+    assert answer("<think>hm</think>\n\nParis", None).text == "Paris"
+    assert answer("The tag <think>x</think> opens.", None).text == "The tag <think>x</think> opens."
+
+
+@pytest.mark.parametrize(
+    ("text", "i"),
+    [
+        ('{"i": 9007199254740993.0}', 9007199254740993),
+        ('{"i": 9.007199254740993e15}', 9007199254740993),
+        ('So {"i": 9007199254740993.0}', 9007199254740993),
+        ('{"i": 9223372036854775807}', 2**63 - 1),
+    ],
+)
+def test_no_digit_is_lost(text: str, i: int) -> None:
+    """A whole number keeps its digits however it is written."""
+    assert answer(text, ANYTHING).values == {"n": None, "i": i, "free": None}
+
+
+def test_no_digit_is_lost_in_free_parts() -> None:
+    """A part that is kept as JSON keeps the digits of its numbers."""
+    text = '{"free": [12345678901234567890.123456789, 0.1, "\ue0000\ue001"]}'
+    values = answer(text, ANYTHING).values
+    assert values is not None
+    assert values["free"] == '[12345678901234567890.123456789,0.1,"\ue0000\ue001"]'
 
 
 # --- JSON, nearly ---------------------------------------------------------------------------------------
