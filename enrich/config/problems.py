@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, get_origin
 
 from pydantic import (
     BaseModel,
@@ -97,6 +97,8 @@ def _keys_at(loc: tuple[Any, ...], model: type[BaseModel]) -> list[str]:
 
 def model_in(annotation: Any) -> type[BaseModel] | None:
     """Give the model within an annotation, such as the one of a list's items; None without one."""
+    if get_origin(annotation) is type:  # a class as a value is no section
+        return None
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     for argument in getattr(annotation, "__args__", ()):

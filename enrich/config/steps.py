@@ -5,10 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import (
-    Field,
-    model_validator,
-)
+from pydantic import BaseModel, Field, field_serializer, model_validator
+from pydantic.json_schema import SkipJsonSchema
 
 from enrich.config.section import Section
 
@@ -101,7 +99,9 @@ class StepConfig(Section):
     stream: bool = False
     when: str | None = None
     on_null: Literal["error", "skip", "render"] = "error"
-    answer_schema: dict[str, Any] | str | None = Field(default=None, alias="schema")
+    answer_schema: dict[str, Any] | str | SkipJsonSchema[type[BaseModel]] | None = Field(
+        default=None, alias="schema"
+    )
     schema_mode: Literal["json_schema", "json_object", "prompt"] = "json_schema"
     repair: bool = True
     reask: Annotated[int, Field(ge=0, le=10)] = 1
@@ -131,6 +131,10 @@ class StepConfig(Section):
         if self.examples and self.examples_file is not None:
             raise ValueError("`examples` and `examples_file` exclude each other; keep one")
         return self
+
+    @field_serializer("answer_schema", when_used="json")
+    def _schema_as_json(self, schema: dict[str, Any] | str | type[BaseModel] | None) -> Any:
+        return schema.model_json_schema() if isinstance(schema, type) else schema
 
     @model_validator(mode="after")
     def _can_grow(self) -> Self:

@@ -68,7 +68,8 @@ class _Maker:
         for keyword in ("anyOf", "oneOf"):
             if schema.get(keyword):
                 rest = {k: v for k, v in schema.items() if k != keyword}
-                return self.make(_merged(rest, self._branch(schema[keyword], depth)), name, depth + 1)
+                branches = _without_bare_text(schema[keyword])
+                return self.make(_merged(rest, self._branch(branches, depth)), name, depth + 1)
         return self._by_type[self._type(schema, depth)](schema, name, depth)
 
     def _resolved(self, schema: Schema, depth: int) -> Schema:
@@ -261,3 +262,14 @@ _FORMATS: dict[str, Callable[[random.Random], str]] = {
     "uri": lambda rng: f"https://example.com/sandbox/{rng.getrandbits(16):04x}",
     "uuid": _uuid,
 }
+
+
+def _without_bare_text(branches: Any) -> Any:
+    """Leave out a text of any kind beside a number: that is how a decimal is written, and not every text is one."""
+    if not isinstance(branches, list) or not any(
+        isinstance(branch, dict) and branch.get("type") == "number" for branch in branches
+    ):
+        return branches
+    return [
+        branch for branch in branches if not (isinstance(branch, dict) and branch.get("type") == "string")
+    ]

@@ -178,7 +178,7 @@ async def check_endpoint(endpoint: Endpoint, models: Iterable[str] = ()) -> list
         models: those that are wanted; one that is not listed is named, for lists may be incomplete.
     """
     async with Client(endpoint, concurrency=2) as client:
-        findings = [await _health(client, endpoint.base_url)]
+        findings = [await _health(client, endpoint.base_url), *_gateway(client, endpoint)]
         try:
             found = await client.models()
         except RunStopped as error:
@@ -206,3 +206,13 @@ def _models(endpoint: Endpoint, wanted: set[str], found: list[str]) -> Finding:
     name = "steps.*.model: " if "auto" in missing else ""
     text = f"not listed: {', '.join(missing)}\nHint: {name}choose one of {listed}"
     return Finding("models", ok=False, text=text.replace("\n", "\n" + " " * 17))
+
+
+def _gateway(client: Client, endpoint: Endpoint) -> list[Finding]:
+    """Name a gateway that stands in front of the endpoint, and what it wants to be told."""
+    gateway = client.gateway
+    if gateway is None:
+        return []
+    set_already = gateway.setting in {name.lower() for name in endpoint.headers}
+    advice = "" if set_already else gateway.advice.replace("{timeout}", f"{endpoint.timeout:g}")
+    return [Finding("gateway", ok=True, text=f"{gateway.name}{f': {advice}' if advice else ''}")]

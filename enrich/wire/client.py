@@ -16,6 +16,7 @@ from enrich.base.version import __version__
 from enrich.errors import ConfigError, EndpointFailing, KeyRefused
 from enrich.records import Failure, Reply
 from enrich.wire.envelope import loads, one_line
+from enrich.wire.gateways import Gateway, find_gateway
 from enrich.wire.post import HEAD, Poster, Response
 from enrich.wire.redact import Redactor
 from enrich.wire.response import Exchange, milliseconds_since
@@ -84,6 +85,7 @@ class Client:
             "Accept-Encoding": "identity",  # what is counted on the wire is what is held in memory
             **({"Authorization": f"Bearer {self._key}"} if self._key else {}),
         }
+        self._headers_seen: dict[str, str] = {}
         self._session: aiohttp.ClientSession | None = None
         self._poster: Poster | None = None
 
@@ -143,7 +145,7 @@ class Client:
         stock = self._stream_limits if stream else self._limits
         limits = stock if limit == self._endpoint.timeout else _limits(limit, stream=stream)
         request = self._posting(body, key, request_id, limits)
-        return await self._exchange(request, limit, stream=stream)
+        return await self._exchange(request, limit, Exchange(self._ends), stream=stream)
 
     def _posting(
         self, body: bytes, key: str, request_id: str, limits: aiohttp.ClientTimeout
@@ -197,15 +199,28 @@ class Client:
         detail = one_line(str(status), 100) if status is not None else "the answer names no status"
         return Health(ok=status == "ok", detail=detail, latency_ms=latency_ms)
 
+    @property
+    def gateway(self) -> Gateway | None:
+        """What stood in front of the endpoint when its health or models were asked for last; None without one."""
+        return find_gateway(self._headers_seen)
+
     async def _get(self, name: str) -> Reply | Failure:
         limits = _limits(PROBE_TIMEOUT, stream=False)
         request = self._open.get(self._at(name), headers=self._headers, allow_redirects=False, timeout=limits)
-        return await self._exchange(request, PROBE_TIMEOUT, stream=False)
+        exchange = Exchange(self._ends)
+        outcome = await self._exchange(request, PROBE_TIMEOUT, exchange)
+        if hasattr(exchange, "response"):
+            self._headers_seen = dict(exchange.response.headers)
+        return outcome
 
     async def _exchange(
-        self, request: AbstractAsyncContextManager[ClientResponse | Response], limit: float, *, stream: bool
+        self,
+        request: AbstractAsyncContextManager[ClientResponse | Response],
+        limit: float,
+        exchange: Exchange,
+        *,
+        stream: bool = False,
     ) -> Reply | Failure:
-        exchange = Exchange(self._ends)
         try:
             # The deadline is our own: `total` of aiohttp would also count the wait for a connection.
             async with asyncio.timeout(limit), request as exchange.response:
