@@ -52,6 +52,10 @@ class EnrichError(Exception):
     def __str__(self) -> str:
         return f"{self.message}\nHint: {self.hint}" if self.hint else self.message
 
+    def _render_traceback_(self) -> list[str]:
+        """Give what a notebook shows instead of a traceback: the way through our own code explains no mistake."""
+        return f"{type(self).__name__}: {self}".splitlines()
+
 
 class UsageError(EnrichError):
     """The request cannot be carried out as given; nothing was sent."""

@@ -43,6 +43,9 @@ class FrameAccessor:
         {'a': 'ok', 'b': 'ok'}
     """
 
+    def __repr__(self) -> str:
+        return _told(self, self._frame.shape)
+
     def __init__(self, frame: pd.DataFrame) -> None:
         self._frame = frame
 
@@ -166,6 +169,9 @@ class SeriesAccessor:
         >>> cities.beatra.complete("Where is {{ value }}?", base_url="sandbox").index.tolist()
         [10, 20]
     """
+
+    def __repr__(self) -> str:
+        return _told(self, self._frame.shape[:1])
 
     def __init__(self, series: pd.Series[Any]) -> None:
         self._frame = series.to_frame("value")
@@ -291,3 +297,9 @@ def _texts(frame: pd.DataFrame, answers: Answers, name: str) -> pd.Series[Any]:
     texts = _answered(answers, frame.index)[name]
     texts.attrs = {"beatra": answers.summary.to_dict()}
     return texts
+
+
+def _told(accessor: object, shape: tuple[int, ...]) -> str:
+    """Say what an accessor is of and what can be done with it."""
+    methods = ", ".join(name for name in dir(accessor) if not name.startswith("_"))
+    return f"<beatra of {' × '.join(f'{size:,}' for size in shape)}: {methods}>"

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     AnyConfig = str | Path | Mapping[str, Any] | JobConfig
 
 AHEAD = 4  # times the concurrency: rows that are under way before the oldest batch is waited for
+STOPPED = "stopped; every answer that came is kept: run the same again and it goes on from here\n"
 STOPPING = "stopping: nothing more is sent, what is in flight is awaited (interrupt again to leave at once)\n"
 
 T = TypeVar("T")
@@ -449,6 +450,8 @@ def blocking(opening: AbstractAsyncContextManager[Door]) -> Iterator[BlockingDoo
             background.call(opening.__aexit__(type(error), error, error.__traceback__))
         finally:
             background.close()
+        if isinstance(error, KeyboardInterrupt):
+            sys.stderr.write(STOPPED)
         raise
     try:
         background.call(opening.__aexit__(None, None, None))

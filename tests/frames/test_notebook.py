@@ -96,3 +96,28 @@ async def test_a_kernel_can_be_interrupted_and_the_cell_run_again(endpoint: Book
     assert "stopping: nothing more is sent" in str(cells[1].outputs)
     assert set(endpoint.charges_per_body.values()) == {1}
     assert len(endpoint.posts) == 500
+
+
+async def test_a_mistake_in_a_notebook_is_a_line_and_a_hint() -> None:
+    """A column that is not there is told in two lines, not in a page of our own code; the accessor says what it can."""
+    from nbformat.v4 import new_code_cell, new_notebook
+
+    sources = (
+        'import pandas as pd, enrich.pandas; df = pd.DataFrame({"text": ["a"]})',
+        'df.beatra.complete("{{ txt }}")',
+        "df.beatra",
+    )
+    notebook = new_notebook(cells=[new_code_cell(source) for source in sources])  # type: ignore[no-untyped-call]  # theirs
+    jupyter = client(notebook)
+    jupyter.allow_errors = True
+    async with jupyter.async_setup_kernel(env={**os.environ}):
+        cells: list[Any] = notebook.cells
+        for number, cell in enumerate(cells):
+            await jupyter.async_execute_cell(cell, number)
+    (told,) = cells[1].outputs
+    assert told.traceback == [
+        "TemplateError: steps.answer.prompt: no column `txt`",
+        "Hint: did you mean `text`?",
+    ]
+    (shown,) = cells[2].outputs
+    assert shown.data["text/plain"].startswith("<beatra of 1 × 1: acomplete, ")
