@@ -5,12 +5,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 READY := $(VENV)/.ready
+FLOORS := $(VENV)-floors
 
-.PHONY: help demo test test-all lint types docs bench clean
+.PHONY: help demo test test-floors test-all lint types docs bench clean
 
 help:
 	@echo "make demo      run an example on the built-in sandbox and show the result"
 	@echo "make test      run the test suite (under ten minutes on two cores)"
+	@echo "make test-floors  the same on the lowest versions of what the program needs"
 	@echo "make test-all  run the long proofs too"
 	@echo "make lint      ruff: format and rules"
 	@echo "make types     mypy, strict"
@@ -41,6 +43,14 @@ demo: $(INSTALLED)
 test: $(READY)
 	$(BIN)/python -m pytest -m "not slow" -n 2 --dist worksteal
 
+# The declared lower bounds are true: the suite on the lowest version of each direct dependency.
+test-floors: $(READY)
+	$(PYTHON) -m venv $(FLOORS)
+	$(FLOORS)/bin/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m tools.floors > $(FLOORS)/constraints.txt
+	$(FLOORS)/bin/python -m pip install --quiet --editable . --group test --constraint $(FLOORS)/constraints.txt
+	$(FLOORS)/bin/python -m pytest -m "not slow" -n 2 --dist worksteal
+
 test-all: $(READY)
 	$(BIN)/python -m pytest -n 2 --dist worksteal --timeout 3600
 
@@ -59,4 +69,4 @@ bench: $(READY)
 	$(BIN)/python benchmarks/work.py
 
 clean:
-	rm -rf $(VENV) site dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(FLOORS) site dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis
