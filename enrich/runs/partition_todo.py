@@ -14,7 +14,7 @@ import pyarrow as pa
 from enrich.base.location import child
 from enrich.errors import ConfigError
 from enrich.files.find import common_format, has_wildcards
-from enrich.files.sink import hold_output
+from enrich.files.hold import hold_output
 from enrich.files.source import Found, Source, find_input, open_source
 from enrich.ledger.opening import open_ledger
 from enrich.records import FAILED

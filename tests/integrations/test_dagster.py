@@ -19,7 +19,7 @@ import yaml
 
 dg = pytest.importorskip("dagster", reason="pip install 'beatra-enrich[dagster]'")
 
-from enrich.files.sink import hold_output  # noqa: E402
+from enrich.files.hold import hold_output  # noqa: E402
 from enrich.integrations.dagster import BeatraEnrichComponent, BeatraResource, beatra_asset  # noqa: E402
 from tests.helpers.endpoint import KEY, BookedEndpoint, Raw, Seen, envelope  # noqa: E402
 
