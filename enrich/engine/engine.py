@@ -319,14 +319,14 @@ class Engine:
     def _next_batch(self) -> list[Ticket]:
         """Take the requests that may go next: those whose wait is over first, then the oldest new ones.
 
-        A probe of an outage is a new one where there is one: what keeps failing says less of the endpoint.
+        A probe of an outage is one that was sent before, the next in turn: a new one might be paid for without an answer.
         """
         batch: list[Ticket] = []
         most = 1 if self.outage.on else self._ledger.ahead
         room = min(most, self._ahead) - len(self._ready)
         now = time.monotonic()
-        if self.outage.on and self._new and room > 0:
-            batch.append(self._new.popleft())
+        if self.outage.on and room > 0 and (probe := self._probe()) is not None:
+            batch.append(probe)
         while len(batch) < most and self._later and self._later[0][0] <= now:  # whether or not there is room:
             batch.append(heapq.heappop(self._later)[2])  # they may hold what the budget has left
         while len(batch) < room and self._new:
@@ -335,6 +335,16 @@ class Engine:
         for ticket in batch:
             ticket.stage, ticket.claimed_at = Stage.CLAIMING, asked_at
         return batch
+
+    def _probe(self) -> Ticket | None:
+        """Take the request that waits for its next attempt the shortest; a new one where none was sent yet."""
+        sent = [entry for entry in self._later if entry[2].attempt]
+        if not sent:
+            return self._new.popleft() if self._new else None
+        entry = min(sent)
+        self._later.remove(entry)
+        heapq.heapify(self._later)
+        return entry[2]
 
     @property
     def _ahead(self) -> int:

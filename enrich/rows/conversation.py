@@ -43,12 +43,14 @@ class Query:
             may be None) or ``earlier`` (all answers to the same question, also under another schema).
         fallback: given where there is another model to turn to; says whether this one was given up meanwhile.
         max_tokens: the longest answer that the request allows, or None.
+        corrects: whether it asks for a better answer than one that an earlier run was given.
     """
 
     ask: Ask
     want: Literal["answer", "known", "earlier"] = "answer"
     fallback: Callable[[], bool] | None = None
     max_tokens: int | None = None
+    corrects: bool = False
 
 
 @frozen
@@ -66,6 +68,7 @@ class _Turn:
     Attributes:
         further: messages after the step's own: bad answers, and what is wrong with them.
         options: request fields that replace the step's.
+        corrects: whether the bad answer is an earlier run's.
     """
 
     prepared: Prepared
@@ -73,6 +76,7 @@ class _Turn:
     parent: bytes | None = None
     further: tuple[dict[str, str], ...] = ()
     options: tuple[tuple[str, int], ...] = ()
+    corrects: bool = False
 
 
 Reply = Settled | list[Settled] | None
@@ -155,7 +159,8 @@ class Conversation:
             outcome = judge(self._reader, settled)
             if outcome.status == "invalid_output" and outcome.text is not None and left:
                 left -= 1
-                turn = replace(turn, parent=settled.key, further=(*turn.further, *self._correction(settled)))
+                further = (*turn.further, *self._correction(settled))
+                turn = replace(turn, parent=settled.key, further=further, corrects=not settled.fresh)
             elif outcome.status == "truncated" and not turn.options and (more := self._longer(turn)):
                 turn = replace(turn, parent=settled.key, options=more)
             elif outcome.status in UNFIT and (earlier := (yield from self._earlier(turn))) is not None:
@@ -286,7 +291,7 @@ class Conversation:
         limits = self.builder.token_limits(turn.prepared)
         if options:
             limits = {**limits, **options}
-        return Query(ask, want, fallback, max(limits.values(), default=None))
+        return Query(ask, want, fallback, max(limits.values(), default=None), turn.corrects)
 
     def _correction(self, settled: Settled) -> list[dict[str, str]]:
         assert isinstance(settled.result, Completion)  # noqa: S101  # only an answer can be invalid

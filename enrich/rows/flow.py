@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import enum
+import logging
 from collections import Counter, deque
 from dataclasses import dataclass, replace
 from functools import partial
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
     from enrich.rows.conversation import Conversation, Query, Reply
     from enrich.rows.occurrences import Occurrences
     from enrich.rows.statuses import Marks
+
+log = logging.getLogger("enrich")
 
 UNFIT_ROWS = 20  # answers, the first ones, that must be unfit to stop a run in which none is fit
 SLICE = 256  # rows rendered and looked up at once: about 3 ms of the event loop's time
@@ -410,6 +413,13 @@ class Flow:
         if step.conversation.strayed and step.name not in self._noted:
             self._noted.add(step.name)
             await self._ledger.remember(strayed_name(step.builder), {"strayed": True})
+        if query.corrects and f"{step.name}:corrects" not in self._noted:
+            self._noted.add(f"{step.name}:corrects")
+            log.warning(
+                "step `%s`: answers of earlier runs that do not hold, as they are read now, are asked for again "
+                "(`reask: 0` leaves them)",
+                step.name,
+            )
         submit = partial(
             self._engine.submit,
             query.ask,
