@@ -5,6 +5,7 @@ EnrichError                      exit 1
 │   ├── ConfigError                       the configuration file, a flag or an environment variable
 │   ├── InputError                        the input data
 │   ├── TemplateError                     a template, or what it asks of the input
+│   ├── TooManyReasked                    rows that were answered before would be paid for again
 │   ├── OutputError                       the output path or its columns
 │   └── LedgerError                       the ledger cannot be opened or trusted
 │       └── LedgerDamaged                 its file is not what was written
@@ -73,6 +74,10 @@ class InputError(UsageError):
 
 class TemplateError(UsageError):
     """A template cannot be used with this input."""
+
+
+class TooManyReasked(UsageError):
+    """More rows than `max_reasked` allows were answered before and would be paid for again."""
 
 
 class OutputError(UsageError):

@@ -5,10 +5,13 @@ from __future__ import annotations
 import inspect
 import json
 import re
+from datetime import date
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+import pyarrow as pa
 
 import enrich
 from enrich import errors
@@ -16,6 +19,8 @@ from enrich.answer.columns import RECORD_COLUMNS
 from enrich.cli.app import EXIT_CODES, main
 from enrich.config import Config
 from enrich.config.problems import model_in
+from enrich.prompt.cells import rows_of
+from enrich.prompt.template import compile_template
 from enrich.records import STATUSES
 
 if TYPE_CHECKING:
@@ -49,9 +54,70 @@ def pages() -> dict[str, str]:
         "configuration.md": configuration(),
         "command-line.md": command_line(),
         "columns.md": columns(),
+        "prompts.md": prompts(),
         "exit-codes.md": exit_codes(),
         "python.md": python(),
     }
+
+
+# --- prompts --------------------------------------------------------------------------------------------
+
+ZONE = pa.timestamp("us", "Europe/Berlin")
+EXAMPLES: tuple[tuple[str, pa.Array[Any]], ...] = (
+    ("string, large_string, string_view; categories", pa.array(["Ä <b>"])),
+    ("int8 … uint64", pa.array([5])),
+    ("float16, float32", pa.array([19.99], pa.float32())),
+    ("float64", pa.array([7.0])),
+    ("float64: an infinity", pa.array([float("inf")])),
+    ("decimal", pa.array([Decimal("0E-10")], pa.decimal128(12, 10))),
+    ("bool", pa.array([True])),
+    ("date", pa.array([20455], pa.int32()).cast(pa.date32())),
+    ("date: DuckDB's or PostgreSQL's infinity", pa.array([2**31 - 1], pa.int32()).cast(pa.date32())),
+    ("date past 9999", pa.array([3_000_000], pa.int32()).cast(pa.date32())),
+    ("timestamp", pa.array([1_500_000], pa.int64()).cast(pa.timestamp("us"))),
+    ("timestamp with a zone: as its clocks show it", pa.array([0], pa.int64()).cast(ZONE)),
+    ("timestamp in nanoseconds", pa.array([1], pa.int64()).cast(pa.timestamp("ns"))),
+    ("time", pa.array([3_600_000_000], pa.int64()).cast(pa.time64("us"))),
+    ("duration", pa.array([90_061], pa.int64()).cast(pa.duration("s"))),
+    ("interval: months, days, nanoseconds", pa.array([(1, 2, 3)], pa.month_day_nano_interval())),
+    ("list", pa.array([["a", None]])),
+    ("struct", pa.array([{"n": 1, "day": date(2026, 1, 2)}])),
+    ("map", pa.array([[("b", 1), ("a", 2)]], pa.map_(pa.string(), pa.int8()))),
+    ("UUID", pa.ExtensionArray.from_storage(pa.uuid(), pa.array([b"0" * 16], pa.binary(16)))),
+)
+
+
+def prompts() -> str:
+    """List how values of every type become text in a prompt."""
+    lines = ["| Arrow type | `{{ x }}` | `{{ x \\| tojson }}` |", "|---|---|---|"]
+    for name, array in EXAMPLES:
+        (row,) = rows_of(pa.record_batch([array], names=["x"]))
+        texts = [compile_template(source, "").render(row) for source in ("{{ x }}", "{{ x | tojson }}")]
+        lines.append(f"| {name} | `{texts[0]}` | `{texts[1]}` |")
+    return "\n\n".join([NOTE, "# Values in prompts", PROMPTS_BEGIN, "\n".join(lines), PROMPTS_END]) + "\n"
+
+
+PROMPTS_BEGIN = """A prompt is a function of its row alone: what a value looks like in it hangs on no other row, no inferred type and no clock.
+
+**Text files** (CSV, TSV, JSON Lines, names of partition folders): the characters that stand there. `5` stays `5` and `true`
+stays `true` whatever other rows hold; keys that a JSON object has not stay absent. In expressions a cell counts as what it is:
+`{{ stars < 3 }}` compares numbers, `{{ price * 2 }}` computes, ISO dates compare as dates and have `.year` and the like. What
+is written as JSON would write a number, `true` or `false` is one for `tojson`, all else a text. A column that `input.csv.types`
+declares as `string` is text and nothing else.
+
+**Parquet, Arrow, data frames, record batches**: by the value's type, as below."""
+
+PROMPTS_END = """A null, or NaN, obeys the step's `on_null` at any depth: as a whole column before anything is rendered, within a list or struct
+where it would become text. `tojson` writes it as `null`. Bytes have no text; in `tojson` they are base64. A value that cannot be
+had (a zone that the machine does not know, bytes that are no UTF-8) fails its row by name.
+
+`when` judges the value: zero in any spelling, null, NaN, empty lists, structs and texts, `false`, `no`, `none` and `null` are false.
+
+Dot and brackets find data before anything of Python's: `{{ row.items }}` is a column, `row.items()` gives every column with its
+value. `{{ row["a b"] }}` reaches any name, also `row`, `self` and `loop`, which the template engine keeps. What would give another
+text at every run (`random`, `now()`, `today()`) is refused.
+
+`prompt_text: 1` in a step spells values as versions before 0.9 did, for answers that were paid for by those."""
 
 
 # --- configuration --------------------------------------------------------------------------------------

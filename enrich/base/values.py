@@ -6,7 +6,7 @@ import functools
 import itertools
 import uuid
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +19,11 @@ if TYPE_CHECKING:
 
     Values = list[Any]
     Read = Callable[[pa.Array[Any], Any], Values]
+
+WRITTEN: Final = (
+    "\0"  # begins the name of a column with the characters that a text file has for another column
+)
+LINE: Final = "\0\n"  # names the column of whole JSON lines
 
 
 def values(array: pa.Array[Any], *, null: Any = None) -> Values:

@@ -41,6 +41,9 @@ class JobConfig(Section):
         budget: what one run may spend.
         dedupe: ask identical requests once; `false` asks each row on its own.
         tolerate: failed rows (a count, or a share such as `1%`) that still count as success.
+        max_reasked: rows that were answered before and may be asked again, as after a changed prompt (a count, or a share
+            such as `10%` of those): above it a run stops before it sends anything. 10 % by default, where more than
+            1,000 rows were answered; `100%` confirms.
         report: write a page on each run to this file or URL.
     """
 
@@ -54,11 +57,14 @@ class JobConfig(Section):
     budget: BudgetConfig = BudgetConfig()
     dedupe: bool = True
     tolerate: int | str = 0
+    max_reasked: int | str | None = None
     report: Location | None = None
 
-    @field_validator("tolerate", mode="before")
+    @field_validator("tolerate", "max_reasked", mode="before")
     @classmethod
     def _count_or_share(cls, value: Any) -> Any:
+        if value is None:
+            return None
         match = re.fullmatch(r"(\d{1,3}(?:\.\d+)?)\s*%|\d+", str(value), re.ASCII)
         if isinstance(value, bool | float) or not match or float(match[1] or 0) > 100:
             raise ValueError(f"give a count of rows, or a share such as 1% (it is {value!r})")

@@ -69,8 +69,10 @@ class StepConfig(Section):
         max_completion_tokens: the same under its newer name, which reasoning models want.
         params: further request fields; strings in it, at any depth, are templates.
         stream: ask for an event stream; the answer is the same.
-        when: rows for which this renders to an empty text, `false`, `0`, `no` or `none` are skipped.
+        when: rows for which this is false are skipped: zero, null, empty, or a text such as `false`, `no` or `none`.
         on_null: what becomes of rows that lack a value the prompt needs: they fail, are skipped, or render it empty.
+        on_empty: what becomes of rows whose prompt is empty or blank: they fail, are skipped, or are sent.
+        prompt_text: how values become text; 1 as versions before 0.9 spelled them, for answers paid for by those.
         answer_schema: JSON Schema of the answer (`schema` in the file): inline, a file's path, or `module:Model`.
         schema_mode: how the endpoint is told of the schema.
         repair: take JSON out of fences and mend small breaks before an answer counts as invalid.
@@ -99,6 +101,8 @@ class StepConfig(Section):
     stream: bool = False
     when: str | None = None
     on_null: Literal["error", "skip", "render"] = "error"
+    on_empty: Literal["error", "skip", "send"] = "error"
+    prompt_text: Literal[1, 2] = 2
     answer_schema: dict[str, Any] | str | SkipJsonSchema[type[BaseModel]] | None = Field(
         default=None, alias="schema"
     )

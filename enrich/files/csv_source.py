@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import pyarrow as pa
 from pyarrow import csv as arrow_csv
 
+from enrich.base.values import WRITTEN
 from enrich.errors import InputError
 from enrich.files.csv_dialect import Dialect, check_encoding, check_options, dialect_of, records
 from enrich.files.csv_quotes import quotes_are_sound
@@ -49,7 +50,14 @@ class CsvReader:
     rejected: int
     dialects: Mapping[str, Dialect]
 
-    def read(self, file: SourceFile, columns: Sequence[str], max_rows: int) -> Iterator[pa.RecordBatch]:  # noqa: ARG002  # batches follow the blocks
+    def read(
+        self,
+        file: SourceFile,
+        columns: Sequence[str],
+        max_rows: int,  # noqa: ARG002  # batches follow the blocks
+        *,
+        written: bool = False,
+    ) -> Iterator[pa.RecordBatch]:
         """Stream at least one column of a file."""
         dialect = self.dialects[file.path]
         schema = pa.schema([self.schema.field(name) for name in columns])
@@ -57,7 +65,18 @@ class CsvReader:
         with readable(file.path):
             for batch in _text_batches(dialect, columns, _skip):
                 arrays = [typed(batch.column(field.name), field.type, decimal) for field in schema]
-                yield pa.RecordBatch.from_arrays(arrays, schema=schema)
+                made = pa.RecordBatch.from_arrays(arrays, schema=schema)
+                yield _with_written(made, batch, dialect.options) if written else made
+
+
+def _with_written(made: pa.RecordBatch, texts: pa.RecordBatch, options: CsvOptions) -> pa.RecordBatch:
+    """Add the cells as they stand, but those of columns that are declared as text, or whose numbers have commas."""
+    for field in made.schema:
+        declared = field.name in options.types and pa.types.is_string(field.type)
+        commas = options.decimal != "." and pa.types.is_floating(field.type)
+        if not declared and not commas:
+            made = made.append_column(WRITTEN + field.name, texts.column(field.name))
+    return made
 
 
 def scan_csv(

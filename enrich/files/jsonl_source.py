@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 from pyarrow import json as arrow_json
 
+from enrich.base.values import LINE
 from enrich.errors import InputError
 from enrich.files.find import open_text, readable
 from enrich.files.json_array import array_lines, is_array
@@ -46,12 +47,23 @@ class JsonlReader:
     schema: pa.Schema
     rows: Mapping[str, int]
 
-    def read(self, file: SourceFile, columns: Sequence[str], max_rows: int) -> Iterator[pa.RecordBatch]:  # noqa: ARG002  # batches follow the blocks
+    def read(
+        self,
+        file: SourceFile,
+        columns: Sequence[str],
+        max_rows: int,  # noqa: ARG002  # batches follow the blocks
+        *,
+        written: bool = False,
+    ) -> Iterator[pa.RecordBatch]:
         """Stream at least one column of a file."""
         schema = pa.schema([self.schema.field(name) for name in columns])
         with readable(file.path):
             for block in _blocks(file):
-                yield from _parse(block.data, schema).to_batches()
+                table = _parse(block.data, schema)
+                if written:
+                    lines = [line for line in block.data.split(b"\n") if line.strip()]
+                    table = table.append_column(LINE, pa.array(lines, pa.large_binary()))
+                yield from table.to_batches()
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import pyarrow as pa
 
+from enrich.base.values import WRITTEN
 from enrich.errors import InputError, did_you_mean
 from enrich.files.arrow_source import scan_arrow, scan_parquet
 from enrich.files.csv_source import CsvReader, scan_csv
@@ -71,13 +73,14 @@ class Source:
         return isinstance(self.reader, CsvReader | JsonlReader)
 
     def batches(
-        self, max_rows: int = BATCH_ROWS, columns: Sequence[str] | None = None
+        self, max_rows: int = BATCH_ROWS, columns: Sequence[str] | None = None, *, written: bool = False
     ) -> Iterator[pa.RecordBatch]:
         """Stream the rows, in the same order every time.
 
         Args:
             max_rows: rows in one batch, at most.
             columns: only these, in this order; all by default; none gives batches that have rows alone.
+            written: add what stands in text files and names of folders, see `enrich.base.values.WRITTEN`.
 
         Raises:
             InputError: a column is not there, or a file changed since the source was opened.
@@ -88,7 +91,7 @@ class Source:
             if left <= 0:
                 return
             check_unchanged(file)
-            for batch in self._read(file, names, min(max_rows, left)):
+            for batch in self._read(file, names, min(max_rows, left), written=written):
                 for start in range(0, min(batch.num_rows, left), max_rows):
                     yield batch.slice(start, min(max_rows, left - start))
                 left -= batch.num_rows
@@ -96,12 +99,16 @@ class Source:
                     break
             check_unchanged(file)
 
-    def _read(self, file: SourceFile, names: list[str], max_rows: int) -> Iterator[pa.RecordBatch]:
+    def _read(
+        self, file: SourceFile, names: list[str], max_rows: int, *, written: bool
+    ) -> Iterator[pa.RecordBatch]:
         """Stream a file's columns and its partition values as the schema has them."""
         schema = _schema([self.schema.field(name) for name in names], self.schema)
         values = {key: value for key, value in file.partition if key in names}
         own = [name for name in names if name not in values] or self.reader.schema.names[:1]
-        for batch in self.reader.read(file, own, max_rows):
+        texts = written and isinstance(self.reader, CsvReader | JsonlReader)
+        read = partial(self.reader.read, written=True) if texts else self.reader.read  # type: ignore[call-arg]  # of text files
+        for batch in read(file, own, max_rows):
             if not names:
                 yield batch.select([])
                 continue
@@ -109,7 +116,20 @@ class Source:
                 _repeat(values[f.name], f.type, batch.num_rows) if f.name in values else batch.column(f.name)
                 for f in schema
             ]
-            yield pa.RecordBatch.from_arrays(arrays, schema=schema)
+            made = pa.RecordBatch.from_arrays(arrays, schema=schema)
+            yield _with_written(made, batch, values) if written else made
+
+
+def _with_written(
+    made: pa.RecordBatch, batch: pa.RecordBatch, folders: Mapping[str, str | None]
+) -> pa.RecordBatch:
+    """Add the columns that hold what is written: in the file, and in the names of its folders."""
+    for name in batch.schema.names:
+        if name.startswith(WRITTEN):
+            made = made.append_column(name, batch.column(name))
+    for key, value in folders.items():
+        made = made.append_column(WRITTEN + key, _repeat(value, pa.string(), batch.num_rows))
+    return made
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ import enrich
 from enrich.config import JobConfig, load_job, validate_job
 from enrich.errors import ConfigError, InputError, RowsFailed, did_you_mean
 from enrich.frames.batches import Background, Door, as_async, blocking, open_door
+from enrich.prompt.cells import spellings
 from enrich.prompt.template import RowError
 from enrich.records import FAILED, Summary
 from enrich.rows.occurrences import Occurrences
@@ -88,6 +89,8 @@ class Question(Settings):
         params: further fields of the request.
         when: a template; rows for which it is empty or false are `skipped`.
         on_null: what becomes of rows that lack a value the prompt needs: `error`, `skip` or `render`.
+        on_empty: what becomes of rows whose prompt is blank: `error`, `skip` or `send`.
+        prompt_text: how values become text; 1 as versions before 0.9 spelled them.
         reask: how often an answer that breaks the schema is asked again.
         steps: in place of all of these, several steps: a configuration file, or a list of steps as it has them.
     """
@@ -105,6 +108,8 @@ class Question(Settings):
     params: Mapping[str, Any] | None = None
     when: str | None = None
     on_null: Literal["error", "skip", "render"] = "error"
+    on_empty: Literal["error", "skip", "send"] = "error"
+    prompt_text: Literal[1, 2] = 2
     reask: int = 1
     steps: str | Path | Sequence[Mapping[str, Any]] | None = None
 
@@ -384,7 +389,7 @@ def _outside() -> int:
 def preview(asked: Settings, source: Source) -> Page:
     """Write out the requests of these rows; sends nothing."""
     with prepared(asked, source, key_needed=False) as given:
-        return Page("\n".join(request_texts(given.job, _rows(given))))
+        return Page("\n".join(request_texts(given.job, given.batches)))
 
 
 def plan(asked: Settings, source: Source) -> Plan:
@@ -410,16 +415,11 @@ async def _plan(given: Prepared) -> Plan:
     return Plan(rows, requests, known, requests - known)
 
 
-def _rows(given: Prepared) -> Iterator[dict[str, Any]]:
-    for batch in given.batches:
-        yield from batch.to_pylist()
-
-
 def _keys(job: Job, batch: pa.RecordBatch) -> Iterator[bytes]:
     """Give the keys of a batch's first requests, of steps that need no earlier answer."""
-    for row in batch.to_pylist():
+    for spelled in spellings(batch, {step.builder.step.prompt_text for step in job.steps}):
         for step in job.steps:
-            builder = step.builder
+            builder, row = step.builder, spelled[step.builder.step.prompt_text]
             with contextlib.suppress(RowError):
                 if not step.needs and builder.wanted(row):
                     yield builder.ask(builder.prepare(row)).key

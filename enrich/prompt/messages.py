@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import orjson
@@ -40,12 +41,15 @@ def compile_messages(
         ConfigError: a file cannot be read, or an example breaks the schema.
         TemplateError: a template's syntax is wrong.
     """
+    spelled = partial(
+        compile_template, spelling=step.prompt_text, blank=step.prompt_text == 1 or step.on_null == "render"
+    )
     messages = step.messages
     if step.messages_file is not None:
         messages = _read_items(step.messages_file, Message, f"{where}.messages_file")
     if messages is not None:
         return tuple(
-            MessageTemplate(m.role, compile_template(m.content, f"{where}.messages.{i}"))
+            MessageTemplate(m.role, spelled(m.content, f"{where}.messages.{i}"))
             for i, m in enumerate(messages)
         )
     prompt, place = step.prompt, f"{where}.prompt"
@@ -54,10 +58,10 @@ def compile_messages(
             read_text(step.prompt_file, f"{where}.prompt_file:"),
             f"{where} ({step.prompt_file.name})",
         )
-    compiled = [MessageTemplate("user", compile_template(prompt or "", place))]
+    compiled = [MessageTemplate("user", spelled(prompt or "", place))]
     compiled[:0] = _example_messages(step, where, schema)
     if step.system is not None:
-        compiled.insert(0, MessageTemplate("system", compile_template(step.system, f"{where}.system")))
+        compiled.insert(0, MessageTemplate("system", spelled(step.system, f"{where}.system")))
     return tuple(compiled)
 
 

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from enrich.base.moments import Unreadable
 from enrich.prompt import parameters
+from enrich.prompt.cells import is_null
 from enrich.prompt.messages import compile_messages
 from enrich.prompt.parameters import TOKEN_LIMITS
-from enrich.prompt.template import Expression, RowError, Template, compile_template, is_null
+from enrich.prompt.template import Expression, RowError, Template, compile_condition
 from enrich.records import Ask, frozen
 
 if TYPE_CHECKING:
@@ -79,7 +81,7 @@ class RequestBuilder:
         self.schema = schema
         self._base_url = base_url
         self._messages = compile_messages(step, where, schema)
-        self.when = compile_template(step.when, f"{where}.when") if step.when is not None else None
+        self.when = compile_condition(step.when, f"{where}.when") if step.when is not None else None
         self._fixed, self._per_row = parameters.split(step, where)
         self._limits = _token_limits(self._fixed)
         self._tails: dict[str, bytes] = {}
@@ -93,23 +95,36 @@ class RequestBuilder:
         self.columns = frozenset().union(*(t.variables for t in self.templates))
         self.whole_row = any(t.whole_row for t in self.templates)
         self._checked = tuple(sorted(frozenset().union(*(t.variables for t in self.asking))))
+        self._may_be_empty = step.on_empty != "send"
         self.fingerprint = self._fingerprint()
 
     def prepare(self, values: Mapping[str, Any]) -> Prepared:
         """Render one row.
 
         Raises:
-            RowError: a value is null and ``on_null`` is not ``render``, or a template fails on this row.
+            RowError: a value is null and ``on_null`` is not ``render``, the prompt is empty and ``on_empty`` is not
+                ``send``, or a template fails on this row.
         """
         if self.step.on_null != "render":
             for name in self._checked:
                 if is_null(values.get(name, "")):
                     raise RowError("null_value", f"column `{name}` is null")
+        for name in self._checked:
+            value = values.get(name)
+            if isinstance(value, Unreadable):
+                raise RowError("template_error", f"the value of column `{name}` {value.reason}")
         messages = [{"role": m.role, "content": m.content.render(values)} for m in self._messages]
+        if self._may_be_empty and not messages[-1]["content"].strip():
+            raise RowError("empty_prompt", f"steps.{self.step.name}: the prompt is empty")
         if not self._per_row:
             return Prepared(messages, {})
         options = {name: parameters.render(name, tree, values) for name, tree in self._per_row.items()}
         return Prepared(messages, options)
+
+    def skips(self, code: str) -> bool:
+        """Say whether a row that cannot be asked for this reason is skipped, not failed."""
+        settings = {"null_value": self.step.on_null, "empty_prompt": self.step.on_empty}
+        return settings.get(code) == "skip"
 
     def wanted(self, values: Mapping[str, Any]) -> bool:
         """Say whether ``when`` lets this row through.

@@ -8,16 +8,28 @@ import math
 import re
 from collections import Counter
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from jinja2 import StrictUndefined, TemplateSyntaxError, UndefinedError, meta, nodes
+from jinja2.environment import TemplateExpression
 from jinja2.exceptions import SecurityError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from enrich.base.texts import as_json
 from enrich.errors import TemplateError, did_you_mean
+from enrich.prompt.cells import MODE, NullInText, is_true, text
+from enrich.prompt.environment import (
+    UNSTABLE_FILTERS,
+    UNSTABLE_FUNCTIONS,
+    UNSTABLE_METHODS,
+    make_environment,
+    settled,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
+
+Spelling = Literal[1, 2]  # of values: by a column's type, as before 0.9; or each by its own cell
 
 MAX_PROMPT_BYTES = 8 * 2**20  # bytes of one rendered text; no model's context takes more
 _EXPRESSION = re.compile(r"\s*\{\{(?P<inner>(?:(?!\{\{|\}\}).)*)\}\}\s*", re.DOTALL)
@@ -31,20 +43,21 @@ RESERVED = frozenset(
         *("true", "false", "none"),
     }
 )
-_FALSE_TEXTS = frozenset({"", "false", "0", "0.0", "no", "none", "null"})
+_ROW_METHODS = frozenset({"items", "keys", "values", "get"})
 
 
 def _blank_for_none(value: Any) -> Any:
     return "" if value is None else value
 
 
-_environment = ImmutableSandboxedEnvironment(
+_environment = make_environment()
+_first = ImmutableSandboxedEnvironment(
     undefined=StrictUndefined,
     finalize=_blank_for_none,  # reached only where `on_null: render` lets a null through
     autoescape=False,  # prompts are plain text, not HTML
     keep_trailing_newline=False,
     cache_size=0,
-)
+)  # for `prompt_text: 1`
 
 
 class RowError(Exception):
@@ -70,6 +83,9 @@ class Template:
         whole_row: whether it uses ``row`` in a way that may need any column.
         constant: its text when it has no variable parts, else None.
         pieces: texts and column names in order, when it does no more than put columns between texts; else None.
+        blank: whether nulls are let through, as nothing.
+        spelling: how values become text.
+        kept: what it uses of the names that Jinja keeps, such as `row` as a whole.
     """
 
     source: str
@@ -78,6 +94,9 @@ class Template:
     whole_row: bool
     constant: str | None
     pieces: tuple[tuple[str, str | None], ...] | None
+    blank: bool
+    spelling: Spelling
+    kept: frozenset[str]
     _parts: Callable[[Any], Iterable[str]] = field(repr=False)
     _context: Callable[[dict[str, Any]], Any] = field(repr=False)
 
@@ -92,36 +111,42 @@ class Template:
         """
         if self.constant is not None:
             return self.constant
+        MODE.blank = self.blank
         try:
-            text = self._joined(values) or "".join(self._parts(self._context({**values, "row": values})))
+            written = self._joined(values) or "".join(self._parts(self._context({**values, "row": values})))
+        except NullInText as error:
+            raise RowError("null_value", f"{self.where}: {error}") from None
         except _ROW_ERRORS as error:
             raise RowError("template_error", f"{self.where}: {_one_line(error)}") from None
         if (
-            len(text) > MAX_PROMPT_BYTES // 4
-            and len(text.encode("utf-8", "surrogatepass")) > MAX_PROMPT_BYTES
+            len(written) > MAX_PROMPT_BYTES // 4
+            and len(written.encode(errors="surrogatepass")) > MAX_PROMPT_BYTES
         ):
             raise RowError(
                 "prompt_too_large", f"{self.where}: more than {MAX_PROMPT_BYTES // 2**20} MiB when rendered"
             )
-        return text
+        return written
 
     def _joined(self, values: Mapping[str, Any]) -> str | None:
         """Put the columns between the texts, as Jinja would, in a tenth of its time; None where it must do it."""
         if self.pieces is None:
             return None
-        text = ""
+        found = ""
         for before, name in self.pieces:
-            text += before
+            found += before
             if name is not None:
                 if name not in values:
                     return None  # Jinja says what is missing
                 value = values[name]
-                text += value if type(value) is str else str(_blank_for_none(value))
-        return text
+                if type(value) is str:
+                    found += value
+                else:
+                    found += text(value) if self.spelling > 1 else str(_blank_for_none(value))
+        return found
 
     def is_true(self, values: Mapping[str, Any]) -> bool:
-        """Render as a condition: an empty text, ``false``, ``0``, ``no``, ``none`` and ``null`` are false."""
-        return self.render(values).strip().lower() not in _FALSE_TEXTS
+        """Render as a condition, see `enrich.prompt.cells.is_true`."""
+        return is_true(self.render(values))
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,24 +157,42 @@ class Expression:
     where: str
     variables: frozenset[str]
     whole_row: bool
+    kept: frozenset[str]
     _evaluate: Callable[..., Any] = field(repr=False)
 
-    def value(self, values: Mapping[str, Any]) -> Any:
-        """Evaluate on one row.
+    def is_true(self, values: Mapping[str, Any]) -> bool:
+        """Evaluate as a condition, see `enrich.prompt.cells.is_true`.
 
         Raises:
             RowError: it fails on this row's values.
         """
+        found = self._found(values)
+        try:
+            return is_true(found)
+        except ValueError as error:  # it cannot be had on this machine
+            raise RowError("template_error", f"{self.where}: {_one_line(error)}") from None
+
+    def value(self, values: Mapping[str, Any]) -> Any:
+        """Evaluate on one row, as JSON has it.
+
+        Raises:
+            RowError: it fails on this row's values.
+        """
+        result = self._found(values)
+        if isinstance(result, float) and not math.isfinite(result):
+            raise RowError(
+                "template_error", f"{self.where}: the value is {result}, which JSON has no word for"
+            )
+        return as_json(result)
+
+    def _found(self, values: Mapping[str, Any]) -> Any:
+        MODE.blank = True
         try:
             result = self._evaluate(**{**values, "row": values})
             if isinstance(result, StrictUndefined):
                 result._fail_with_undefined_error()  # noqa: SLF001  # jinja's own way to raise what it knows
         except _ROW_ERRORS as error:
             raise RowError("template_error", f"{self.where}: {_one_line(error)}") from None
-        if isinstance(result, float) and not math.isfinite(result):
-            raise RowError(
-                "template_error", f"{self.where}: the value is {result}, which JSON has no word for"
-            )
         return result
 
 
@@ -177,21 +220,29 @@ def is_template(text: str) -> bool:
     return "{{" in text or "{%" in text or "{#" in text
 
 
-def compile_template(source: str, where: str) -> Template:
+def compile_template(source: str, where: str, *, spelling: Spelling = 2, blank: bool = True) -> Template:
     """Compile a template once.
+
+    Args:
+        source: its text.
+        where: its place in the configuration, for messages.
+        spelling: how values become text.
+        blank: whether nulls are let through, as nothing.
 
     Raises:
         TemplateError: its syntax is wrong, with the line.
     """
-    tree, variables, whole_row = _parse(source, where)
+    tree, variables, whole_row, kept = _parse(source, where)
+    pieces = _pieces(tree, variables)
+    environment = _environment if spelling > 1 else _first
     try:
-        template = _environment.from_string(source)
+        template = environment.from_string(settled(tree, _environment) if spelling > 1 else source)
     except TemplateSyntaxError as error:
         raise _syntax_error(error, where) from None
     constant = (
         template.render() if all(isinstance(n, nodes.Output) and _is_text(n) for n in tree.body) else None
     )
-    shared = dict(_environment.globals)
+    shared = dict(environment.globals)
 
     def context(values: dict[str, Any]) -> Any:
         return template.new_context({**shared, **values}, shared=True)
@@ -202,7 +253,10 @@ def compile_template(source: str, where: str) -> Template:
         variables,
         whole_row,
         constant,
-        _pieces(tree, variables),
+        pieces,
+        blank,
+        spelling,
+        kept,
         template.root_render_func,
         context,
     )
@@ -222,12 +276,36 @@ def compile_value(source: str, where: str) -> Template | Expression:
     match = _EXPRESSION.fullmatch(source)
     if match is None:
         return compile_template(source, where)
-    _, variables, whole_row = _parse(source, where)
-    try:
-        evaluate = _environment.compile_expression(match["inner"].strip(), undefined_to_none=False)
-    except TemplateSyntaxError as error:
-        raise _syntax_error(error, where) from None
-    return Expression(source, where, variables, whole_row, evaluate)
+    return compile_expression(source, where)
+
+
+def compile_condition(source: str, where: str, *, spelling: Spelling = 2) -> Template | Expression:
+    """Compile what decides on a row: one whole ``{{ expression }}`` by its value, any other template by its text.
+
+    Raises:
+        TemplateError: its syntax is wrong.
+    """
+    if _EXPRESSION.fullmatch(source) is None:
+        return compile_template(source, where, spelling=spelling)
+    return compile_expression(source, where)
+
+
+def compile_expression(source: str, where: str) -> Expression:
+    """Compile one whole ``{{ expression }}``.
+
+    Raises:
+        TemplateError: its syntax is wrong.
+    """
+    tree, variables, whole_row, kept = _parse(source.strip(), where)
+    output = settled(tree, _environment).find(nodes.Output)
+    assert output is not None  # noqa: S101  # there is one expression, and it is put out
+    target = nodes.Name("result", "store", lineno=1)
+    body: list[nodes.Node] = [nodes.Assign(target, output.nodes[0], lineno=1)]
+    assigned = nodes.Template(body, lineno=1).set_environment(_environment)
+    template = _environment.from_string(assigned)  # type: ignore[arg-type]  # a template as a tree
+    return Expression(
+        source, where, variables, whole_row, kept, TemplateExpression(template, undefined_to_none=False)
+    )
 
 
 def _pieces(tree: nodes.Template, columns: frozenset[str]) -> tuple[tuple[str, str | None], ...] | None:
@@ -250,9 +328,10 @@ def _is_text(output: nodes.Output) -> bool:
     return all(isinstance(part, nodes.TemplateData) for part in output.nodes)
 
 
-def _parse(source: str, where: str) -> tuple[nodes.Template, frozenset[str], bool]:
+def _parse(source: str, where: str) -> tuple[nodes.Template, frozenset[str], bool, frozenset[str]]:
     try:
         tree = _environment.parse(source)
+        _refuse_unstable(tree, where)
         names = meta.find_undeclared_variables(tree) | _named_like_functions(tree)
     except TemplateSyntaxError as error:
         raise _syntax_error(error, where, source) from None
@@ -262,8 +341,54 @@ def _parse(source: str, where: str) -> tuple[nodes.Template, frozenset[str], boo
                 f"{where}: a template cannot load another one ({kind.__name__.lower()})",
                 hint="put the whole prompt into one file and name it with `prompt_file`.",
             )
-    named, whole_row = _row_columns(tree) if "row" in names else (set[str](), False)
-    return tree, frozenset((names - {"row"}) | named), whole_row
+    if any(name.name == "self" and name.ctx == "load" for name in tree.find_all(nodes.Name)):
+        raise _kept("self", where)
+    if _bare_loop(tree):
+        raise _kept("loop", where)
+    named, whole_row, alone = _row_columns(tree) if "row" in names else (set[str](), False, False)
+    kept = frozenset({"row"} if alone else ()) | _constants(tree)
+    return tree, frozenset((names - {"row"}) | named), whole_row, kept
+
+
+def _kept(name: str, where: str) -> TemplateError:
+    return TemplateError(
+        f"{where}: `{name}` is a name that the template engine keeps for itself",
+        hint=f'a column of that name is written {{{{ row["{name}"] }}}}.',
+    )
+
+
+def _refuse_unstable(tree: nodes.Template, where: str) -> None:
+    """Refuse what would give another text at every run: each would be paid for again."""
+    calls = [call.node for call in tree.find_all(nodes.Call)]
+    found = [f"the filter `{f.name}`" for f in tree.find_all(nodes.Filter) if f.name in UNSTABLE_FILTERS]
+    found += [f"`{n.name}()`" for n in calls if isinstance(n, nodes.Name) and n.name in UNSTABLE_FUNCTIONS]
+    found += [f"`{n.attr}()`" for n in calls if isinstance(n, nodes.Getattr) and n.attr in UNSTABLE_METHODS]
+    for what in found:
+        raise TemplateError(
+            f"{where}: {what} gives another text at every run, and each is paid for",
+            hint="put the value into a column of the input; a prompt is a function of its row alone.",
+        )
+
+
+def _bare_loop(tree: nodes.Template) -> bool:
+    """Say whether a loop uses `loop` by itself, which is Jinja's and no column."""
+    for loop in tree.find_all(nodes.For):
+        uses = sum(name.name == "loop" for name in loop.find_all(nodes.Name))
+        parts: list[Any] = [*loop.find_all(nodes.Getattr), *loop.find_all(nodes.Getitem)]
+        if uses > sum(isinstance(part.node, nodes.Name) and part.node.name == "loop" for part in parts):
+            return True
+    return False
+
+
+def _constants(tree: nodes.Template) -> set[str]:
+    """Name the words that stand for none, true and false where they are put out."""
+    parts = [part for output in tree.find_all(nodes.Output) for part in output.nodes]
+    found = {
+        str(p.value)
+        for p in parts
+        if isinstance(p, nodes.Const) and (p.value is None or isinstance(p.value, bool))
+    }
+    return found & {"None", "True", "False"} | {word.lower() for word in found & {"None", "True", "False"}}
 
 
 def _named_like_functions(tree: nodes.Template) -> set[str]:
@@ -273,20 +398,32 @@ def _named_like_functions(tree: nodes.Template) -> set[str]:
     return set(uses - calls)
 
 
-def _row_columns(tree: nodes.Template) -> tuple[set[str], bool]:
-    """Find the columns behind ``row["a b"]`` and ``row.a``, and whether ``row`` is used in any other way."""
+def _row_columns(tree: nodes.Template) -> tuple[set[str], bool, bool]:
+    """Find the columns behind ``row["a b"]`` and ``row.a``; whether ``row`` is used in another way, and by itself."""
     columns: set[str] = set()
-    plain = 0
+    methods = plain = 0
+    called = {id(call.node) for call in tree.find_all(nodes.Call)}
     for attribute in tree.find_all(nodes.Getattr):
         if _is_row(attribute.node):
-            columns.add(attribute.attr)
-            plain += 1
+            if id(attribute) in called and attribute.attr in _ROW_METHODS:
+                methods += 1
+            else:
+                columns.add(attribute.attr)
+                plain += 1
     for item in tree.find_all(nodes.Getitem):
-        if _is_row(item.node) and isinstance(item.arg, nodes.Const):
-            columns.add(str(item.arg.value))
-            plain += 1
+        if _is_row(item.node):
+            if isinstance(item.arg, nodes.Const):
+                columns.add(str(item.arg.value))
+                plain += 1
+            else:
+                methods += 1
+    written = sum(
+        1
+        for f in tree.find_all(nodes.Filter)
+        if isinstance(f.node, nodes.Name) and _is_row(f.node) and f.name == "tojson"
+    )
     uses = sum(1 for name in tree.find_all(nodes.Name) if name.name == "row" and name.ctx == "load")
-    return columns, uses > plain
+    return columns, uses > plain, uses > plain + methods + written
 
 
 def _is_row(node: nodes.Expr) -> bool:
@@ -336,6 +473,8 @@ def check_columns(templates: Iterable[Template | Expression], columns: Iterable[
     for template in templates:
         for name in sorted(template.variables - present):
             raise TemplateError(f"{template.where}: no column `{name}`", hint=_column_hint(name, known))
+        for name in sorted(template.kept & present):
+            raise _kept(name, template.where)
 
 
 def _column_hint(name: str, known: Sequence[str]) -> str:
@@ -345,9 +484,8 @@ def _column_hint(name: str, known: Sequence[str]) -> str:
     begun = next((c for c in known if name in re.split(r"\W+", c) and "[" in as_variable(c)), None)
     if begun is not None:
         return f"a column with blanks or signs in its name is written {as_variable(begun)}"
+    if name in _ROW_METHODS:
+        return f"row.{name}() is the function; {did_you_mean(name, known)}"
+    if "row" in known:
+        return f'the column `row` is written row["row"]; {did_you_mean(name, known)}'
     return did_you_mean(name, known)
-
-
-def is_null(value: Any) -> bool:
-    """Say whether a value counts as null: None, and NaN (which is how pandas writes a missing number)."""
-    return value is None or (isinstance(value, float) and value != value)  # noqa: PLR0124  # NaN differs from itself

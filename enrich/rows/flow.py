@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from enrich.engine.engine import settled_record
 from enrich.engine.outage import unfit_error
 from enrich.engine.retry import may_retry
+from enrich.prompt.cells import given, spellings
 from enrich.prompt.request import GENERATION_STRIDE
 from enrich.prompt.template import RowError
 from enrich.records import FAILED, STATUSES, Failure, Outcome, Settled
@@ -177,6 +178,7 @@ class Flow:
         tolerant: bool = False,
     ) -> None:
         self._steps = steps
+        self._spellings = {step.builder.step.prompt_text for step in steps}
         self._ledger = ledger
         self._marks = marks
         self._read = read
@@ -241,12 +243,9 @@ class Flow:
         return sum(gate.waiting for gate in self._gates.values())
 
     def _opened(self, batch: pa.RecordBatch, index: int) -> Iterator[tuple[_Row, Query]]:
-        names = batch.schema.names
-        columns = [column.to_pylist() for column in batch.columns]
-        rows = zip(*columns, strict=True) if columns else iter([()] * batch.num_rows)
-        for place, values in enumerate(rows):
+        for place, spelled in enumerate(spellings(batch, self._spellings)):
             row = _Row(index + place)
-            row.story = self._story(row, dict(zip(names, values, strict=True)))
+            row.story = self._story(row, spelled)
             self._open += 1
             query = self._tell(row, None)
             if query is not None:
@@ -254,18 +253,20 @@ class Flow:
 
     # --- one row --------------------------------------------------------------------------------------
 
-    def _story(self, row: _Row, values: dict[str, Any]) -> Generator[Query, Reply, None]:
+    def _story(self, row: _Row, spelled: dict[int, dict[str, Any]]) -> Generator[Query, Reply, None]:
         """Tell one row's way through the steps."""
         done: dict[str, Outcome] = {}
         for number, step in enumerate(self._steps):
             row.step = number
             row.known = False
             row.began = None
-            outcome = yield from self._step(step, values, done)
+            outcome = yield from self._step(step, spelled[step.builder.step.prompt_text], done)
             self._mark(row, number, outcome)
             if number + 1 < len(self._steps):
                 done[step.name] = outcome
-                values.update(_given(step, outcome))
+                for spelling, values in spelled.items():
+                    found = _given(step, outcome)
+                    values.update(found if spelling == 1 else {k: given(v) for k, v in found.items()})
 
     def _step(
         self, step: Step, values: dict[str, Any], done: Mapping[str, Outcome]
@@ -285,7 +286,7 @@ class Flow:
         except _NotAsked as left:
             return Outcome("pending", key=left.key)
         except RowError as error:
-            skip = error.code == "null_value" and step.builder.step.on_null == "skip"
+            skip = step.builder.skips(error.code)
             return Outcome("skipped" if skip else "error", str(error))
 
     def _ordinal(self, step: Step, prepared: Any) -> int:

@@ -20,6 +20,7 @@ from enrich.runs.partition_files import Units
 from enrich.runs.partition_todo import places
 from enrich.runs.prepare import look_at_folder, open_job, prepare
 from enrich.runs.promise import promise_of
+from enrich.runs.reasked import NEITHER, note_way, refuse_reasked
 from enrich.runs.scratch import occurrences_of, scratch_of
 from enrich.runs.session import Session, open_session
 from enrich.runs.summary import (
@@ -135,11 +136,14 @@ async def _run(config: Config, options: RunOptions) -> Summary:
         await _tell_of_schemas(session)
         async with pulsing(options.progress, session.ledger, run=session.run, output=config.output.path):
             try:
+                await note_way(config, work.source, session.job, session.ledger)
                 summary = await work.write(_finish, check_finished)
                 if not options.retry:
                     steps = [step.builder.fingerprint for step in session.job.steps]
                     await settle_fresh(session.ledger, steps, session.scope)
                 await note_schemas(session.job, session.ledger)
+                answered = sum(count for status, count in work.flow.tally.items() if status not in NEITHER)
+                await note_way(config, work.source, session.job, session.ledger, answered)
             except (RunStopped, RunInterrupted, UsageError) as error:
                 await _drained(session, error, options.drain)
                 summary = stopped(session, work.flow, work.source, error, options)
@@ -182,6 +186,10 @@ async def _open_work(
 ) -> AsyncIterator[_Work]:
     """Open what a job works on; whatever is wrong with it is found before anything is sent."""
     source, job = await open_job(config, options, folder, send=send)
+    if send and not (options.fresh or options.retry):
+        found = await refuse_reasked(config, source, job, options)
+        if found is not None:
+            log.warning("%s", found)
     if send and options.prepared is not None:
         options.prepared(source, job)
     with (
@@ -243,7 +251,7 @@ async def _settle_doubt(config: Config, options: RunOptions, how: Literal["resen
 async def _ask(session: Session, flow: Flow, source: Source, options: RunOptions) -> None:
     """See to it that every request is answered in the ledger, in whatever order answers come."""
     options.progress.asking(source.num_rows, flow, session.engine)
-    batches = prefetched(source.batches(columns=session.job.columns))
+    batches = prefetched(source.batches(columns=session.job.columns, written=True))
     most = MOST_UNDER_WAY * session.job.config.limits.concurrency
     async with contextlib.aclosing(batches):
         await flow.run(batches, most=most)

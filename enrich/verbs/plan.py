@@ -7,6 +7,7 @@ import contextlib
 import tempfile
 import time
 from bisect import bisect_left
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ from enrich.rows.flow import prefetched
 from enrich.rows.statuses import Marks
 from enrich.runs.fresh import changed_schemas, scope_of
 from enrich.runs.prepare import prepare
+from enrich.runs.reasked import find_reasked
 from enrich.runs.scratch import occurrences_of
 from enrich.runs.session import open_session, pace_name
 from enrich.runs.summary import summarize
@@ -53,13 +55,14 @@ async def plan_job(config: Config, options: RunOptions, *, sample: int = 0, seed
         RunStopped, RunInterrupted: the sample could not be asked to its end; what was answered is kept.
     """
     source, job = await prepare(config, options, send=bool(sample))
+    reasked = await find_reasked(config, source, job, options)
     survey = _Survey(config, source, job, options, seed)
     steps, chosen = await survey.count(sample or FROM_LEDGER, known_only=not sample)
     spent = await survey.ask(chosen) if sample else Spent(0, 0, 0.0)
     if spent.attempts:
         steps, chosen = await survey.count(sample, known_only=True)
     measured = await survey.measure(chosen)
-    return estimated(
+    plan = estimated(
         config,
         source.num_rows,
         steps,
@@ -70,6 +73,7 @@ async def plan_job(config: Config, options: RunOptions, *, sample: int = 0, seed
         why=survey.why,
         changed=survey.changed,
     )
+    return replace(plan, reasked=reasked)
 
 
 def _near(config: Config) -> Path:
@@ -111,7 +115,7 @@ class _Survey:
             async with self._session(send=False) as session:
                 flow = session.flow(marks, occurrences, census)
                 self._options.progress.asking(rows, flow, None)
-                batches = prefetched(self._source.batches(columns=self._job.columns))
+                batches = prefetched(self._source.batches(columns=self._job.columns, written=True))
                 async with contextlib.aclosing(batches):
                     await flow.run(_until(batches, self._options), most=0)
                 self.why = tuple(trouble for trouble in session.troubles.ranked() if not trouble.asked)
@@ -190,7 +194,7 @@ class _Survey:
         wanted = [unit.row for unit in units]
         parts: list[pa.RecordBatch] = []
         start = 0
-        for batch in self._source.batches(columns=self._job.columns):
+        for batch in self._source.batches(columns=self._job.columns, written=True):
             end = start + batch.num_rows
             low, high = bisect_left(wanted, start), bisect_left(wanted, end)
             if low < high:

@@ -10,6 +10,7 @@ from enrich.verbs.forecast import FEWEST, Estimate
 
 if TYPE_CHECKING:
     from enrich.records import Trouble
+    from enrich.runs.reasked import Reasked
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,7 @@ class Plan:
         assumed: whether ``seconds`` rests on how long answers usually take, for none was seen.
         why: why rows cannot be asked: step, code, rows, and one of them for example.
         changed: steps whose schema is another than in the last run: what that changes of a request is asked anew.
+        reasked: rows that were answered before and would be asked again, and why.
         over: what is over the budget, a sentence each.
         perhaps_over: what is over it at the upper end of the range.
     """
@@ -71,6 +73,7 @@ class Plan:
     assumed: bool = False
     why: tuple[Trouble, ...] = ()
     changed: tuple[str, ...] = ()
+    reasked: Reasked | None = None
 
     @property
     def in_ledger(self) -> int:
@@ -123,6 +126,7 @@ class Plan:
             "perhaps_over_budget": list(self.perhaps_over),
             "cannot_be_asked": [trouble.to_dict() for trouble in self.why],
             "changed_schemas": list(self.changed),
+            "reasked": asdict(self.reasked) if self.reasked is not None else None,
             "steps": [asdict(step) for step in self.steps],
             "exit_code": self.exit_code,
         }
@@ -140,6 +144,8 @@ class Plan:
             f"anew; with `reuse: true` in the step, answers that conform to the new one are kept"
             for name in self.changed
         ]
+        if self.reasked is not None:
+            lines.append(f"asked again {self.reasked}")
         if self.sampled:
             cost = f" for {number(self.sampled_credits)} credits" if self.sampled_credits else ""
             lines.append(f"sampled     {counted(self.sampled, 'request')} asked just now{cost}")

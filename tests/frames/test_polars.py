@@ -78,7 +78,7 @@ def test_every_type_can_stand_in_a_prompt(endpoint: BookedEndpoint) -> None:
     assert out["answer_status"].to_list() == ["ok", "ok"]
     content = min(post.body["messages"][0]["content"] for post in endpoint.posts)
     assert content.startswith(
-        "12 text 0 1 1.5 a x 2026-01-01 2026-01-01 12:00:00+01:00 0:00:01 [1, 2] {'a': 1} 1.50"
+        '12 text 0 1 1.5 a x 2026-01-01 2026-01-01 12:00:00+01:00 0:00:01 [1, 2] {"a": 1} 1.50'
     )
     with pytest.raises(TemplateError, match="column `bytes` is binary"):
         EVERY_TYPE.beatra.complete("{{ bytes }}")

@@ -55,7 +55,7 @@ def test_keys_stay_what_they_are() -> None:
 @given(TEXT, TEXT)
 def test_a_body_says_what_was_asked(system: str, text: str) -> None:
     """Any text comes back from the body as it was, byte for byte."""
-    asked = body(builder(messages=[{"role": "system", "content": "{{ a }}"}, {"role": "user", "content": "{{ b }}"}]),
+    asked = body(builder(messages=[{"role": "system", "content": "{{ a }}"}, {"role": "user", "content": "{{ b }}"}], on_empty="send"),
                  a=system, b=text)  # fmt: skip
     assert asked == {
         "model": "auto",
@@ -123,7 +123,7 @@ def test_nulls_are_refused_or_rendered(value: object) -> None:
     with pytest.raises(RowError, match="null_value: column `t` is null"):
         builder().prepare({"t": value})
     if value is None:
-        assert body(builder(on_null="render"), t=None)["messages"][0]["content"] == ""
+        assert body(builder(on_null="render", on_empty="send"), t=None)["messages"][0]["content"] == ""
 
 
 def test_nulls_elsewhere_do_not_matter() -> None:

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from enrich.errors import TemplateError
+from enrich.prompt.cells import is_null
 from enrich.prompt.template import (
     MAX_PROMPT_BYTES,
     Expression,
@@ -13,7 +14,6 @@ from enrich.prompt.template import (
     check_columns,
     compile_template,
     compile_value,
-    is_null,
 )
 
 

@@ -1,0 +1,209 @@
+"""Jinja as prompts need it: data before Python's methods, one text for each value, and nothing that differs between runs."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, cast
+
+from jinja2 import StrictUndefined, Undefined, nodes
+from jinja2.exceptions import SecurityError
+from jinja2.filters import FILTERS, make_attrgetter
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.tests import TESTS
+from jinja2.visitor import NodeTransformer
+
+from enrich.base.texts import as_json
+from enrich.prompt.cells import NULL, Cell, text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from jinja2.nodes import EvalContext
+    from jinja2.runtime import Context
+
+METHOD, TEXT = "method of", "text of"  # filters of ours; no template can spell them
+UNSTABLE_FILTERS = frozenset({"random"})
+UNSTABLE_FUNCTIONS = frozenset({"lipsum"})
+UNSTABLE_METHODS = frozenset(
+    {"now", "utcnow", "today", "fromtimestamp", "utcfromtimestamp", "astimezone", "timestamp", "ctime"}
+)  # they ask this machine for its clock or zone
+_TEXT_FILTERS = (
+    *(
+        "capitalize",
+        "center",
+        "e",
+        "escape",
+        "forceescape",
+        "indent",
+        "lower",
+        "replace",
+        "string",
+        "striptags",
+    ),
+    *("title", "trim", "truncate", "upper", "urlize", "wordcount", "wordwrap", "pprint"),
+)
+_LIST_FILTERS = ("map", "select", "reject", "selectattr", "rejectattr", "unique", "batch", "slice")
+
+
+class PromptEnvironment(ImmutableSandboxedEnvironment):
+    """Looks data up before anything else; methods are found only where they are called."""
+
+    intercepted_binops = frozenset({"%"})
+
+    def getattr(self, obj: Any, attribute: str) -> Any:
+        """Find `obj.attribute`: a mapping's item, or what a value has that is no method."""
+        if isinstance(obj, Mapping):
+            return obj[attribute] if attribute in obj else self.undefined(obj=obj, name=attribute)
+        found = super().getattr(_bearer(obj, attribute), attribute)
+        if callable(found) and not isinstance(found, Undefined):
+            raise SecurityError(f"`{attribute}` is a function; write `{attribute}()`")
+        return found
+
+    def getitem(self, obj: Any, argument: Any) -> Any:
+        """Find `obj[argument]`."""
+        if isinstance(obj, Mapping):
+            for key in (argument, argument.value()) if isinstance(argument, Cell) else (argument,):
+                if key in obj:
+                    return obj[key]
+            return self.undefined(obj=obj, name=argument)
+        try:
+            return obj[argument]
+        except (TypeError, LookupError):
+            if type(argument) is str:
+                return self.getattr(obj, argument)
+            return self.undefined(obj=obj, name=argument)
+
+    def method(self, obj: Any, name: str) -> Any:
+        """Find a method that is called."""
+        if name in UNSTABLE_METHODS:
+            raise SecurityError(f"`{name}()` asks this machine for its clock or zone")
+        return super().getattr(_bearer(obj, name), name)
+
+    def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
+        """Format with `%` by the texts of values."""
+        if type(left) is str and not isinstance(right, Mapping):
+            right = tuple(map(_formatted, right if isinstance(right, tuple) else (right,)))
+        return super().call_binop(context, operator, left, right)
+
+
+def _bearer(obj: Any, name: str) -> Any:
+    """Give what bears an attribute: of a cell that is a date, the date."""
+    return obj.value() if isinstance(obj, Cell) and not hasattr(str, name) else obj
+
+
+def _formatted(value: Any) -> Any:
+    return value if isinstance(value, int | float | str) and not isinstance(value, bool) else text(value)
+
+
+def finalize(value: Any) -> Any:
+    """Write what stands between braces."""
+    return value if type(value) is str or isinstance(value, Undefined) else text(value)
+
+
+# --- filters and tests ----------------------------------------------------------------------------------
+
+
+def _texted(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Have a filter take the text of a value."""
+    first = int(hasattr(function, "jinja_pass_arg"))
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        own = [
+            finalize(args[first]),
+            *(a if isinstance(a, int | bool | None) else finalize(a) for a in args[first + 1 :]),
+        ]
+        return function(*args[:first], *own, **kwargs)
+
+    return call
+
+
+def _listed(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Have a filter give a list where it gives a generator, whose text would be a place in memory."""
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return list(function(*args, **kwargs))
+
+    return call
+
+
+def _joined(
+    eval_ctx: EvalContext, value: Iterable[Any], d: str = "", attribute: str | int | None = None
+) -> Any:
+    found = map(make_attrgetter(eval_ctx.environment, attribute), value) if attribute is not None else value
+    return finalize(d).join(str(finalize(item)) for item in found)
+
+
+_joined.jinja_pass_arg = FILTERS["join"].jinja_pass_arg  # type: ignore[attr-defined]  # as `pass_eval_context` marks it
+
+
+def _format(value: Any, *args: Any, **kwargs: Any) -> str:
+    if args and kwargs:
+        raise TypeError("give `format` either names or values")
+    named = {name: _formatted(item) for name, item in kwargs.items()}
+    return str(finalize(value)) % (named or tuple(map(_formatted, args)))
+
+
+def to_json(value: Any, indent: int | None = None) -> str:
+    """Write a value as JSON, its keys sorted; other than Jinja's own it takes every value and escapes nothing."""
+    if isinstance(value, Undefined):
+        str(value)  # it raises what it knows
+    return json.dumps(as_json(value), ensure_ascii=False, indent=indent, sort_keys=True)
+
+
+def _read(function: Callable[..., bool]) -> Callable[..., bool]:
+    """Have a test look at what a cell stands for."""
+
+    def test(value: Any, *args: Any) -> bool:
+        return function(value.value() if isinstance(value, Cell) else value, *args)
+
+    return test
+
+
+def make_environment() -> PromptEnvironment:
+    """Make the environment that all templates share."""
+    made = PromptEnvironment(
+        undefined=StrictUndefined,
+        finalize=finalize,
+        autoescape=False,
+        keep_trailing_newline=False,
+        cache_size=0,
+    )
+    made.filters.update({name: _texted(FILTERS[name]) for name in _TEXT_FILTERS if name != "pprint"})
+    made.filters.update({name: _listed(FILTERS[name]) for name in _LIST_FILTERS})
+    made.filters.update({"join": _joined, "format": _format, "tojson": to_json, "pprint": finalize})
+    made.filters.update({METHOD: made.method, TEXT: finalize})
+    for name in ("boolean", "false", "float", "integer", "number", "true"):
+        made.tests[name] = _read(cast("Callable[..., bool]", TESTS[name]))
+    made.tests["none"] = lambda value: value is None or value is NULL
+    return made
+
+
+# --- templates as trees ---------------------------------------------------------------------------------
+
+
+class _Settled(NodeTransformer):
+    """Marks what is called as a method, and has `~` join texts."""
+
+    def visit_Call(self, node: nodes.Call) -> nodes.Node:  # noqa: N802  # Jinja's name for it
+        self.generic_visit(node)
+        if isinstance(node.node, nodes.Getattr):
+            found = node.node
+            name = nodes.Const(found.attr, lineno=node.lineno)
+            node.node = nodes.Filter(found.node, METHOD, [name], [], None, None, lineno=node.lineno)
+        return node
+
+    def visit_Concat(self, node: nodes.Concat) -> nodes.Node:  # noqa: N802  # Jinja's name for it
+        self.generic_visit(node)
+        node.nodes = [nodes.Filter(n, TEXT, [], [], None, None, lineno=node.lineno) for n in node.nodes]
+        return node
+
+
+def settled(tree: nodes.Template, environment: PromptEnvironment) -> nodes.Template:
+    """Prepare a template's tree for `PromptEnvironment`."""
+    found = _Settled().visit(tree)
+    found.set_environment(environment)
+    return found  # type: ignore[no-any-return]  # a template stays one

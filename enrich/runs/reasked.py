@@ -1,0 +1,275 @@
+"""What a run would ask again that was answered before, and why: found, and said, before anything is sent."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from enrich.base.words import counted
+from enrich.config import StepConfig
+from enrich.errors import EnrichError, TooManyReasked
+from enrich.prompt.messages import without_files
+from enrich.rows.flow import prefetched
+from enrich.runs.fresh import scope_of
+from enrich.runs.job import compile_job
+from enrich.runs.scratch import occurrences_of
+from enrich.runs.session import open_session
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator, Sequence
+
+    from enrich.config import Config
+    from enrich.files.source import Source
+    from enrich.ledger.protocol import Ledger
+    from enrich.records import Outcome, RowStatus
+    from enrich.rows.statuses import Marks
+    from enrich.runs.job import Job
+    from enrich.runs.options import RunOptions
+
+KEPT = 4  # ways of asking that are remembered of one output
+CONCERNED = (
+    1_000  # rows answered before, above which a share of 10 % that is asked again stops a run by default
+)
+SHARE = 0.1
+NEITHER: frozenset[RowStatus] = frozenset({"error", "in_doubt", "skipped"})
+ANSWERED, LEFT = 1, 2
+CAUSES = {
+    "prompt": ("system", "prompt", "prompt_file", "messages", "messages_file", "examples", "examples_file"),
+    "model": ("model", "fallback_models"),
+    "schema": ("schema", "schema_mode", "reuse"),
+    "the text of values (`prompt_text`)": ("prompt_text",),
+}
+NO_CAUSE = frozenset(
+    {"name", "limits", "stream", "check", "reask", "repair", "on_truncated", "when", "on_null", "on_empty"}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Reasked:
+    """Rows that were answered before and would be asked again.
+
+    Attributes:
+        rows: how many.
+        answered: of how many that were answered before.
+        why: what changed since: `prompt`, `model`, `schema`, another key of the step, a column's type, or `data`.
+    """
+
+    rows: int
+    answered: int
+    why: tuple[str, ...]
+
+    def __str__(self) -> str:
+        of = counted(self.answered, "row")
+        causes = ", ".join(self.why)
+        if self.why == ("data",):
+            return f"up to {self.rows:,} of {of} that were answered before would be asked again, or are gone: their data changed"
+        return (
+            f"{self.rows:,} of {of} that were answered before would be asked again; changed since: {causes}"
+        )
+
+
+def too_many(found: Reasked, most: int | str | None) -> bool:
+    """Say whether a run must not go on without being told so: rows whose own data changed are no reason."""
+    if found.why == ("data",) or not found.rows:
+        return False
+    if most is None:
+        return found.answered > CONCERNED and found.rows > SHARE * found.answered
+    limit = most if isinstance(most, int) else found.answered * float(most.rstrip("% ")) / 100
+    return found.rows > limit
+
+
+async def refuse_reasked(config: Config, source: Source, job: Job, options: RunOptions) -> Reasked | None:
+    """Look for rows that would be paid for again.
+
+    Raises:
+        TooManyReasked: there are more of them than `max_reasked` allows.
+    """
+    found = await find_reasked(config, source, job, options)
+    if found is not None and too_many(found, config.max_reasked):
+        raise TooManyReasked(
+            f"{found}; `max_reasked` is {config.max_reasked or '10%'}, and nothing was sent",
+            hint="undo the change (`prompt_text: 1` in a step keeps the old text of values), or confirm it with "
+            "--set max_reasked=100%; `beatra-enrich plan` says what it costs.",
+        )
+    return found
+
+
+async def find_reasked(config: Config, source: Source, job: Job, options: RunOptions) -> Reasked | None:
+    """Compare with how this output was asked before; None when nothing would be asked again, as far as is known."""
+    look = _Look(config, source, options)
+    async with open_session(job, send=False, scope=look.scope, clock=options.clock) as session:
+        past = await _past(config, session.ledger)
+        used = await session.ledger.last_run() is not None
+    now = _way(job, source)
+    same = (
+        past["ways"]
+        and past["ways"][-1]["steps"] == now["steps"]
+        and past["ways"][-1]["types"] == now["types"]
+    )
+    older = [way for way in past["ways"] if (way["steps"], way["types"]) != (now["steps"], now["types"])]
+    if not past["ways"] and used:
+        older = [{**now, "steps": [{**step, "prompt_text": 1} for step in now["steps"]]}]
+    if same and source.num_rows <= past["ways"][-1]["rows"]:
+        older = []
+    if older and source.num_rows:
+        return await _against(look, job, now, older)
+    if past.get("input") not in (None, _digest(source)) and past.get("answered"):
+        states = await look.states(job)
+        known = int((states.codes == ANSWERED).all(axis=1).sum())
+        left = int((states.codes == LEFT).any(axis=1).sum())
+        again = max(0, min(left, past["answered"] - known))
+        return Reasked(again, past["answered"], ("data",)) if again else None
+    return None
+
+
+async def _against(look: _Look, job: Job, now: dict[str, Any], older: list[dict[str, Any]]) -> Reasked | None:
+    """Find the rows that an older way of asking has answers to, and this one has not."""
+    states = await look.states(job)
+    answered = (states.codes == ANSWERED).all(axis=1)
+    again = np.zeros(len(answered), dtype=bool)
+    why: dict[str, None] = {}
+    for way in reversed(older if (states.codes == LEFT).any() else []):
+        with contextlib.suppress(
+            EnrichError, ValueError
+        ):  # what was asked then cannot be asked of this input
+            steps = [StepConfig.model_validate(step) for step in way["steps"]]
+            config = job.config.model_copy(update={"steps": steps})
+            then = compile_job(config, look.source.schema, key_needed=False)
+            before = await look.states(then, way["types"])
+            lost = np.zeros_like(again)
+            for name in set(before.names) & set(states.names):
+                lost |= (before.of(name) == ANSWERED) & (states.of(name) == LEFT)
+            if (lost & ~again).any():
+                why.update(dict.fromkeys(_causes(way, now)))
+            again |= lost
+    answered |= again
+    return Reasked(int(again.sum()), int(answered.sum()), tuple(why)) if again.any() else None
+
+
+class _States:
+    """How each row stands at each step, in the place of `Marks`."""
+
+    def __init__(self, rows: int, names: Sequence[str]) -> None:
+        self.names = list(names)
+        self.codes = np.zeros((rows, len(self.names)), dtype=np.uint8)
+
+    def set(self, row: int, step: int, outcome: Outcome) -> None:
+        """Note how a row stands at a step."""
+        code = LEFT if outcome.status == "pending" else ANSWERED
+        self.codes[row, step] = 0 if outcome.status in NEITHER else code
+
+    def of(self, name: str) -> np.ndarray[Any, np.dtype[np.uint8]]:
+        """Give how rows stand at the step of this name."""
+        return self.codes[:, self.names.index(name)]
+
+
+class _Look:
+    """Takes an input's rows through a job without sending anything."""
+
+    def __init__(self, config: Config, source: Source, options: RunOptions) -> None:
+        self.config = config
+        self.source = source
+        self.options = options
+        self.scope = scope_of(config.input, options.limit)
+
+    async def states(self, job: Job, types: dict[str, str] | None = None) -> _States:
+        """Say how each row stands.
+
+        Args:
+            job: what is asked.
+            types: of columns, where they are to be read as they were then.
+        """
+        states = _States(self.source.num_rows, [step.name for step in job.steps])
+        with occurrences_of(self.config) as occurrences:
+            async with open_session(job, send=False, scope=self.scope, clock=self.options.clock) as session:
+                flow = session.flow(cast("Marks", states), occurrences)
+                batches = self.source.batches(columns=job.columns, written=True)
+                reading = prefetched(_as_then(batch, types or {}) for batch in batches)
+                async with contextlib.aclosing(reading):
+                    row = 0
+                    async for batch in reading:
+                        self.options.interrupt.check()
+                        await flow.run(_one(batch), most=0, first_row=row)
+                        row += batch.num_rows
+        return states
+
+
+async def _one(batch: pa.RecordBatch) -> AsyncIterator[pa.RecordBatch]:
+    yield batch
+
+
+def _as_then(batch: pa.RecordBatch, types: dict[str, str]) -> pa.RecordBatch:
+    """Give whole numbers that have become fractions since their old type, as far as they still are whole."""
+    for place, field in enumerate(batch.schema):
+        if pa.types.is_floating(field.type) and types.get(field.name, "").startswith(("int", "uint")):
+            column = batch.column(place)
+            whole = pc.equal(pc.floor(column), column)
+            kept = pc.if_else(whole, column, pa.scalar(None, field.type))
+            with contextlib.suppress(pa.ArrowInvalid):
+                kind = pa.type_for_alias(types[field.name])  # type: ignore[call-overload]  # as Arrow wrote it
+                batch = batch.set_column(place, field.with_type(kind), kept.cast(kind))
+    return batch
+
+
+# --- what is remembered ---------------------------------------------------------------------------------
+
+
+async def note_way(
+    config: Config, source: Source, job: Job, ledger: Ledger, answered: int | None = None
+) -> None:
+    """Remember how an output is asked, and at the end how many rows have an answer."""
+    past = await _past(config, ledger)
+    now = _way(job, source)
+    ways = [way for way in past["ways"] if (way["steps"], way["types"]) != (now["steps"], now["types"])]
+    past["ways"] = [*ways, now][-KEPT:]
+    if answered is not None:
+        past.update(answered=answered, input=_digest(source))
+    await ledger.remember(_name(config), past)
+
+
+async def _past(config: Config, ledger: Ledger) -> dict[str, Any]:
+    return await ledger.recall(_name(config)) or {"ways": []}
+
+
+def _name(config: Config) -> str:
+    return f"asked:{config.output.path}"
+
+
+def _way(job: Job, source: Source) -> dict[str, Any]:
+    """Say how rows are asked: the steps, and the types of the columns that they use."""
+    steps = []
+    for step in job.steps:
+        told = without_files(step.builder.step).model_dump(
+            mode="json", by_alias=True, exclude_defaults=True, exclude={"answer_schema"}
+        )
+        steps.append(told if step.builder.schema is None else {**told, "schema": step.builder.schema.json})
+    typed = {} if source.was_read else {name: str(source.schema.field(name).type) for name in job.columns}
+    return {"steps": json.loads(json.dumps(steps)), "types": typed, "rows": source.num_rows}
+
+
+def _digest(source: Source) -> str:
+    files = [(file.path, file.size, file.mtime_ns, file.version) for file in source.files]
+    return hashlib.sha256(repr(files).encode()).hexdigest()[:16]
+
+
+def _causes(then: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
+    """Name what differs between two ways of asking."""
+    old = {step["name"]: step for step in then["steps"]}
+    for step in now["steps"]:
+        other = old.get(step["name"], {})
+        changed = {key for key in {*step, *other} - NO_CAUSE if step.get(key) != other.get(key)}
+        for cause, keys in CAUSES.items():
+            if changed.intersection(keys):
+                yield cause
+            changed.difference_update(keys)
+        yield from sorted(changed)
+    for name, kind in now["types"].items():
+        if then["types"].get(name, kind) != kind:
+            yield f"the type of column `{name}` ({then['types'][name]}, now {kind})"

@@ -1,0 +1,223 @@
+from __future__ import annotations
+
+import contextlib
+from decimal import Decimal
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from enrich.config import StepConfig
+from enrich.errors import TemplateError
+from enrich.prompt.cells import Cell, is_true, rows_of
+from enrich.prompt.request import RequestBuilder
+from enrich.prompt.template import RowError, check_columns, compile_condition, compile_template
+from tests.helpers.arrow import arrays
+
+
+def rendered(source: str, blank: bool = False, /, **columns: Any) -> str:
+    """Render a template on the only row of these columns: arrays, or values."""
+    made = {k: v if isinstance(v, pa.Array) else pa.array([v]) for k, v in columns.items()}
+    (row,) = rows_of(pa.record_batch(list(made.values()), names=list(made)))
+    return compile_template(source, "here", blank=blank).render(row)
+
+
+def from_csv(source: str, *rows: dict[str, Any]) -> str:
+    """Render a template on cells of a text file."""
+    return compile_template(source, "here").render({k: Cell(v) for k, v in rows[0].items()})
+
+
+def failure(source: str, **columns: Any) -> str:
+    """Give what is said of a row that cannot be rendered."""
+    with pytest.raises(RowError) as caught:
+        rendered(source, **columns)
+    return str(caught.value)
+
+
+@given(
+    arrays(),
+    st.sampled_from(
+        [
+            "{{ x }}",
+            "{{ x | tojson }}",
+            "{{ row | tojson }}",
+            "{{ [x] }}",
+            "{{ x ~ '' }}",
+            "{% if x %}y{% endif %}",
+        ]
+    ),
+)
+def test_no_value_of_any_type_stops_a_template(array: pa.Array[Any], source: str) -> None:
+    """Each row has a text, or fails by itself: nothing but `RowError` comes out."""
+    template = compile_template(source, "here")
+    condition = compile_condition("{{ x }}", "here")
+    for row in rows_of(pa.record_batch([array], names=["x"])):
+        for work in (template.render, condition.is_true):
+            with contextlib.suppress(RowError):
+                work(row)
+
+
+@pytest.mark.parametrize("name", ["items", "keys", "values", "copy", "get", "count", "pop", "update"])
+def test_data_come_before_python_s_methods(name: str) -> None:
+    """A column or field named like a method is found by dot, and the method where it is called."""
+    assert rendered(f"{{{{ row.{name} }}}}", **{name: "here"}) == "here"
+    assert rendered(f"{{{{ o.{name} }}}}", o={name: "here"}) == "here"
+    assert (
+        rendered("{% for k, v in row.items() %}{{ k }}={{ v }};{% endfor %}", a=1, **{name: "x"})
+        == f"a=1;{name}=x;"
+    )
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{{ o.items }}",
+        "{{ o['items'] }}",
+        "{{ t.upper }}",
+        "{{ o | attr('items') }}",
+        "{{ cycler('a') }}",
+        "{{ joiner }}",
+    ],
+)
+def test_a_place_in_memory_never_gets_into_a_prompt(source: str) -> None:
+    """A function, or anything else that is no value, fails the row."""
+    assert failure(source, o={"a": 1}, t="x", joiner=None).startswith(("template_error", "null_value"))
+
+
+@pytest.mark.parametrize(
+    ("source", "what"),
+    [
+        ("{{ x | random }}", "the filter `random`"),
+        ("{{ lipsum() }}", "`lipsum()`"),
+        ("{{ day.today() }}", "`today()`"),
+        ("{{ at.now() }}", "`now()`"),
+        ("{{ at.timestamp() }}", "`timestamp()`"),
+    ],
+)
+def test_what_differs_between_runs_is_refused(source: str, what: str) -> None:
+    """A prompt is a function of its row alone."""
+    with pytest.raises(TemplateError, match="gives another text at every run") as caught:
+        compile_template(source, "here")
+    assert what in str(caught.value)
+
+
+def test_names_that_the_engine_keeps_are_refused_with_the_spelling_that_works() -> None:
+    """`row`, `self` and `loop` by themselves are not columns of that name."""
+    with pytest.raises(TemplateError, match=r'row\["self"\]'):
+        compile_template("{{ self }}", "here")
+    with pytest.raises(TemplateError, match=r'row\["loop"\]'):
+        compile_template("{% for i in x %}{{ loop }}{% endfor %}", "here")
+    with pytest.raises(TemplateError, match=r'row\["row"\]'):
+        check_columns([compile_template("{{ row }}", "here")], ["row", "seat"])
+    with pytest.raises(TemplateError, match=r'row\["none"\]'):
+        check_columns([compile_template("{{ none }}", "here")], ["none"])
+    fine = [
+        "{{ row.seat }}",
+        "{{ row | tojson }}",
+        "{{ row.items() | list }}",
+        '{{ row["row"] }}',
+        "{% for i in [1] %}{{ loop.index }}{% endfor %}",
+    ]
+    check_columns([compile_template(source, "here") for source in fine], ["row", "seat", "self"])
+
+
+def test_a_cell_of_a_text_file_is_its_characters_and_counts_as_a_number() -> None:
+    """`5` stays `5` and `true` stays `true`, whatever the type of the column; numbers and dates compare as such."""
+    assert from_csv("{{ a }} {{ b }} {{ c }}", {"a": "5", "b": "true", "c": "5.10"}) == "5 true 5.10"
+    assert from_csv("{{ 'y' if stars < 10 and stars == 9 }}", {"stars": "9"}) == "y"
+    assert (
+        from_csv("{{ price * 2 }} {{ n + 1 }} {{ 10 - n }} {{ '%.2f' % price }}", {"price": "5.5", "n": "2"})
+        == "11.0 3 8 5.50"
+    )
+    assert from_csv("{{ [a, b] | sort | join('<') }}", {"a": "10", "b": "9"}) == "9<10"
+    assert (
+        from_csv("{{ (b - a).days }} {{ b > a }} {{ b.year }}", {"a": "2026-01-30", "b": "2026-02-01"})
+        == "2 True 2026"
+    )
+    assert (
+        from_csv("{{ zip[:2] }} {{ zip | upper }} {{ ['a', 'b'][n] }}", {"zip": "01234", "n": "1"})
+        == "01 01234 b"
+    )
+    assert (
+        from_csv("{{ row | tojson }}", {"n": "5", "p": "5.10", "t": "true", "z": "01"})
+        == '{"n": 5, "p": "5.10", "t": true, "z": "01"}'
+    )
+
+
+def test_json_s_values_stay_as_they_are_written() -> None:
+    """Absent keys stay absent, numbers keep their digits, true is true; nested nulls are null."""
+    line = b'{"o": {"n": 1.50, "b": true, "z": null}, "p": 1e3, "t": "5"}'
+    names, arrays_ = ["o", "p", "t", "\0\n"], [pa.nulls(1)] * 3
+    (row,) = rows_of(pa.record_batch([*arrays_, pa.array([line])], names=names))
+    text = compile_template("{{ o.n }} {{ o.b }} {{ p }} {{ o | tojson }} {{ o }}", "here").render(row)
+    assert text == '1.50 true 1e3 {"b": true, "n": 1.5, "z": null} {"n": 1.5, "b": true, "z": null}'
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{{ o.z }}",
+        "{{ o.z | upper }}",
+        "{{ o.z ~ 'x' }}",
+        "{{ '%s' % o.z }}",
+        "{{ o.l | join(', ') }}",
+        "{{ '%s' | format(o.z) }}",
+        "{{ o.f }}",
+    ],
+)
+def test_nested_nulls_obey_on_null(source: str) -> None:
+    """A null or NaN within a value fails the row, or is nothing, but never the word None."""
+    value = pa.array([{"z": None, "l": [None], "f": float("nan")}])
+    assert failure(source, o=value).startswith("null_value")
+    assert rendered(source, True, o=value).strip("x") == ""
+    assert rendered("{{ o.z is none }} {{ o.z == none }} {{ o.z or 'n/a' }}", o=value) == "True True n/a"
+
+
+def test_texts_of_typed_values() -> None:
+    """Decimals in digits, narrow floats as written, nested values as JSON, generators as lists."""
+    assert rendered("{{ x }}", x=pa.array([Decimal("0E-10")], pa.decimal128(20, 10))) == "0.0000000000"
+    assert rendered("{{ x ~ '' }} {{ x * 2 }}", x=pa.array([19.99], pa.float32())) == "19.99 39.98"
+    assert (
+        rendered("{{ m.a }} {{ m }}", m=pa.array([[("a", 1)]], pa.map_(pa.string(), pa.int8())))
+        == '1 {"a": 1}'
+    )
+    assert rendered("{{ x | map('upper') }} {{ x | join('-') }}", x=["a", "b"]) == '["A", "B"] a-b'
+    assert rendered("{{ x | tojson }}", x="Ä & <b> '\"") == '"Ä & <b> \'\\""'
+
+
+@pytest.mark.parametrize(
+    ("value", "true"),
+    [
+        *((Decimal("0.00"), False), (-0.0, False), (float("nan"), False), (None, False), ([], False), ({}, False), (0, False)),
+        *((Cell("0.00"), False), (Cell("-0.0"), False), (Cell("false"), False), ("no", False), ("[]", False), (" ", False)),
+        *((Decimal("0.01"), True), ([0], True), ("x", True), (Cell("0.01"), True), ("e", True), (".", False), (True, True)),
+    ],
+)  # fmt: skip
+def test_truth_is_that_of_the_value(value: Any, true: bool) -> None:
+    """Zero in any spelling, null, NaN and what is empty are false."""
+    assert is_true(value) is (true if value != "." else is_true("."))
+
+
+@pytest.mark.parametrize(
+    ("on_empty", "code"), [("error", "empty_prompt"), ("skip", "empty_prompt"), ("send", None)]
+)
+def test_an_empty_prompt_is_not_paid_for(on_empty: Any, code: str | None) -> None:
+    """A row whose prompt is blank fails or is skipped, unless `on_empty` is `send`."""
+    builder = RequestBuilder(StepConfig(name="s", prompt=" {{ x }}\n", on_empty=on_empty), "http://h/v1")
+    if code is None:
+        assert builder.prepare({"x": ""}).messages[0]["content"] == " "
+        return
+    with pytest.raises(RowError) as caught:
+        builder.prepare({"x": ""})
+    assert caught.value.code == code
+    assert builder.skips(code) is (on_empty == "skip")
+
+
+def test_the_first_spelling_is_kept() -> None:
+    """With `prompt_text: 1` values are spelled as they were before each had the text of its own cell."""
+    template = compile_template("{{ a }} {{ b }} {{ c | tojson }}", "here", spelling=1)
+    assert (
+        template.render({"a": [1, None], "b": True, "c": "<Ä>"}) == '[1, None] True "\\u003c\\u00c4\\u003e"'
+    )
