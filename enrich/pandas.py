@@ -11,6 +11,7 @@ import pyarrow as pa
 from enrich.errors import ConfigError
 from enrich.frames import accessor as frames
 from enrich.frames.accessor import Pipeline, Plan, Question, Source, taking
+from enrich.frames.objects import object_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -239,14 +240,14 @@ def _arrow(series: pd.Series[Any]) -> pa.ChunkedArray[Any]:
     try:
         array = pa.chunked_array(pa.array(series, from_pandas=True))
     except (pa.ArrowException, TypeError, ValueError, OverflowError):
-        return _as_texts(series)
+        return _as_texts(series, str(series.name))
     kind = array.type.value_type if pa.types.is_dictionary(array.type) else array.type
-    return _as_texts(series) if isinstance(kind, pa.BaseExtensionType) else array
+    return _as_texts(series, str(series.name)) if isinstance(kind, pa.BaseExtensionType) else array
 
 
-def _as_texts(series: pd.Series[Any]) -> pa.ChunkedArray[Any]:
+def _as_texts(series: pd.Series[Any], name: str) -> pa.ChunkedArray[Any]:
     missing = series.isna().to_numpy()
-    texts = [None if gone else str(value) for value, gone in zip(series, missing, strict=True)]
+    texts = [None if gone else object_text(value, name) for value, gone in zip(series, missing, strict=True)]
     return pa.chunked_array([pa.array(texts, pa.large_string())])
 
 

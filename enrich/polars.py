@@ -13,12 +13,14 @@ except ImportError as error:
 
 from enrich.frames import accessor as frames
 from enrich.frames.accessor import Pipeline, Plan, Question, Source, taking
+from enrich.frames.objects import object_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from enrich.frames.accessor import Answers, Page
 
+FOREIGN = (pl.Object, pl.Int128, pl.UInt128)  # types of Polars that Arrow has not
 __all__ = ["FrameNamespace", "LazyNamespace", "Plan", "beatra"]
 
 
@@ -158,7 +160,18 @@ def _source(frame: pl.DataFrame) -> Source:
 
 def _arrow(frame: pl.DataFrame, needed: Sequence[str]) -> pa.Table:
     """Give columns as Arrow, without a copy; or, when none is needed, the rows' number."""
-    return frame.select(needed).to_arrow() if needed else pa.table({"row": pa.nulls(frame.height)})
+    if not needed:
+        return pa.table({"row": pa.nulls(frame.height)})
+    chosen = frame.select(needed)
+    return chosen.with_columns(_as_texts(c) for c in chosen if c.dtype in FOREIGN).to_arrow()
+
+
+def _as_texts(column: pl.Series) -> pl.Series:
+    """Give what Arrow has no type for as text."""
+    if column.dtype != pl.Object:
+        return column.cast(pl.String)
+    texts = [None if value is None else object_text(value, column.name) for value in column]
+    return pl.Series(column.name, texts, dtype=pl.String)
 
 
 def _streamed(query: pl.LazyFrame, chunks: list[pl.DataFrame]) -> Source:

@@ -73,8 +73,11 @@ def text(value: Any) -> str:
         NullInText: it is null, where nulls are not let through.
         TypeError, ValueError: it has no text.
     """
-    if type(value) is str:
-        return value
+    kind = type(value)
+    if kind is str:
+        return value  # type: ignore[no-any-return]  # that is its type
+    if kind is int or kind is Cell or (kind is float and not math.isnan(value)):
+        return str(value)
     return str(NULL) if is_null(value) else text_of(value)
 
 
@@ -97,6 +100,8 @@ class Cell(str):
     def value(self) -> Any:
         """Read it: a number as JSON writes one, true, false, an ISO date or moment; else the text."""
         written = str(self)
+        if written.isdecimal() and written.isascii() and written[0] != "0":
+            return int(written)
         if _NUMBER.fullmatch(written):
             return int(written) if written.lstrip("-").isdecimal() else float(written)
         if written in ("true", "false"):

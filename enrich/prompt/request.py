@@ -11,7 +11,7 @@ import orjson
 
 from enrich.base.moments import Unreadable
 from enrich.prompt import parameters
-from enrich.prompt.cells import is_null
+from enrich.prompt.cells import Cell, is_null
 from enrich.prompt.messages import compile_messages
 from enrich.prompt.parameters import TOKEN_LIMITS
 from enrich.prompt.template import Expression, RowError, Template, compile_condition
@@ -29,6 +29,7 @@ _VERSION_5 = [bytes([byte & 0x0F | 0x50]) for byte in range(256)]
 _VARIANT = [bytes([byte & 0x3F | 0x80]) for byte in range(256)]
 GENERATION_STRIDE = 1 << 32  # between the ordinals of `--fresh` generations; above any count of duplicates
 ROUND_STRIDE = 1 << 48  # between ordinals of the rounds that `retry` adds; far above any count of duplicates
+NEVER_NULL = frozenset({str, int, bool, Cell})  # types of values that need no closer look
 JSON_MODE = {"type": "json_object"}
 LOOSE_MODE = "json_schema, not strict"  # for schemas that strict servers do not take
 
@@ -105,14 +106,10 @@ class RequestBuilder:
             RowError: a value is null and ``on_null`` is not ``render``, the prompt is empty and ``on_empty`` is not
                 ``send``, or a template fails on this row.
         """
-        if self.step.on_null != "render":
-            for name in self._checked:
-                if is_null(values.get(name, "")):
-                    raise RowError("null_value", f"column `{name}` is null")
         for name in self._checked:
-            value = values.get(name)
-            if isinstance(value, Unreadable):
-                raise RowError("template_error", f"the value of column `{name}` {value.reason}")
+            value = values.get(name, "")
+            if type(value) not in NEVER_NULL:
+                self._check(name, value)
         messages = [{"role": m.role, "content": m.content.render(values)} for m in self._messages]
         if self._may_be_empty and not messages[-1]["content"].strip():
             raise RowError("empty_prompt", f"steps.{self.step.name}: the prompt is empty")
@@ -120,6 +117,12 @@ class RequestBuilder:
             return Prepared(messages, {})
         options = {name: parameters.render(name, tree, values) for name, tree in self._per_row.items()}
         return Prepared(messages, options)
+
+    def _check(self, name: str, value: Any) -> None:
+        if self.step.on_null != "render" and is_null(value):
+            raise RowError("null_value", f"column `{name}` is null")
+        if isinstance(value, Unreadable):
+            raise RowError("template_error", f"the value of column `{name}` {value.reason}")
 
     def skips(self, code: str) -> bool:
         """Say whether a row that cannot be asked for this reason is skipped, not failed."""
