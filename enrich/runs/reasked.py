@@ -157,6 +157,7 @@ class _States:
     """How each row stands at each step, in the place of `Marks`."""
 
     def __init__(self, rows: int, names: Sequence[str]) -> None:
+        self.rows = rows
         self.names = list(names)
         self.codes = np.zeros((rows, len(self.names)), dtype=np.uint8)
 
