@@ -7,21 +7,22 @@ import time
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from enrich.base.words import duration
+from enrich.base.words import counted, duration
 from enrich.ledger.opening import open_ledger, require_ledger
-from enrich.records import STATES
+from enrich.records import STATES, STATUSES
 from enrich.runs.partition_todo import survey
 from enrich.show.progress import Pulse, pulse_name
 from enrich.wire.completion import completion_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from enrich.config import Config
     from enrich.ledger.protocol import Ledger
     from enrich.show.progress import Snapshot
 
 
+CAUSES_MOST = 5  # causes told
 LATE_AFTER = 10.0  # seconds without a note of a run, which makes one every other second
 LOST_AFTER = 60.0  # seconds after which it counts as gone
 
@@ -63,12 +64,27 @@ class LedgerStatus:
             told = ", ".join(f"{count:,} {state}" for state, count in self.partitions.items() if count)
             lines.append(f"partitions  {told}")
         if self.last_run is not None:
-            lines.append(f"last run    {self.last_run.get('reason', '')}")
+            lines += _last_run(self.last_run)
         if self.requests.get("in_doubt"):
             lines.append(
                 "Hint: `beatra-enrich retry CONFIG --in-doubt resend` or `--in-doubt skip` settles what is in doubt."
             )
         return "\n".join(lines)
+
+
+def _last_run(summary: dict[str, Any]) -> Iterator[str]:
+    """Tell how the last run ended: its rows by status, why some failed, and whether its answers are made up."""
+    yield f"last run    {summary.get('reason', '')}"
+    rows = summary.get("rows", 0)
+    counts = [(status, summary.get(status, 0)) for status in STATUSES]
+    told = ", ".join(f"{count:,} {status} ({count / rows:.1%})" for status, count in counts if count)
+    if told:
+        yield f"rows        {rows:,}: {told}"
+    for cause in summary.get("causes", [])[:CAUSES_MOST]:
+        example = f"first in row {cause['row']:,}"
+        yield f"            {counted(cause['rows'], 'row')} {cause['code']} at step {cause['step']}, {example}"
+    if summary.get("sandbox"):
+        yield "sandbox     the last run's answers are made up, and nothing was charged for them"
 
 
 async def status_job(config: Config) -> LedgerStatus:

@@ -44,6 +44,7 @@ from enrich.report.log import _Latencies, _Slices, prompt_text
 from enrich.report.page import LIBRARY, gather, report_job, write_report
 from enrich.report.rows import read_rows
 from enrich.report.texts import cut, milliseconds, number, percent
+from tests.helpers.endpoint import BookedEndpoint, envelope
 from tests.helpers.reported import HOSTILE, options, page_of, reported
 
 if TYPE_CHECKING:
@@ -578,3 +579,23 @@ def _million_rows() -> pa.Table:
     keys = [key_text(number_.to_bytes(16, "big")) for number_ in range(MILLION)]
     table = pa.table({**columns, "s_idempotency_key": keys})
     return table.replace_schema_metadata({MANIFEST_KEY: b'{"version": "0", "rows": 1000000}'})
+
+
+def test_the_credits_are_those_of_the_whole_job(
+    cli: Callable[..., Ended], job: Callable[..., Path], endpoint: BookedEndpoint, tmp_path: Path
+) -> None:
+    """After a `retry` of one row the page heads with what the output cost, not with that row alone."""
+    endpoint.script = lambda seen: envelope("invalid_request", 400) if b"two" in seen.raw else None
+    config = job([{"t": "one"}, {"t": "two"}, {"t": None}, {"t": "three"}], step={"on_null": "skip"})
+    cli("run", config, endpoint=endpoint)
+    endpoint.script = None
+    cli("retry", config, endpoint=endpoint)
+    cli("report", config, "-o", "report.html", endpoint=endpoint)
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    heading = re.search(
+        r"<dt>Credits</dt><dd><span class=\"big\">([0-9.]+)</span><br><span[^>]*>([^<]*)<", page
+    )
+    assert heading is not None
+    assert float(heading[1]) == pytest.approx(endpoint.credits, rel=1e-3)
+    assert "in the last run" in heading[2]
+    assert "100 % ok, 1 skipped" in page

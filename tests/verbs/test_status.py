@@ -184,3 +184,15 @@ def test_data_that_is_not_there(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("mine", encoding="utf-8")
     with pytest.raises(OutputError, match="there already"):
         write_for(tmp_path, tmp_path / "d.csv", "x")
+
+
+def test_the_status_tells_of_rows_failures_and_the_sandbox(
+    cli: Callable[..., Ended], job: Callable[..., Path]
+) -> None:
+    """Rows that no request could be made of are counted as failed, with their cause; made-up answers are marked."""
+    config = job([{"t": "a"}, {"t": None}, {"t": None}, {"t": "b"}])
+    cli("run", config, "--sandbox")
+    told = cli("status", config, "--sandbox").out
+    assert "rows        4: 2 ok (50.0%), 2 error (50.0%)" in told
+    assert "            2 rows null_value at step s, first in row 2" in told
+    assert "the last run's answers are made up" in told
