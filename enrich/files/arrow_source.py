@@ -54,7 +54,7 @@ class ParquetReader:
         with readable(file.path), open_bytes(file) as stream:
             parquet = _open_parquet(stream)
             try:
-                rows = _rows_at_once(parquet.metadata, names, max_rows)
+                rows = _rows_at_once(parquet.metadata, max_rows)
                 for batch in parquet.iter_batches(batch_size=rows, columns=names):
                     yield as_schema(batch.select(names), schema)
             except (pa.ArrowException, OSError) as error:
@@ -62,15 +62,15 @@ class ParquetReader:
                 raise
 
 
-def _rows_at_once(metadata: pq.FileMetaData, names: Sequence[str], most: int) -> int:
-    """Say how many rows of these columns fit into `BATCH_BYTES`, by the row groups' own sizes."""
-    wanted = set(names)
+def _rows_at_once(metadata: pq.FileMetaData, most: int) -> int:
+    """Say how many rows fit into `BATCH_BYTES`, by the sizes of whole row groups.
+
+    Those of columns would be closer; of one that is encrypted, asking for them ends the process.
+    """
     rows = most
     for number in range(min(metadata.num_row_groups, GROUPS_LOOKED_AT)):
         group = metadata.row_group(number)
-        chunks = (group.column(place) for place in range(group.num_columns))
-        size = sum(c.total_uncompressed_size for c in chunks if c.path_in_schema.partition(".")[0] in wanted)
-        rows = min(rows, group.num_rows * BATCH_BYTES // max(1, size))
+        rows = min(rows, group.num_rows * BATCH_BYTES // max(1, group.total_byte_size))
     return max(1, rows)
 
 
