@@ -70,7 +70,8 @@ def _rows_at_once(metadata: pq.FileMetaData, most: int) -> int:
     rows = most
     for number in range(min(metadata.num_row_groups, GROUPS_LOOKED_AT)):
         group = metadata.row_group(number)
-        rows = min(rows, group.num_rows * BATCH_BYTES // max(1, group.total_byte_size))
+        if group.num_rows:
+            rows = min(rows, group.num_rows * BATCH_BYTES // max(1, group.total_byte_size))
     return max(1, rows)
 
 
