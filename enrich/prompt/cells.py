@@ -253,9 +253,13 @@ def rows_of(batch: pa.RecordBatch) -> Iterator[dict[str, Any]]:
     names = batch.schema.names
     plain = [name for name in names if not name.startswith(WRITTEN)]
     if LINE in names:
-        for line in batch.column(LINE).to_pylist():
+        folders = {name: _cells(batch.column(WRITTEN + name)) for name in plain if WRITTEN + name in names}
+        for place, line in enumerate(batch.column(LINE).to_pylist()):
             found = json.loads(line or b"{}", parse_float=_json_number)
-            yield {name: _from_json(found.get(name)) for name in plain}
+            yield {
+                name: folders[name][place] if name in folders else _from_json(found.get(name))
+                for name in plain
+            }
         return
     columns = [
         _cells(batch.column(WRITTEN + name))
