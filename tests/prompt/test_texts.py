@@ -157,7 +157,7 @@ def test_json_s_values_stay_as_they_are_written() -> None:
 
 def test_folders_of_json_files_are_columns_too() -> None:
     """A partition key stands in no line, and has its text from the folder's name."""
-    columns = [pa.nulls(1), pa.array([7]), pa.array([b'{"t": "x"}']), pa.array(["07"])]
+    columns: list[Any] = [pa.nulls(1), pa.array([7]), pa.array([b'{"t": "x"}']), pa.array(["07"])]
     (row,) = rows_of(pa.record_batch(columns, names=["t", "day", "\0\n", "\0day"]))
     assert compile_template("{{ t }} {{ day }}", "here").render(row) == "x 07"
 
