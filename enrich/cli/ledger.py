@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import click
 
 from enrich.cli.app import main
@@ -49,8 +47,9 @@ def ledger_ls(where: str, states: str, *, as_json: bool) -> None:
     run_async(
         lambda: list_requests(
             location,
-            lambda line: click.echo(json.dumps(line.to_dict()) if as_json else line.text()),
+            click.echo,
             states=chosen,
+            as_json=as_json,
         )
     )
 

@@ -390,17 +390,43 @@ ON CONFLICT (name) DO UPDATE SET value = excluded.value, crc = excluded.crc
 SELECT (SELECT count(*) FROM request), (SELECT count(*) FROM answer)
 
 -- name: totals
-SELECT count(*), count(a.id),
-       count(*) FILTER (WHERE a.id IS NULL AND r.state = 1),
-       count(*) FILTER (WHERE a.id IS NULL AND r.state NOT IN (1, 2, 3) AND CASE
-           WHEN %(boot)s <> 0 AND r.boot = %(boot)s
-           THEN greatest(%(wall)s - r.sent_at, %(boottime)s - r.boottime) > %(doubt)s
-           ELSE %(wall)s - r.sent_at < -%(tolerance)s OR %(wall)s - r.sent_at > %(doubt)s END),
-       count(*) FILTER (WHERE a.id IS NULL AND r.state = 3),
-       sum(r.attempts),
-       count(*) FILTER (WHERE false)
-FROM request r LEFT JOIN answer a ON a.id = r.id
+SELECT count(*), sum(attempts), 0 FROM request
 
+-- name: unanswered
+SELECT count(*) FILTER (WHERE state = 1),
+       count(*) FILTER (WHERE state NOT IN (1, 2, 3) AND CASE
+           WHEN %(boot)s <> 0 AND boot = %(boot)s
+           THEN greatest(%(wall)s - sent_at, %(boottime)s - boottime) > %(doubt)s
+           ELSE %(wall)s - sent_at < -%(tolerance)s OR %(wall)s - sent_at > %(doubt)s END),
+       count(*) FILTER (WHERE state = 3)
+FROM request WHERE NOT EXISTS (SELECT 1 FROM answer WHERE answer.id = request.id)
+
+-- name: last_answer
+SELECT coalesce(max(id), 0) FROM answer
+
+-- name: spent
+SELECT count(*), 0, NULL, string_agg(id::text, ',') FROM answer WHERE id > %s AND id <= %s
+
+-- name: listing
+SELECT * FROM (
+SELECT r.id, r.key,
+       CASE WHEN a.id IS NOT NULL THEN 'answered' WHEN r.state = 1 THEN 'failed' WHEN r.state = 3 THEN 'skipped'
+            WHEN r.state <> 2 AND CASE
+                WHEN %(boot)s <> 0 AND r.boot = %(boot)s
+                THEN greatest(%(wall)s - r.sent_at, %(boottime)s - r.boottime) > %(doubt)s
+                ELSE %(wall)s - r.sent_at < -%(tolerance)s OR %(wall)s - r.sent_at > %(doubt)s END
+            THEN 'in_doubt' ELSE 'sent' END AS standing,
+       convert_to(r.model, 'UTF8') AS model, r.attempts, r.sent_at, NULL AS costs,
+       CASE WHEN a.id IS NULL THEN (
+            SELECT convert_to(CASE WHEN f.message = '' THEN f.code ELSE f.code || ': ' || f.message END, 'UTF8')
+            FROM failure f WHERE f.id = r.failure) END AS error,
+       false AS odd
+FROM request r LEFT JOIN answer a ON a.id = r.id
+WHERE r.id > %(after)s
+) l WHERE position(standing IN %(states)s) > 0 ORDER BY id LIMIT %(limit)s
+
+-- name: replies
+SELECT id, body, streamed FROM answer WHERE id = ANY(%s)
 
 -- name: page
 SELECT r.id, r.key, r.state, r.run, r.attempts, r.sent_at, r.boot, r.boottime, r.failure,

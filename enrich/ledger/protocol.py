@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 from enrich.records import frozen, key_text
 
@@ -115,6 +115,10 @@ class Totals:
 
     Attributes:
         attempts: of all of them.
+        tokens: that the answers name, as far as the database can read them: of prompts, of completions, in total.
+        credits: likewise.
+        unread: the numbers of the answers that it cannot read: streams, and what is no plain JSON; see
+            `Ledger.replies`.
         damaged: requests with a count, a time or a name that is of another type than was written.
     """
 
@@ -125,7 +129,38 @@ class Totals:
     in_doubt: int
     skipped: int
     attempts: int = 0
+    tokens: tuple[int, int, int] = (0, 0, 0)
+    credits: float = 0.0
+    unread: tuple[int, ...] = ()
     damaged: int = 0
+
+
+class Listed(NamedTuple):
+    """One request in a few words; a plain tuple, because a million of them are listed.
+
+    Attributes:
+        number: of its line.
+        key: 16 bytes.
+        standing: as `Record.standing`.
+        model: as in `Record`.
+        attempts: as in `Record`.
+        sent_at: as in `Record`.
+        tokens: that the answer names.
+        credits: that the answer names.
+        error: ``code: message`` of the last failure, where there is no answer.
+        damaged: which parts are not what was written.
+    """
+
+    number: int
+    key: bytes
+    standing: str
+    model: str
+    attempts: int
+    sent_at: float
+    tokens: int | None
+    credits: float | None
+    error: str | None
+    damaged: tuple[Part, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,6 +305,18 @@ class Ledger(Protocol):
 
     async def last_run(self) -> RunInfo | None:
         """Give the newest run that ended, for `status` and `report`."""
+
+    async def totals(self) -> Totals:
+        """Count the requests per state, and add up what the answers cost."""
+
+    def listing(self, states: Iterable[str]) -> AsyncIterator[tuple[list[Listed], list[int]]]:
+        """Give every request that stands in one of these ways in a few words, oldest first; checks no checksum of a body.
+
+        With them come the places in the list of those whose answer the database cannot read: they name no tokens.
+        """
+
+    def replies(self, numbers: Sequence[int]) -> AsyncIterator[dict[int, Reply]]:
+        """Give answers by their numbers, some at a time; only body and form of each."""
 
     def scan(self) -> AsyncIterator[list[Entry]]:
         """Give everything the ledger holds, oldest first, some hundred requests at a time."""

@@ -17,7 +17,7 @@ from enrich.ledger.checks import (
     request_holds,
     seal_of,
 )
-from enrich.ledger.protocol import DOUBT_AFTER, Claim, Entry, Totals, attempt_uuid
+from enrich.ledger.protocol import DOUBT_AFTER, Claim, Entry, attempt_uuid
 from enrich.ledger.rows import DOUBTED, FAILED, RELEASED, SENT, Row
 from enrich.records import key_text
 
@@ -242,6 +242,12 @@ class Rules:
         (logged,) = tx.run("insert_failure", (*attempt, *what, *response, answer)).fetchone()
         return row._replace(failure=logged)
 
+    def age_values(self) -> dict[str, Any]:
+        """Give what a query needs to tell how old a request is: the same rule as `Moment.outlives`."""
+        now = self.now()
+        clocks = {"wall": now.wall, "boot": now.boot, "boottime": now.boottime}
+        return {**clocks, "tolerance": CLOCK_TOLERANCE, "doubt": DOUBT_AFTER}
+
     # --- what is known -------------------------------------------------------------------------------------
 
     def row(self, tx: Transaction, key: bytes) -> Row:
@@ -286,22 +292,6 @@ class Rules:
             for line, record in zip(lines, records, strict=True)
         ]
         return (lines[-1][0] if lines else after), entries
-
-    def totals(self, tx: Transaction) -> Totals:
-        """Count the requests per state, and what their attempts came to."""
-        now = self.now()
-        values = {
-            "wall": now.wall,
-            "boot": now.boot,
-            "boottime": now.boottime,
-            "tolerance": CLOCK_TOLERANCE,
-            "doubt": DOUBT_AFTER,
-        }
-        requests, answered, failed, in_doubt, skipped, attempts, damaged = (
-            int(count or 0) for count in tx.run("totals", values).fetchone()
-        )
-        sent = requests - answered - failed - in_doubt - skipped
-        return Totals(requests, answered, failed, sent, in_doubt, skipped, attempts, damaged)
 
     def contradictions(self, tx: Transaction) -> list[str]:
         """Give what is wrong between the tables."""

@@ -12,18 +12,20 @@ import orjson
 
 from enrich.ledger import notes
 from enrich.ledger.commit import GroupCommit
-from enrich.ledger.protocol import Claim, Entry, Part, RunInfo, Totals, VerifyReport
+from enrich.ledger.protocol import Claim, Entry, Listed, Part, RunInfo, Totals, VerifyReport
 from enrich.ledger.rows import RELEASED, SKIPPED
 from enrich.ledger.rules import Rules, by_key
 from enrich.ledger.sizes import Sizes
+from enrich.ledger.totals import count, listed
 from enrich.ledger.transaction import Transaction
+from enrich.records import Reply
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 
     from enrich.base.clock import Clock
     from enrich.ledger.rules import Find
-    from enrich.records import Ask, Failure, Record, Reply
+    from enrich.records import Ask, Failure, Record
 
 SCAN_BATCH: Final = 256  # requests per step of a scan
 
@@ -159,8 +161,34 @@ class SqlLedger(ABC, Generic[Tx]):
     # --- looking after it ----------------------------------------------------------------------------------
 
     async def totals(self) -> Totals:
-        """Count the requests per state."""
-        return await self._read(self._rules.totals)
+        """Count the requests per state, and add up what the answers cost."""
+        return await self._read(functools.partial(count, values=self._rules.age_values()))
+
+    async def listing(self, states: Iterable[str]) -> AsyncIterator[tuple[list[Listed], list[int]]]:
+        """Give every request that stands in one of these ways in a few words, oldest first, some at a time."""
+        last = 0
+        values, wanted = self._rules.age_values(), " ".join(states)
+        while True:
+            lines, unread = await self._read(
+                functools.partial(listed, values=values, after=last, states=wanted)
+            )
+            if not lines:
+                return
+            last = lines[-1].number
+            yield lines, unread
+
+    async def replies(self, numbers: Sequence[int]) -> AsyncIterator[dict[int, Reply]]:
+        """Give answers by their numbers, some at a time; only body and form of each."""
+        left = list(numbers)
+        while left:
+            some = left[: self._sizes.share_of(SCAN_BATCH)]
+            left = left[len(some) :]
+            lines = await self._read(functools.partial(_replies, numbers=some))
+            replies = {
+                number: Reply(body, None, 0.0, None, bool(streamed)) for number, body, streamed in lines
+            }
+            self._sizes.learn(len(reply.body) for reply in replies.values())
+            yield replies
 
     async def scan(self, batch: int = SCAN_BATCH) -> AsyncIterator[list[Entry]]:
         """Give everything the ledger holds, oldest first, so many requests at a time."""
@@ -220,3 +248,7 @@ def _size(entry: Entry) -> int:
     reply = entry.record.reply
     log = sum(len(failure.answer or b"") for failure in entry.failures)
     return len(entry.ask.body) + (len(reply.body) if reply is not None else 0) + log
+
+
+def _replies(tx: Transaction, numbers: list[int]) -> list[tuple[Any, ...]]:
+    return [line for line in tx.select("replies", numbers) if type(line[1]) is bytes]

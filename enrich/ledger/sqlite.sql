@@ -196,22 +196,53 @@ ON CONFLICT (name) DO UPDATE SET value = excluded.value, crc = excluded.crc
 SELECT (SELECT count(*) FROM request), (SELECT count(*) FROM answer)
 
 -- name: totals
-SELECT count(*), count(a.id),
-       count(*) FILTER (WHERE a.id IS NULL AND r.state = 1),
-       count(*) FILTER (WHERE a.id IS NULL AND r.state NOT IN (1, 2, 3) AND CASE
-           WHEN :boot <> 0 AND r.boot = :boot
-           THEN max(:wall - r.sent_at, :boottime - r.boottime) > :doubt
-           ELSE :wall - r.sent_at < -:tolerance OR :wall - r.sent_at > :doubt END),
-       count(*) FILTER (WHERE a.id IS NULL AND r.state = 3),
-       sum(CASE WHEN typeof(r.attempts) = 'integer' THEN r.attempts ELSE 1 END),
-       count(*) FILTER (WHERE typeof(r.state) <> 'integer' OR typeof(r.run) <> 'integer' OR typeof(r.attempts) <> 'integer'
-              OR typeof(r.sent_at) <> 'real' OR typeof(r.boottime) <> 'real' OR typeof(r.boot) <> 'integer'
-              OR typeof(r.parent) NOT IN ('blob', 'null') OR typeof(r.question) NOT IN ('blob', 'null')
-              OR typeof(r.key) <> 'blob' OR typeof(r.model) <> 'text'
-              OR typeof(a.received_at) NOT IN ('real', 'null') OR typeof(a.latency_ms) NOT IN ('real', 'null')
-              OR typeof(a.first_token_ms) NOT IN ('real', 'null'))
-FROM request r NOT INDEXED LEFT JOIN answer a ON a.id = r.id
+SELECT count(*),
+       sum(CASE WHEN typeof(attempts) = 'integer' THEN attempts ELSE 1 END),
+       count(*) FILTER (WHERE typeof(attempts) <> 'integer' OR typeof(sent_at) <> 'real' OR typeof(state) <> 'integer'
+                           OR parent IS NOT NULL AND typeof(parent) <> 'blob')
+FROM request NOT INDEXED
 
+-- name: unanswered
+SELECT count(*) FILTER (WHERE state = 1),
+       count(*) FILTER (WHERE state NOT IN (1, 2, 3) AND CASE
+           WHEN :boot <> 0 AND boot = :boot THEN max(:wall - sent_at, :boottime - boottime) > :doubt
+           ELSE :wall - sent_at < -:tolerance OR :wall - sent_at > :doubt END),
+       count(*) FILTER (WHERE state = 3)
+FROM request NOT INDEXED WHERE NOT EXISTS (SELECT 1 FROM answer WHERE answer.id = request.id)
+
+-- name: last_answer
+SELECT coalesce(max(id), 0) FROM answer
+
+-- name: spent
+SELECT count(*),
+       count(*) FILTER (WHERE typeof(received_at) <> 'real' OR typeof(latency_ms) NOT IN ('real', 'null')),
+       '[' || group_concat(CASE WHEN streamed = 0 AND json_valid(CAST(body AS TEXT))
+                                THEN json_extract(CAST(body AS TEXT), '$.usage.prompt_tokens', '$.usage.completion_tokens',
+                                                  '$.usage.total_tokens', '$.usage.credits') END) || ']',
+       group_concat(CASE WHEN streamed <> 0 OR NOT json_valid(CAST(body AS TEXT)) THEN id END)
+FROM answer WHERE id > ? AND id <= ?
+
+-- name: replies
+SELECT id, body, streamed FROM answer WHERE id IN (:list)
+
+-- name: listing
+SELECT r.id, r.key,
+       CASE WHEN a.id IS NOT NULL THEN 'answered' WHEN r.state = 1 THEN 'failed' WHEN r.state = 3 THEN 'skipped'
+            WHEN r.state <> 2 AND CASE
+                WHEN :boot <> 0 AND r.boot = :boot THEN max(:wall - r.sent_at, :boottime - r.boottime) > :doubt
+                ELSE :wall - r.sent_at < -:tolerance OR :wall - r.sent_at > :doubt END
+            THEN 'in_doubt' ELSE 'sent' END AS standing,
+       r.model, r.attempts, r.sent_at,
+       CASE WHEN a.streamed = 0 AND json_valid(CAST(a.body AS TEXT))
+            THEN json_extract(CAST(a.body AS TEXT), '$.usage.total_tokens', '$.usage.credits') END,
+       CASE WHEN a.id IS NULL THEN (
+            SELECT CASE WHEN f.message = '' THEN f.code ELSE f.code || ': ' || f.message END
+            FROM failure f WHERE f.id = r.failure) END,
+       typeof(r.attempts) <> 'integer' OR typeof(r.sent_at) <> 'real' OR typeof(r.state) <> 'integer'
+       OR typeof(r.key) <> 'blob' OR r.parent IS NOT NULL AND typeof(r.parent) <> 'blob'
+       OR typeof(a.received_at) NOT IN ('real', 'null') OR typeof(a.latency_ms) NOT IN ('real', 'null')
+FROM request r NOT INDEXED LEFT JOIN answer a ON a.id = r.id
+WHERE r.id > :after AND instr(:states, standing) > 0 ORDER BY r.id LIMIT :limit
 
 -- name: page
 SELECT r.id, r.key, r.state, r.run, r.attempts, r.sent_at, r.boot, r.boottime, r.failure, r.model, r.parent,

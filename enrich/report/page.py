@@ -224,6 +224,8 @@ def _asset(name: str) -> str:
 
 def _replace(path: str, html: str) -> None:
     """Put the page in its place, whole."""
+    if not is_url(path) and Path(path).exists() and not Path(path).is_file():
+        raise OutputError(f"the report {path} is no regular file", hint="give another path with -o.")
     try:
         storage.write(path, html.encode(errors="backslashreplace"))
     except OSError as error:

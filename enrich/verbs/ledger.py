@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import re
 import tempfile
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+import orjson
 import pyarrow as pa
 
 from enrich.base.clock import SystemClock
@@ -21,13 +22,13 @@ from enrich.errors import ConfigError, LedgerDamaged
 from enrich.files.sink import destination, open_sink
 from enrich.ledger.opening import open_ledger, require_ledger
 from enrich.ledger.repair import Salvage, repair
-from enrich.records import Usage, key_text
-from enrich.wire.completion import completion_of
+from enrich.records import Completion, Usage, key_text
+from enrich.wire.completion import completion_of, read
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
-    from enrich.ledger.protocol import Entry, Ledger, VerifyReport
+    from enrich.ledger.protocol import Entry, Ledger, Listed, VerifyReport
 
 SQLITE_MAGIC: Final = b"SQLite format 3\0"
 _UNITS: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}  # seconds
@@ -58,50 +59,6 @@ EXPORT: Final = pa.schema(
         ("damaged", pa.list_(pa.string())),
     ]
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """One request, as `ls` shows it. Times are UTC; ``credits`` and ``tokens`` are None without an answer.
-
-    Attributes:
-        error: ``code: message`` of the last failure, when there is no answer.
-        damaged: what is not as it was written, see `Entry.damaged`.
-    """
-
-    key: str
-    state: str
-    model: str
-    attempts: int
-    sent_at: datetime
-    tokens: int | None
-    credits: float | None
-    error: str | None
-    damaged: tuple[str, ...]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Give it as plain JSON."""
-        return {
-            "key": self.key,
-            "state": self.state,
-            "model": self.model,
-            "attempts": self.attempts,
-            "sent_at": self.sent_at.isoformat(timespec="seconds"),
-            "tokens": self.tokens,
-            "credits": self.credits,
-            "error": self.error,
-            "damaged": list(self.damaged),
-        }
-
-    def text(self) -> str:
-        """Write it for people, in columns."""
-        cost = "" if self.credits is None else f"{self.credits:,.6g}"
-        tokens = "" if self.tokens is None else f"{self.tokens:,}"
-        note = f"damaged: {', '.join(self.damaged)}" if self.damaged else (self.error or "")[:60]
-        return (
-            f"{self.sent_at:%Y-%m-%d %H:%M:%S}  {self.state:8}  {self.model[:20]:20}  {self.attempts:>3}"
-            f"  {tokens:>8}  {cost:>10}  {self.key}  {note}"
-        ).rstrip()
 
 
 HEADER: Final = f"{'sent (UTC)':19}  {'state':8}  {'model':20}  {'try':>3}  {'tokens':>8}  {'credits':>10}  {'key':36}  note"
@@ -143,16 +100,55 @@ def parse_age(text: str) -> float:
     return float(match[1]) * _UNITS[match[2]]
 
 
-async def list_requests(location: str, show: Callable[[Line], None], *, states: frozenset[str]) -> int:
-    """Show every request in one of these states, oldest first; gives how many there were."""
+async def list_requests(
+    location: str, show: Callable[[str], None], *, states: frozenset[str], as_json: bool = False
+) -> int:
+    """Show every request in one of these states, oldest first, a line each, many at once; gives how many there were."""
     shown = 0
+    written = _json_line if as_json else _line
     async with _opened(location) as ledger:
-        async for entries in ledger.scan():
-            for entry in entries:
-                if entry.record.standing in states:
-                    show(_line(entry))
-                    shown += 1
+        async for lines, unread in ledger.listing(states):
+            await _read_costs(ledger, lines, unread)
+            shown += len(lines)
+            show("\n".join(map(written, lines)))
     return shown
+
+
+async def _read_costs(ledger: Ledger, lines: list[Listed], unread: list[int]) -> None:
+    """Put in what answers cost that the database cannot read."""
+    places = {lines[place].number: place for place in unread}
+    async for replies in ledger.replies(list(places)):
+        for number, reply in replies.items():
+            result = read(reply)
+            if isinstance(result, Completion):
+                usage = result.usage
+                line = lines[places[number]]
+                lines[places[number]] = line._replace(tokens=usage.total_tokens, credits=usage.credits)
+
+
+def _line(listed: Listed) -> str:
+    """Write a request for people, in columns."""
+    _, key, standing, model, attempts, sent_at, tokens, credits_, error, damaged = listed
+    cost = "" if credits_ is None else f"{credits_:,.6g}"
+    count = "" if tokens is None else f"{tokens:,}"
+    note = f"damaged: {', '.join(damaged)}" if damaged else (error or "")[:60]
+    return (
+        f"{_second(int(sent_at))}  {standing:8}  {model[:20]:20}  {attempts:>3}"
+        f"  {count:>8}  {cost:>10}  {key_text(key)}  {note}"
+    ).rstrip()
+
+
+@functools.lru_cache(maxsize=64)
+def _second(seconds: int) -> str:
+    return f"{_moment(seconds):%Y-%m-%d %H:%M:%S}"
+
+
+def _json_line(listed: Listed) -> str:
+    said = listed._asdict()
+    del said["number"], said["standing"]
+    said |= {"key": key_text(listed.key), "state": listed.standing}
+    said["sent_at"] = _moment(listed.sent_at).isoformat(timespec="seconds")
+    return orjson.dumps(said).decode()
 
 
 class Exported(NamedTuple):
@@ -274,22 +270,6 @@ async def _opened(location: str, *, read_only: bool = True) -> AsyncIterator[Led
         yield ledger
     finally:
         await ledger.close()
-
-
-def _line(entry: Entry) -> Line:
-    record = entry.record
-    completion = completion_of(record)
-    return Line(
-        key=key_text(record.key),
-        state=record.standing,
-        model=record.model,
-        attempts=record.attempts,
-        sent_at=_moment(record.sent_at),
-        tokens=completion.usage.total_tokens if completion else None,
-        credits=completion.usage.credits if completion else None,
-        error=_error(entry),
-        damaged=entry.damaged,
-    )
 
 
 def _error(entry: Entry) -> str | None:

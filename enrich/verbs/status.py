@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from enrich.base.words import counted, duration
 from enrich.ledger.opening import open_ledger, require_ledger
-from enrich.records import STATES, STATUSES
+from enrich.records import STATES, STATUSES, Completion
 from enrich.runs.partition_todo import survey
 from enrich.show.progress import Pulse, pulse_name
-from enrich.wire.completion import completion_of
+from enrich.wire.completion import read
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 
 CAUSES_MOST = 5  # causes told
+TOKENS = ("prompt_tokens", "completion_tokens", "total_tokens")
 LATE_AFTER = 10.0  # seconds without a note of a run, which makes one every other second
 LOST_AFTER = 60.0  # seconds after which it counts as gone
 
@@ -34,6 +36,7 @@ class LedgerStatus:
     Attributes:
         requests: per state: answered, failed, sent (no answer yet), in_doubt, skipped.
         credits: charged for the answers it holds, all runs together.
+        damaged: requests with a count, a time or a name that is not of the type that was written.
         partitions: of an output that is a folder, its files by how they stand; None of one that is a file.
     """
 
@@ -46,6 +49,7 @@ class LedgerStatus:
     credits: float
     last_run: dict[str, Any] | None
     partitions: dict[str, int] | None = None
+    damaged: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """Give it as plain JSON."""
@@ -63,6 +67,8 @@ class LedgerStatus:
         if self.partitions is not None:
             told = ", ".join(f"{count:,} {state}" for state, count in self.partitions.items() if count)
             lines.append(f"partitions  {told}")
+        if self.damaged:
+            lines.append(f"damaged     {self.damaged:,}: `beatra-enrich ledger verify CONFIG` says which")
         if self.last_run is not None:
             lines += _last_run(self.last_run)
         if self.requests.get("in_doubt"):
@@ -95,35 +101,31 @@ async def status_job(config: Config) -> LedgerStatus:
     """
     location = config.ledger_location()
     require_ledger(location)
-    ledger = await open_ledger(location, make=False)
-    requests = dict.fromkeys(STATES, 0)
-    attempts = prompt = answer = total = 0
-    credits_ = 0.0
+    ledger = await open_ledger(location, read_only=True, make=False)
     try:
-        async for entries in ledger.scan():
-            for entry in entries:
-                record = entry.record
-                attempts += record.attempts
-                requests[record.standing] += 1
-                completion = completion_of(record)
-                if completion is not None:
-                    prompt += completion.usage.prompt_tokens or 0
-                    answer += completion.usage.completion_tokens or 0
-                    total += completion.usage.total_tokens or 0
-                    credits_ += completion.usage.credits or 0.0
+        totals = await ledger.totals()
+        tally = Counter(dict(zip(TOKENS, totals.tokens, strict=True)))
+        credits_ = totals.credits
+        async for replies in ledger.replies(totals.unread):  # streams, and what the database cannot read
+            for usage in (
+                result.usage for result in map(read, replies.values()) if isinstance(result, Completion)
+            ):
+                tally.update({name: getattr(usage, name) or 0 for name in TOKENS})
+                credits_ += usage.credits or 0.0
         last = await ledger.last_run()
     finally:
         await ledger.close()
     return LedgerStatus(
         config.ledger_shown(),
-        requests,
-        attempts,
-        prompt,
-        answer,
-        total,
+        {state: getattr(totals, state) for state in STATES},
+        totals.attempts,
+        tally["prompt_tokens"],
+        tally["completion_tokens"],
+        tally["total_tokens"],
         round(credits_, 9),
         last.summary if last else None,
         await survey(config) if config.output.partitioned else None,
+        totals.damaged,
     )
 
 

@@ -3,9 +3,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import json
 import sqlite3
 import uuid
 import zlib
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
@@ -494,6 +496,41 @@ async def test_long_lists_are_looked_up_whole(ledger: Ledger) -> None:
     found = await ledger.lookup([*[ask.key for ask in asks], b"?" * 16])
     assert sorted(found) == sorted(ask.key for ask in asks)
     assert await ledger.lookup([]) == {}
+
+
+async def test_totals_are_what_a_scan_adds_up_to(ledger: Ledger) -> None:
+    """Requests per state, attempts, tokens and credits; what the database cannot read is named for others to read."""
+    usage = [
+        {"prompt_tokens": 3, "total_tokens": 5, "credits": 0.5},
+        {"total_tokens": "many", "credits": -1},
+        None,
+    ]
+    asks = [make_ask(f"{number}") for number in range(9)]
+    await ledger.claim(asks)
+    for ask, said in zip(asks, usage, strict=False):
+        await ledger.answer(ask.key, Reply(json.dumps({"usage": said}).encode(), None, 1.0))
+    await ledger.answer(asks[3].key, Reply(b"data: {}\n\n", None, 1.0, streamed=True))
+    await ledger.answer(asks[4].key, Reply(b"{", None, 1.0))
+    await ledger.fail(asks[5].key, REFUSED, final=True)
+    await ledger.again(asks[6].key, LOST)
+    totals = await ledger.totals()
+    standings: Counter[str] = Counter()
+    attempts = 0
+    async for entries in ledger.scan():
+        standings.update(entry.record.standing for entry in entries)
+        attempts += sum(entry.record.attempts for entry in entries)
+    found = {"answered": totals.answered, "failed": totals.failed, "sent": totals.sent}
+    assert (found, totals.attempts) == (standings, attempts)
+    read = [reply async for replies in ledger.replies(totals.unread) for reply in replies.values()]
+    if totals.tokens != (0, 0, 0):  # a database that reads JSON
+        assert (totals.tokens, totals.credits) == ((3, 0, 5), 0.5)
+        assert sorted(reply.streamed for reply in read) == [False, True]
+    else:
+        assert len(read) == 5
+    listed = [line async for lines, _ in ledger.listing(["failed"]) for line in lines]
+    assert [(line.key, line.standing, line.error) for line in listed] == [
+        (asks[5].key, "failed", str(REFUSED))
+    ]
 
 
 async def test_small_things_are_remembered(ledger: Ledger, another: Open) -> None:
