@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 STORES = ("s3", "gs", "az", "abfs")  # schemes of object stores
 ANONYMOUS = "anonymous"  # `gs://anonymous@bucket`: without credentials, for public data
 AZURE = ("az", "abfs")  # two names of one store
-OPTIONS = re.compile(r"\?((?:\w+=[^&?]*&?)+)$")  # at the end of a URL; any other `?` belongs to a glob
+OPTIONS = re.compile(
+    r"\?(\w+=[^&?]*(?:&\w+=[^&?]*)*&?)$"
+)  # at the end of a URL; any other `?` belongs to a glob
 SECRET = re.compile(
     r"key|secret|token|password|sig", re.IGNORECASE
 )  # what an option with a credential is called
@@ -112,21 +114,23 @@ def plain(location: str) -> str:
     if not is_url(location):
         return location
     if location.startswith("file://"):
-        parts = urlsplit(location)
-        if parts.netloc not in ("", "localhost") or not parts.path:
+        host, slash, path = location.removeprefix("file://").partition("/")
+        if host not in ("", "localhost") or not slash:
             raise ValueError(f"{location} names no file of this machine; write file:///folder/name")
-        return unquote(parts.path)
+        return f"/{unquote(path)}"  # `?` and `#` belong to the path: the one to a glob, the other to a name
     return str(ObjectUrl.parse(location))
 
 
 def without_slash(location: str) -> str:
-    """Give a path or URL without the slashes at its end, which mark a folder; ``/`` stays.
+    """Give a path or URL without the slashes at its end, which mark a folder; the root stays.
 
     Raises:
         ValueError: a URL that cannot be used.
     """
-    if not is_url(location) or location.startswith("file:"):
-        return location.rstrip("/") or location
+    if not is_url(location) or location.startswith("file://"):
+        scheme = "file://" if is_url(location) else ""
+        path = location.removeprefix(scheme)
+        return scheme + (path.rstrip("/") or path[:1])
     url = ObjectUrl.parse(location)
     return str(url.at(url.key.rstrip("/"))) if url.key.endswith("/") else location
 

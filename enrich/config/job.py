@@ -66,7 +66,7 @@ class JobConfig(Section):
         if value is None:
             return None
         match = re.fullmatch(r"(\d{1,3}(?:\.\d+)?)\s*%|\d+", str(value), re.ASCII)
-        if isinstance(value, bool | float) or not match or float(match[1] or 0) > 100:
+        if not match or float(match[1] or 0) > 100:
             raise ValueError(f"give a count of rows, or a share such as 1% (it is {value!r})")
         return value if match[1] else int(value)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from urllib.parse import unquote
 
 
 def without_password(location: str) -> str:
@@ -24,12 +25,19 @@ def holds_password(location: str) -> bool:
     if "://" not in location:
         return False
     parts = _LEDGER_URL.fullmatch(location)
-    return parts is None or bool(parts["password"]) or "password=" in (parts["query"] or "")
+    if parts is None:
+        return True
+    query = unquote(parts["query"] or "")
+    before_at = (
+        "@" in query and "/" not in parts["place"]
+    )  # libpq takes all of that for a user and a password
+    return bool(parts["password"]) or "password=" in query or before_at
 
 
 _HOST = r"(?:\[[^\]@/]*\]|[^][:@/?#,]*)(?::\d*)?"
+_OPTION = "[^=&@]+=[^&]*"
 _LEDGER_URL = re.compile(
     r"(?P<scheme>[^:/]*)://(?:(?P<user>[^:@/]*)(?::(?P<password>[^@/]*))?@)?"
-    rf"(?P<place>{_HOST}(?:,{_HOST})*(?:/[^@?]*)?)(?:\?(?P<query>(?:[^=&@]+=[^&]*&?)*))?",
+    rf"(?P<place>{_HOST}(?:,{_HOST})*(?:/[^@?]*)?)(?:\?(?P<query>(?:{_OPTION}(?:&{_OPTION})*&?)?))?",
     re.DOTALL,
 )

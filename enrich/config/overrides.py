@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+_QUOTES = frozenset("'\"|>!&")  # what a YAML text begins with that is not to be taken as it stands
 TEMPLATE_KEYS = frozenset(
     {
         "system",
@@ -121,10 +122,7 @@ def _set(document: dict[str, Any], assignment: str) -> None:
             f"--set {without_secret(assignment)}: not of the form key.path=value",
             hint="for example --set limits.concurrency=8",
         )
-    try:
-        value = parse_yaml(text, f"--set {path}") if text else ""
-    except ConfigError:
-        value = text
+    value = _value(text, path)
     *parents, last = path.strip().split(".")
     target: Any = document
     for part in parents:
@@ -133,6 +131,16 @@ def _set(document: dict[str, Any], assignment: str) -> None:
         target[_index(target, last, assignment)] = value
     else:
         target[last] = value
+
+
+def _value(text: str, path: str) -> Any:
+    """Read an assignment's value as YAML; what is no YAML is text, and a ``#`` in it begins no comment."""
+    try:
+        value = parse_yaml(text, f"--set {path}") if text else ""
+    except ConfigError:
+        return text
+    plain_text = isinstance(value, str) and text.lstrip()[:1] not in _QUOTES
+    return text.strip() if plain_text or text.lstrip().startswith("#") else value
 
 
 def _descend(target: Any, part: str, assignment: str) -> Any:

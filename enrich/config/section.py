@@ -17,6 +17,6 @@ Location = Annotated[str, AfterValidator(plain)]  # a path, or an object's URL w
 
 
 class Section(BaseModel):
-    """A part of the configuration: unknown keys are errors."""
+    """A part of the configuration: unknown keys are errors, and so are numbers without an end."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, allow_inf_nan=False)

@@ -52,6 +52,17 @@ class _Loader(yaml.SafeLoader):
             seen.add(key)
         return super().construct_mapping(node, deep)
 
+    def construct_scalar(self, node: yaml.ScalarNode | yaml.MappingNode) -> Any:
+        """Put the halves together in which JSON escapes a character beyond U+FFFF, such as an emoji."""
+        value = super().construct_scalar(node)
+        try:
+            return value.encode("utf-16", "surrogatepass").decode("utf-16")
+        except UnicodeDecodeError:
+            raise ConfigError(
+                f"line {node.start_mark.line + 1}: `\\u` escapes half a character",
+                hint="write the character itself, or both of its halves.",
+            ) from None
+
 
 # What an unquoted word means is as in YAML 1.2, with less magic: `no` and `on` are words, `2024-05-01` and `00501`
 # are texts, so that nothing in a schema or a parameter changes behind its author's back.

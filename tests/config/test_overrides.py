@@ -1,107 +1,32 @@
+"""What stands in a file, in the environment and in flags: which goes before which, and relative to what."""
+
 from __future__ import annotations
 
-import contextlib
-import string
-from typing import TYPE_CHECKING, Any
+import copy
+import json
+from pathlib import Path
+from typing import Any
 
 import pytest
-import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from enrich.config import Config, load_config, validate_config
-from enrich.config.strict_yaml import parse_yaml
+from enrich.config.overrides import TEMPLATE_KEYS, as_path_mapping, complete
 from enrich.errors import ConfigError
+from tests.config.conftest import CONFIG
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
-CONFIG = """\
-input: in.csv
-output: out/o.parquet
-steps:
-  - name: s
-    prompt: "{{ t }}"
-"""
-PLAIN = st.recursive(
-    st.none() | st.booleans() | st.integers(-(10**9), 10**9) | st.floats(allow_nan=False)
-    | st.text(string.printable + "é東🙂"),
-    lambda inner: st.lists(inner, max_size=4)
-    | st.dictionaries(st.text(string.ascii_letters, min_size=1), inner, max_size=4),
-    max_leaves=12,
-)  # fmt: skip
-
-
-@pytest.fixture
-def load(tmp_path: Path) -> Any:
-    """Write a configuration and load it."""
-
-    def write(text: str = CONFIG, **options: Any) -> Config:
-        (tmp_path / "config.yaml").write_text(text, encoding="utf-8")
-        return load_config(tmp_path / "config.yaml", **options)
-
-    return write
-
-
-@given(PLAIN)
-def test_plain_yaml_is_read_as_it_was_written(value: Any) -> None:
-    """What a YAML writer writes comes back as it was."""
-    text = yaml.safe_dump(value, allow_unicode=True)
-    assert parse_yaml(text, "here") == yaml.safe_load(text)
-
-
-@given(st.text(max_size=200))
-def test_no_text_makes_the_parser_fail(text: str) -> None:
-    """Any text is YAML, or is refused in words."""
-    with contextlib.suppress(ConfigError):
-        parse_yaml(text, "here")
-
-
-@pytest.mark.parametrize(
-    ("text", "value"),
-    [
-        ("no", "no"),
-        ("on", "on"),
-        ("Yes", "Yes"),
-        ("true", True),
-        ("2024-05-01", "2024-05-01"),
-        ("00501", "00501"),
-        ("4:30", "4:30"),
-        ("0x1f", "0x1f"),
-        ("1_000", "1_000"),
-        ("-7", -7),
-        ("0", 0),
-        ("1e-3", 0.001),
-        (".5", 0.5),
-        ("1.", 1.0),
-        ("~", None),
-        ("", None),
-        ("null", None),
-        ("1.2.3", "1.2.3"),
-    ],
+words = st.from_regex(r"[a-z_]{1,6}", fullmatch=True)
+plain_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(words, inner, max_size=3),
+    max_leaves=6,
 )
-def test_unquoted_words_mean_what_they_say(text: str, value: object) -> None:
-    """No word becomes a boolean, a date or another number behind its author's back."""
-    read = parse_yaml(f"[{text}]" if text else "[~]", "here")[0]
-    assert (type(read), read) == (type(value), value)
+BARE: dict[str, Any] = {"input": "/in.csv", "output": "/out.csv", "steps": [{"name": "s"}, {"name": "two"}]}
 
 
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        ("a: 1\na: 2", "line 2: the key `a` stands twice"),
-        ("a: &x [1]\nb: *x", "line 2: YAML aliases"),
-        ("a: {{ t }}", "line 1: a text that begins with `{` must be quoted"),
-        ("[" * 40 + "]" * 40, "nested deeper than 32 levels"),
-        ("a: !!python/object:os.system x", "could not determine a constructor"),
-        ("x" * 1_000_001, "a configuration has at most 1,000,000"),
-    ],
-)
-def test_dangerous_yaml_is_refused(text: str, said: str) -> None:
-    """Duplicate keys, aliases, code, depth and size: refused with the line."""
-    with pytest.raises(ConfigError) as caught:
-        parse_yaml(text, "here")
-    assert said in caught.value.message
+def completed(*assignments: str, document: dict[str, Any] | None = None, **env: str) -> dict[str, Any]:
+    """Give a document with assignments put in."""
+    return complete(copy.deepcopy(document or BARE), Path("/"), assignments, env, {})
 
 
 def test_relative_paths_are_the_file_s(load: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,6 +96,11 @@ def test_values_of_variables_are_not_expanded_again(load: Any) -> None:
         ("steps.s.prompt={{ u }}: x", ("steps", 0, "prompt"), "{{ u }}: x"),
         ("steps.s.params.seed=7", ("steps", 0, "params", "seed"), 7),
         ("steps.s.system=a=b", ("steps", 0, "system"), "a=b"),
+        ("steps.s.system=# Task", ("steps", 0, "system"), "# Task"),
+        ("steps.s.system=Classify {{ t }} # urgent", ("steps", 0, "system"), "Classify {{ t }} # urgent"),
+        ("steps.s.system='quoted' # not", ("steps", 0, "system"), "quoted"),
+        ("steps.s.system= two  words ", ("steps", 0, "system"), "two  words"),
+        ("limits.concurrency=8 # eight", ("limits", "concurrency"), 8),
     ],
 )
 def test_set_replaces_one_key(load: Any, assignment: str, place: tuple[Any, ...], value: object) -> None:
@@ -187,27 +117,10 @@ def test_set_fills_an_empty_section(load: Any) -> None:
     assert config.limits.concurrency == 9
 
 
-def test_multi_line_templates_keep_their_lines(load: Any) -> None:
-    """Block scalars arrive as written."""
-    config = load(CONFIG.replace('"{{ t }}"', "|\n      One: {{ t }}\n\n      - two: 'x' # y\n"))
-    assert config.steps[0].prompt == "One: {{ t }}\n\n- two: 'x' # y\n"
-
-
-def test_a_byte_order_mark_and_windows_line_ends_are_fine(tmp_path: Path) -> None:
-    """A file saved by Notepad works."""
-    path = tmp_path / "c.yaml"
-    path.write_bytes(b"\xef\xbb\xbf" + CONFIG.replace("\n", "\r\n").encode())
-    assert load_config(path).steps[0].name == "s"
-
-
 @pytest.mark.parametrize(
     ("text", "flags", "said"),
     [
-        (
-            "endpoint: sandbox",
-            {"base_url": "sandbox"},
-            "endpoint: must be a mapping of keys",
-        ),
+        ("endpoint: sandbox", {"base_url": "sandbox"}, "endpoint: must be a mapping of keys"),
         ("endpoint: [1]", {"base_url": "sandbox"}, "endpoint: must be a mapping of keys"),
         ("input: 5", {"partitions": ["day=1"]}, "input: must be a mapping of keys (it is 5)"),
         ("input:", {"partitions": ["day=1"]}, "input.path: this key is required"),
@@ -220,7 +133,7 @@ def test_a_flag_does_not_hide_what_is_wrong(load: Any, text: str, flags: dict[st
     rest = "".join(line for line in CONFIG.splitlines(keepends=True) if not line.startswith(f"{name}:"))
     with pytest.raises(ConfigError) as caught:
         load(f"{rest}{text}\n", **flags)
-    assert f"  {said}\n" in f"{caught.value.message}\n"
+    assert any(line.startswith(f"  {said}") for line in caught.value.message.splitlines())
 
 
 def test_an_output_of_the_wrong_kind_gives_way_to_the_flag(load: Any) -> None:
@@ -228,43 +141,75 @@ def test_an_output_of_the_wrong_kind_gives_way_to_the_flag(load: Any) -> None:
     assert load(CONFIG.replace("out/o.parquet", "5"), output="/x.csv").output.path == "/x.csv"
 
 
+@given(st.lists(words.filter(lambda w: w not in TEMPLATE_KEYS), min_size=1, max_size=4), plain_values)
+def test_what_is_set_is_found_at_its_place(path: list[str], value: Any) -> None:
+    """Any value, written as JSON (which is YAML), stands at its path, and nothing else is changed."""
+    found: Any = completed(f"x.{'.'.join(path)}={json.dumps(value)}")
+    rest = {key: found[key] for key in found if key != "x"}
+    assert rest == completed()
+    for part in ("x", *path):
+        found = found[part]
+    assert found == value
+
+
+@given(st.text(st.characters(codec="utf-8", exclude_characters="$"), max_size=30))
+def test_any_text_can_be_set(text: str) -> None:
+    """What is no YAML is text as it stands: a prompt with `{{ }}`, a `:` or a quote needs no escapes."""
+    found = completed(f"steps.s.prompt={text} {{{{ t }}}}: 'x")["steps"][0]["prompt"]
+    assert found.strip() == f"{text} {{{{ t }}}}: 'x".strip()
+
+
+@given(st.text(max_size=30))
+def test_no_assignment_is_a_defect(text: str) -> None:
+    """Whatever is typed behind `--set` is carried out, or refused in words."""
+    try:
+        completed(text)
+    except ConfigError as error:
+        assert error.message.startswith("--set ")  # noqa: PT017  # not every text is refused
+
+
 @pytest.mark.parametrize(
-    ("tolerate", "rows", "allowed"), [(0, 9, 0), (3, 9, 3), ("1%", 250, 2), ("1%", 99, 0), ("12.5%", 8, 1)]
+    ("assignment", "said"),
+    [
+        ("limits", "--set limits: not of the form key.path=value"),
+        ("=5", "--set =5: not of the form key.path=value"),
+        ("input.path.more=5", "--set input.path.more=5: `path` is a plain value, it has no parts"),
+        ("steps.thre.model=x", "--set steps.thre.model=x: no item `thre`"),
+        ("steps.2.model=x", "--set steps.2.model=x: no item `2`"),
+        ("steps.-1.model=x", "--set steps.-1.model=x: no item `-1`"),
+        ("steps.²=x", "--set steps.²=x: no item `²`"),
+        ("endpoint.headers", "--set endpoint.headers…: not of the form key.path=value"),
+    ],
 )
-def test_tolerated_rows(tolerate: int | str, rows: int, allowed: int) -> None:
-    """A count stands as it is, a share is rounded down."""
-    document = {"input": "a.csv", "output": "b.csv", "steps": [{"name": "s", "prompt": "x"}]}
-    assert validate_config({**document, "tolerate": tolerate}).tolerated(rows) == allowed
-
-
-def test_the_key_cannot_stand_in_the_file(load: Any) -> None:
-    """A key in the file is refused, and not repeated in the message."""
+def test_assignments_that_cannot_be_carried_out(assignment: str, said: str) -> None:
+    """An item that is not there, or a part of what has none, is named."""
     with pytest.raises(ConfigError) as caught:
-        load(CONFIG + "endpoint: {api_key: sk-0123456789-secret}\n")
-    assert "export BEATRA_API_KEY" in str(caught.value)
-    assert "secret" not in str(caught.value)
+        completed(assignment)
+    assert caught.value.message == said
 
 
-def test_a_configuration_cannot_be_changed(load: Any) -> None:
-    """What was validated stays what it is."""
-    with pytest.raises(ValueError, match="frozen"):
-        load().dedupe = False
+def test_later_assignments_stand_above_earlier_ones() -> None:
+    """They are applied in order, each on what the one before left."""
+    assert completed("a.b=1", "a.b=2")["a"] == {"b": 2}
+    assert completed("a={x: 1}", "a.y=2")["a"] == {"x": 1, "y": 2}
+    assert completed("a.y=2", "a={x: 1}")["a"] == {"x": 1}
+    assert completed("steps.two={name: three}", "steps.three.model=m")["steps"][1]["model"] == "m"
 
 
-def test_the_json_schema_describes_every_key() -> None:
-    """Editors get the keys as they stand in the file."""
-    step = Config.model_json_schema(by_alias=True)["$defs"]["StepConfig"]
-    assert "schema" in step["properties"]
-    assert "answer_schema" not in step["properties"]
-    assert step["additionalProperties"] is False
+@given(st.dictionaries(words.map(str.upper), st.text(max_size=8), min_size=1, max_size=3), st.data())
+def test_variables_in_a_text(env: dict[str, str], data: st.DataObject) -> None:
+    """Each `${NAME}` is its value, once; all else stays: `$NAME`, `${}` and a `$` alone are text."""
+    texts = st.sampled_from(["$", "}", "{}", "$X", "${}", "${1}", " "])
+    parts = data.draw(st.lists(texts.map(lambda text: (text, text)) | st.sampled_from(sorted(env.items()))))
+    text = "".join(f"${{{part}}}" if part in env else part for part, _ in parts)
+    found = completed(document={**BARE, "x": {"y": [text]}}, **env)
+    assert found["x"]["y"] == ["".join(value for _, value in parts)]
 
 
 @pytest.mark.parametrize(
-    ("share", "rows", "most"), [("0.57%", 10_000, 57), ("1%", 250, 2), ("100%", 3, 3), ("0.1 %", 1_000, 1)]
+    ("value", "found"),
+    [("a.csv", {"path": "a.csv"}), (["a", "b"], {"path": ["a", "b"]}), ({"path": 1}, {"path": 1}), (5, 5)],
 )
-def test_a_tolerated_share_is_exact(share: str, rows: int, most: int) -> None:
-    """A share of the rows is not lost to a rounding of binary fractions."""
-    config = validate_config(
-        {"input": "a.csv", "output": "b.csv", "steps": [{"name": "s", "prompt": "x"}], "tolerate": share}
-    )
-    assert config.tolerated(rows) == most
+def test_a_path_alone_is_a_section(value: Any, found: Any) -> None:
+    """A path, or a list of them, stands for a mapping with it; all else is left for the models to judge."""
+    assert as_path_mapping(value) == found
