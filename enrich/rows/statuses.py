@@ -93,6 +93,7 @@ class Marks:
             take_room(self._file.fileno(), size)
         except DiskFull:
             self._file.close()
+            self._spool.close()
             raise
         self._map = mmap.mmap(self._file.fileno(), size)
         self._notes: list[tuple[RowStatus, str | None]] = [("pending", None), ("ok", None), ("pending", None)]

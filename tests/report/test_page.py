@@ -8,7 +8,6 @@ import hashlib
 import html
 import random
 import re
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +16,6 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 import enrich
 from enrich.base.loops import run_sync
@@ -27,23 +24,8 @@ from enrich.files import storage
 from enrich.files.writers import MANIFEST_KEY
 from enrich.ledger.sqlite import open_ledger
 from enrich.records import Ask, Reply, key_text
-from enrich.report.facts import (
-    Cause,
-    Finding,
-    Latency,
-    Report,
-    Requests,
-    Rows,
-    Sample,
-    Spread,
-    StepRows,
-    Timeline,
-)
-from enrich.report.findings import find
-from enrich.report.log import _Latencies, _Slices, prompt_text
 from enrich.report.page import LIBRARY, gather, report_job, write_report
 from enrich.report.rows import read_rows
-from enrich.report.texts import cut, milliseconds, number, percent
 from tests.helpers.endpoint import BookedEndpoint, envelope
 from tests.helpers.reported import HOSTILE, options, page_of, reported
 
@@ -52,6 +34,9 @@ if TYPE_CHECKING:
 
     from enrich.config import Config
     from enrich.records import Summary
+    from enrich.report.facts import (
+        Report,
+    )
     from tests.helpers.warm import Ended
 
 MOST_BYTES = 5_000_000  # of a page, whatever the run
@@ -155,48 +140,6 @@ def test_every_output_format_is_read_alike(made: tuple[Config, Summary], tmp_pat
         (s.row, s.key, s.tokens, s.credits) for s in there.samples
     ]
     assert [s.credits for s in here.costliest] == [s.credits for s in there.costliest]
-
-
-@given(
-    st.lists(st.tuples(st.floats(0, 100, width=32), st.floats(0, 40, width=32)), min_size=1, max_size=30),
-    st.integers(1, 5),
-)
-def test_in_flight_is_the_mean_of_what_was_under_way(
-    attempts: list[tuple[float, float]], pieces: int
-) -> None:
-    """Two sums per slice give the same as looking at every attempt in every slice."""
-    begin, end = 1_000.0, 1_100.0
-    slices = _Slices(begin, end)
-    ends = np.array([begin + at for at, _ in attempts])
-    took = np.array([seconds for _, seconds in attempts])
-    for part in np.array_split(np.arange(len(attempts)), pieces):
-        slices.add(ends[part], took[part], np.array([]))
-    timeline = slices.timeline()
-    for slot, mean in enumerate(timeline.in_flight):
-        low, high = begin + slot * timeline.width, begin + (slot + 1) * timeline.width
-        overlap = np.clip(np.minimum(ends, high) - np.maximum(np.maximum(ends - took, begin), low), 0, None)
-        assert mean == pytest.approx(overlap.sum() / timeline.width, abs=0.002)
-
-
-@given(st.lists(st.floats(1, 1e6), min_size=1, max_size=200))
-def test_percentiles_are_within_one_percent(milliseconds_: list[float]) -> None:
-    """The histogram's percentiles are the data's, to its precision; its bars count everything."""
-    histogram = _Latencies()
-    for part in np.array_split(np.array(milliseconds_), 3):
-        histogram.add(part)
-    latency = histogram.latency()
-    assert latency is not None
-    assert sum(latency.counts) == len(milliseconds_)
-    for share, shown in ((0.5, latency.p50), (0.95, latency.p95), (0.99, latency.p99)):
-        exact = float(np.quantile(milliseconds_, share, method="inverted_cdf"))
-        assert shown == pytest.approx(exact, rel=0, abs=0.0101 * exact + 0.06)  # a bar's width, then rounded
-    assert latency.edges[0] <= min(milliseconds_) * 1.01
-    assert latency.edges[-1] >= max(milliseconds_) * 0.99
-
-
-def test_a_long_run_has_few_slices() -> None:
-    """A week fits on a screen."""
-    assert len(_Slices(0.0, 7 * 86_400.0).timeline().answers) <= 240
 
 
 # --- which run ------------------------------------------------------------------------------------------
@@ -384,115 +327,7 @@ def test_the_embedded_library_is_the_one_that_is_named(made: tuple[Config, Summa
 # --- suspicious patterns --------------------------------------------------------------------------------
 
 
-def rows_of(**step: Any) -> Rows:
-    """Make the rows of one step."""
-    given_ = {"statuses": (("ok", 100),), "sources": (("api", 100),), "credits": 10.0, "spreads": (), **step}
-    return Rows(100, (StepRows("s", **given_),), (), (), (), ())
-
-
-def requests_of(**more: Any) -> Requests:
-    """Make the requests of a run in which nothing went wrong."""
-    latency = Latency(100, (1.0, 2.0), (100,), 100.0, 200.0, 300.0, 400.0)
-    timeline = Timeline(0.0, 1.0, (1.0,), (0.0,), (1.0,))
-    base = Requests(100, 100, 0, timeline, latency, (), (), ((1, 100),), 0)
-    return replace(base, **more)
-
-
-def titles(rows: Rows, requests: Requests) -> list[str]:
-    """Give the titles of what is found."""
-    return [finding.title for finding in find(rows, requests, content=True)]
-
-
-def test_a_good_run_has_no_findings() -> None:
-    """Nothing is called out without a reason."""
-    assert titles(rows_of(spreads=(Spread("s_label", 100, (("a", 60), ("b", 40))),)), requests_of()) == []
-
-
-@pytest.mark.parametrize(
-    ("rows", "requests", "title"),
-    [
-        (rows_of(spreads=(Spread("s_label", 100, (("a", 100),)),)), requests_of(), "One answer for all rows"),
-        (rows_of(statuses=(("ok", 97), ("filtered", 3))), requests_of(), "Many answers were refused"),
-        (rows_of(statuses=(("ok", 98), ("truncated", 2))), requests_of(), "Many answers ran out of tokens"),
-        (
-            rows_of(statuses=(("ok", 97), ("invalid_output", 3))),
-            requests_of(),
-            "Many answers break the schema",
-        ),
-        (rows_of(statuses=(("ok", 97), ("error", 3))), requests_of(), "Many rows failed"),
-        (rows_of(statuses=(("ok", 99), ("in_doubt", 1))), requests_of(), "Rows in doubt"),
-        (
-            rows_of(),
-            requests_of(
-                attempts=200, failed_attempts=100, causes=(Cause("rate_limited", 100, 100, 429, "", None),)
-            ),
-            "A storm of retries",
-        ),
-        (
-            rows_of(),
-            requests_of(latency=Latency(100, (1.0, 2.0), (100,), 100.0, 200.0, 3_000.0, 4_000.0)),
-            "Some answers took very long",
-        ),
-        (rows_of(), requests_of(elsewhere=3), "Another model answered than was asked"),
-        (
-            replace(rows_of(), costliest=(Sample(7, "s", "ok", "m", None, "", 9, 2.0, 1.0, ""),)),
-            requests_of(),
-            "A few rows cost far more than the rest",
-        ),
-    ],
-)
-def test_each_suspicious_pattern_is_called_out(rows: Rows, requests: Requests, title: str) -> None:
-    """What is seldom meant is named, alone, with what to do about it."""
-    assert titles(rows, requests) == [title]
-    (finding,) = find(rows, requests, content=True)
-    assert isinstance(finding, Finding)
-    assert finding.detail
-    assert finding.hint
-
-
-def test_a_constant_answer_is_not_named_without_content() -> None:
-    """`--no-content` holds for findings as well."""
-    rows = rows_of(spreads=(Spread("s_label", 100, (("hush", 100),)),))
-    (finding,) = find(rows, requests_of(), content=False)
-    assert "hush" not in finding.detail
-
-
-def test_few_rows_prove_nothing() -> None:
-    """One label on three rows is no pattern."""
-    assert titles(rows_of(spreads=(Spread("s_label", 3, (("a", 3),)),)), requests_of()) == []
-
-
 # --- texts ----------------------------------------------------------------------------------------------
-
-
-def test_numbers_are_written_as_people_do() -> None:
-    """Thousands are set off, shares are never rounded to all or nothing."""
-    assert [number(v) for v in (None, 0, 1234, 0.0012, 1234.5)] == ["–", "0", "1,234", "0.0012", "1,234.5"]
-    assert [percent(p, 10_000) for p in (0, 1, 125, 9_999, 10_000)] == [
-        "0 %",
-        "< 0.1 %",
-        "1.2 %",
-        "> 99.9 %",
-        "100 %",
-    ]
-    assert [milliseconds(v) for v in (3.21, 84, 1_250, 125_000)] == [
-        "3.2 ms",
-        "84 ms",
-        "1.25 s",
-        "2 min 05 s",
-    ]
-
-
-def test_a_cut_text_says_how_long_it_was() -> None:
-    """A reader sees that there was more."""
-    assert cut("abc", 3) == "abc"
-    assert cut("abcdef", 3) == "abc … (6 characters)"
-
-
-def test_a_body_that_holds_no_messages_has_no_prompt() -> None:
-    """A damaged body does not stop a report."""
-    assert prompt_text(b'{"messages": [{"role": "user", "content": "hi"}]}') == "user: hi"
-    assert [prompt_text(body) for body in (b"\xff", b"[]", b'{"messages": [1]}')] == ["", "", ""]
 
 
 # --- a million rows -------------------------------------------------------------------------------------

@@ -16,7 +16,6 @@ from enrich.base.loops import run_sync
 from enrich.errors import TemplateError
 from enrich.runs.options import RunOptions
 from enrich.runs.pipeline import collect_job, run_job
-from enrich.verbs.preview import preview_job
 from tests.helpers.endpoint import KEY, BookedEndpoint, Raw, Seen, echo, envelope
 
 if TYPE_CHECKING:
@@ -160,19 +159,6 @@ def test_unknown_columns_of_earlier_steps(job: Callable[..., Path]) -> None:
     ):
         with pytest.raises(TemplateError, match=f"no column `{name}`"):
             enrich.run(job([{"t": "x"}], steps=steps, endpoint={"base_url": "sandbox"}))
-
-
-def test_preview_of_a_chain(job: Callable[..., Path]) -> None:
-    """Preview shows each step's body as far as it needs no earlier answer."""
-    steps = [FIRST, {"name": "b", "prompt": "{{ mood }}"}, {"name": "c", "prompt": "{{ t }}"}]
-    lines = list(
-        preview_job(enrich.load_config(job([{"t": "x"}], steps=steps, endpoint={"base_url": "sandbox"})), 1)
-    )
-    assert lines.count("needs the answer of mood") == 1
-    assert [json.loads(line)["messages"][-1]["content"] for line in lines if line.startswith("{")] == [
-        "Judge: x",
-        "x",
-    ]
 
 
 def test_no_step_waits_for_another(job: Callable[..., Path]) -> None:

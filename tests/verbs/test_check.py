@@ -1,19 +1,99 @@
-"""`check`: all that can be checked is, whatever else is wrong."""
+"""Check: each part of a job by itself; what rests on something that failed is left out."""
 
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.helpers.endpoint import KEY, BookedEndpoint, Raw, Seen
+from enrich.base.loops import run_sync
+from enrich.config import load_config
+from enrich.verbs.check import Finding, check_job
+from tests.helpers.endpoint import KEY, BookedEndpoint, Raw, Seen, envelope
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
     from tests.helpers.warm import Ended
+
+ALL = ["config", "input", "templates", "output", "ledger", "endpoint", "key", "models"]
+
+
+@pytest.fixture
+def _environment(monkeypatch: pytest.MonkeyPatch, endpoint: BookedEndpoint) -> None:
+    monkeypatch.setenv("BEATRA_BASE_URL", endpoint.base_url)
+    monkeypatch.setenv("BEATRA_API_KEY", KEY)
+
+
+def checked(path: Path) -> dict[str, Finding]:
+    """Check a job; gives the lines by their names, in order."""
+    return {finding.name: finding for finding in run_sync(lambda: check_job(load_config(path)))}
+
+
+@pytest.mark.usefixtures("_environment")
+@pytest.mark.parametrize(
+    ("config", "last"),
+    [
+        ({"input": "none.parquet"}, "input"),
+        ({"step": {"prompt": "{{ nowhere }}"}}, "templates"),
+        ({"step": {"schema": {"type": "no such type"}}}, "templates"),
+    ],
+)
+def test_what_rests_on_a_failure_is_left_out(
+    job: Callable[..., Path], config: dict[str, Any], last: str
+) -> None:
+    """Nothing is said of what could not be looked at; what came before is."""
+    found = checked(job(**config))
+    assert list(found) == ALL[: ALL.index(last) + 1]
+    assert [name for name, finding in found.items() if not finding.ok] == [last]
+
+
+@pytest.mark.usefixtures("_environment")
+def test_what_does_not_rest_on_it_is_looked_at_all_the_same(
+    job: Callable[..., Path], endpoint: BookedEndpoint, tmp_path: Path
+) -> None:
+    """An output that cannot be written, a ledger that is none and a refused key are told in one go."""
+    (tmp_path / "blocked").touch()
+    (tmp_path / "no.db").write_bytes(b"this is no database" * 100)
+    endpoint.script = lambda seen: envelope("invalid_api_key", 401) if "models" in seen.path else None
+    found = checked(job(output="blocked/out.parquet", ledger="no.db"))
+    assert [name for name, finding in found.items() if not finding.ok] == ["output", "ledger", "key"]
+    assert found["endpoint"].ok
+
+
+@pytest.mark.usefixtures("_environment")
+def test_an_output_over_the_input(job: Callable[..., Path]) -> None:
+    """It is found before a run replaces what it reads."""
+    found = checked(job(output="in.parquet"))
+    assert not found["output"].ok
+    assert "is a file of the input" in found["output"].text
+
+
+@pytest.mark.usefixtures("_environment")
+def test_a_folder_of_outputs_counts_its_files(job: Callable[..., Path]) -> None:
+    """Of a folder it is said how many files a run would make."""
+    assert "1 partition of " in checked(job(output="out/"))["output"].text
+
+
+@pytest.mark.usefixtures("_environment")
+def test_a_shared_ledger_s_password_is_not_shown(job: Callable[..., Path]) -> None:
+    """Nor when it cannot be reached."""
+    finding = checked(job(ledger="postgresql://me:hush@127.0.0.1:9/x"))["ledger"]
+    assert not finding.ok
+    assert "hush" not in finding.line()
+
+
+def test_a_line_for_people() -> None:
+    """The mark stands first, in colour where there is any."""
+    bad, good = Finding("input", ok=False, text="x"), Finding("input", ok=True, text="x")
+    assert bad.line() == "FAIL  input      x"
+    assert good.line() == "ok    input      x"
+    assert bad.line(color=True) == "\033[31mFAIL\033[0m  input      x"
+
+
+# --- as a command
 
 
 def lines_of(ended: Ended) -> dict[str, tuple[str, str]]:

@@ -1,19 +1,139 @@
-"""`init` on a terminal: what it asks, and the configuration that it makes of the answers."""
+"""The starter job, and a configuration for one's own data: each runs at once."""
 
 from __future__ import annotations
 
+import csv
+import json
 import os
 import pty
 import subprocess
 from typing import TYPE_CHECKING
 
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 import enrich
 from enrich.config import load_config
-from enrich.verbs.init import write_for
+from enrich.errors import InputError, OutputError
+from enrich.verbs.init import COLUMNS_MOST, REVIEWS, write_for, write_starter
+from enrich.verbs.preview import preview_job
 from tests.conftest import SCRIPT
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+names = st.lists(
+    st.text(
+        st.characters(codec="utf-8", exclude_categories=("Cc", "Cs", "Zl", "Zp")), min_size=1, max_size=12
+    )
+    | st.sampled_from(
+        ["row", "self", "class", "None", "{{ x }}", "{% raw %}", "#}", "a {# b", 'q"u', "back\\slash"]
+    ),
+    min_size=1,
+    max_size=COLUMNS_MOST + 3,
+    unique=True,
+)
+
+
+def test_the_starter_job_runs_at_once(tmp_path: Path) -> None:
+    """It needs no key and no network, and asks of every review; a second one does not replace it."""
+    files = write_starter(tmp_path / "demo")
+    assert sorted(path.name for path in files) == ["config.yaml", "reviews.csv"]
+    summary = enrich.run(tmp_path / "demo" / "config.yaml")
+    assert (summary.exit_code, summary.statuses["ok"]) == (0, len(REVIEWS) - 1)
+    with pytest.raises(OutputError, match="there already"):
+        write_starter(tmp_path / "demo")
+
+
+def test_its_rows_are_read_as_they_were_written(tmp_path: Path) -> None:
+    """Line ends and quotes within a review come back as they are."""
+    write_starter(tmp_path)
+    with (tmp_path / "reviews.csv").open(encoding="utf-8", newline="") as file:
+        assert [tuple(row) for row in csv.reader(file)] == REVIEWS
+
+
+def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    """A file in the way is told, not a traceback."""
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match=r"cannot be written: [Nn]ot a directory"):
+        write_starter(tmp_path / "file" / "demo")
+
+
+def test_a_configuration_for_ones_own_data(tmp_path: Path) -> None:
+    """`init` writes a configuration with the data's real columns, however they are named, that runs at once."""
+    data = tmp_path / "mine.csv"
+    data.write_text(
+        'id,review text,class,"a ""b"" {x}",row\n1,"good, yes",k,q,r\n2,bad,k,q,r\n', encoding="utf-8"
+    )
+    (config,) = write_for(tmp_path / "job", data, "Say whether the customer is happy.")
+    summary = enrich.run(config)
+    assert summary.exit_code == 0, summary.reason
+    assert summary.statuses["ok"] == 2
+    assert summary.output == str(tmp_path / "job" / "out" / "mine.csv")
+
+
+def test_many_columns_and_taken_names(tmp_path: Path) -> None:
+    """Of many columns the prompt shows some and names the rest; the step's name collides with no column."""
+    data = tmp_path / "wide.jsonl"
+    data.write_text(json.dumps({"answer": "a", **{f"c{n}": n for n in range(20)}}) + "\n", encoding="utf-8")
+    (config,) = write_for(tmp_path, data, "Sum up.")
+    text = config.read_text(encoding="utf-8")
+    assert 'input: "wide.jsonl"' in text
+    assert "further columns: c5, c6" in text
+    assert "name: result" in text
+    assert enrich.run(config).exit_code == 0
+
+
+def test_a_template_as_the_task(tmp_path: Path) -> None:
+    """A task that is a template already is taken as it stands."""
+    data = tmp_path / "d.csv"
+    data.write_text("t\nx\n", encoding="utf-8")
+    (config,) = write_for(tmp_path, data, "Translate: {{ t }}")
+    assert load_config(config).steps[0].prompt == "Translate: {{ t }}\n"
+
+
+def test_data_that_is_not_there(tmp_path: Path) -> None:
+    """Data that cannot be read is told, and nothing is written; nor is a file replaced that is there."""
+    with pytest.raises(InputError):
+        write_for(tmp_path / "job", tmp_path / "none.csv", "x")
+    assert not (tmp_path / "job").exists()
+    (tmp_path / "d.csv").write_text("t\nx\n", encoding="utf-8")
+    (tmp_path / "config.yaml").write_text("mine", encoding="utf-8")
+    with pytest.raises(OutputError, match="there already"):
+        write_for(tmp_path, tmp_path / "d.csv", "x")
+
+
+@settings(max_examples=25)
+@given(columns=names)
+def test_whatever_the_columns_are_called_the_prompt_holds_their_values(
+    tmp_path_factory: pytest.TempPathFactory, columns: list[str]
+) -> None:
+    """Names that templates, YAML or Python know otherwise do no harm: there is a request, with the row's own values."""
+    folder = tmp_path_factory.mktemp("init")
+    values = [f"value-{number}." for number in range(len(columns))]
+    data = folder / "data.jsonl"
+    data.write_text(json.dumps(dict(zip(columns, values, strict=True))) + "\n", encoding="utf-8")
+    (path,) = write_for(folder, data, "Sum up.")
+    text = "\n".join(preview_job(load_config(path), 1))
+    shown = [value for value in values if value in text]
+    assert 0 < len(shown) <= COLUMNS_MOST
+    assert "no request" not in text
+    assert set(shown) <= set(values)
+
+
+@pytest.mark.parametrize("stem", ["it's", "a: b", "ünï", "with space", 'q"uote', "#5"])
+def test_files_of_any_name(tmp_path: Path, stem: str) -> None:
+    """Paths in the configuration are quoted as YAML wants it."""
+    data = tmp_path / f"{stem}.csv"
+    data.write_text("t\nx\n", encoding="utf-8")
+    (path,) = write_for(tmp_path, data, "Sum up.")
+    document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    assert (document["input"], document["output"]) == (data.name, f"out/{data.name}")
+
+
+# --- on a terminal
 
 
 def test_a_wrong_name_is_said_at_once(tmp_path: Path) -> None:

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from typing import TYPE_CHECKING
 
 import pytest
 
-import enrich
 from enrich.config import load_config
-from enrich.errors import InputError, LedgerError, OutputError
+from enrich.errors import LedgerError
 from enrich.ledger.opening import open_ledger
 from enrich.runs.options import RunOptions
 from enrich.runs.pipeline import run_job
 from enrich.show.progress import Snapshot, pulse_name
-from enrich.verbs.init import write_for
 from enrich.verbs.status import status_job, watch_job
 from tests.helpers.endpoint import KEY, BookedEndpoint
 
@@ -94,23 +91,6 @@ async def test_watching_before_the_first_run(job: Callable[..., Path]) -> None:
     assert "no run of this job has begun" in await watch_job(config, lambda _: None, every=0.05)
 
 
-async def test_a_ledger_opened_for_reading(job: Callable[..., Path], tmp_path: Path) -> None:
-    """A ledger opened for reading can be read and not written; one that is not there is not made."""
-    config = load_config(job())
-    location = config.ledger_location()
-    writer = await open_ledger(location)
-    await writer.remember("a", {"b": 1})
-    reader = await open_ledger(location, read_only=True)
-    assert await reader.recall("a") == {"b": 1}
-    with pytest.raises(LedgerError, match="readonly"):
-        await reader.remember("a", {"b": 2})
-    await reader.close()
-    await writer.close()
-    with pytest.raises(LedgerError):
-        await open_ledger(str(tmp_path / "none.db"), read_only=True)
-    assert not (tmp_path / "none.db").exists()
-
-
 def test_watch_as_a_command(
     cli: Callable[..., Ended], job: Callable[..., Path], endpoint: BookedEndpoint
 ) -> None:
@@ -122,68 +102,7 @@ def test_watch_as_a_command(
     assert ended.out == "the last run has ended: 3 rows done\n"
 
 
-@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_completion(cli: Callable[..., Ended], shell: str) -> None:
-    """`completion` prints a script for each shell, and its help says where to put it."""
-    ended = cli("completion", shell)
-    assert ended.code == 0
-    assert "_BEATRA_ENRICH_COMPLETE" in ended.out
-    assert f"completion {shell}" in cli("completion", "--help").out
-
-
-def test_completion_completes(cli: Callable[..., Ended]) -> None:
-    """What the script calls back gives the commands that begin so."""
-    ended = cli(
-        script=True, _BEATRA_ENRICH_COMPLETE="bash_complete", COMP_WORDS="beatra-enrich sta", COMP_CWORD="1"
-    )
-    assert ended.out == "plain,status\n"
-
-
 # --- init -------------------------------------------------------------------------------------------------
-
-
-def test_a_configuration_for_ones_own_data(tmp_path: Path) -> None:
-    """`init` writes a configuration with the data's real columns, however they are named, that runs at once."""
-    data = tmp_path / "mine.csv"
-    data.write_text(
-        'id,review text,class,"a ""b"" {x}",row\n1,"good, yes",k,q,r\n2,bad,k,q,r\n', encoding="utf-8"
-    )
-    (config,) = write_for(tmp_path / "job", data, "Say whether the customer is happy.")
-    summary = enrich.run(config)
-    assert summary.exit_code == 0, summary.reason
-    assert summary.statuses["ok"] == 2
-    assert summary.output == str(tmp_path / "job" / "out" / "mine.csv")
-
-
-def test_many_columns_and_taken_names(tmp_path: Path) -> None:
-    """Of many columns the prompt shows some and names the rest; the step's name collides with no column."""
-    data = tmp_path / "wide.jsonl"
-    data.write_text(json.dumps({"answer": "a", **{f"c{n}": n for n in range(20)}}) + "\n", encoding="utf-8")
-    (config,) = write_for(tmp_path, data, "Sum up.")
-    text = config.read_text(encoding="utf-8")
-    assert 'input: "wide.jsonl"' in text
-    assert "further columns: c5, c6" in text
-    assert "name: result" in text
-    assert enrich.run(config).exit_code == 0
-
-
-def test_a_template_as_the_task(tmp_path: Path) -> None:
-    """A task that is a template already is taken as it stands."""
-    data = tmp_path / "d.csv"
-    data.write_text("t\nx\n", encoding="utf-8")
-    (config,) = write_for(tmp_path, data, "Translate: {{ t }}")
-    assert load_config(config).steps[0].prompt == "Translate: {{ t }}\n"
-
-
-def test_data_that_is_not_there(tmp_path: Path) -> None:
-    """Data that cannot be read is told, and nothing is written; nor is a file replaced that is there."""
-    with pytest.raises(InputError):
-        write_for(tmp_path / "job", tmp_path / "none.csv", "x")
-    assert not (tmp_path / "job").exists()
-    (tmp_path / "d.csv").write_text("t\nx\n", encoding="utf-8")
-    (tmp_path / "config.yaml").write_text("mine", encoding="utf-8")
-    with pytest.raises(OutputError, match="there already"):
-        write_for(tmp_path, tmp_path / "d.csv", "x")
 
 
 def test_the_status_tells_of_rows_failures_and_the_sandbox(
