@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 STEP: dict[str, Any] = {"name": "s", "prompt": "{{ t }}"}
-SCHEMA = pa.schema([("id", pa.int64()), ("t", pa.string()), ("raw", pa.binary()), ("u", pa.string())])
+COLUMNS: dict[str, pa.DataType] = {"id": pa.int64(), "t": pa.string(), "raw": pa.binary(), "u": pa.string()}
+SCHEMA = pa.schema(COLUMNS)
 
 
 def job(**keys: Any) -> Config:

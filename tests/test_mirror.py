@@ -1,0 +1,67 @@
+"""Tests lie as the packages do: what a module does is tested in the file of its name, or in one that is named here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+TESTS = Path(__file__).parent
+PACKAGE = TESTS.parent / "enrich"
+
+# Modules, or whole packages, without a file of their name each: where they are tested, and why there.
+ELSEWHERE = {
+    # one promise of several modules, tested against real parts as a whole
+    "sandbox": "sandbox/test_sandbox.py",  # over HTTP, as the API that it stands in for
+    "ledger": "ledger/test_protocol.py",  # both ledgers by one contract
+    "files": "files/test_source.py",  # what a reader of a file gets, whatever its format
+    "wire": "wire/test_client.py",  # over real connections
+    "schema": "schema/test_schema.py",  # what a schema takes and refuses
+    "integrations": "integrations/test_airflow.py",  # in the real schedulers
+    "cli": "cli/test_cli.py",  # as a process
+    "prompt": "prompt/test_request.py",  # by the request that comes out
+    "answer.repair": "answer/test_reader.py",
+    "base.command": "cli/test_options.py",  # typed again, it is the command that ran
+    "base.descriptors": "test_machine.py",
+    "base.moments": "base/test_values.py",
+    "base.texts": "base/test_values.py",
+    "errors": "test_bad_input.py",
+    "frames.accessor": "frames/test_pandas.py",
+    "pace.windows": "pace/test_pace.py",
+    "pandas": "frames/test_pandas.py",
+    "polars": "frames/test_polars.py",
+    "records": "test_public_api.py",
+    "report.facts": "report/test_page.py",  # records without behaviour
+    "report.rows": "report/test_page.py",  # read back from a run's output
+    "rows.assemble": "rows/test_flow.py",  # by the columns of an output
+    "runs.options": "runs/test_run.py",  # records without behaviour
+    "runs.pipeline": "runs/test_run.py",
+    "runs.prepare": "runs/test_run.py",
+    "runs.promise": "test_machine.py",
+    "runs.session": "runs/test_stopping.py",
+    "show.display": "show/test_progress.py",
+    "verbs.plan_estimate": "verbs/test_plan.py",
+    "verbs.plan_result": "verbs/test_plan.py",
+}
+
+
+def untested() -> dict[str, str | None]:
+    """Give the modules without a test file of their name, each with its entry above."""
+    found: dict[str, str | None] = {}
+    for path in PACKAGE.rglob("*.py"):
+        module = path.relative_to(PACKAGE).with_suffix("")
+        own = TESTS / module.parent / f"test_{module.name}.py"
+        if path.name in ("__init__.py", "__main__.py") or own.exists():
+            continue
+        name = ".".join(module.parts)
+        found[name] = name if name in ELSEWHERE else module.parts[0] if module.parts[0] in ELSEWHERE else None
+    return found
+
+
+def test_every_module_has_a_test_file_of_its_name() -> None:
+    """A new module comes with its tests, or with the place where they are: a fault has nowhere to hide."""
+    assert sorted(name for name, entry in untested().items() if entry is None) == []
+
+
+def test_no_entry_is_stale() -> None:
+    """Each names tests that are there, for modules that have no file of their own."""
+    assert [place for place in ELSEWHERE.values() if not (TESTS / place).is_file()] == []
+    assert sorted(set(ELSEWHERE) - set(untested().values())) == []
