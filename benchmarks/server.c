@@ -2,6 +2,11 @@
 
    server [--port N] [--median MS] [--sigma S] [--straggler N:MS] [--rate R --burst B] [--window N:SECONDS]...
           [--change-at N:RATE] [--retry-after S] [--length MEAN:SIGMA] [--seed N]
+          [--random SHARE] [--fixed N:SECONDS] [--slump FROM:TO:RATE] [--cap N] [--slots N]
+
+   --random refuses so many by chance; --fixed has windows one after the other, with a Retry-After to their end in whole
+   seconds; --slump has another rate from one second to another, counted from the first POST; --cap refuses what is more
+   than N at a time; --slots never refuses: it works on N at a time, the rest waits.
 
    It prints its port. POST answers a completion, or 429 with an error envelope. GET /books gives one line per POST:
    arrival in seconds, HTTP status, tokens. GET /count gives how many were answered and rejected. GET /reset
@@ -40,6 +45,8 @@ static double median_s, sigma, rate, burst = 1, level, level_at, retry_after = -
 static double straggler_s, change_rate; static long straggler_every, change_at;
 static long served, answered, rejected, tallied_requests;
 static uint64_t seed = 1;
+static double random_share, fixed_s, first_at, slump_from, slump_to, slump_rate, *slot_free; static int fixed_n, cap, n_slots;
+static long fixed_window = -1, fixed_used, running;
 static int epoll_fd;
 
 static double now_s(void) {
@@ -97,8 +104,18 @@ static void say(int fd, const char *data, size_t len) {
 
 static int admit(double now) { /* whether the limits let one more request in */
   if (change_at && tallied_requests >= change_at) rate = change_rate;
+  if (random_share > 0 && uniform() < random_share) return 0;
+  if (cap && running >= cap) return 0;
+  if (fixed_n) {
+    long window = (long)((now - first_at) / fixed_s);
+    if (window != fixed_window) { fixed_window = window; fixed_used = 0; }
+    retry_after = ceil((window + 1) * fixed_s - (now - first_at));
+    if (fixed_used >= fixed_n) return 0;
+    fixed_used++;
+  }
   if (rate > 0) {
-    level = fmin(burst, level + (now - level_at) * rate); level_at = now;
+    double since = now - first_at, yields = slump_rate > 0 && since >= slump_from && since < slump_to ? slump_rate : rate;
+    level = fmin(burst, level + (now - level_at) * yields); level_at = now;
     if (level < 1) return 0;
   }
   for (int i = 0; i < n_windows; i++) {
@@ -142,19 +159,25 @@ static size_t completion(char *out, size_t request_len, int *tokens) {
 static void answer_post(int fd, size_t request_len) {
   char out[HEAD]; size_t len; int tokens = 0; double now = now_s();
   served++; tallied_requests++;
+  if (first_at == 0) { first_at = now; level_at = now; }
   if (!admit(now)) {
     rejected++; note(now, 429, 0); len = refusal(out); say(fd, out, len); return;
   }
   answered++; len = completion(out, request_len, &tokens); note(now, 200, tokens);
   double delay = median_s > 0 ? median_s * exp(sigma * normal()) : 0;
+  if (n_slots) {
+    int soonest = 0;
+    for (int i = 1; i < n_slots; i++) if (slot_free[i] < slot_free[soonest]) soonest = i;
+    slot_free[soonest] = fmax(now, slot_free[soonest]) + delay; delay = slot_free[soonest] - now;
+  }
   if (straggler_every && answered % straggler_every == 0) delay = straggler_s;
   if (delay <= 0) { say(fd, out, len); return; }
   char *data = malloc(len); if (!data) abort();
-  memcpy(data, out, len); heap_push((Late){now + delay, fd, generations[fd], data, len});
+  memcpy(data, out, len); running++; heap_push((Late){now + delay, fd, generations[fd], data, len});
 }
 static void answer_get(int fd, const char *path) {
   char head[256], *body; size_t len = 0;
-  if (!strncmp(path, "/reset", 6)) { books_len = 0; answered = rejected = tallied_requests = 0; }
+  if (!strncmp(path, "/reset", 6)) { books_len = 0; answered = rejected = tallied_requests = 0; first_at = 0; fixed_window = -1; level = burst; }
   int lines = !strncmp(path, "/books", 6);
   body = malloc(64 + (lines ? books_len * 48 : 0)); if (!body) abort();
   if (lines) for (size_t i = 0; i < books_len; i++)
@@ -212,6 +235,11 @@ int main(int argc, char **argv) {
     else if (!strcmp(o, "--window") && n_windows < MAX_WINDOWS) windows[n_windows++] = (Window){(int)a, b, 0};
     else if (!strcmp(o, "--retry-after")) retry_after = a;
     else if (!strcmp(o, "--length")) length_mean = a, length_sigma = b;
+    else if (!strcmp(o, "--random")) random_share = a;
+    else if (!strcmp(o, "--fixed")) fixed_n = (int)a, fixed_s = b;
+    else if (!strcmp(o, "--slump")) sscanf(v, "%lf:%lf:%lf", &slump_from, &slump_to, &slump_rate);
+    else if (!strcmp(o, "--cap")) cap = (int)a;
+    else if (!strcmp(o, "--slots")) n_slots = (int)a, slot_free = calloc((size_t)n_slots, sizeof(double));
     else if (!strcmp(o, "--seed")) seed = (uint64_t)a * 2654435761u + 1;
     else { fprintf(stderr, "unknown option %s\n", o); return 2; }
   }
@@ -253,7 +281,7 @@ int main(int argc, char **argv) {
     }
     double now = now_s();
     while (heap_len && heap[0].due <= now) {
-      Late late = heap_pop();
+      Late late = heap_pop(); running--;
       if (conns[late.fd] && generations[late.fd] == late.generation) say(late.fd, late.data, late.len);
       free(late.data);
     }

@@ -303,6 +303,9 @@ class Summary:
             where it keeps them.
         partitions: of an output that is a folder, how many of its files were selected, processed, unchanged, are still
             pending, have failed rows, or are left over from input that vanished; None of one that is a file.
+        bound_by: what held the run up longest: ``by`` (endpoint, queueing, limits, source, cpu, ledger, budget,
+            outage), the ``share`` of the time, a ``text`` with the figure, what to ``change``; None where nothing did.
+        found: what was found out of the endpoint's limits, one phrase each.
         resumable: whether the same run, started again, may go further by itself: after an outage or an interrupt,
             not after a refused key or a spent budget.
         causes: why rows have no usable answer, the most frequent first.
@@ -331,6 +334,8 @@ class Summary:
     sandbox: bool = False
     reused: int = 0
     perhaps_paid_twice: int | None = None
+    bound_by: dict[str, Any] | None = None
+    found: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Give the summary as one flat mapping, statuses beside the rest, as ``--json`` prints it."""
@@ -357,4 +362,6 @@ class Summary:
             "causes": [cause.to_dict() for cause in self.causes],
             "sandbox": self.sandbox,
             "reused": self.reused,
+            "bound_by": self.bound_by,
+            "found": list(self.found),
         }

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 CAUSES_MOST = 5  # causes told; the rest is summed up
 SANDBOX = "sandbox: answers are made up, nothing was charged"
 
+WORTH_SAYING = 5.0  # seconds of a run from which it is said what held it up
+
 
 def closing(summary: Summary, command: Command, config: Config) -> str:
     """Say how a run ended, why rows failed if some did, and what to type next when it did not end well.
@@ -31,6 +33,8 @@ def closing(summary: Summary, command: Command, config: Config) -> str:
     took = f"{summary.seconds:,.1f} s"
     if summary.exit_code in (0, 3):
         lines = [f"{summary.reason}: {spent}, {took} → {summary.output}"]
+        if summary.bound_by is not None and summary.seconds >= WORTH_SAYING:
+            lines.append(f"bound by {summary.bound_by['text']}; to go faster: {summary.bound_by['change']}")
     else:
         lines = [f"{summary.reason[:1].upper()}{summary.reason[1:]} ({spent}, {took})"]
     lines += _causes(summary, command, config)

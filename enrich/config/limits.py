@@ -9,8 +9,10 @@ from pydantic import (
     model_validator,
 )
 
+from enrich.base.reach import reach
 from enrich.config.section import Section
 
+UNTOLD = 64  # requests in flight where nothing is told and nothing is to be found out
 RATES = ("requests_per_minute", "tokens_per_minute")  # the limits over a span of time, beside `windows`
 
 
@@ -38,18 +40,27 @@ class LimitsConfig(Section):
     """How fast requests may go. All limits hold at once; with a ledger on PostgreSQL, for all runs of one API key together.
 
     Attributes:
-        concurrency: the most requests in flight, of each run for itself.
-        adaptive: find the endpoint's own ceiling below `concurrency` from its 429s; false goes to it at once.
+        concurrency: the most requests in flight, of each run for itself; by default as many as file descriptors and
+            memory reach for, found upwards while more of them bring more answers.
+        adaptive: find out what the endpoint can do, below `concurrency`, from its answers and refusals; false goes to
+            `concurrency` at once (64 by default then) and learns no limit.
         requests_per_minute: spread evenly, without a burst at the start.
         tokens_per_minute: estimated before sending, settled on usage.
         windows: further limits over other spans.
     """
 
-    concurrency: Annotated[int, Field(ge=1, le=20_000)] = 64
+    concurrency: Annotated[int, Field(ge=1, le=20_000)] | None = None
     adaptive: bool = True
     requests_per_minute: Annotated[float, Field(gt=0)] | None = None
     tokens_per_minute: Annotated[float, Field(gt=0)] | None = None
     windows: list[WindowConfig] = []
+
+    @property
+    def most(self) -> int:
+        """Give how many requests may be in flight at most."""
+        if self.concurrency is not None:
+            return self.concurrency
+        return reach().requests if self.adaptive else UNTOLD
 
 
 class RetryConfig(Section):

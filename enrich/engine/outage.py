@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from typing import TYPE_CHECKING
 
+from enrich.engine.retry import is_rate_limit
 from enrich.errors import BalanceSpent, EndpointFailing, KeyRefused, RunStopped
 from enrich.records import TOO_MANY_FILES, Failure, Fate
 from enrich.wire.meanings import meaning
@@ -23,6 +25,7 @@ UNREACHABLE = 5  # failures to connect, from the first attempt on, that are judg
 FIRST_PAUSE = 1.0  # seconds before the first probe; doubles
 LONGEST_PAUSE = 60.0  # seconds
 PATIENCE = 300.0  # seconds of outage after which the run stops, to be resumed later
+PATIENCE_LIMITED = 180.0  # seconds of nothing but 429s, from the first attempt on; less where rows get less
 PATIENCE_AT_START = 30.0  # seconds, when nothing ever succeeded: more likely a wrong address
 ALIKE = 20  # rows, the first ones, that must fail in the same way to stop a run in which nothing succeeded
 ALIKE_AT_ONCE = 10 * ALIKE  # rows that are enough while an earlier one is still awaited
@@ -35,8 +38,12 @@ class Outage:
         on: whether the endpoint counts as out of service.
     """
 
-    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, monotonic: Callable[[], float] = time.monotonic, *, deadline: float = math.inf
+    ) -> None:
         self._monotonic = monotonic
+        self._patience_limited = min(PATIENCE_LIMITED, deadline)
+        self._limited_since: float | None = None  # nothing but 429s came since
         self._failed: deque[bool] = deque(maxlen=WINDOW)
         self._unsent = 0
         self._unfinished = 0
@@ -52,10 +59,15 @@ class Outage:
         self._failed.append(False)
         self._in_a_row = 0
         self._ever_succeeded = True
+        self._limited_since = None
         self._alive(sent_at)
 
     def failure(self, failure: Failure, sent_at: float) -> float | None:
         """Note a failed attempt that was sent at ``sent_at``; gives the seconds to pause when it shows an outage."""
+        if not is_rate_limit(failure):
+            self._limited_since = None
+        elif self._limited_since is None:
+            self._limited_since = sent_at
         if not _is_trouble(failure):
             self._alive(sent_at)
             return None
@@ -91,6 +103,13 @@ class Outage:
         """Say whether the outage has lasted longer than a run should wait."""
         patience = PATIENCE if self._ever_succeeded else PATIENCE_AT_START
         return self.on and self._monotonic() - self._since > patience
+
+    @property
+    def fruitless(self) -> bool:
+        """Say whether nothing ever succeeded, and nothing but 429s came for longer than a run should wait."""
+        since = self._limited_since
+        waited = since is not None and self._monotonic() - since > self._patience_limited
+        return waited and not self._ever_succeeded
 
     def _out_of_service(self) -> bool:
         if not self._ever_succeeded and self._unsent >= UNREACHABLE:
@@ -188,6 +207,11 @@ _STOPS: dict[str, tuple[type[RunStopped], str, str]] = {
         EndpointFailing,
         "the endpoint does not serve model `{model}` for this request: {said}",
         "see which models there are: `beatra-enrich models CONFIG`.",
+    ),
+    "fruitless": (
+        EndpointFailing,
+        "the endpoint refused every request: {said}",
+        "see what the account's limits are, and who else uses them; then run again.",
     ),
     "outage": (EndpointFailing, "the endpoint is out of service: {said}", "run again later."),
 }

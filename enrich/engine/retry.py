@@ -22,9 +22,10 @@ BASE_WAIT = 0.5  # seconds; the first backoff's upper end, doubled each time
 LOOK_AGAIN = (
     2.0  # seconds before a refusal of access that names no cause is looked at again, doubled each time
 )
+LIMITED_WAIT = 2.0  # seconds; the longest backoff after a 429 that names no time
 SLOW_BASE_WAIT = 5.0  # seconds; the same where the server has to settle something first
 QUICK_WAIT = 1.0  # seconds; the longest wait before a busy model is asked once more
-SPREAD = 1.0  # seconds over which the rows spread after a Retry-After
+SPREAD = 0.02  # of a Retry-After, over which the rows spread after it; the pace sees to the rest
 LONGEST_RETRY_AFTER = 300.0  # seconds; a longer one stops the run, to be resumed then
 MAX_UNUSABLE = 2  # whole but unusable answers: the first, and its replay
 MAX_UNAVAILABLE = 2  # quick retries of a model that is unavailable, before the next one
@@ -182,6 +183,11 @@ def _next_attempt(
     return Again(after)
 
 
+def given_up(failure: Failure, history: History) -> FailRow:
+    """Say how a row ends whose time is over while its request waits to be tried again."""
+    return FailRow(_is_in_doubt(failure, history))
+
+
 def counts(failure: Failure) -> bool:
     """Say whether a failure uses up one of the row's attempts.
 
@@ -281,9 +287,11 @@ def waits_too_long(failure: Failure) -> bool:
 def _wait(failure: Failure, history: History, policy: Policy, random: Callable[[], float]) -> float:
     """Give the seconds to wait: exponential with full jitter, or what the server asks and a little more."""
     if failure.retry_after:
-        return failure.retry_after + SPREAD * random()
+        return failure.retry_after * (1 + SPREAD * random())
     if failure.code == "model_unavailable" and history.unavailable <= MAX_UNAVAILABLE:
         return random() * min(policy.max_wait, QUICK_WAIT)
+    if is_rate_limit(failure):  # how many go is the pace's to say; this is for the one that was refused
+        return random() * min(policy.max_wait, LIMITED_WAIT, BASE_WAIT * 2.0 ** min(history.failures - 1, 30))
     base = SLOW_BASE_WAIT if failure.code == "billing_failed" else BASE_WAIT
     doublings = min(max(history.failures - 1, 0), 30)  # beyond that every max_wait is reached
     return random() * min(policy.max_wait, base * 2.0**doublings)

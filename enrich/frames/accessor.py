@@ -49,7 +49,7 @@ class Settings:
         columns: `all`, or `answer` for the answer's own columns: its text and, with a schema, its fields.
         ledger: a path; answers that it holds are not paid for again. `auto` is the configuration file's own
             where there is one, else `ledger.db` in the user's cache directory; None forgets everything.
-        concurrency: the most requests in flight; 64 by default.
+        concurrency: the most requests in flight; by default as many as bring more answers.
         requests_per_minute: the most requests in any minute.
         tokens_per_minute: the most tokens in any minute.
         budget: what this call may spend, such as `{"credits": 5, "requests": 1000}`.

@@ -26,7 +26,6 @@ from enrich.rows.flow import prefetched
 from enrich.rows.occurrences import Occurrences
 from enrich.rows.statuses import Marks
 from enrich.runs.job import Job, compile_job
-from enrich.runs.pipeline import MOST_UNDER_WAY
 from enrich.runs.scratch import scratch_of
 from enrich.runs.session import Session, open_session
 from enrich.runs.summary import finished, summarize
@@ -41,7 +40,7 @@ if TYPE_CHECKING:
 
     AnyConfig = str | Path | Mapping[str, Any] | JobConfig
 
-AHEAD = 4  # times the concurrency: rows that are under way before the oldest batch is waited for
+AHEAD = 2  # times what the engine looks ahead: rows that are under way before the oldest batch is waited for
 STOPPED = "stopped; every answer that came is kept: run the same again and it goes on from here\n"
 STOPPING = "stopping: nothing more is sent, what is in flight is awaited (interrupt again to leave at once)\n"
 
@@ -193,7 +192,9 @@ class Door:
         if not self._waiting:
             return False
         ahead = sum(max(1, batch.num_rows) for batch, _ in self._waiting)
-        enough = len(self._waiting) > 1 and ahead >= AHEAD * self._session.job.config.limits.concurrency
+        engine = self._session.engine
+        most = AHEAD * engine.look_ahead if engine is not None else 0
+        enough = len(self._waiting) > 1 and ahead >= most
         return enough or self._waiting[0][1].done()
 
     async def put(self, batch: pa.RecordBatch) -> None:
@@ -261,7 +262,7 @@ class Door:
         flow = self._session.flow(marks, self._occurrences, before=rows_before)
         self._open[flow] = marks  # left open by a stop: what comes in while it drains is still noted
         rows = _in_turn(batch.select(list(job.columns)), before.read, mine.read)
-        await flow.run(rows, most=MOST_UNDER_WAY * job.config.limits.concurrency)
+        await flow.run(rows)
         await before.assembled.wait()
         answers = await self._assembled(marks, batch.num_rows)
         mine.assembled.set()

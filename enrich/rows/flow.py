@@ -7,6 +7,7 @@ know how a request ended. The flow drives many of them: answers from the ledger 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import enum
 import logging
 from collections import Counter, deque
@@ -199,32 +200,44 @@ class Flow:
         self.rows_asked = 0
         self._fitness = _Fitness(self._stop_unfit if engine is not None and not tolerant else None)
 
-    async def run(self, batches: AsyncIterator[pa.RecordBatch], *, most: int, first_row: int = 0) -> None:
-        """Take every row of these batches to its verdicts.
+    async def run(self, batches: AsyncIterator[pa.RecordBatch], *, first_row: int = 0) -> None:
+        """Take every row of these batches to its verdicts; no more are read than the engine looks ahead.
 
         Args:
             batches: the columns that the templates need.
-            most: requests that may be under way before further rows are read.
             first_row: the index of the first row.
 
         Raises:
             RunStopped, RunInterrupted: the engine stopped; what is under way is left to `Engine.drain`.
         """
         index = first_row
-        async for batch in batches:
-            for start in range(0, batch.num_rows, SLICE):
-                await self._room(most)
-                part = batch.slice(start, SLICE)
-                await self._advance(list(self._opened(part, index)))
-                index += part.num_rows
+        with self._feeding():
+            async for batch in batches:
+                for start in range(0, batch.num_rows, SLICE):
+                    await self._room()
+                    part = batch.slice(start, SLICE)
+                    await self._advance(list(self._opened(part, index)))
+                    index += part.num_rows
         while self._open:
-            await self._room(0)
+            await self._room(all_rows=True)
 
     def failure_codes(self) -> tuple[tuple[str, int], ...]:
         """Give why rows failed, and how many, the most frequent first; of all flows that count together."""
         return self._troubles.codes()
 
-    async def _room(self, most: int) -> None:
+    @contextlib.contextmanager
+    def _feeding(self) -> Iterator[None]:
+        """Have the engine know that there are rows to come."""
+        if self._engine is None:
+            yield
+            return
+        self._engine.feeding(on=True)
+        try:
+            yield
+        finally:
+            self._engine.feeding(on=False)
+
+    async def _room(self, *, all_rows: bool = False) -> None:
         """Take rows further that got an answer, until there is room for new ones."""
         engine = self._engine
         while engine is not None:
@@ -233,7 +246,7 @@ class Flow:
             if self._revived:
                 revived, self._revived = list(self._revived), deque()
                 await self._advance(revived)
-            elif engine.under_way + self._at_gates > most if most else self._open:
+            elif self._open if all_rows else engine.under_way + self._at_gates > engine.look_ahead:
                 await engine.change()
             else:
                 return

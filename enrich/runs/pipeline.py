@@ -46,7 +46,6 @@ if TYPE_CHECKING:
     from enrich.runs.partition_todo import Folder
 
 DOUBT_ROWS = 65_536  # rows looked at once for requests in doubt
-MOST_UNDER_WAY = 2  # times the concurrency: requests made ready ahead of the dispatcher
 
 log = logging.getLogger("enrich")
 
@@ -252,9 +251,8 @@ async def _ask(session: Session, flow: Flow, source: Source, options: RunOptions
     """See to it that every request is answered in the ledger, in whatever order answers come."""
     options.progress.asking(source.num_rows, flow, session.engine)
     batches = prefetched(source.batches(columns=session.job.columns, written=True))
-    most = MOST_UNDER_WAY * session.job.config.limits.concurrency
     async with contextlib.aclosing(batches):
-        await flow.run(batches, most=most)
+        await flow.run(batches)
 
 
 async def _assemble(work: _Work, summary: Summary) -> None:

@@ -201,7 +201,7 @@ class _Look:
                     row = 0
                     async for batch in reading:
                         self.options.interrupt.check()
-                        await flow.run(_one(batch), most=0, first_row=row)
+                        await flow.run(_one(batch), first_row=row)
                         row += batch.num_rows
         return states
 

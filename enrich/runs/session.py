@@ -151,9 +151,9 @@ async def open_session(
             return
         endpoint = job.endpoint or stack.enter_context(sandbox_endpoint(job.config.endpoint.timeout))
         limits = job.config.limits
-        concurrency = _connections(limits.concurrency)
+        most = _connections(limits.most)
         ends = await _known_ends(job, ledger, endpoint)
-        client = Client(endpoint, concurrency=concurrency, ends=ends)
+        client = Client(endpoint, concurrency=most, ends=ends)
         transport = await stack.enter_async_context(client)
         output = job.config.output
         promise = await promise_of(job.config.endpoint, job.base_url, ledger)
@@ -161,7 +161,7 @@ async def open_session(
         run = await ledger.open_run(said)
         await _warn_of_others(job, ledger)
         slots = await _slots(job, ledger, limits, stack)
-        pace = Pace(limits, slots=slots, learned=await ledger.recall(pace_name(job)))
+        pace = Pace(limits, slots=slots, learned=await ledger.recall(pace_name(job)), most=most)
         engine = Engine(
             ledger=ledger,
             transport=transport,
@@ -169,7 +169,7 @@ async def open_session(
             pace=pace,
             budget=Budget(job.config.budget),
             policy=Policy.of(job.config.retry, timeout=job.config.endpoint.timeout, keeps_keys=promise.kept),
-            workers=concurrency,
+            workers=most,
             on_retry=_log_retry,
             run=run,
             clock=clock,
@@ -255,6 +255,7 @@ async def _open_gates(job: Job, ledger: Ledger, engine: Engine) -> AsyncIterator
             name = step.builder.fingerprint.hex()
             slots = await _slots(job, ledger, limits, stack, name) if timed else OwnSlots(limits)
             gates[step.name] = Gate(own.concurrency, slots)
+        engine.behind(list(gates.values()))
         keepers = [
             asyncio.create_task(gate.keep(engine.stop), name=f"beatra-gate-{name}")
             for name, gate in gates.items()

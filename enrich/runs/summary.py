@@ -18,6 +18,7 @@ from enrich.errors import (
 )
 from enrich.records import FAILED, STATUSES, RowStatus, Summary
 from enrich.runs.job import Job, origin
+from enrich.show.bound import bound_by
 
 if TYPE_CHECKING:
     from collections import Counter
@@ -70,6 +71,8 @@ def summarize(
         causes=session.troubles.ranked(),
         sandbox=session.job.endpoint is None,
         reused=sum(step.conversation.reused for step in session.job.steps),
+        bound_by=bound_by(session.engine.pace, session.job.config.limits) if session.engine else None,
+        found=tuple(session.engine.pace.found()) if session.engine else (),
     )
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self, TextIO
 
 from enrich.base.words import duration
 from enrich.errors import RunStopped
+from enrich.show.bound import bound_by
 
 if TYPE_CHECKING:
     import logging
@@ -49,6 +50,8 @@ class Snapshot:
         retries: attempts that were made again, by cause.
         waiting_for: why nothing moves, when nothing moves.
         elapsed: seconds since the run began.
+        found: what was found out of the endpoint's limits.
+        bound_by: what holds the run up most.
     """
 
     phase: str
@@ -65,6 +68,8 @@ class Snapshot:
     retries: tuple[tuple[str, int], ...] = ()
     waiting_for: str = ""
     elapsed: float = 0.0
+    found: str = ""
+    bound_by: str = ""
 
     @property
     def place(self) -> str:
@@ -87,6 +92,8 @@ class Snapshot:
             parts.append(f"{self.in_flight:,} in flight, going down to {self.ceiling:,}")
         elif self.ceiling:
             parts.append(f"{self.in_flight:,} in flight of {self.ceiling:,}")
+        if self.found:
+            parts.append(self.found)
         if self.tokens:
             parts.append(f"{self.tokens:,} tokens")
         if self.credits:
@@ -217,8 +224,14 @@ class Watch:
         if self._flow is None:
             return shown
         waiting_for = _waiting_for(engine)
+        bound = bound_by(engine.pace, self._limits) if self._limits is not None else None
         return replace(
-            shown, in_flight=engine.in_flight, ceiling=engine.pace.ceiling, waiting_for=waiting_for
+            shown,
+            in_flight=engine.in_flight,
+            ceiling=engine.pace.ceiling,
+            waiting_for=waiting_for,
+            found=", ".join(engine.pace.found()),
+            bound_by=bound["text"] if bound is not None else "",
         )
 
     def _present(self) -> _Past:
@@ -288,6 +301,8 @@ def _waiting_for(engine: Engine) -> str:
     pause = engine.pace.paused_for()
     if pause > 0:
         return f"paused for {duration(pause)}: {engine.pace.pause_cause}"
+    if (refused := engine.pace.refused_for()) > 0:
+        return f"paused for {duration(refused)}: the endpoint asked to wait (429)"
     if engine.outage.on:
         return "the endpoint is out of service: one request at a time tries it"
     return f"waiting for {engine.in_flight:,} in flight: {engine.held}" if engine.held else _silence(engine)

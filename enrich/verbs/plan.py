@@ -117,10 +117,12 @@ class _Survey:
                 self._options.progress.asking(rows, flow, None)
                 batches = prefetched(self._source.batches(columns=self._job.columns, written=True))
                 async with contextlib.aclosing(batches):
-                    await flow.run(_until(batches, self._options), most=0)
+                    await flow.run(_until(batches, self._options))
                 self.why = tuple(trouble for trouble in session.troubles.ranked() if not trouble.asked)
                 self.changed = await changed_schemas(self._job, session.ledger)
-                self.rate = (await session.ledger.recall(pace_name(self._job)) or {}).get("rate")
+                learned = await session.ledger.recall(pace_name(self._job)) or {}
+                rates = [model.get("rate") for model in learned.get("models", {}).values()]
+                self.rate = min((rate for rate in rates if rate), default=None)
             return await asyncio.to_thread(self._counted, marks, census, size, known_only=known_only)
 
     def _counted(
@@ -151,7 +153,7 @@ class _Survey:
                 begun = time.monotonic()
                 flow = session.flow(marks, occurrences)
                 self._options.progress.asking(len(units), flow, session.engine)
-                await flow.run(_one(batch), most=len(units))
+                await flow.run(_one(batch))
                 summary = summarize(session, flow.tally, 0, f"{len(units):,} rows sampled for a plan")
                 await session.ledger.close_run(summary.to_dict())
                 limited = "rate_limited" in summary.retries
@@ -169,7 +171,7 @@ class _Survey:
             occurrences_of(self._config) as occurrences,
         ):
             async with self._session(send=False) as session:
-                await session.flow(marks, occurrences).run(_one(batch), most=0)
+                await session.flow(marks, occurrences).run(_one(batch))
                 await asyncio.to_thread(marks.find_copies)
                 for number, step in enumerate(self._job.steps):
                     outcomes = await session.assembler(marks).outcomes(number, step, 0, len(units))

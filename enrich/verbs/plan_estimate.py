@@ -6,6 +6,7 @@ import statistics
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+from enrich.config.limits import UNTOLD
 from enrich.pace.budget import BYTES_PER_TOKEN, FIRST_GUESS
 from enrich.pace.windows import request_windows, token_windows
 from enrich.verbs.forecast import Estimate, extrapolate
@@ -170,9 +171,10 @@ def _seconds(
         times = Estimate(tokens.likely / rate, tokens.low / rate, tokens.high / rate)
         found.append((times, f"{rate * 60:,.4g} tokens a minute"))
     if latency is not None:
-        each = latency / 1000 / limits.concurrency
+        most = limits.concurrency or UNTOLD
+        each = latency / 1000 / most
         times = Estimate(requests * each, fewest * each, requests * each)
-        found.append((times, f"{limits.concurrency:,} in flight, {latency:,.0f} ms each"))
+        found.append((times, f"{most:,} in flight, {latency:,.0f} ms each"))
     if rate:
         times = Estimate(requests / rate, fewest / rate, requests / rate)
         found.append((times, f"the endpoint's own limit, about {rate * 60:,.3g} requests a minute"))
@@ -183,9 +185,9 @@ def _seconds(
 
 def _assumed(limits: LimitsConfig, steps: Sequence[StepPlan]) -> tuple[Estimate, str]:
     """Give the time that it takes if answers take as long as they usually do."""
-    rounds = max(1.0, sum(step.to_ask + step.waiting for step in steps) / limits.concurrency)
+    rounds = max(1.0, sum(step.to_ask + step.waiting for step in steps) / (limits.concurrency or UNTOLD))
     quick, usual, slow = USUAL_LATENCIES
-    how = f"{quick:g} to {slow:g} s an answer and up to {limits.concurrency:,} in flight"
+    how = f"{quick:g} to {slow:g} s an answer and up to {limits.concurrency or UNTOLD:,} in flight"
     return Estimate(rounds * usual, rounds * quick, rounds * slow), how
 
 

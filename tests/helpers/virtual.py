@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import heapq
 import math
 import random
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from enrich.pace.lease import Lease, LeaseRequest
-    from enrich.pace.pace import Pace
+    from enrich.pace.pace import Pace, Sent
 
 
 class _Selector(selectors.SelectSelector):
@@ -141,6 +140,18 @@ class ConcurrencyLimit:
 
 
 @dataclass
+class Chance:
+    """Refuses a share of the requests, whatever their rate."""
+
+    share: float
+    source: random.Random = field(default_factory=lambda: random.Random(1))
+
+    def admit(self, now: float) -> bool:  # the time is no matter to it
+        """Count it unless chance will have it."""
+        return self.source.random() >= self.share
+
+
+@dataclass
 class Run:
     """What came of a simulated run: seconds, requests let through and refused, when each was sent."""
 
@@ -186,27 +197,30 @@ class Simulation:
             if not due or self.in_flight >= self.pace.ceiling:
                 await self._something(loop)
                 continue
+            if (wait := self.pace.wait("m")) > 0:
+                await self._something(loop, wait)
+                continue
             if self.waiting:
                 self.waiting -= 1
             else:
                 heapq.heappop(self.retries)
             reserved = self.estimate(self)
             await self.pace.turn(reserved)
-            while (pause := self.pace.paused_for()) > 0:  # noqa: ASYNC110  # the clock is virtual
-                await asyncio.sleep(pause)
             self._send(loop, reserved)
         self.run.seconds = loop.time() - began
         return self.run
 
-    async def _something(self, loop: asyncio.AbstractEventLoop) -> None:
+    async def _something(self, loop: asyncio.AbstractEventLoop, wait: float = math.inf) -> None:
         self.changed.clear()
-        wait = max(0.0, self.retries[0] - loop.time()) if self.retries else None
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self.changed.wait(), wait or None)
+        if self.retries:
+            wait = min(wait, max(0.001, self.retries[0] - loop.time()))
+        timer = loop.call_later(min(wait, 1e6), self.changed.set)
+        await self.changed.wait()
+        timer.cancel()
 
     def _send(self, loop: asyncio.AbstractEventLoop, reserved: float) -> None:
         now = loop.time()
-        number = self.pace.sent()
+        sent = self.pace.sent("m", reserved)
         self.in_flight += 1
         through = self.limit.admit(now)
         self.run.times.append(now)
@@ -214,24 +228,22 @@ class Simulation:
         if through:
             self.run.tokens.append((now, used))
         after = self.latency(self.random) if through else self.refusal
-        loop.call_later(after, self._came, number, now, through, reserved, used)
+        loop.call_later(after, self._came, sent, through, used)
 
-    def _came(
-        self, number: int, sent_at: float, through: bool, reserved: float, used: int
-    ) -> None:  # a callback's arguments
-        in_flight = self.in_flight
+    def _came(self, sent: Sent, through: bool, used: int) -> None:  # a callback's arguments
         self.in_flight -= 1
         if through and isinstance(self.limit, ConcurrencyLimit):
             self.limit.running -= 1
         if through:
             self.run.through += 1
             self.mean_tokens += (used - self.mean_tokens) / min(self.run.through, 200)
-            self.pace.answered(number, in_flight=in_flight, reserved=reserved, used=used or None)
+            self.pace.answered(sent, used=used or None)
         else:
             self.run.refused += 1
-            self.pace.released(reserved)
-            self.pace.limited(number, self.retry_after, in_flight=in_flight, sent_at=sent_at)
-            heapq.heappush(self.retries, asyncio.get_running_loop().time() + self.random.random())
+            self.pace.limited(sent, self.retry_after)
+            now = asyncio.get_running_loop().time()
+            wait = self.random.random() / 2 if self.retry_after is None else self.retry_after
+            heapq.heappush(self.retries, now + wait)
         self.changed.set()
 
 

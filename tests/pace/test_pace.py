@@ -10,14 +10,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from enrich.config import LimitsConfig, WindowConfig
+from enrich.pace.ceiling import Ceiling
 from enrich.pace.pace import Pace
 from enrich.pace.windows import Window
+from tests.helpers.gym import Gym, Ran, equal
+from tests.helpers.servers import (
+    Bucket,
+    Bursts,
+    Cap,
+    FixedWindow,
+    Neighbour,
+    PerModel,
+    Queue,
+    RandomRefusals,
+    SlidingWindow,
+)
 from tests.helpers.virtual import (
-    ConcurrencyLimit,
-    FixedWindowLimit,
     Run,
     Simulation,
-    SlidingWindowLimit,
     TokenBucketLimit,
     VirtualLoop,
     busiest,
@@ -28,6 +38,7 @@ if TYPE_CHECKING:
     import random
     from collections.abc import Callable
 
+    from tests.helpers.servers import Server
     from tests.helpers.virtual import Limit
 
 
@@ -131,60 +142,193 @@ def test_a_window_adds_up(amount: float, seconds: float) -> None:
 # --- limits that are found -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("latency", [0.001, 0.02, 0.2])
-def test_an_unknown_rate_is_found(latency: float) -> None:
-    """300 a second with a burst of 30, not told: 93 % of it is used, at most 2 % of the requests are refused."""
-    limits = LimitsConfig(concurrency=256)
-    run, _ = simulate(TokenBucketLimit(300, 30), 6000, limits, latency=lognormal(latency))
-    assert 6000 / 300 / run.seconds >= 0.93
-    assert run.refused <= 0.02 * 6000
+def gym(
+    server: Server,
+    rows: int,
+    *,
+    concurrency: int = 128,
+    learned: dict[str, Any] | None = None,
+    **options: Any,
+) -> tuple[Ran, Pace, float]:
+    """Send rows to a server; gives what happened, the pace, and the seconds that a client that knows all needs."""
+    limits = LimitsConfig(concurrency=concurrency)
+    run = Gym(
+        lambda clock: Pace(limits, monotonic=clock, learned=learned), server, rows, limit=1e4, **options
+    )
+    return run.run(), run.pace, server.fastest(rows, run.work, concurrency)
+
+
+@pytest.mark.parametrize("retry_after", ["none", "second", "whole", "exact"])
+@pytest.mark.parametrize("latency", [0.02, 0.05, 0.2])
+def test_an_unknown_rate_is_found(latency: float, retry_after: str) -> None:
+    """300 a second with a burst of 30, not told: all but 6 % of it is used, at most 2 % of the requests are refused."""
+    ran, pace, fastest = gym(
+        Bucket(300, 30), 6000, service=lognormal(latency), retry_after=retry_after, concurrency=256
+    )
+    assert ran.seconds <= 1.06 * fastest
+    assert ran.rejected <= 0.02
+    assert pace.found() == ["limited to about 300/s"]
 
 
 @pytest.mark.parametrize("burst", [1, 5, 100, 300])
 def test_whatever_goes_at_once(burst: int) -> None:
     """The rate is found whether the server lets one request through at once or a second's worth."""
-    run, pace = simulate(
-        TokenBucketLimit(300, burst), 12_000, LimitsConfig(concurrency=128), latency=lognormal(0.1)
+    ran, pace, fastest = gym(Bucket(300, burst), 12_000, service=lognormal(0.1))
+    known = pace.limit("m").rate.known
+    assert known is not None
+    assert 240 <= known <= 330
+    assert ran.seconds <= 1.25 * fastest
+    assert ran.rejected <= 0.02
+
+
+@pytest.mark.parametrize("seed", range(1, 5))
+@pytest.mark.parametrize(
+    ("share", "retry_after", "slower"),
+    [
+        (0.005, "none", 1.1),
+        (0.02, "none", 1.12),
+        (0.02, "second", 1.35),
+        (0.1, "none", 1.2),
+        (0.3, "none", 1.5),
+    ],
+)
+def test_refusals_that_no_rate_explains_slow_nobody(
+    share: float, retry_after: str, slower: float, seed: int
+) -> None:
+    """A share that is refused by chance costs the requests that it meets their wait, and the run next to nothing."""
+    server = RandomRefusals(share)
+    ran, pace, fastest = gym(
+        server, 12_000, service=lognormal(0.08), retry_after=retry_after, concurrency=64, seed=seed
     )
-    assert pace.rate is not None
-    assert 250 <= pace.rate <= 330
-    assert 12_000 / 300 / run.seconds >= 0.8
-    assert run.refused <= 0.02 * 12_000
+    assert ran.seconds <= slower * fastest
+    assert ran.rejected <= 1.2 * share + 0.005
+    said = " ".join(pace.found())
+    assert share < 0.02 or "refused, whatever the rate" in said
+
+
+def test_chance_on_top_of_a_limit() -> None:
+    """Where two in a hundred are refused by chance and the rest by a rate, both are found."""
+    ran, pace, fastest = gym(RandomRefusals(0.02, Bucket(300, 30)), 12_000, service=lognormal(0.05))
+    assert ran.seconds <= 1.06 * fastest
+    assert ran.rejected <= 0.08
+    assert any(said.startswith("limited to about ") for said in pace.found())
 
 
 @pytest.mark.parametrize(
-    ("limit", "rate"),
+    ("server", "rows", "slower"),
     [
-        (FixedWindowLimit(300, 1.0), 300),
-        (SlidingWindowLimit(300, 1.0), 300),
-        (FixedWindowLimit(600, 60.0), 10),
-        (SlidingWindowLimit(600, 60.0), 10),
+        (FixedWindow(1200, 10.0), 6000, 1.06),
+        (FixedWindow(600, 60.0, offset=13.0), 3000, 1.03),
+        (FixedWindow(300, 1.0), 6000, 1.25),
+        (SlidingWindow(300, 1.0), 6000, 1.25),
+        (SlidingWindow(600, 60.0), 3000, 1.3),
     ],
-    ids=["fixed second", "sliding second", "fixed minute", "sliding minute"],
+    ids=["ten seconds", "a minute", "a second", "sliding second", "sliding minute"],
 )
-def test_servers_that_count_in_windows(limit: Limit, rate: float) -> None:
-    """A limit per window is used well too, and a drought until its end costs a probe now and then."""
-    run, _ = simulate(limit, 3000, LimitsConfig(concurrency=128), latency=lognormal(0.1))
-    assert 3000 / rate / run.seconds >= 0.8
-    assert run.refused <= 0.02 * 3000
+def test_windows_are_found(server: Server, rows: int, slower: float) -> None:
+    """So many requests per span of time are used as a window: to its end, each time, without a storm at its end."""
+    ran, _, fastest = gym(server, rows, service=lognormal(0.05), retry_after="whole")
+    assert ran.seconds <= slower * fastest
+    assert ran.rejected <= 0.06
 
 
-@pytest.mark.parametrize(("before", "after"), [(300.0, 100.0), (100.0, 300.0)])
-def test_a_limit_that_changes_is_followed(before: float, after: float) -> None:
-    """When the limit falls or rises in the middle of a run, the run is at the new one before long."""
-    limit = TokenBucketLimit(before, 30, change=(1010.0, after))
-    run, pace = simulate(limit, 12_000, LimitsConfig(concurrency=128), latency=lognormal(0.1))
-    assert pace.rate is not None
-    assert 0.8 * after <= pace.rate <= 1.2 * after
-    assert run.refused <= 0.02 * 12_000
+def test_a_window_is_named() -> None:
+    """What it was found to be is said."""
+    ran, pace, _ = gym(FixedWindow(1200, 10.0), 6000, service=lognormal(0.05), retry_after="whole")
+    assert ran.rejected <= 0.02
+    assert pace.found() == ["window: 1,201 per 10 s"] or pace.found() == ["window: 1,200 per 10 s"]
 
 
-def test_a_ceiling_on_requests_in_flight_is_found() -> None:
-    """A server that refuses the twenty-first request at a time is used to two thirds and more."""
-    run, _ = simulate(ConcurrencyLimit(20), 6000, LimitsConfig(concurrency=128), latency=lognormal(0.2))
-    ideal = 6000 / 20 * 0.2 * math.exp(0.125)
-    assert ideal / run.seconds >= 0.65
-    assert run.refused <= 0.02 * 6000
+def test_a_limit_that_falls_and_rises_is_followed() -> None:
+    """300 a second that are 100 for six seconds: both ways within about two seconds."""
+    server = Bucket(300, 30, changes=((6.0, 100.0), (12.0, 300.0)))
+    ran, _, fastest = gym(server, 6000, service=lognormal(0.05), retry_after="second")
+    assert ran.seconds <= 1.1 * fastest
+    assert ran.rejected <= 0.03
+    assert 90 * 2 <= sum(8 <= at < 10 for at in ran.sent) <= 110 * 2
+    assert sum(15 <= at < 17 for at in ran.sent) >= 0.9 * 600
+
+
+def test_a_neighbour_comes_and_goes() -> None:
+    """Another client takes half of the limit for five seconds, again and again: what it leaves is used."""
+    ran, _, fastest = gym(Neighbour(300, 30, 0.5, 5.0, 5.0), 6000, service=lognormal(0.05))
+    assert ran.seconds <= 1.2 * fastest
+    assert ran.rejected <= 0.03
+
+
+@pytest.mark.parametrize("retry_after", ["none", "second", "whole"])
+def test_refusals_that_come_in_bursts(retry_after: str) -> None:
+    """Everything is refused for five seconds, then nothing is: probes tell, no limit is learned from it."""
+    ran, _, fastest = gym(
+        Bursts(5.0, 5.0, 20.0), 20_000, service=lognormal(0.08), concurrency=64, retry_after=retry_after
+    )
+    assert ran.seconds <= 1.1 * fastest
+    assert ran.rejected <= 0.01
+
+
+@pytest.mark.parametrize(("latency", "slower"), [(0.2, 1.05), (2.0, 1.1)])
+def test_a_cap_on_requests_in_flight_is_found(latency: float, slower: float) -> None:
+    """A server that refuses the twenty-first request at a time is found to do so, and used to the full."""
+    ran, pace, fastest = gym(Cap(20), int(2000 / (1 + latency)), service=lognormal(latency))
+    assert ran.seconds <= slower * fastest
+    assert ran.rejected <= 0.08
+    assert pace.found() == ["limited to 20 at a time"]
+
+
+def test_a_slow_limit_is_found() -> None:
+    """Sixty a minute with twenty of them at once: the twenty go, the rest follows at one a second."""
+    ran, pace, fastest = gym(Bucket(1, 20), 100, service=lognormal(0.2), retry_after="second")
+    assert ran.seconds <= 1.1 * fastest
+    assert any(said.startswith("limited to about ") for said in pace.found())
+
+
+def test_one_models_refusals_do_not_slow_another() -> None:
+    """Two models with limits of their own: each is used as if it were alone."""
+    server = PerModel({"a": Bucket(100, 30), "b": Bucket(300, 30)})
+    ran, pace, fastest = gym(server, 6000, service=lognormal(0.2), models=("a", "b"))
+    assert ran.seconds <= 1.05 * fastest
+    assert ran.rejected <= 0.02
+    assert pace.found() == ["a: limited to about 100/s", "b: limited to about 300/s"]
+
+
+def test_retry_after_binds_the_request_that_got_it() -> None:
+    """While a refused one waits for its second, the others go on at the limit."""
+    ran, _, _ = gym(Bucket(50, 10), 600, service=lognormal(0.01), retry_after="second")
+    gaps = [later - earlier for earlier, later in zip(ran.sent, ran.sent[1:], strict=False)]
+    assert max(gaps[:-10]) < 0.5
+
+
+# --- how many at a time ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("rows", "slower"), [(2_560, 1.25), (25_600, 1.05)])
+def test_what_only_queues_is_no_reason_to_send_more(rows: int, slower: float) -> None:
+    """A server that works on 256 at a time and lets the rest wait: that many are found, and not many more."""
+    ran, pace, fastest = gym(Queue(256), rows, service=equal(1.0), concurrency=10_000)
+    assert ran.seconds <= slower * fastest
+    assert ran.slowest <= 4
+    assert 256 <= pace.ceiling <= 640
+
+
+def test_the_second_run_has_as_many_in_flight_at_once() -> None:
+    """What a run found out of a queue is where the next one begins."""
+    _, pace, _ = gym(Queue(256), 25_600, service=equal(1.0), concurrency=10_000)
+    ran, _, fastest = gym(Queue(256), 2_560, service=equal(1.0), concurrency=10_000, learned=pace.learned())
+    assert ran.seconds <= 1.1 * fastest
+
+
+def test_a_server_that_slows_down_gets_fewer() -> None:
+    """When half of its slots are gone for a while, so is what waits for them."""
+    ran, _, fastest = gym(Queue(64, slow=(10.0, 30.0)), 4000, service=lognormal(1.0), concurrency=10_000)
+    assert ran.seconds <= 1.1 * fastest
+    assert ran.slowest <= 20
+
+
+def test_a_long_queue_of_slow_answers_costs_no_time_outs() -> None:
+    """Eight slots of twenty seconds: nothing waits for longer than the default time-out."""
+    ran, _, fastest = gym(Queue(8), 256, service=equal(20.0), concurrency=10_000)
+    assert ran.seconds <= 1.05 * fastest
+    assert ran.slowest < 120
 
 
 def test_the_ramp_costs_little_where_there_is_no_limit() -> None:
@@ -196,104 +340,93 @@ def test_the_ramp_costs_little_where_there_is_no_limit() -> None:
     assert cautious.seconds <= 1.03 * bold.seconds
 
 
-def test_retry_after_holds_everybody() -> None:
-    """After a 429 that asks for a second, nothing is sent for a second."""
-    run, _ = simulate(
-        TokenBucketLimit(50, 10), 600, LimitsConfig(concurrency=64), latency=lognormal(0.01), retry_after=1.0
-    )
-    gaps = [later - earlier for earlier, later in zip(run.times, run.times[1:], strict=False)]
-    assert max(gaps) >= 1.0
-    assert run.through == 600
-
-
-@pytest.mark.parametrize(("burst", "used"), [(1, 0.55), (30, 0.83), (300, 0.95)])
-def test_an_unknown_rate_is_found_in_few_steps_where_each_costs_a_second(burst: int, used: float) -> None:
-    """A server that says `Retry-After: 1` tells little by its first 429; the climb from there is steep."""
-    limits = LimitsConfig(concurrency=128)
-    run, _ = simulate(
-        TokenBucketLimit(300, burst), 6000, limits, latency=lognormal(0.2), retry_after=1.0, refusal=0.005
-    )
-    assert 6000 / 300 / run.seconds >= used
-    assert run.refused <= 0.02 * 6000
-
-
-def test_tomorrow_starts_from_what_today_learned() -> None:
-    """A second run with what the first one learned has next to nothing refused."""
-    limits = LimitsConfig(concurrency=256)
-    first, pace = simulate(TokenBucketLimit(300, 30), 3000, limits, latency=lognormal(0.02))
-    second, _ = simulate(TokenBucketLimit(300, 30), 3000, limits, learned=pace.learned())
-    assert first.refused > 20
-    assert second.refused <= 10
-
-
-@pytest.mark.parametrize(
-    "learned", [{"rate": "fast"}, {"rate": -1}, {"ceiling": None}, {"ceiling": True}, {}]
-)
-def test_a_note_that_makes_no_sense_is_ignored(learned: dict[str, Any]) -> None:
-    """What an older version, or a hand, left in the ledger cannot break the pace."""
-    pace = Pace(LimitsConfig(concurrency=8), learned=learned)
-    assert pace.rate is None
-    assert pace.ceiling >= 1
-
-
-def test_one_cut_per_episode() -> None:
-    """Many 429s of requests sent together cut once; answers to them are no sign of recovery."""
-    now = [100.0]
-    pace = Pace(LimitsConfig(concurrency=64), monotonic=lambda: now[0])
-    numbers = [pace.sent() for _ in range(40)]
-    now[0] += 1.0
-    pace.limited(numbers[20], None, in_flight=40, sent_at=100.5)
-    rate, ceiling = pace.rate, pace.ceiling
-    for number in numbers[21:]:
-        pace.limited(number, None, in_flight=20, sent_at=100.5)
-    pace.answered(numbers[0], in_flight=40)
-    assert (pace.rate, pace.ceiling) == (rate, ceiling)
+def test_answers_that_take_longer_for_another_reason_do_not_slow_the_run() -> None:
+    """Where answers become three times as long without a queue, as many are in flight as before."""
+    ceiling = Ceiling(100)
+    number, now = 0, 0.0
+    for seconds in (1.0, 1.0, 3.0, 3.0, 3.0, 3.0, 3.0, 3.0):
+        for _ in range(2):
+            count = ceiling.value
+            numbers = range(number + 1, number + count + 1)
+            number = ceiling.last = number + count
+            now += seconds
+            for each in numbers:
+                ceiling.answered(each, in_flight=count, sent_at=now - seconds, now=now)
+    assert ceiling.value >= 80
 
 
 def test_trouble_stops_growth() -> None:
     """While the endpoint answers 5xx, answers to what was in flight by then do not raise the ceiling."""
     pace = Pace(LimitsConfig(concurrency=1000))
-    numbers = [pace.sent() for _ in range(60)]
+    sent = [pace.sent("m") for _ in range(60)]
     before = pace.ceiling
-    pace.troubled()
-    for number in numbers:
-        pace.answered(number, in_flight=60)
+    pace.failed(sent[0], trouble=True)
+    for each in sent[1:]:
+        pace.answered(each)
     assert pace.ceiling == before
-    pace.answered(pace.sent(), in_flight=60)
-    assert pace.ceiling > before
 
 
-def test_what_was_on_its_way_when_the_429_came_is_no_second_episode() -> None:
-    """Requests handed to workers before the cut go out after it: their 429s teach nothing new."""
-    now = 100.0
-    pace = Pace(LimitsConfig(concurrency=64), monotonic=lambda: now)
-    before = [pace.sent() for _ in range(40)]
-    now = 100.1
-    pace.limited(before[30], 1.0, in_flight=40, sent_at=100.0)
-    rate, ceiling = pace.rate, pace.ceiling
-    late = [pace.sent() for _ in range(8)]
-    for number in late:
-        pace.limited(number, 1.0, in_flight=8, sent_at=now)
-    assert rate is not None
-    assert (pace.rate, pace.ceiling) == (rate, ceiling)
-    now = 101.2
-    pace.limited([pace.sent() for _ in range(20)][-1], 1.0, in_flight=5, sent_at=now)
-    assert pace.rate != rate  # the next episode does
+def test_a_time_out_halves_what_is_in_flight() -> None:
+    """An answer that did not come in time waited too long: fewer are sent."""
+    pace = Pace(LimitsConfig(concurrency=1000))
+    before = pace.ceiling
+    pace.failed(pace.sent("m"), timed_out=True)
+    assert pace.ceiling == before // 2
+
+
+# --- from one run to the next ----------------------------------------------------------------------------
+
+
+def test_tomorrow_starts_from_what_today_learned() -> None:
+    """A second run with what the first one learned has next to nothing refused."""
+    first, pace, _ = gym(Bucket(300, 30), 3000, service=lognormal(0.02))
+    second, _, _ = gym(Bucket(300, 30), 3000, service=lognormal(0.02), learned=pace.learned())
+    assert len(second.refused) <= len(first.refused)
+
+
+@pytest.mark.parametrize(("before", "now"), [(300, 900), (300, 100), (300, 1e6)])
+def test_what_was_learned_is_never_worse_than_starting_anew(before: float, now: float) -> None:
+    """A limit that has changed since is found as fast as by a run that knows nothing, and a bit."""
+    _, pace, _ = gym(Bucket(before, 30), 3000, service=lognormal(0.02))
+    anew, _, _ = gym(Bucket(now, 30), 12_000, service=lognormal(0.02))
+    ran, _, _ = gym(Bucket(now, 30), 12_000, service=lognormal(0.02), learned=pace.learned())
+    assert ran.seconds <= 1.1 * anew.seconds + 1
+
+
+@pytest.mark.parametrize(
+    "learned",
+    [
+        {"at": 1e12, "ceiling": True, "models": {"m": {"rate": "fast", "cap": -1}}},
+        {"at": 1.0, "ceiling": 5},
+        {"ceiling": 5},
+        {"at": "now"},
+        {"at": 1e12, "models": []},
+        {},
+    ],
+)
+def test_a_note_that_makes_no_sense_is_ignored(learned: dict[str, Any]) -> None:
+    """What an older version, or a hand, left in the ledger cannot break the pace; what is a day old is forgotten."""
+    pace = Pace(LimitsConfig(concurrency=64), learned=learned)
+    assert pace.wait("m") == 0
+    assert pace.ceiling == Pace(LimitsConfig(concurrency=64)).ceiling
+
+
+# --- what was told instead ---------------------------------------------------------------------------------
 
 
 def test_adaptive_false_goes_to_the_concurrency_at_once() -> None:
-    """Where the user says so, only pauses are kept, and no limit is learned."""
+    """Where the user says so, no limit is learned; only when all is refused, probes test when that is over."""
     pace = Pace(LimitsConfig(concurrency=500, adaptive=False))
     assert pace.ceiling == 500
-    pace.limited(pace.sent(), 5.0, in_flight=1, sent_at=0.0)
+    for sent in [pace.sent("m") for _ in range(20)]:
+        pace.limited(sent, 5.0)
     assert pace.ceiling == 500
-    assert pace.rate is None
-    assert pace.paused_for() > 4
+    assert pace.limit("m").rate.known is None
+    assert pace.wait("m") > 0
 
 
 def test_waits_are_explained(caplog: pytest.LogCaptureFixture) -> None:
-    """With -v a pause says how long and why, and a cut says what was learned."""
+    """With -v what was found out is said."""
     caplog.set_level("INFO", "enrich")
-    simulate(TokenBucketLimit(300, 30), 1000, LimitsConfig(concurrency=64), latency=lognormal(0.01))
-    assert "paused for 0.1 s: rate limited (429)" in caplog.text
-    assert "requests/s, at most" in caplog.text
+    gym(FixedWindow(1200, 10.0), 6000, service=lognormal(0.05), retry_after="whole")
+    assert "limited to 1201 requests per 10" in caplog.text

@@ -1,0 +1,330 @@
+"""What refusals teach of one model's limit: a rate, a window, a cap on requests in flight, or nothing at all."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections import deque
+from dataclasses import dataclass
+from typing import Any, Final
+
+from enrich.pace.closed import WINDOW_AFTER, WINDOW_REQUESTS, Closed, Window
+from enrich.pace.rate import TINY, UNBOUND, Rate
+
+FEWEST_IN_A_ROW: Final = 3  # refusals of requests sent one after the other that close everything
+MOST_IN_A_ROW: Final = 14  # the same at most
+BY_CHANCE: Final = 1e-4  # how likely so many may be refused in a row by chance
+MISSED: Final = (
+    20  # requests that would have gone meanwhile: a time in which all is refused is then no rate's
+)
+CAP_SEEN: Final = 2  # times that a request that ended made room, in a row, that show a cap
+CAP_MEMORY: Final = 32  # requests that were taken lately, none of which may have gone with more in flight
+CAP_PROBE, CAP_PROBE_MOST = (
+    0.5,
+    30.0,
+)  # seconds until one more than the cap is tried; doubles with each refusal
+TRIP: Final = 0.01  # seconds until a refusal is back, before any was seen
+
+log = logging.getLogger("enrich")
+
+
+@dataclass(slots=True)
+class Sent:
+    """A request that is in flight.
+
+    Attributes:
+        number: among those of its model.
+        order: among all.
+        at: monotonic seconds.
+        in_flight: others of its model that were in flight when it went.
+        tokens: that were reserved for it.
+        safe: whether what is known of the rate rules out that it is refused.
+        landed: whether something whole came back.
+    """
+
+    model: str
+    number: int
+    order: int
+    at: float
+    in_flight: int
+    tokens: float
+    safe: bool
+    landed: bool = False
+
+
+class Limit:
+    """One model's limit, as far as refusals show it.
+
+    Attributes:
+        in_flight: requests of this model.
+        rate: what is known of a rate.
+        window: when it lets through so many per span; None while it was not seen to.
+        cap: requests at a time; None while that was not seen.
+        refused: requests that were.
+    """
+
+    def __init__(self, now: float, *, learned: dict[str, Any] | None = None, adaptive: bool = True) -> None:
+        learned = learned or {}
+        self.rate = Rate(now, expected=learned.get("rate"), usual=learned.get("usual"))
+        self._adaptive = adaptive
+        self.window: Window | None = None
+        self.cap: int | None = int(learned["cap"]) or None if "cap" in learned else None
+        self.closed: Closed | None = None
+        self.in_flight = 0
+        self.sent_count = self.refused = 0
+        self._trip = TRIP
+        self._row: list[tuple[int, float, float | None, int]] = []  # refused one after the other
+        self._opened = (now, 0)  # when, and how many had been let through by then
+        self._window_opened: float | None = None  # after a time in which all was refused
+        self._rate_before = self.rate.rate
+        self._cap_seen = 0
+        self._cap_wait = CAP_PROBE
+        self._cap_next = 0.0
+        self._cap_step = 1
+        self._cap_probe: tuple[int, float] | None = None
+        self._strikes = 0
+        self._answered_at: deque[int] = deque(
+            maxlen=CAP_MEMORY
+        )  # in flight when they went, of those taken lately
+
+    @property
+    def through(self) -> int:
+        """Give how many requests were let through, as far as is known."""
+        return self.sent_count - self.refused
+
+    @property
+    def met(self) -> bool:
+        """Say whether refusals are what holds requests up."""
+        return self.closed is not None or self.cap is not None or self.rate.known is not None
+
+    # --- before a request ---
+
+    def wait(self, now: float) -> float:
+        """Give the seconds until the next request may go: 0 for now, without end until something comes back."""
+        if self.closed is not None and self.closed.silence(now) <= 0:
+            self._reopen(now)
+        if self.closed is not None:
+            return min(self.closed.wait(now), self.closed.silence(now))
+        if self.window is not None and self.window.used >= self.window.amount:
+            self._close_window(now)
+            return 0.0
+        if self.cap is not None and self.in_flight >= self.cap:
+            return self._wait_for_cap(now)
+        return self.rate.wait(now) if self._adaptive else 0.0
+
+    def sent(self, now: float) -> bool:
+        """Note that a request goes; says whether what is known of the rate rules out that it is refused."""
+        self.sent_count += 1
+        safe = self.rate.sent(now)
+        if self.cap is not None and self.in_flight >= self.cap:
+            self._cap_probe = (self.sent_count, now)
+            self._cap_next = now + self._cap_wait
+        self.in_flight += 1
+        if self.closed is not None:
+            self.closed.sent(self.sent_count, now)
+        if self.window is not None:
+            self.window.used += 1
+        return safe and self.closed is None
+
+    # --- after a request ---
+
+    def ended(self, sent: Sent, now: float) -> None:
+        """Note that a request that was let through has ended."""
+        self.in_flight -= 1
+        self._answered_at.append(sent.in_flight)
+        if self.closed is None:
+            return
+        probe = self.closed.probe
+        if probe is not None and sent.number >= probe.number:
+            self._reopen(now)
+        else:
+            self.closed.ended(now)
+
+    def limited(self, sent: Sent, retry_after: float | None, now: float) -> None:
+        """Note a refusal."""
+        self.in_flight -= 1
+        self.refused += 1
+        self._trip += 0.2 * (now - sent.at - self._trip)
+        if self.window is not None:
+            self.window.used -= 1
+        if self.closed is not None:
+            self.rate.count_refused()
+            self.closed.claim(sent.at, retry_after)
+            if self.closed.probe is not None and self.closed.probe.number == sent.number:
+                self.closed.refused(now)
+            return
+        self._note_row(sent, retry_after)
+        if len(self._row) >= self._enough_in_a_row():
+            self._close(sent, now)
+        elif not self._adaptive or self._by_cap(sent, now) or self.window is not None:
+            self.rate.count_refused()
+        else:
+            self.rate.refused(sent.number, sent.at, now, safe=sent.safe)
+
+    def _note_row(self, sent: Sent, retry_after: float | None) -> None:
+        if self._row and sent.number != self._row[-1][0] + 1:
+            self._row.clear()
+        self._row.append((sent.number, sent.at, retry_after, sent.in_flight))
+
+    def _enough_in_a_row(self) -> int:
+        share = max(self.rate.usual, min(self.rate.share, 0.5) if self.rate.known is None else 0.0)
+        return min(MOST_IN_A_ROW, max(FEWEST_IN_A_ROW, math.ceil(math.log(BY_CHANCE) / math.log(share))))
+
+    # --- when all is refused ---
+
+    def _close(self, sent: Sent, now: float) -> None:
+        """Everything is refused: nothing goes but probes."""
+        first = self._row[0][1]
+        expected = None
+        if self.window is not None:
+            expected = self.window.ends if first > self.window.begins + 0.2 * self.window.seconds else None
+        elif self._adaptive and (self._window_opened is None or self._opened_requests() < WINDOW_REQUESTS):
+            self._rate_before = self.rate.rate
+            self.rate.count_refused()
+            self.rate.cut(sent.number, sent.at, now)
+        else:
+            self.rate.count_refused()
+        self.closed = Closed(first, now, self._trip, expected)
+        self.closed.in_flight = self._row[0][3]
+        for _, at, retry_after, _ in self._row:
+            self.closed.claim(at, retry_after)
+        self._row.clear()
+
+    def _close_window(self, now: float) -> None:
+        """As many went as the window lets through: see with one request whether it lets through more."""
+        assert self.window is not None  # noqa: S101  # the caller's
+        self.closed = Closed(now, now, self._trip, self.window.ends)
+        self.closed.in_flight = self.in_flight
+        self.closed.next = now
+        self.closed.tests_more = True
+
+    def _opened_requests(self) -> int:
+        return self.through - self._opened[1]
+
+    def _reopen(self, now: float) -> None:
+        """A probe came through."""
+        closed, self.closed = self.closed, None
+        assert closed is not None  # noqa: S101  # the caller's
+        assert closed.probe is not None  # noqa: S101  # only a probe opens
+        at, lasted = closed.probe.at, closed.probe.at - closed.since
+        self._row.clear()
+        if self.window is not None:
+            self._reopen_window(self.window, closed, at)
+            return
+        if self._adaptive:
+            self._see_cap(closed, now)
+        let = self._opened_requests()
+        self._opened = (at, self.through - 1)
+        if self.cap is not None or not self._adaptive:
+            return
+        if lasted >= WINDOW_AFTER and lasted * self._rate_before >= MISSED and let >= WINDOW_REQUESTS:
+            if self._window_opened is not None:
+                seconds = at - self._window_opened
+                self.window = Window(let, seconds, at, used=1)
+                log.info("limited to %d requests per %.4g s", let, seconds)
+            self._window_opened = at
+            self.rate.release(self._rate_before)
+
+    def _reopen_window(self, window: Window, closed: Closed, at: float) -> None:
+        if closed.tests_more and closed.refusals == 0:
+            window.more = 2 * window.more or 1
+            window.amount = window.used + window.more
+            return
+        window.more = 0
+        if at < window.begins + 0.8 * window.seconds:  # it was open still
+            window.strikes += 1
+            if window.strikes >= 3:
+                self.window, self._window_opened = None, None
+                self.rate.release(UNBOUND)
+            return
+        window.strikes = 0
+        if not closed.tests_more:
+            window.amount = max(1, window.used - 1)
+        late = at - window.ends
+        if abs(late) > 0.02 * window.seconds:
+            window.seconds += 0.5 * late
+        window.begins = at if closed.refusals else min(at, window.ends)
+        window.used = 1
+        self._opened = (at, self.through - 1)
+
+    # --- a cap on requests in flight ---
+
+    def _see_cap(self, closed: Closed, now: float) -> None:
+        """Tell whether a request that ended made room, or time did."""
+        assert closed.probe is not None  # noqa: S101  # the caller's
+        if not closed.probe.freed:
+            self._cap_seen = 0
+            return
+        if closed.refusals == 0:
+            return
+        if max(self._answered_at, default=0) > closed.in_flight + 1:  # more were taken just before
+            self._cap_seen = 0
+            return
+        self._cap_seen += 1
+        if self._cap_seen >= CAP_SEEN:
+            self.cap = max(1, closed.in_flight)
+            self._strikes = 0
+            self._cap_next = now + self._cap_wait
+            self.rate.release(UNBOUND)
+            log.info("at most %d requests are taken at a time", self.cap)
+
+    def _wait_for_cap(self, now: float) -> float:
+        if self._cap_probe is not None:
+            _, at = self._cap_probe
+            if now - at < max(0.02, 6 * self._trip):
+                return max(0.001, at + max(0.02, 6 * self._trip) - now)
+            self._cap_probe = None  # it was taken: there is more room
+            assert self.cap is not None  # noqa: S101  # the caller's
+            self.cap += self._cap_step
+            self._cap_step *= 2
+            self._cap_wait, self._cap_next = CAP_PROBE, now
+            return 0.0 if self.in_flight < self.cap else max(0.0, self._cap_next - now)
+        return max(0.0, self._cap_next - now)
+
+    def _by_cap(self, sent: Sent, now: float) -> bool:
+        """Say whether a cap explains a refusal."""
+        if self.cap is None:
+            return False
+        if self._cap_probe is not None and self._cap_probe[0] == sent.number:
+            self._cap_probe, self._cap_step = None, 1
+            self._cap_wait = min(CAP_PROBE_MOST, 2 * self._cap_wait)
+            self._cap_next = now + self._cap_wait
+            return True
+        if sent.in_flight >= self.cap - 1:
+            self.cap = max(1, min(self.cap, sent.in_flight))
+            return True
+        self._strikes += 1
+        if self._strikes >= FEWEST_IN_A_ROW:
+            self.cap, self._cap_seen, self._strikes = None, 0, 0
+            return False
+        return True
+
+    # --- what was found ---
+
+    def found(self) -> list[str]:
+        """Say what is known of it, for people."""
+        said = []
+        if self.window is not None:
+            said.append(f"window: {self.window.amount:,} per {self.window.seconds:.3g} s")
+        elif self.cap is not None:
+            said.append(f"limited to {self.cap:,} at a time")
+        elif self.rate.proven and self.through > self.in_flight:
+            said.append(f"limited to about {_figure(self.rate.known or 0.0)}/s")
+        if self.rate.usual > 2 * TINY:
+            said.append(f"{100 * self.rate.usual:.2g} % refused, whatever the rate")
+        return said
+
+    def learned(self) -> dict[str, float]:
+        """Give what the next run may start from."""
+        known: dict[str, float] = {}
+        if self.rate.known is not None and self.window is None:
+            known["rate"] = self.rate.known
+        if self.rate.usual > TINY:
+            known["usual"] = self.rate.usual
+        if self.cap is not None:
+            known["cap"] = self.cap
+        return known
+
+
+def _figure(rate: float) -> str:
+    return f"{rate:,.0f}" if rate >= 10 else f"{rate:.2g}"
