@@ -31,6 +31,18 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 
+MOST_SAID = 2_000  # characters of a message; what data and paths put into it has no bound of its own
+MOST_HINTED = 500  # characters of a hint
+
+
+def shortened(text: str, most: int) -> str:
+    """Give a text as it is, or its beginning and its end when it is longer than so many characters."""
+    if len(text) <= most:
+        return text
+    left_out = f" … ({len(text) - most:,} characters left out) … "
+    return f"{text[: most * 3 // 4]}{left_out}{text[-most // 4 :]}"
+
+
 class EnrichError(Exception):
     """Something went wrong inside beatra-enrich.
 
@@ -44,8 +56,8 @@ class EnrichError(Exception):
     passes: bool = False
 
     def __init__(self, message: str = "", *, hint: str = "", passes: bool | None = None) -> None:
-        self.message = message or (type(self).__doc__ or "").partition("\n")[0]
-        self.hint = hint
+        self.message = shortened(message, MOST_SAID) or (type(self).__doc__ or "").partition("\n")[0]
+        self.hint = shortened(hint, MOST_HINTED)
         if passes is not None:
             self.passes = passes
         super().__init__(self.message)

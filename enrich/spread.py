@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import pyarrow as pa
@@ -9,18 +10,24 @@ import pyarrow as pa
 from enrich.base.loops import run_sync
 from enrich.config import RATES, LimitsConfig, holds_password
 from enrich.errors import ConfigError
+from enrich.frames.accessor import Page
 from enrich.frames.batches import job_config
 from enrich.ledger.opening import open_ledger
 from enrich.prompt.messages import without_files
 from enrich.runs.job import compile_job
 from enrich.schema.schema import step_schema
+from enrich.verbs.preview import request_texts
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
     from enrich.config import JobConfig, StepConfig, StepLimits, WindowConfig
     from enrich.frames.batches import AnyConfig
 
     Limits = TypeVar("Limits", LimitsConfig, StepLimits)
 
+FIRST_ROWS = (8, 8, 16, 16, 32, 32, 64, 128, 256, 512)  # of the slices that a task asks, then all as the last
+WORKER_BUFFER = 65_536  # bytes that Spark's worker gathers (`SPARK_BUFFER_SIZE`)
 SHARED = ("postgresql://", "postgres://")  # how the URLs of ledgers begin that machines share
 
 
@@ -55,6 +62,44 @@ def prepare(
     }
     ready = _with_rates(given.model_copy(update=update), split_limits)
     return ready, decoded_schema(job.output_schema)
+
+
+def preview(config: AnyConfig, rows: pa.Table) -> Page:
+    """Write out the requests of these rows; sends nothing, and needs neither a key nor a ledger.
+
+    Raises:
+        UsageError: the configuration does not fit these columns.
+    """
+    job = compile_job(job_config(config), rows.schema, key_needed=False)
+    return Page("\n".join(request_texts(job, rows.select(list(job.columns)).to_batches())))
+
+
+def in_slices(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Cut batches into small ones at first, and then into larger ones: who takes few rows asks for little more.
+
+    Spark hands over thousands of rows as one batch, and some actions take five.
+    """
+    sizes = itertools.chain(FIRST_ROWS, itertools.repeat(FIRST_ROWS[-1]))
+    for batch in batches:
+        if not batch.num_rows:
+            yield batch
+        row = 0
+        while row < batch.num_rows:
+            piece = batch.slice(row, next(sizes))
+            yield piece
+            row += piece.num_rows
+
+
+def handed_over(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Put batches without rows behind each of the first ones, so that Spark sees these before more is asked.
+
+    Its worker gathers 64 KiB before it hands anything over, and learns only as it does that nobody takes any more.
+    """
+    for number, batch in enumerate(batches):
+        yield batch
+        if number < len(FIRST_ROWS):
+            empty = batch.slice(0, 0)
+            yield from itertools.repeat(empty, WORKER_BUFFER // empty.serialize().size + 1)
 
 
 def decoded_schema(schema: pa.Schema) -> pa.Schema:

@@ -73,9 +73,10 @@ def ledger_export(where: str, out: str) -> None:
       beatra-enrich ledger export config.yaml -o ledger.parquet
     """
     from enrich.base.words import counted
-    from enrich.verbs.ledger import export_ledger, given_back, ledger_location
+    from enrich.verbs.ledger import export_ledger, find_ledger, given_back
 
-    count, salvage = run_async(lambda: export_ledger(ledger_location(where), out))
+    location, config = find_ledger(where)
+    count, salvage = run_async(lambda: export_ledger(location, out, config))
     click.echo(f"{counted(count, 'request')} → {out}")
     if salvage is not None:
         click.echo("the ledger is damaged; this is what is left of it:", err=True)

@@ -15,6 +15,7 @@ from enrich.config.load import (
     validate_config,
     validate_job,
 )
+from enrich.config.overlap import MANIFEST_SUFFIX, Place, read_by, refuse, refuse_overlaps, refuse_target
 from enrich.config.problems import problems
 from enrich.config.section import Format, Location, Section
 from enrich.config.steps import Example, Message, Role, StepConfig, StepLimits
@@ -23,6 +24,7 @@ from enrich.config.tables import CsvOptions, InputConfig, OutputConfig
 __all__ = [
     "DEFAULT_BASE_URL",
     "KEY_VARIABLE",
+    "MANIFEST_SUFFIX",
     "RATES",
     "URL_VARIABLE",
     "BudgetConfig",
@@ -38,6 +40,7 @@ __all__ = [
     "Location",
     "Message",
     "OutputConfig",
+    "Place",
     "RetryConfig",
     "Role",
     "Section",
@@ -49,7 +52,11 @@ __all__ = [
     "load_config",
     "load_job",
     "problems",
+    "read_by",
     "read_mapping",
+    "refuse",
+    "refuse_overlaps",
+    "refuse_target",
     "validate_config",
     "validate_job",
     "without_password",

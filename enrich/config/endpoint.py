@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import ipaddress
-import os
 import re
 import stat
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 from urllib.parse import SplitResult, parse_qsl, urlsplit
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import AfterValidator, SecretStr, field_validator
 
-from enrich.config.section import Section
+from enrich.base.reading import read_small
+from enrich.config.section import FilePath, Seconds, Section
 from enrich.errors import ConfigError
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Mapping
+    from pathlib import Path
 
 DEFAULT_BASE_URL = "https://api.beatra.ai/v1"
 KEY_VARIABLE = "BEATRA_API_KEY"
 URL_VARIABLE = "BEATRA_BASE_URL"
+MAX_URL = 2_048  # characters
+MAX_CA_FILE = 16 << 20  # bytes; all the world's authorities together have a quarter of a million
 MAX_KEY_FILE = 65_536  # bytes; a file beyond that holds something else
 RESERVED_HEADERS = frozenset(  # what each request says for itself
     {
@@ -42,6 +45,24 @@ _VISIBLE_ASCII = re.compile(r"[!-~]+")
 _VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*")  # what is not written like this may be a key in the wrong place
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _HEADER_VALUE = re.compile(r"[\t -~]*")
+
+
+def _check_signs(url: str) -> None:
+    """Hold a URL to signs that one is written with.
+
+    Raises:
+        ValueError: it cannot be one; the text does not repeat it.
+    """
+    if len(url) > MAX_URL:
+        raise ValueError(f"a URL of {len(url):,} characters; it has at most {MAX_URL:,}")
+    if re.search(r"[\x00-\x20\x7f\\\ud800-\udfff]", url):
+        raise ValueError("it holds a blank, a line end or another sign that no URL can")
+
+
+def _is_variable(name: str) -> str:
+    if not re.fullmatch(r"[^\s=\0]{1,255}", name):
+        raise ValueError("it is no name of an environment variable")
+    return name
 
 
 class EndpointConfig(Section):
@@ -65,11 +86,11 @@ class EndpointConfig(Section):
     """
 
     base_url: str | None = None
-    timeout: Annotated[float, Field(gt=0)] = 120.0
-    api_key_env: str = KEY_VARIABLE
-    api_key_file: Path | None = None
+    timeout: Seconds = 120.0
+    api_key_env: Annotated[str, AfterValidator(_is_variable)] = KEY_VARIABLE
+    api_key_file: FilePath | None = None
     headers: dict[str, str] = {}
-    ca_file: Path | None = None
+    ca_file: FilePath | None = None
     proxy: str | None = None
     allow_http: bool = False
     stream_end: Literal["auto", "done", "finish_reason"] = "auto"
@@ -81,6 +102,7 @@ class EndpointConfig(Section):
     def _is_http(cls, value: str | None) -> str | None:
         if value is None or value == "sandbox":
             return value
+        _check_signs(value)
         parts = urlsplit(value)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError(f"it is no http(s) URL; write for example {DEFAULT_BASE_URL}, or sandbox")
@@ -129,12 +151,13 @@ def resolve_endpoint(config: EndpointConfig, env: Mapping[str, str]) -> Endpoint
     own_network = parts.scheme == "http" and is_near(parts.hostname or "")
     keyless = local or own_network or any(_AUTHORIZES.search(name) for name in config.headers)
     may_go = parts.scheme == "https" or config.allow_http
-    key = _find_key(config, env, needed=may_go and not keyless)
+    key = _find_key(config, env, needed=may_go and not keyless, as_told=local)
     secrets = key is not None or bool(config.headers)
     if parts.scheme == "http" and not (local or config.allow_http):
         _refuse_http(parts, config, secrets=secrets, own_network=own_network)
     if config.proxy is not None:
         _check_proxy(config.proxy, parts.scheme, secrets=secrets)
+    trust(config.ca_file)  # what is wrong with it is told before anything is made
     return Endpoint(
         base_url=url,
         api_key=key,
@@ -179,6 +202,29 @@ def _refuse_http(parts: SplitResult, config: EndpointConfig, *, secrets: bool, o
     )
 
 
+def trust(ca_file: Path | None) -> ssl.SSLContext | bool:
+    """Give what decides whom to trust: a file of certificates, or True for the system's.
+
+    Raises:
+        ConfigError: the file cannot be used.
+    """
+    if ca_file is None:
+        return True
+    import ssl
+
+    try:
+        content, _ = read_small(ca_file, MAX_CA_FILE)
+        if b"-----BEGIN " not in content:
+            raise ValueError("it holds no certificate")  # noqa: TRY301  # told as the others are
+        return ssl.create_default_context(cadata=content.decode("ascii", "replace"))
+    except (OSError, ValueError) as error:  # ssl.SSLError is an OSError; a ValueError: it is empty
+        problem = getattr(error, "strerror", None) or error.args[-1]
+        raise ConfigError(
+            f"endpoint.ca_file {ca_file} cannot be used: {problem}",
+            hint="give a PEM file with the certificate of the authority.",
+        ) from None
+
+
 def is_loopback(host: str) -> bool:
     """Say whether a host name means this machine: localhost, a name under it, 127.0.0.0/8 or ::1."""
     if host == "localhost" or host.endswith(".localhost"):
@@ -191,6 +237,7 @@ def is_loopback(host: str) -> bool:
 
 def _split(url: str, where: str) -> SplitResult:
     try:
+        _check_signs(url)
         parts = urlsplit(url)
         usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
         (parts.hostname or "").encode("idna")
@@ -214,6 +261,7 @@ def _split(url: str, where: str) -> SplitResult:
 
 def _check_proxy(proxy: str, scheme: str, *, secrets: bool) -> None:
     try:
+        _check_signs(proxy)
         parts = urlsplit(proxy)
         host = parts.hostname if parts.scheme in ("http", "https") and parts.port != 0 else None
     except ValueError:
@@ -248,7 +296,10 @@ def _check_headers(headers: Mapping[str, str]) -> dict[str, str]:
     return dict(headers)
 
 
-def _find_key(config: EndpointConfig, env: Mapping[str, str], *, needed: bool) -> SecretStr | None:
+def _find_key(
+    config: EndpointConfig, env: Mapping[str, str], *, needed: bool, as_told: bool
+) -> SecretStr | None:
+    """Find the key; None without one, unless it is needed, or ``as_told``: a variable that is named, or empty, is a slip."""
     if config.api_key_file is not None:
         return _checked_key(
             _read_key_file(config.api_key_file), f"endpoint.api_key_file {config.api_key_file}"
@@ -259,7 +310,8 @@ def _find_key(config: EndpointConfig, env: Mapping[str, str], *, needed: bool) -
     key = env.get(config.api_key_env, "").strip()
     if key:
         return _checked_key(key, f"the environment variable {variable}")
-    if not needed:
+    slip = as_told and (config.api_key_env in env or "api_key_env" in config.model_fields_set)
+    if not needed and not slip:
         return None
     raise ConfigError(
         "there is no API key; searched in this order:\n"
@@ -273,22 +325,17 @@ def _find_key(config: EndpointConfig, env: Mapping[str, str], *, needed: bool) -
 
 def _read_key_file(path: Path) -> str:
     try:
-        with path.open("rb") as file:
-            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
-            if mode & 0o077:
-                raise ConfigError(
-                    f"endpoint.api_key_file {path} can be read by others (mode {mode:04o})",
-                    hint=f"chmod 600 {path}",
-                )
-            content = file.read(MAX_KEY_FILE + 1)
+        content, info = read_small(path, MAX_KEY_FILE)
     except OSError as error:
         raise ConfigError(
             f"endpoint.api_key_file cannot be read: {error.strerror}",
             hint="it takes the path of a file that holds the key, relative to the configuration; never the key.",
         ) from None
-    if len(content) > MAX_KEY_FILE:
+    mode = stat.S_IMODE(info.st_mode)
+    if mode & 0o077:
         raise ConfigError(
-            f"endpoint.api_key_file {path} is larger than {MAX_KEY_FILE:,} bytes; it holds no key"
+            f"endpoint.api_key_file {path} can be read by others (mode {mode:04o})",
+            hint=f"chmod 600 {path}",
         )
     return content.decode("utf-8", "replace").removeprefix("\ufeff").strip()
 

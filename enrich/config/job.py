@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 from fractions import Fraction
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from platformdirs import user_cache_path
 from pydantic import (
+    AfterValidator,
     BeforeValidator,
     Field,
+    PrivateAttr,
     field_validator,
 )
 
@@ -18,7 +21,7 @@ from enrich.config.endpoint import EndpointConfig
 from enrich.config.ledger_url import without_password
 from enrich.config.limits import RATES, BudgetConfig, LimitsConfig, RetryConfig
 from enrich.config.overrides import as_path_mapping, ledger_beside
-from enrich.config.section import Location, Section
+from enrich.config.section import Section, Target, named, sound_path
 from enrich.config.steps import StepConfig, StepLimits
 from enrich.config.tables import InputConfig, OutputConfig
 
@@ -49,7 +52,7 @@ class JobConfig(Section):
 
     input: Annotated[InputConfig | None, BeforeValidator(as_path_mapping)] = None
     output: Annotated[OutputConfig | None, BeforeValidator(as_path_mapping)] = None
-    ledger: str | None = None
+    ledger: Annotated[str, AfterValidator(sound_path), AfterValidator(named)] | None = None
     endpoint: EndpointConfig = EndpointConfig()
     steps: Annotated[list[StepConfig], Field(min_length=1)]
     limits: LimitsConfig = LimitsConfig()
@@ -58,7 +61,8 @@ class JobConfig(Section):
     dedupe: bool = True
     tolerate: int | str = 0
     max_reasked: int | str | None = None
-    report: Location | None = None
+    report: Target | None = None
+    _file: Path | None = PrivateAttr(default=None)
 
     @field_validator("tolerate", "max_reasked", mode="before")
     @classmethod
@@ -80,6 +84,11 @@ class JobConfig(Section):
                     f"two steps are named `{name}`; names prefix the output columns and must differ"
                 )
         return steps
+
+    @property
+    def file(self) -> Path | None:
+        """The file that it was read from, if any."""
+        return self._file
 
     def tolerated(self, rows: int) -> int:
         """Say how many failed rows of so many still count as success."""

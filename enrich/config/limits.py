@@ -10,7 +10,7 @@ from pydantic import (
 )
 
 from enrich.base.reach import reach
-from enrich.config.section import Section
+from enrich.config.section import Number, PerMinute, Seconds, Section
 
 UNTOLD = 64  # requests in flight where nothing is told and nothing is to be found out
 RATES = ("requests_per_minute", "tokens_per_minute")  # the limits over a span of time, beside `windows`
@@ -25,9 +25,9 @@ class WindowConfig(Section):
         seconds: the span.
     """
 
-    requests: Annotated[int, Field(ge=1)] | None = None
-    tokens: Annotated[int, Field(ge=1)] | None = None
-    seconds: Annotated[float, Field(gt=0)]
+    requests: Annotated[int, Field(ge=1), Number] | None = None
+    tokens: Annotated[int, Field(ge=1), Number] | None = None
+    seconds: Seconds
 
     @model_validator(mode="after")
     def _limits_something(self) -> Self:
@@ -49,10 +49,10 @@ class LimitsConfig(Section):
         windows: further limits over other spans.
     """
 
-    concurrency: Annotated[int, Field(ge=1, le=20_000)] | None = None
+    concurrency: Annotated[int, Field(ge=1, le=20_000), Number] | None = None
     adaptive: bool = True
-    requests_per_minute: Annotated[float, Field(gt=0)] | None = None
-    tokens_per_minute: Annotated[float, Field(gt=0)] | None = None
+    requests_per_minute: PerMinute | None = None
+    tokens_per_minute: PerMinute | None = None
     windows: list[WindowConfig] = []
 
     @property
@@ -74,10 +74,10 @@ class RetryConfig(Section):
         deadline: seconds that all attempts of one row may take together; default attempts × (timeout + max_wait).
     """
 
-    attempts: Annotated[int, Field(ge=1, le=100)] = 6
-    unknown: Annotated[int, Field(ge=0, le=100)] = 1
-    max_wait: Annotated[float, Field(gt=0)] = 60.0
-    deadline: Annotated[float, Field(gt=0)] | None = None
+    attempts: Annotated[int, Field(ge=1, le=100), Number] = 6
+    unknown: Annotated[int, Field(ge=0, le=100), Number] = 1
+    max_wait: Seconds = 60.0
+    deadline: Seconds | None = None
 
 
 class BudgetConfig(Section):
@@ -89,6 +89,6 @@ class BudgetConfig(Section):
         requests: distinct ones that are sent; a retry is not counted again.
     """
 
-    credits: Annotated[float, Field(gt=0)] | None = None
-    tokens: Annotated[int, Field(gt=0)] | None = None
-    requests: Annotated[int, Field(gt=0)] | None = None
+    credits: Annotated[float, Field(gt=0, allow_inf_nan=False), Number] | None = None
+    tokens: Annotated[int, Field(gt=0), Number] | None = None
+    requests: Annotated[int, Field(gt=0), Number] | None = None

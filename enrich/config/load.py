@@ -12,8 +12,10 @@ from pydantic import (
 )
 
 from enrich.config.job import Config, JobConfig
+from enrich.config.overlap import refuse_overlaps
 from enrich.config.overrides import complete
 from enrich.config.problems import problems
+from enrich.config.section import sound_path
 from enrich.config.strict_yaml import parse_yaml, read_text
 from enrich.errors import ConfigError, did_you_mean
 
@@ -41,9 +43,10 @@ def load_config(
 
     Raises:
         ConfigError: with the place, the value and the nearest real key.
+        OutputError: it writes a file that it reads.
     """
     document = _read_document(Path(path), overrides or [], os.environ if env is None else env, flags)
-    return validate_config(document, str(path))
+    return _checked(validate_config(document, str(path)), Path(path))
 
 
 def load_job(path: str | Path, *, base_url: str | None = None) -> JobConfig:
@@ -53,7 +56,7 @@ def load_job(path: str | Path, *, base_url: str | None = None) -> JobConfig:
         ConfigError: with the place, the value and the nearest real key.
     """
     document = _read_document(Path(path), [], os.environ, {"base_url": base_url})
-    return validate_job(document, str(path))
+    return _checked(validate_job(document, str(path)), Path(path))
 
 
 def complete_config(
@@ -80,7 +83,14 @@ def complete_config(
     """
     env = os.environ if env is None else env
     completed = complete(copy.deepcopy(dict(document)), folder, overrides, env, flags)
-    return validate_config(completed, where)
+    return _checked(validate_config(completed, where))
+
+
+def _checked(config: _Job, file: Path | None = None) -> _Job:
+    """Note where a configuration was read from, and see to it that it writes no file that it reads."""
+    config._file = file  # noqa: SLF001  # what a file does not say of itself
+    refuse_overlaps(config)
+    return config
 
 
 def read_mapping(path: Path) -> dict[str, Any]:
@@ -89,6 +99,10 @@ def read_mapping(path: Path) -> dict[str, Any]:
     Raises:
         ConfigError: it is not there, or holds no mapping.
     """
+    try:
+        sound_path(str(path))
+    except ValueError as error:
+        raise ConfigError(f"the configuration file {str(path)[:80]!r} {error}") from None
     if not path.exists():
         beside = sorted(other.name for suffix in ("yaml", "yml") for other in path.parent.glob(f"*.{suffix}"))
         hint = did_you_mean(path.name, beside) if beside else "beatra-enrich init makes one."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -203,7 +204,8 @@ def _resolved(path: str, base: Path) -> str:
     """Make a path absolute; a ``file://`` URL becomes a path, other URLs stay."""
     if is_url(path):
         return plain(path) if path.startswith("file:///") else path
-    resolved = str(base / Path(path).expanduser())
+    expanded = os.path.expanduser(path)  # noqa: PTH111  # where there is no such user, a name as any other
+    resolved = str(base / expanded)
     return f"{resolved}/" if path.endswith("/") and resolved != "/" else resolved
 
 

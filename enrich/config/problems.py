@@ -11,7 +11,9 @@ from pydantic import (
 )
 
 from enrich.config.endpoint import KEY_VARIABLE
-from enrich.errors import did_you_mean
+from enrich.errors import did_you_mean, shortened
+
+SHOWN = 20  # places that are told of
 
 
 def problems(error: ValidationError, document: Any, model: type[BaseModel]) -> str:
@@ -25,9 +27,11 @@ def problems(error: ValidationError, document: Any, model: type[BaseModel]) -> s
         model: what the document is, or each item of it; for the keys that are known.
     """
     said: dict[str, str] = {}
-    for item in error.errors(include_url=False):
+    for item in error.errors(include_url=False, include_context=True):
         said.setdefault(_place(item, document), _problem(item, model))
-    return "\n".join(f"  {place}: {text}" for place, text in said.items())
+    lines = [f"  {shortened(place, 100)}: {shortened(text, 300)}" for place, text in said.items()]
+    more = [f"  … and {len(lines) - SHOWN:,} more"] if len(lines) > SHOWN else []
+    return "\n".join([*lines[:SHOWN], *more])
 
 
 def _place(item: Any, document: Any) -> str:

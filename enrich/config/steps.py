@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import re
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, Field, field_serializer, model_validator
+from pydantic import (
+    BaseModel,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    field_serializer,
+    field_validator,
+    model_validator,
+)
 from pydantic.json_schema import SkipJsonSchema
 
-from enrich.config.section import Section
+from enrich.config.section import Amount, Count, FilePath, Number, PerMinute, Section, sound_path
 
 Role = Literal["system", "user", "assistant"]
 
@@ -45,8 +53,23 @@ class StepLimits(Section):
         requests_per_minute: the most requests of this step; attempts made again are not counted here.
     """
 
-    concurrency: Annotated[int, Field(ge=1, le=20_000)] | None = None
-    requests_per_minute: Annotated[float, Field(gt=0)] | None = None
+    concurrency: Annotated[int, Field(ge=1, le=20_000), Number] | None = None
+    requests_per_minute: PerMinute | None = None
+
+
+_PARAMETERS: dict[str, TypeAdapter[Any]] = {
+    "temperature": TypeAdapter(Annotated[float, Field(ge=0.0, le=2.0, allow_inf_nan=False), Number]),
+    "top_p": TypeAdapter(Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False), Number]),
+    "max_tokens": TypeAdapter(Annotated[int, Field(ge=1), Number]),
+    "max_completion_tokens": TypeAdapter(Annotated[int, Field(ge=1), Number]),
+    "n": TypeAdapter(Count),
+    "seed": TypeAdapter(Count),
+    "top_logprobs": TypeAdapter(Annotated[int, Field(ge=0), Number]),
+    "frequency_penalty": TypeAdapter(Amount),
+    "presence_penalty": TypeAdapter(Amount),
+    "logprobs": TypeAdapter(bool),
+    "stream_options": TypeAdapter(dict[str, Any]),
+}
 
 
 class StepConfig(Section):
@@ -86,17 +109,17 @@ class StepConfig(Section):
     name: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
     system: str | None = None
     prompt: str | None = None
-    prompt_file: Path | None = None
+    prompt_file: FilePath | None = None
     messages: list[Message] | None = None
-    messages_file: Path | None = None
+    messages_file: FilePath | None = None
     examples: list[Example] = []
-    examples_file: Path | None = None
+    examples_file: FilePath | None = None
     model: str = "auto"
     fallback_models: list[str] = []
-    temperature: Annotated[float, Field(ge=0.0, le=2.0)] | None = None
-    top_p: Annotated[float, Field(ge=0.0, le=1.0)] | None = None
-    max_tokens: Annotated[int, Field(ge=1)] | str | None = None
-    max_completion_tokens: Annotated[int, Field(ge=1)] | str | None = None
+    temperature: Annotated[float, Field(ge=0.0, le=2.0, allow_inf_nan=False), Number] | None = None
+    top_p: Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False), Number] | None = None
+    max_tokens: Annotated[int, Field(ge=1), Number] | str | None = None
+    max_completion_tokens: Annotated[int, Field(ge=1), Number] | str | None = None
     params: dict[str, Any] = {}
     stream: bool = False
     when: str | None = None
@@ -108,7 +131,7 @@ class StepConfig(Section):
     )
     schema_mode: Literal["json_schema", "json_object", "prompt"] = "json_schema"
     repair: bool = True
-    reask: Annotated[int, Field(ge=0, le=10)] = 1
+    reask: Annotated[int, Field(ge=0, le=10), Number] = 1
     reuse: bool = False
     on_truncated: Literal["keep", "retry"] = "keep"
     check: str | None = None
@@ -147,6 +170,26 @@ class StepConfig(Section):
         if self.on_truncated == "retry" and not given:
             raise ValueError("`on_truncated: retry` doubles `max_tokens`, which is not given; set it")
         return self
+
+    @field_validator("answer_schema")
+    @classmethod
+    def _is_place(cls, schema: dict[str, Any] | str | None) -> dict[str, Any] | str | None:
+        return sound_path(schema) if isinstance(schema, str) else schema
+
+    @field_validator("params")
+    @classmethod
+    def _of_known_kinds(cls, params: dict[str, Any]) -> dict[str, Any]:
+        """Hold the API's own fields to its kinds; what holds a template is known for each row only."""
+        for name, kind in _PARAMETERS.items():
+            value = params.get(name)
+            if value is None or (isinstance(value, str) and "{{" in value):
+                continue
+            try:
+                kind.validate_python(value, strict=True)
+            except ValidationError as error:
+                said = re.sub(r"^Input should ", "must ", error.errors()[0]["msg"])
+                raise ValueError(f"`params.{name}` {said} (it is {value!r:.60})") from None
+        return params
 
     @model_validator(mode="after")
     def _sampling(self) -> Self:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from enrich.base.reading import read_small
 from enrich.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -79,6 +80,10 @@ for _kind, _pattern, _first in (
     _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_kind}", re.compile(f"(?:{_pattern})$"), _first)
 
 
+# PyYAML checks little of what stands behind a tag, such as `!!int x`, or of an escape beyond Unicode.
+_YAML_ERRORS = (yaml.YAMLError, ValueError, TypeError, LookupError, AttributeError, OverflowError)
+
+
 def parse_yaml(text: str, where: str) -> Any:
     """Read YAML that cannot explode: no aliases, no duplicate keys, bounded size and depth.
 
@@ -93,7 +98,7 @@ def parse_yaml(text: str, where: str) -> Any:
         return yaml.load(text, _Loader)  # noqa: S506  # _Loader is a SafeLoader
     except ConfigError as error:
         raise ConfigError(f"{where}: {error.message}", hint=error.hint) from None
-    except (yaml.YAMLError, ValueError) as error:  # a ValueError: `!!int x`, or an int of 5,000 digits
+    except _YAML_ERRORS as error:
         mark = getattr(error, "problem_mark", None)
         place = f" line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         problem = getattr(error, "problem", None) or getattr(error, "reason", None) or "not valid YAML"
@@ -107,14 +112,19 @@ def parse_yaml(text: str, where: str) -> Any:
         ) from None
 
 
-def read_text(path: Path, what: str) -> str:
+def read_text(path: Path, what: str, *, most: int = MAX_YAML_BYTES) -> str:
     """Read a text file in UTF-8, with or without a byte order mark.
+
+    Args:
+        path: the file.
+        what: it is, for messages.
+        most: bytes that it may have.
 
     Raises:
         ConfigError: it cannot be read; begins with ``what``.
     """
     try:
-        return path.read_text(encoding="utf-8-sig")
+        return read_small(path, most)[0].decode("utf-8-sig")
     except OSError as error:
         problem = (error.strerror or str(error)).lower()
         raise ConfigError(f"{what} {path} cannot be read: {problem}") from None

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
 import re
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     Field,
@@ -13,7 +13,20 @@ from pydantic import (
 )
 
 from enrich.base.location import without_slash
-from enrich.config.section import Format, Location, Section
+from enrich.config.section import FilePath, Format, Location, Number, Section, Target
+
+# Python's codecs of texts that no file is written in: for host names, for source code, and for nothing at all.
+_NO_FILES = frozenset(
+    {
+        "idna",
+        "punycode",
+        "undefined",
+        "unicode-escape",
+        "raw-unicode-escape",
+        "unicode_escape",
+        "raw_unicode_escape",
+    }
+)
 
 
 class CsvOptions(Section):
@@ -42,7 +55,28 @@ class CsvOptions(Section):
     null_values: list[str] = [""]
     types: dict[str, str] = {}
     bad_rows: Literal["error", "reject"] = "error"
-    reject_file: Path | None = None
+    reject_file: FilePath | None = None
+
+    @field_validator("encoding")
+    @classmethod
+    def _is_of_texts(cls, name: str) -> str:
+        try:
+            found = codecs.lookup(name) if name.isascii() and name.isprintable() else None
+        except (LookupError, ValueError):
+            found = None
+        if found is None or not getattr(found, "_is_text_encoding", True) or found.name in _NO_FILES:
+            raise ValueError(f"unknown encoding: {name!r:.60}; write for example utf-8, latin-1 or cp1252")
+        return name
+
+    @model_validator(mode="after")
+    def _signs_can_be_told_apart(self) -> Self:
+        for key in ("delimiter", "quote", "escape"):
+            sign = getattr(self, key)
+            if sign and (sign in "\n\r\0" or not sign.isascii()):
+                raise ValueError(f"`{key}` is {sign!r}; it must be an ASCII character that ends no line")
+        if self.delimiter is not None and self.delimiter == self.quote:
+            raise ValueError(f"`delimiter` and `quote` are both {self.quote!r}")
+        return self
 
 
 class InputConfig(Section):
@@ -96,11 +130,11 @@ class OutputConfig(Section):
         csv: how a CSV or TSV file is written.
     """
 
-    path: Location
+    path: Target
     partitioned: bool = False
     format: Format | None = None
     compression: str = "zstd"
-    row_group_rows: Annotated[int, Field(ge=1)] = 131_072
+    row_group_rows: Annotated[int, Field(ge=1), Number] = 131_072
     csv: CsvOutput = CsvOutput()
 
     @model_validator(mode="before")

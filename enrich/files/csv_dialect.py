@@ -11,9 +11,9 @@ import re
 import sys
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from enrich.config import Place, refuse
 from enrich.errors import InputError
 from enrich.files.csv_escapes import EscapedText
 from enrich.files.find import first_duplicate, open_text, readable
@@ -114,22 +114,13 @@ def check_options(files: Sequence[SourceFile], options: CsvOptions) -> None:
 
     Raises:
         InputError: naming the option.
+        OutputError: the rejected rows would go into a file of the input.
     """
-    signs = {"delimiter": options.delimiter, "quote": options.quote, "escape": options.escape}
-    for key, value in signs.items():
-        if value and not value.isascii():
-            raise InputError(f"`input.csv.{key}` is {value!r}; it must be an ASCII character")
     if options.escape and options.escape in (options.quote, options.delimiter):
         raise InputError(
             f"`input.csv.escape` is {options.escape!r}, which the quote or the delimiter is too",
             hint="leave it out: a doubled quote stands for one.",
         )
-    try:
-        "".encode(options.encoding)
-    except LookupError as error:
-        raise InputError(
-            f"`input.csv.encoding`: {error}", hint="for example utf-8, latin-1, cp1252."
-        ) from None
     if options.bad_rows != "reject":
         return
     if options.reject_file is None:
@@ -137,11 +128,8 @@ def check_options(files: Sequence[SourceFile], options: CsvOptions) -> None:
             "`input.csv.bad_rows` is reject, but there is no place for the rejected rows",
             hint="set `input.csv.reject_file`, for example rejected.csv",
         )
-    if options.reject_file.resolve() in (Path(file.path).resolve() for file in files):
-        raise InputError(
-            f"`input.csv.reject_file` is {options.reject_file}, one of the input files",
-            hint="put it outside the input folder.",
-        )
+    rejects = Place("`input.csv.reject_file`", str(options.reject_file))
+    refuse([rejects], [Place("a file of the input", file.path) for file in files])
 
 
 # --- rows and their lines ------------------------------------------------------------------------------
@@ -216,7 +204,12 @@ def check_encoding(dialect: Dialect) -> None:
             waiting = len(decoder.getstate()[0])
             try:
                 line += decoder.decode(chunk, final=not chunk).count("\n")
-            except UnicodeDecodeError as error:
+            except UnicodeError as error:
+                if not isinstance(error, UnicodeDecodeError):  # UTF-16 without the mark that tells its order
+                    raise InputError(
+                        f"{file.path} is not {encoding}: {error}",
+                        hint=f"set `input.csv.encoding` to what the file is written in, {_likely_encoding(file)}.",
+                    ) from None
                 line += error.object[: error.start].count(b"\n")
                 raise InputError(
                     f"{file.path} line {line}, byte {position - waiting + error.start}: "

@@ -253,7 +253,17 @@ def _culprit(file: SourceFile, block: _Block, schema: pa.Schema) -> InputError:
 
 
 def _check_line(line: bytes, where: str, found: _Findings) -> None:
-    """Look closely at a line that may be too deep, or hold NaN or an integer that a double would round."""
+    """Look at a line before Arrow's parser does, which does not survive all that is no object.
+
+    Closely where it may be too deep, or hold NaN or an integer that a double would round.
+    """
+    text = line.strip()
+    if text and not text.startswith(b"{"):
+        shown = text[:40].decode("utf-8", "replace") + ("…" if len(text) > 40 else "")
+        raise InputError(
+            f"{where} is no JSON object: {shown}",
+            hint="each line must be one whole object, such as {…}; an array must be written as one object a line.",
+        )
     if line.count(b"[") + line.count(b"{") > MAX_DEPTH and _depth(line) > MAX_DEPTH:
         raise InputError(
             f"{where}: nested deeper than {MAX_DEPTH} levels", hint="write the inner values as texts."

@@ -10,10 +10,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from enrich.base.location import ObjectUrl
+from enrich.config import MANIFEST_SUFFIX
 from enrich.files import storage
 from enrich.files.access import Place, try_lock
-
-MANIFEST_SUFFIX = ".manifest.json"
 
 
 class Temporary:

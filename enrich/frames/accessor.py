@@ -20,7 +20,9 @@ from pydantic import BaseModel
 import enrich
 from enrich.config import JobConfig, load_job, validate_job
 from enrich.errors import ConfigError, InputError, RowsFailed, did_you_mean
-from enrich.frames.batches import Background, Door, as_async, blocking, open_door
+from enrich.frames.batches import as_async
+from enrich.frames.blocking import Background, blocking
+from enrich.frames.door import Door, open_door
 from enrich.prompt.cells import spellings
 from enrich.prompt.template import RowError
 from enrich.records import FAILED, Summary

@@ -10,7 +10,8 @@ import pyarrow as pa
 
 from enrich import spread
 from enrich.errors import ConfigError, InputError
-from enrich.frames.batches import blocking, open_door
+from enrich.frames.blocking import blocking
+from enrich.frames.door import open_door
 from enrich.runs.job import compile_job
 
 try:
@@ -40,7 +41,8 @@ def enrich(
 ) -> Dataset:
     """Add the columns of every step to a dataset.
 
-    Nothing is asked before the rows are needed, except for what Ray runs to learn the columns. A dataset that is read
+    Nothing is asked before the rows are needed; `schema()` asks nothing. Ray takes whole blocks: `take(2)` asks those that
+    are under way by then, an actor's first one alone; to ask two rows, write `enrich(ds.limit(2), …)`. A dataset that is read
     again, a task that is retried and an actor that is started anew ask nothing that the ledger holds. Actors need the
     API key in their environment, or where `endpoint.api_key_file` says; it does not travel with the plan.
 
@@ -61,9 +63,9 @@ def enrich(
         UsageError: something is wrong that was found before any actor began.
     """
     schema = _schema(ds)
-    job, _ = spread.prepare(config, schema, one_machine=one_machine, split_limits=split_limits)
+    job, joined = spread.prepare(config, schema, one_machine=one_machine, split_limits=split_limits)
     fewest, most = (actors, actors) if isinstance(actors, int) else actors
-    return ds.map_batches(
+    enriched = ds.map_batches(
         Asking,
         fn_constructor_args=(job, schema),
         batch_size=None,  # whole blocks: what is cut has to be put together again
@@ -71,6 +73,25 @@ def enrich(
         compute=ActorPoolStrategy(min_size=fewest, max_size=most),
         **{"max_concurrency": BLOCKS, **remote},
     )
+    with contextlib.suppress(
+        AttributeError
+    ):  # Ray has no public way to say it, and would ask rows to learn it
+        enriched._cache.set_schema(enriched._logical_plan.dag, joined)  # noqa: SLF001  # as of Ray 2.60
+    return enriched
+
+
+def preview(ds: Dataset, config: AnyConfig, n: int = 3) -> str:
+    """Write out the requests of the first rows as they would be sent; sends nothing.
+
+    Args:
+        ds: its columns are the templates' variables.
+        config: as for `enrich`.
+        n: how many rows.
+
+    Raises:
+        UsageError: the configuration does not fit the dataset.
+    """
+    return spread.preview(config, ds.take_batch(n, batch_format="pyarrow"))
 
 
 def _schema(ds: Dataset) -> pa.Schema:
@@ -93,12 +114,18 @@ class Asking:
     def __init__(self, job: JobConfig, schema: pa.Schema) -> None:
         self._opened = contextlib.ExitStack()
         self._schema = schema
+        self._free = asyncio.Semaphore(1)  # blocks: one at first, for who takes two rows needs no more
+        self._at_once = 1
         self._door = self._opened.enter_context(blocking(open_door(compile_job(job, schema), schema)))
 
     async def __call__(self, table: pa.Table) -> pa.Table:
         """Ask about a block."""
         rows = _fitted(table, self._schema)
-        answers = [await asyncio.to_thread(self._door.ask, batch) for batch in rows.to_batches()]
+        async with self._free:
+            answers = [await asyncio.to_thread(self._door.ask, batch) for batch in rows.to_batches()]
+        if self._at_once < BLOCKS:
+            self._at_once += 1
+            self._free.release()
         added = pa.Table.from_batches(map(spread.decoded, answers), spread.decoded_schema(self._door.schema))
         for name, column in zip(added.column_names, added.columns, strict=True):
             rows = rows.append_column(name, column)

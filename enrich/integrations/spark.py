@@ -32,7 +32,9 @@ def enrich(
 ) -> DataFrame:
     """Add the columns of every step to a frame.
 
-    Nothing is asked before an action needs the rows; then each task asks those of its partition. An action that is
+    Nothing is asked before an action needs the rows; then each task asks those of its partition, few at first and ever
+    more ahead: `limit`, `show` and `first` behind it ask some dozens of a partition's rows. To ask five rows and no more,
+    write `enrich(df.limit(5), …)`; `preview` asks nothing. An action that is
     repeated, a task that is retried and one that runs twice ask nothing that the ledger holds. Executors need the API
     key in their environment, or where `endpoint.api_key_file` says; it does not travel with the plan.
 
@@ -56,10 +58,25 @@ def enrich(
     added = pa.schema(list(joined)[len(arriving) :])
 
     def ask(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        return map(spread.decoded, enrich_batches(batches, job))
+        answered = enrich_batches(spread.in_slices(batches), job)
+        return spread.handed_over(map(spread.decoded, answered))
 
     fields = [*df.schema.fields, *spark.createDataFrame(added.empty_table()).schema.fields]
     return df.mapInArrow(ask, StructType(fields))
+
+
+def preview(df: DataFrame, config: AnyConfig, n: int = 3) -> str:
+    """Write out the requests of the first rows as they would be sent; sends nothing.
+
+    Args:
+        df: its columns are the templates' variables.
+        config: as for `enrich`.
+        n: how many rows.
+
+    Raises:
+        UsageError: the configuration does not fit the frame.
+    """
+    return spread.preview(config, df.limit(n).toArrow())
 
 
 def metrics(config: AnyConfig) -> list[Column]:

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, cast
 from jinja2 import StrictUndefined, Undefined, nodes
 from jinja2.exceptions import SecurityError
 from jinja2.filters import FILTERS, make_attrgetter
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.tests import TESTS
 from jinja2.visitor import NodeTransformer
 
 from enrich.base.texts import as_json
+from enrich.prompt.bounds import BoundedEnvironment
 from enrich.prompt.cells import NULL, Cell, text
 
 if TYPE_CHECKING:
@@ -47,10 +47,8 @@ _TEXT_FILTERS = (
 _LIST_FILTERS = ("map", "select", "reject", "selectattr", "rejectattr", "unique", "batch", "slice")
 
 
-class PromptEnvironment(ImmutableSandboxedEnvironment):
+class PromptEnvironment(BoundedEnvironment):
     """Looks data up before anything else; methods are found only where they are called."""
-
-    intercepted_binops = frozenset({"%"})
 
     def getattr(self, obj: Any, attribute: str) -> Any:
         """Find `obj.attribute`: a mapping's item, or what a value has that is no method."""
@@ -83,7 +81,7 @@ class PromptEnvironment(ImmutableSandboxedEnvironment):
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
         """Format with `%` by the texts of values."""
-        if type(left) is str and not isinstance(right, Mapping):
+        if operator == "%" and type(left) is str and not isinstance(right, Mapping):
             right = tuple(map(_formatted, right if isinstance(right, tuple) else (right,)))
         return super().call_binop(context, operator, left, right)
 

@@ -13,7 +13,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from enrich.config import Example, Message, StepConfig, problems
 from enrich.config.strict_yaml import parse_yaml, read_text
 from enrich.errors import ConfigError
-from enrich.prompt.template import Template, compile_template, literal
+from enrich.prompt.template import MAX_PROMPT_BYTES, Template, compile_template, literal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -55,7 +55,7 @@ def compile_messages(
     prompt, place = step.prompt, f"{where}.prompt"
     if step.prompt_file is not None:
         prompt, place = (
-            read_text(step.prompt_file, f"{where}.prompt_file:"),
+            read_text(step.prompt_file, f"{where}.prompt_file:", most=MAX_PROMPT_BYTES),
             f"{where} ({step.prompt_file.name})",
         )
     compiled = [MessageTemplate("user", spelled(prompt or "", place))]
@@ -74,7 +74,7 @@ def without_files(step: StepConfig) -> StepConfig:
     where = f"steps.{step.name}"
     found: dict[str, Any] = {}
     if step.prompt_file is not None:
-        found["prompt"] = read_text(step.prompt_file, f"{where}.prompt_file:")
+        found["prompt"] = read_text(step.prompt_file, f"{where}.prompt_file:", most=MAX_PROMPT_BYTES)
     if step.messages_file is not None:
         found["messages"] = _read_items(step.messages_file, Message, f"{where}.messages_file")
     if step.examples_file is not None:
@@ -105,7 +105,7 @@ def _example_messages(step: StepConfig, where: str, schema: AnswerSchema | None)
 
 def _read_items(path: Path, model: type[_Item], where: str) -> list[_Item]:
     """Read a list of messages or examples from a .yaml, .json or .jsonl file."""
-    text = read_text(path, f"{where}:")
+    text = read_text(path, f"{where}:", most=MAX_PROMPT_BYTES)
     try:
         items = _lines(text) if path.suffix == ".jsonl" else parse_yaml(text, str(path))
     except orjson.JSONDecodeError as error:

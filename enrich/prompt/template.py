@@ -7,6 +7,7 @@ import keyword
 import math
 import re
 from collections import Counter
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -27,7 +28,7 @@ from enrich.prompt.environment import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 Spelling = Literal[1, 2]  # of values: by a column's type, as before 0.9; or each by its own cell
 
@@ -199,9 +200,11 @@ class Expression:
 # What data can make a template do: the config's author is trusted, the data is not.
 _ROW_ERRORS = (
     ArithmeticError,
+    AssertionError,  # of a filter's own arguments
     AttributeError,
     LookupError,
     MemoryError,
+    NameError,  # of `inf` and `nan`, which Jinja folds constants to
     RecursionError,
     SecurityError,
     TypeError,
@@ -230,8 +233,13 @@ def compile_template(source: str, where: str, *, spelling: Spelling = 2, blank: 
         blank: whether nulls are let through, as nothing.
 
     Raises:
-        TemplateError: its syntax is wrong, with the line.
+        TemplateError: its syntax is wrong, with the line, or it is nested too deeply.
     """
+    with _compiling(where):
+        return _compiled_template(source, where, spelling=spelling, blank=blank)
+
+
+def _compiled_template(source: str, where: str, *, spelling: Spelling, blank: bool) -> Template:
     tree, variables, whole_row, kept = _parse(source, where)
     pieces = _pieces(tree, variables)
     environment = _environment if spelling > 1 else _first
@@ -290,12 +298,32 @@ def compile_condition(source: str, where: str, *, spelling: Spelling = 2) -> Tem
     return compile_expression(source, where)
 
 
+@contextmanager
+def _compiling(where: str) -> Iterator[None]:
+    """Turn what Python says of a template that it cannot take into a `TemplateError`."""
+    try:
+        yield
+    except (RecursionError, MemoryError, IndentationError):
+        raise TemplateError(
+            f"{where}: the template is nested too deeply, or one expression is too long",
+            hint="flatten it: a value may be computed in steps with {% set name = … %}.",
+        ) from None
+    except (SyntaxError, ValueError) as error:
+        said = "too many loops within each other" if "nested blocks" in str(error) else _one_line(error)
+        raise TemplateError(f"{where}: {said}", hint="flatten it, or write it another way.") from None
+
+
 def compile_expression(source: str, where: str) -> Expression:
     """Compile one whole ``{{ expression }}``.
 
     Raises:
-        TemplateError: its syntax is wrong.
+        TemplateError: its syntax is wrong, or it is nested too deeply.
     """
+    with _compiling(where):
+        return _compiled_expression(source, where)
+
+
+def _compiled_expression(source: str, where: str) -> Expression:
     tree, variables, whole_row, kept = _parse(source.strip(), where)
     output = settled(tree, _environment).find(nodes.Output)
     assert output is not None  # noqa: S101  # there is one expression, and it is put out

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
+import os
 from dataclasses import asdict, replace
 from importlib import resources
 from pathlib import Path
@@ -16,6 +17,7 @@ from markupsafe import Markup
 
 from enrich.base.location import ObjectUrl, is_url
 from enrich.base.version import __version__
+from enrich.config import Place, refuse_target
 from enrich.errors import OutputError, UsageError
 from enrich.files import storage
 from enrich.files.sink import destination, read_manifest
@@ -50,9 +52,11 @@ async def report_job(config: Config, path: str | None = None, *, content: bool =
     """
     location = config.ledger_location()
     require_ledger(location)
+    page = destination(path or config.report or _beside(config))
+    refuse_target(Place("the report", page), config, location)
     ledger = await open_ledger(location, make=False)
     try:
-        return await write_report(config, ledger, path or config.report or _beside(config), content=content)
+        return await write_report(config, ledger, page, content=content)
     finally:
         await ledger.close()
 
@@ -227,7 +231,9 @@ def _replace(path: str, html: str) -> None:
     if not is_url(path) and Path(path).exists() and not Path(path).is_file():
         raise OutputError(f"the report {path} is no regular file", hint="give another path with -o.")
     try:
-        storage.write(path, html.encode(errors="backslashreplace"))
+        storage.write(
+            path if is_url(path) else os.path.realpath(path), html.encode(errors="backslashreplace")
+        )
     except OSError as error:
         problem, hint = error.strerror, "give another path with -o."
         if is_url(path):

@@ -16,7 +16,7 @@ from enrich.answer.columns import output_schema, step_fields
 from enrich.answer.reader import AnswerReader
 from enrich.base.location import ObjectUrl, is_url
 from enrich.base.version import __version__
-from enrich.config import URL_VARIABLE
+from enrich.config import URL_VARIABLE, Place, read_by, refuse, refuse_overlaps
 from enrich.config.endpoint import Endpoint, resolve_endpoint
 from enrich.engine.fallback import ModelBreaker
 from enrich.engine.formats import Formats
@@ -28,6 +28,7 @@ from enrich.prompt.request import RequestBuilder
 from enrich.prompt.template import check_columns
 from enrich.rows.conversation import Conversation
 from enrich.rows.flow import Step
+from enrich.runs.partitions import find_units
 from enrich.schema.schema import step_schema
 
 if TYPE_CHECKING:
@@ -159,11 +160,7 @@ def refuse_overlap(config: Config, source: Source) -> None:
             f"the input {source.files[0].path} lies in the output's folder {config.output.path}",
             hint="put the output into another folder.",
         )
-    if any(_spot(file.path) == target for file in source.files):
-        raise OutputError(
-            f"the output {config.output.path} is a file of the input",
-            hint="give the output a path of its own.",
-        )
+    refuse_overlaps(config, *(Place("a file of the input", file.path) for file in source.files))
     paths = [config.input.path] if isinstance(config.input.path, str) else config.input.path
     for path in paths:
         if _is_folder(path, source) and _spot(path) in target.parents:
@@ -171,12 +168,17 @@ def refuse_overlap(config: Config, source: Source) -> None:
                 f"the output {config.output.path} lies in the input's folder {path}: the next run would read it",
                 hint="put the output into another folder.",
             )
+    if config.output.partitioned:
+        written = [
+            Place("a file of the output", u.output.path) for u in find_units(source.files, config.output)
+        ]
+        refuse(written, read_by(config))
 
 
 def _spot(location: str) -> PurePath:
     """Give a file's real path, or an object's place in its store, whatever the URL says of the way there."""
     if not is_url(location):
-        return Path(location).resolve()
+        return Path(os.path.realpath(location))
     url = ObjectUrl.parse(location)
     return PurePosixPath(url.scheme, url.bucket, url.key)
 

@@ -39,7 +39,7 @@ def _document(spec: Any) -> Any:
         return spec
     if isinstance(spec, str | Path):
         return _read(Path(spec))
-    if not (isinstance(spec, type) and issubclass(spec, BaseModel)):
+    if not (isinstance(spec, type) and issubclass(spec, BaseModel) and spec is not BaseModel):
         raise ConfigError(
             f"`{spec!r}` is no schema of an answer", hint="give a JSON Schema or a pydantic model."
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import os
 import re
 import tempfile
 from datetime import UTC, datetime
@@ -17,7 +18,7 @@ import pyarrow as pa
 from enrich.base.clock import SystemClock
 from enrich.base.version import __version__
 from enrich.base.words import counted
-from enrich.config import OutputConfig, load_config, without_password
+from enrich.config import OutputConfig, Place, load_config, refuse_target, without_password
 from enrich.errors import ConfigError, LedgerDamaged
 from enrich.files.sink import destination, open_sink
 from enrich.ledger.opening import open_ledger, require_ledger
@@ -28,6 +29,7 @@ from enrich.wire.completion import completion_of, read
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
+    from enrich.config import Config
     from enrich.ledger.protocol import Entry, Ledger, Listed, VerifyReport
 
 SQLITE_MAGIC: Final = b"SQLite format 3\0"
@@ -71,18 +73,26 @@ def ledger_location(given: str) -> str:
         LedgerError: there is no ledger yet.
         ConfigError: the configuration is not valid.
     """
-    location = given if "://" in given or _is_ledger(Path(given)) else load_config(given).ledger_location()
+    return find_ledger(given)[0]
+
+
+def find_ledger(given: str) -> tuple[str, Config | None]:
+    """Do what `ledger_location` does, and give the configuration too where there is one."""
+    config = None if "://" in given or _is_ledger(Path(given)) else load_config(given)
+    location = config.ledger_location() if config is not None else given
     require_ledger(location)
-    return location
+    return location, config
 
 
 def _is_ledger(path: Path) -> bool:
     if path.suffix in (".db", ".sqlite"):
         return True
     try:
-        with path.open("rb") as file:
+        with os.fdopen(
+            os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb"
+        ) as file:  # a pipe is not waited for
             return file.read(len(SQLITE_MAGIC)) == SQLITE_MAGIC
-    except OSError:
+    except (OSError, ValueError):
         return False  # then it is a configuration, and what is wrong with it is said there
 
 
@@ -158,7 +168,7 @@ class Exported(NamedTuple):
     salvage: Salvage | None = None
 
 
-async def export_ledger(location: str, out: str) -> Exported:
+async def export_ledger(location: str, out: str, config: Config | None = None) -> Exported:
     """Write everything the ledger holds, raw requests and answers included, to a file that its owner alone may read.
 
     Of a damaged one, all that is left is written.
@@ -166,12 +176,14 @@ async def export_ledger(location: str, out: str) -> Exported:
     Args:
         location: of the ledger.
         out: the file, or the URL of an object; its suffix says the format. It is replaced whole, or not at all.
+        config: of the job, where it is known: none of its files is written over.
 
     Raises:
         OutputError: it cannot be written there.
         DiskFull: there is no room for it.
     """
     output = OutputConfig(path=destination(out))
+    refuse_target(Place("the export", output.path), config, location)
     try:
         return Exported(await _export(location, output))
     except LedgerDamaged:

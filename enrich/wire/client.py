@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import io
-import ssl
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
@@ -13,7 +12,8 @@ import aiohttp
 from yarl import URL
 
 from enrich.base.version import __version__
-from enrich.errors import ConfigError, EndpointFailing, KeyRefused
+from enrich.config.endpoint import trust
+from enrich.errors import EndpointFailing, KeyRefused
 from enrich.records import Failure, Reply
 from enrich.wire.envelope import loads, one_line
 from enrich.wire.gateways import Gateway, find_gateway
@@ -24,8 +24,8 @@ from enrich.wire.stream_end import StreamEnds
 from enrich.wire.unanswered import NETWORK_ERRORS
 
 if TYPE_CHECKING:
+    import ssl
     from contextlib import AbstractAsyncContextManager
-    from pathlib import Path
     from types import TracebackType
 
     from aiohttp import ClientRequest, ClientResponse, ClientTimeout
@@ -99,7 +99,7 @@ class Client:
         self._session = aiohttp.ClientSession(
             connector=_Connector(
                 limit=self._concurrency,  # never fewer than may be in flight, so that none queues unseen
-                ssl=_trust(self._endpoint.ca_file),
+                ssl=trust(self._endpoint.ca_file),
                 ttl_dns_cache=DNS_TTL,  # a burst of connections asks for the name once
             ),
             # No headers here: aiohttp would tell those of a session to the proxy as well, the key among them.
@@ -267,15 +267,3 @@ def _limits(seconds: float, *, stream: bool) -> aiohttp.ClientTimeout:
         sock_connect=min(ADDRESS_TIMEOUT, seconds / 2),
         sock_read=seconds / 2 if stream else None,
     )
-
-
-def _trust(ca_file: Path | None) -> ssl.SSLContext | bool:
-    if ca_file is None:
-        return True
-    try:
-        return ssl.create_default_context(cafile=ca_file)
-    except OSError as error:  # ssl.SSLError among them
-        raise ConfigError(
-            f"endpoint.ca_file {ca_file} cannot be used: {error.strerror or error.args[-1]}",
-            hint="give a PEM file with the certificate of the authority.",
-        ) from None

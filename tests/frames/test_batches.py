@@ -17,7 +17,9 @@ import pytest
 
 import enrich
 from enrich.errors import BalanceSpent, ConfigError, InputError, TemplateError
-from enrich.frames.batches import blocking, job_config, open_door
+from enrich.frames.batches import job_config
+from enrich.frames.blocking import blocking
+from enrich.frames.door import open_door
 from enrich.runs.job import compile_job
 from tests.helpers.endpoint import KEY, BookedEndpoint, Raw, Seen, echo, envelope
 

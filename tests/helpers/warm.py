@@ -28,11 +28,17 @@ MUTATION = "MUTATION"  # the environment variable that names a module of tests.m
 
 @dataclass(frozen=True)
 class Ended:
-    """How a command line ended; a negative code is the signal that killed it."""
+    """How a command line ended.
+
+    Attributes:
+        code: its exit code; a negative one is the signal that killed it.
+        rss: bytes of memory at its peak; 0 where nobody looked.
+    """
 
     code: int
     out: str
     err: str
+    rss: int = 0
 
 
 class Running:
@@ -50,13 +56,13 @@ class Running:
 
     def wait(self) -> Ended:
         """Wait for its end."""
-        code = self._warm.reply()["code"]
+        end = self._warm.reply()
         self._warm.running = None
         out, err = (
             (self._folder / name).read_text(encoding="utf-8", errors="replace")
             for name in ("stdout", "stderr")
         )
-        return Ended(code, out, err)
+        return Ended(end["code"], out, err, end["rss"])
 
 
 class Warm:
@@ -138,8 +144,8 @@ def serve() -> None:
         if order["stopped"]:
             os.waitpid(pid, os.WUNTRACED)
         say({"pid": pid})
-        _, status = os.waitpid(pid, 0)
-        say({"code": os.waitstatus_to_exitcode(status)})
+        _, status, used = os.wait4(pid, 0)
+        say({"code": os.waitstatus_to_exitcode(status), "rss": used.ru_maxrss * 1024})
     sys.exit(0)
 
 

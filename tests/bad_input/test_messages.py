@@ -248,7 +248,7 @@ MISTAKES = {
         config=step(temperature="hot"),
     ),
     "temperature among params": Mistake(
-        f"config.yaml is not valid:\n  steps.s: `temperature` is 5; the API takes 0.0 to 2.0\n{KEYS}",
+        f"config.yaml is not valid:\n  steps.s.params: `params.temperature` must be less than or equal to 2 (it is 5)\n{KEYS}",
         config=step(params={"temperature": 5}),
     ),
     "temperature and top_p": Mistake(
@@ -322,7 +322,7 @@ MISTAKES = {
         config=top(budget={"credits": 0}),
     ),
     "a time-out in words": Mistake(
-        f"config.yaml is not valid:\n  endpoint.timeout: must be a valid number (it is '2 minutes')\n{KEYS}",
+        f"config.yaml is not valid:\n  endpoint.timeout: must be a valid number\n{KEYS}",
         config=top(endpoint={"timeout": "2 minutes"}),
     ),
     # the command line
@@ -507,7 +507,9 @@ MISTAKES = {
         csv="id,review\n1,café\n".encode("utf-16"),
     ),
     "an unknown encoding": Mistake(
-        "`input.csv.encoding`: unknown encoding: utf8x\nHint: for example utf-8, latin-1, cp1252.",
+        "config.yaml is not valid:\n"
+        "  input.csv.encoding: unknown encoding: 'utf8x'; write for example utf-8, latin-1 or cp1252\n"
+        f"{KEYS}",
         config=csv_options(encoding="utf8x"),
     ),
     "a column twice": Mistake(
@@ -637,7 +639,7 @@ MISTAKES = {
         config=top(ledger="mysql://me:secret@host/db"),
     ),
     "the ledger in another file's place": Mistake(
-        "DIR/in.csv is no ledger: file is not a database\nHint: set `ledger:` to another file.",
+        "the ledger DIR/in.csv is a file of the input\nHint: give the ledger a path of its own.",
         config=top(ledger="in.csv"),
     ),
     # endpoint and key
@@ -661,18 +663,19 @@ MISTAKES = {
         env={"BEATRA_API_KEY": "sk-one two"},
     ),
     "no key file": Mistake(
-        "endpoint.api_key_file DIR/key.txt cannot be read: No such file or directory",
+        "endpoint.api_key_file cannot be read: No such file or directory\n"
+        "Hint: it takes the path of a file that holds the key, relative to the configuration; never the key.",
         config=top(endpoint={"api_key_file": "key.txt"}),
     ),
     "a URL without its scheme": Mistake(
         "config.yaml is not valid:\n"
-        "  endpoint.base_url: `api.beatra.ai/v1` is no http(s) URL; write for example https://api.beatra.ai/v1, or sandbox\n"
+        "  endpoint.base_url: it is no http(s) URL; write for example https://api.beatra.ai/v1, or sandbox\n"
         f"{KEYS}",
         config=top(endpoint={"base_url": "api.beatra.ai/v1"}),
     ),
     "plain http": Mistake(
-        "http://api.beatra.ai/v1 is plain http: the API key would travel in the clear\n"
-        "Hint: write https://api.beatra.ai/v1, or set endpoint.allow_http: true if it may.",
+        "endpoint.base_url (of api.beatra.ai) is plain http: the API key would travel in the clear\n"
+        "Hint: write https://…, or set endpoint.allow_http: true if it may.",
         config=top(endpoint={"base_url": "http://api.beatra.ai/v1"}),
     ),
     "a URL with a key in it": Mistake(
@@ -680,8 +683,7 @@ MISTAKES = {
         config=top(endpoint={"base_url": "https://me:sk-1@api.beatra.ai/v1"}),
     ),
     "a broken URL in the environment": Mistake(
-        "BEATRA_BASE_URL: `api.beatra.ai` is no http(s) URL\n"
-        "Hint: write for example https://api.beatra.ai/v1",
+        "BEATRA_BASE_URL is no http(s) URL\nHint: write for example https://api.beatra.ai/v1",
         env={"BEATRA_BASE_URL": "api.beatra.ai"},
     ),
     "the key as a header": Mistake(
@@ -739,7 +741,7 @@ def test_several_mistakes_are_told_at_once(tmp_path: Path, monkeypatch: pytest.M
     assert result.stderr == (
         "Error: config.yaml is not valid:\n"
         "  limits.concurrency: must be greater than or equal to 1 (it is 0)\n"
-        "  retry.attempts: must be a valid integer (it is 'x')\n"
+        "  retry.attempts: must be a valid number (it is 'x')\n"
         "  dedup: unknown key; did you mean `dedupe`?\n"
         f"{KEYS}\n"
     )

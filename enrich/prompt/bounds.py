@@ -1,0 +1,47 @@
+"""A bound on what one step of a template may make: a slip (`"x" * 10 ** 9`) fails its rows, and takes no memory."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+MAX_BYTES = 8 * 2**20  # of a text or list that one operation makes; no model's context takes more
+MAX_BITS = 100_000  # of a power
+_WIDTH = re.compile(r"\d{7,}")  # a width or a precision beyond any prompt's length
+_TEXTS = (str, bytes)
+
+
+class BoundedEnvironment(ImmutableSandboxedEnvironment):
+    """Looks at operations and calls whose result can be far larger than what they are given."""
+
+    intercepted_binops = frozenset({"*", "**", "%"})
+
+    def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
+        """Carry out an operation whose result has a bound."""
+        if operator == "*":
+            for value, times in ((left, right), (right, left)):
+                repeats = isinstance(value, (*_TEXTS, list, tuple)) and isinstance(times, int)
+                if repeats and len(value) * times > MAX_BYTES:
+                    _refuse(f"a text or list times {times:,}")
+        elif operator == "**":
+            if isinstance(left, int) and isinstance(right, int) and left.bit_length() * right > MAX_BITS:
+                _refuse("a power")
+        elif isinstance(left, _TEXTS) and _WIDTH.search(str(left)):
+            _refuse("a text of such a width")
+        return super().call_binop(context, operator, left, right)
+
+    def call(self, context: Any, obj: Any, /, *args: Any, **kwargs: Any) -> Any:
+        """Call what a template calls; a text's own methods with numbers that a text can have."""
+        owner = getattr(obj, "__self__", None)
+        if isinstance(owner, _TEXTS):
+            if any(isinstance(argument, int) and argument > MAX_BYTES for argument in args):
+                _refuse("a text of such a width")
+            if getattr(obj, "__name__", "") in ("format", "format_map") and _WIDTH.search(str(owner)):
+                _refuse("a text of such a width")
+        return super().call(context, obj, *args, **kwargs)
+
+
+def _refuse(what: str) -> None:
+    raise OverflowError(f"{what} would be larger than any prompt")
