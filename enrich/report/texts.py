@@ -49,9 +49,10 @@ def milliseconds(value: float | None) -> str:
         return "–"
     if value < 999.5:
         return f"{value:,.0f} ms" if value >= 10 else f"{value:.1f} ms"
-    if value < 60_000:
+    if value < 59_995:
         return f"{value / 1_000:.2f} s"
-    return f"{value // 60_000:,.0f} min {value % 60_000 / 1_000:02.0f} s"
+    minutes, seconds = divmod(round(value / 1_000), 60)
+    return f"{minutes:,} min {seconds:02} s"
 
 
 def moment(seconds: float) -> str:

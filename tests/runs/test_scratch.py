@@ -38,9 +38,9 @@ def test_an_object_s_lies_beside_the_ledger(tmp_path: Path) -> None:
     assert (tmp_path / "deep").is_dir()
 
 
-def test_equal_requests_are_counted_where_each_is_asked() -> None:
+def test_equal_requests_are_counted_where_each_is_asked(tmp_path: Path) -> None:
     """Where equal rows share one answer there is nothing to count."""
     with occurrences_of(job()) as none:
         assert none is None
-    with occurrences_of(job(dedupe=False)) as occurrences:
+    with occurrences_of(job(dedupe=False, output=f"{tmp_path}/b.csv")) as occurrences:
         assert [occurrences.count(b"k"), occurrences.count(b"k")] == [0, 1]
