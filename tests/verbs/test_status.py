@@ -41,8 +41,9 @@ async def test_watching_a_run(job: Callable[..., Path], endpoint: BookedEndpoint
     seen: list[Snapshot] = []
 
     def show(now: Snapshot) -> None:
-        seen.append(now)
-        endpoint.resume()
+        if now.phase == "asking":  # what was noted before, a run that reads its input, may be seen first
+            seen.append(now)
+            endpoint.resume()
 
     ending = await watch_job(config, show, every=0.05)
     assert (await run).exit_code == 0
