@@ -36,6 +36,8 @@ FURTHER = {
     "causes",
     "sandbox",
     "reused",
+    "bound_by",
+    "found",
 }  # what the summary holds beyond what is promised
 HEAVY = ("pandas", "pyarrow", "aiohttp", "pydantic", "numpy", "jinja2", "yaml", "rich", "uvloop")
 

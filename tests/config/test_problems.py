@@ -51,7 +51,7 @@ def test_whatever_a_document_holds_it_is_taken_or_refused_in_words(changed: dict
 @pytest.mark.parametrize(
     ("changed", "line"),
     [
-        ({"limits": {"concurrency": "many"}}, "  limits.concurrency: must be a valid integer (it is 'many')"),
+        ({"limits": {"concurrency": "many"}}, "  limits.concurrency: must be a valid number (it is 'many')"),
         ({"limits": {"concurrency": 1.5}}, "  limits.concurrency: must be a valid integer (it is 1.5)"),
         ({"limits": {"windows": [{"seconds": 1}]}}, "  limits.windows.0: a window needs `requests` or `tokens`"),
         ({"limits": {"concurency": 1}}, "  limits.concurency: unknown key; did you mean `concurrency`?"),

@@ -17,7 +17,6 @@ from enrich.config.tables import CsvOptions, InputConfig, OutputConfig
         ({"path": "out", "partitioned": True}, "out", True),
         ({"path": "out/", "partitioned": False}, "out", True),
         ({"path": "file:///a%20b/"}, "/a b", True),
-        ({"path": "file:///"}, "/", False),
         ({"path": "file:///a.csv"}, "/a.csv", False),
         ({"path": "s3://b/k/"}, "s3://b/k", True),
         ({"path": "s3://b/k/?region=x"}, "s3://b/k?region=x", True),

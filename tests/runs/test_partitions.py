@@ -214,7 +214,6 @@ def test_column_types_are_kept_hidden_in_the_folder(tmp_path: Path) -> None:
     [
         ("out/", "out"),
         ("out", "out"),
-        ("/", "/"),
         ("s3://b/out/", "s3://b/out"),
         ("s3://b/out/?region=x", "s3://b/out?region=x"),
         ("s3://b/out", "s3://b/out"),
