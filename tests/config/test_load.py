@@ -46,7 +46,7 @@ def test_a_mapping_is_as_a_file_that_holds_it(
 ) -> None:
     """From Python or from a file, with the same flags, the configuration is the same; the mapping stays as it was."""
     before = copy.deepcopy(DOCUMENT)
-    assert complete_config(DOCUMENT, folder=tmp_path, **options) .model_dump() == load(**options).model_dump()
+    assert complete_config(DOCUMENT, folder=tmp_path, **options).model_dump() == load(**options).model_dump()
     assert before == DOCUMENT
 
 
@@ -74,7 +74,7 @@ def test_rows_that_come_from_elsewhere(tmp_path: Path) -> None:
     assert (job.input, job.output, job.endpoint.base_url) == (None, None, "sandbox")
     with pytest.raises(ConfigError, match=r"(?s)c\.yaml is not valid:.*input: .*output: "):
         load_config(path)
-    assert validate_job({"steps": DOCUMENT["steps"]}) .model_dump() == load_job(path).model_dump()
+    assert validate_job({"steps": DOCUMENT["steps"]}).model_dump() == load_job(path).model_dump()
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:

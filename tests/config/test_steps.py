@@ -48,7 +48,10 @@ def test_empty_and_double() -> None:
         ({"temperature": 0, "top_p": 0}, "`temperature` and `top_p` exclude each other"),
         ({"temperature": 0, "params": {"top_p": 1}}, "`temperature` and `top_p` exclude each other"),
         ({"params": {"temperature": 0, "top_p": 1}}, "`temperature` and `top_p` exclude each other"),
-        ({"params": {"temperature": 2.5}}, "`params.temperature` must be less than or equal to 2 (it is 2.5)"),
+        (
+            {"params": {"temperature": 2.5}},
+            "`params.temperature` must be less than or equal to 2 (it is 2.5)",
+        ),
         ({"max_tokens": 1, "max_completion_tokens": 1}, "exclude each other"),
         ({"params": {"model": "m"}}, "`params.model` is set by the step's own `model` key"),
         ({"params": {"messages": []}}, "`params.messages` is set by"),
