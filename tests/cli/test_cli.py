@@ -380,7 +380,7 @@ def test_a_report_before_any_run_is_a_mistake_not_a_defect(
 
 def test_models_lists_the_account_s(cli: Callable[..., Ended], endpoint: BookedEndpoint) -> None:
     """`models` works from the environment alone; an endpoint without a list is told, with exit code 4."""
-    assert cli("models", endpoint=endpoint).out == "served-1\nfast-1\n"
+    assert cli("models", endpoint=endpoint).out == "served-1\nfast-1\nauto\n"
     endpoint.script = lambda _: envelope("nope", 404)
     ended = cli("models", endpoint=endpoint)
     assert ended.code == 4

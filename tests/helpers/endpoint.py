@@ -253,5 +253,7 @@ def _listing(path: str) -> Raw:
     if path.endswith("/health"):
         return Raw(b'{"status":"ok"}')
     if path.endswith("/models"):
-        return Raw(b'{"object":"list","data":[{"id":"served-1","object":"model"},{"id":"fast-1"}]}')
+        return Raw(
+            b'{"object":"list","data":[{"id":"served-1","object":"model"},{"id":"fast-1"},{"id":"auto"}]}'
+        )
     return envelope("not_found", 404)

@@ -18,7 +18,7 @@ def test_the_account_s_models(endpoint: BookedEndpoint, monkeypatch: pytest.Monk
     """Where the environment points, with its key; nothing but the list is asked for."""
     monkeypatch.setenv("BEATRA_BASE_URL", endpoint.base_url)
     monkeypatch.setenv("BEATRA_API_KEY", KEY)
-    assert run_sync(lambda: list_models(None)) == ["served-1", "fast-1"]
+    assert run_sync(lambda: list_models(None)) == ["served-1", "fast-1", "auto"]
     assert [(seen.method, seen.path) for seen in endpoint.seen] == [("GET", "/v1/models")]
 
 
@@ -32,7 +32,7 @@ def test_the_configuration_goes_before_the_environment(
     key.touch(0o600)
     key.write_text(KEY)
     config = EndpointConfig(base_url=endpoint.base_url, api_key_file=key)
-    assert run_sync(lambda: list_models(config)) == ["served-1", "fast-1"]
+    assert run_sync(lambda: list_models(config)) == ["served-1", "fast-1", "auto"]
     assert endpoint.seen[0].headers["authorization"] == f"Bearer {KEY}"
 
 
