@@ -310,7 +310,7 @@ def _find_key(
     key = env.get(config.api_key_env, "").strip()
     if key:
         return _checked_key(key, f"the environment variable {variable}")
-    slip = as_told and (config.api_key_env in env or "api_key_env" in config.model_fields_set)
+    slip = as_told and (config.api_key_env in env or config.api_key_env != KEY_VARIABLE)
     if not needed and not slip:
         return None
     raise ConfigError(

@@ -47,10 +47,11 @@ class Place:
         if is_url(self.location):
             url = ObjectUrl.parse(self.location)
             return ("az" if url.is_azure else url.scheme, url.bucket, url.key)
+        real = os.path.realpath(self.location)  # also of `new/../a`, before there is a folder `new`
         try:
-            info = os.stat(self.location)  # noqa: PTH116  # of very many files, and a Path for each takes its time
+            info = os.stat(real)  # noqa: PTH116  # of very many files, and a Path for each takes its time
         except OSError:
-            return os.path.realpath(self.location)
+            return real
         return (info.st_dev, info.st_ino)
 
 

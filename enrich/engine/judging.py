@@ -104,7 +104,7 @@ class Judge:
 
     def _note_outage(self, ticket: Ticket, failure: Failure) -> None:
         desk = self._desk
-        pause = desk.outage.failure(failure, ticket.sent_at)
+        pause = desk.outage.failure(failure, ticket.ask.key, ticket.sent_at)
         if pause is not None:
             desk.pace.pause(pause, f"the endpoint is out of service ({failure.code})")
         if desk.outage.never_finishes:

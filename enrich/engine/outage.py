@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 WINDOW = 50  # attempts looked at
 ENOUGH = 20  # attempts before a judgement; so many failures in a row are one, however well it went before
 SHARE = 0.9  # of the window failed: out of service
+DIFFERENT = 10  # requests among them, where some succeeded before: fewer may be to blame themselves
 UNREACHABLE = 5  # failures to connect, from the first attempt on, that are judgement enough
 FIRST_PAUSE = 1.0  # seconds before the first probe; doubles
 LONGEST_PAUSE = 60.0  # seconds
@@ -44,7 +45,7 @@ class Outage:
         self._monotonic = monotonic
         self._patience_limited = min(PATIENCE_LIMITED, deadline)
         self._limited_since: float | None = None  # nothing but 429s came since
-        self._failed: deque[bool] = deque(maxlen=WINDOW)
+        self._last: deque[bytes | None] = deque(maxlen=WINDOW)  # whose attempt failed; None for a success
         self._unsent = 0
         self._unfinished = 0
         self._in_a_row = 0
@@ -56,14 +57,23 @@ class Outage:
 
     def success(self, sent_at: float) -> None:
         """Note an answer to an attempt that was sent at ``sent_at``, in monotonic seconds."""
-        self._failed.append(False)
+        self._last.append(None)
         self._in_a_row = 0
         self._ever_succeeded = True
         self._limited_since = None
         self._alive(sent_at)
 
-    def failure(self, failure: Failure, sent_at: float) -> float | None:
-        """Note a failed attempt that was sent at ``sent_at``; gives the seconds to pause when it shows an outage."""
+    def failure(self, failure: Failure, key: bytes, sent_at: float) -> float | None:
+        """Note a failed attempt.
+
+        Args:
+            failure: how it failed.
+            key: of the request, by which further attempts of it are told from other requests.
+            sent_at: monotonic seconds.
+
+        Returns:
+            The seconds to pause when it shows an outage.
+        """
         if not is_rate_limit(failure):
             self._limited_since = None
         elif self._limited_since is None:
@@ -71,7 +81,7 @@ class Outage:
         if not _is_trouble(failure):
             self._alive(sent_at)
             return None
-        self._failed.append(True)
+        self._last.append(key)
         self._in_a_row += 1
         self._unfinished = self._unfinished + 1 if failure.message == NO_FINISH else 0
         self._unsent = self._unsent + 1 if failure.fate is Fate.UNSENT else 0
@@ -90,7 +100,7 @@ class Outage:
         """End an outage, unless what came answers an attempt from before it."""
         if self.on and sent_at >= self._paused_at:
             self.on, self._pause = False, FIRST_PAUSE
-            self._failed.clear()
+            self._last.clear()
             self._in_a_row = 0
 
     @property
@@ -114,9 +124,11 @@ class Outage:
     def _out_of_service(self) -> bool:
         if not self._ever_succeeded and self._unsent >= UNREACHABLE:
             return True
-        if self._in_a_row >= ENOUGH:
-            return True
-        return len(self._failed) >= ENOUGH and sum(self._failed) >= SHARE * len(self._failed)
+        failed = [key for key in self._last if key is not None]
+        nearly_all = len(self._last) >= ENOUGH and len(failed) >= SHARE * len(self._last)
+        if not nearly_all and self._in_a_row < ENOUGH:
+            return False
+        return not self._ever_succeeded or self._unsent >= ENOUGH or len(set(failed)) >= DIFFERENT
 
 
 def _is_trouble(failure: Failure) -> bool:

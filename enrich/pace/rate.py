@@ -31,6 +31,10 @@ FASTER: Final = 6.0  # times the growth after each such proof
 FASTEST: Final = 2.0  # growth per second, relative, at most
 EMPTIES: Final = 24  # moments at which the limit had nothing left, that are remembered
 
+TELLING: Final = 50  # requests of a run before what it found is told to the others
+UNTOUCHED: Final = (
+    10  # requests of a run, none of them refused, after which a limit that others met is not its own
+)
 UNFAIR: Final = 0.15  # of a run's part of a shared limit, by which it may have more or less
 
 TINY: Final = 0.0005  # share of refusals that needs no explanation
@@ -263,12 +267,14 @@ class Rate:
 
     @property
     def measured(self) -> float | None:
-        """Give what this run gets of a limit that it has measured; None before that."""
-        return self.known if self._measured else None
+        """Give what this run gets of a limit that it has measured; None before that, and at its very start."""
+        return self.known if self._measured and self._sent >= TELLING else None
 
     def share_of(self, rate: float, now: float) -> None:
         """Go to the part of a limit that falls to this run, where it gets much less or more of it."""
         if self.known is None:
+            if self._refused == 0 and self._sent >= UNTOUCHED:
+                return  # what refuses others does not refuse this run
             if self.cuts == 0 and self.rate > rate:
                 self.rate, self._growth = rate, SLOW_CLIMB
             return

@@ -377,10 +377,12 @@ class Flow:
         self, asking: list[tuple[_Row, Query]]
     ) -> tuple[dict[bytes, Record], list[tuple[_Row, Query]], list[tuple[_Row, Query]]]:
         """Look up what rows ask for, as much at once as memory allows; gives those it was done for, and the others."""
-        keys = {query.ask.key for _, query in asking if query.want != "earlier"}
+        keys = list(
+            dict.fromkeys(query.ask.key for _, query in asking if query.want != "earlier")
+        )  # in the rows' order
         if not keys:
             return {}, asking, []
-        known, left = await self._ledger.lookup_some(list(keys))
+        known, left = await self._ledger.lookup_some(keys)
         if not left:
             return known, asking, []
         later = set(left)

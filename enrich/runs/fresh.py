@@ -91,6 +91,7 @@ async def know_the_past(
         unfinished = await under_way(ledger, step.builder.fingerprint, scope)
         step.generation = unfinished or newest
         step.conversation.older = 0 if unfinished else newest
+        step.conversation.reused = 0
         name = strayed_name(step.builder)
         if retry:
             await ledger.remember(name, {"strayed": True})

@@ -46,8 +46,8 @@ def time() -> Time:
 
 
 def failing(breaker: Outage, time: Time, failures: int, failure: Failure = LOST) -> list[float | None]:
-    """Let so many attempts fail, all sent now."""
-    return [breaker.failure(failure, time.now) for _ in range(failures)]
+    """Let an attempt of each of so many requests fail, all sent now."""
+    return [breaker.failure(failure, bytes([number]), time.now) for number in range(failures)]
 
 
 # --- the breaker -----------------------------------------------------------------------------------------
@@ -77,12 +77,22 @@ def test_after_a_good_while(time: Time) -> None:
     assert failing(breaker, time, outage.ENOUGH)[-1] == outage.FIRST_PAUSE
 
 
+def test_the_same_few_fail(time: Time) -> None:
+    """Requests that fail again and again, behind others that were answered, say nothing of the endpoint."""
+    breaker = Outage(time)
+    breaker.success(time.now)
+    few = outage.DIFFERENT - 1
+    for _ in range(10):
+        assert failing(breaker, time, few) == [None] * few
+    assert failing(breaker, time, outage.DIFFERENT)[-1] == outage.FIRST_PAUSE
+
+
 def test_some_fail(time: Time) -> None:
     """A share of failures is no outage."""
     breaker = Outage(time)
     for number in range(1_000):
         if number % 3:
-            assert breaker.failure(LOST, time.now) is None
+            assert breaker.failure(LOST, str(number).encode(), time.now) is None
         else:
             breaker.success(time.now)
 
@@ -105,11 +115,11 @@ def test_pauses_grow_with_probes(time: Time) -> None:
     breaker = Outage(time)
     before = time.now
     failing(breaker, time, outage.ENOUGH)
-    assert [breaker.failure(LOST, before - 1) for _ in range(50)] == [None] * 50
+    assert [breaker.failure(LOST, b"k", before - 1) for _ in range(50)] == [None] * 50
     pauses = []
     for _ in range(8):
         time.now += 100
-        pauses.append(breaker.failure(LOST, time.now))
+        pauses.append(breaker.failure(LOST, b"k", time.now))
     assert pauses == [2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0, 60.0]
 
 
@@ -122,7 +132,7 @@ def test_recovery(time: Time, failure: Failure | None) -> None:
     if failure is None:
         breaker.success(time.now)
     else:
-        assert breaker.failure(failure, time.now) is None
+        assert breaker.failure(failure, b"k", time.now) is None
     assert not breaker.on
     assert failing(breaker, time, outage.ENOUGH)[-1] == outage.FIRST_PAUSE
 

@@ -21,9 +21,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import ipc
+from pydantic import ValidationError
 
 from enrich.config import CsvOptions, InputConfig
-from enrich.errors import InputError
+from enrich.errors import InputError, OutputError
 from enrich.files.csv_dialect import Dialect, records
 from enrich.files.find import find_files
 from enrich.files.source import Source, open_source
@@ -208,10 +209,10 @@ def test_undecodable_bytes_of_another_encoding(tmp_path: Path) -> None:
 
 
 def test_unknown_encoding(tmp_path: Path) -> None:
-    """An encoding that does not exist is refused."""
-    path = write(tmp_path / "a.csv", "a\n1\n")
-    assert "unknown encoding: utf-9" in refusal(path, csv={"encoding": "utf-9"}).message
-    assert "base64" in refusal(path, csv={"encoding": "base64"}).message
+    """An encoding that does not exist, or is none of texts, is refused by the configuration."""
+    for encoding in ("utf-9", "base64"):
+        with pytest.raises(ValidationError, match=encoding):
+            source(tmp_path / "a.csv", csv={"encoding": encoding})
 
 
 def test_ragged_rows_are_reported_by_line(tmp_path: Path) -> None:
@@ -247,10 +248,8 @@ def test_reject_file_is_needed(tmp_path: Path) -> None:
     """Rejecting without a place for the rows, or into the input itself, is refused."""
     path = write(tmp_path / "a.csv", "a\n1\n")
     assert "reject_file" in refusal(path, csv={"bad_rows": "reject"}).hint
-    assert (
-        "one of the input files"
-        in refusal(path, csv={"bad_rows": "reject", "reject_file": str(path)}).message
-    )
+    with pytest.raises(OutputError, match="is a file of the input"):
+        source(path, csv={"bad_rows": "reject", "reject_file": str(path)})
     assert path.read_text() == "a\n1\n"
 
 
@@ -326,7 +325,8 @@ def test_tsv_and_other_delimiters(tmp_path: Path) -> None:
     assert rows(source(path, csv={"delimiter": ";", "quote": "'"})) == [{"a": 1, "b": "x;y"}]
     path = write(tmp_path / "b.csv", 'a,b\n1,"x\n')
     assert rows(source(path, csv={"quote": ""})) == [{"a": 1, "b": '"x'}]
-    assert "ASCII" in refusal(path, csv={"delimiter": "§"}).message
+    with pytest.raises(ValidationError, match="ASCII"):
+        source(path, csv={"delimiter": "§"})
 
 
 def test_csv_files_with_other_columns(tmp_path: Path) -> None:
@@ -495,11 +495,11 @@ def test_jsonl_long_lines_and_blank_lines(tmp_path: Path) -> None:
         ('{"a": NaN}', "NaN is no JSON"),
         ('{"a": 1, "b": [-Infinity]}', "Infinity is no JSON"),
         ('{"a": 1} {"a": 2}', "not one whole JSON object"),
-        ('{"a":\n1}', "Invalid value|Missing|not one"),
+        ('{"a":\n1}', "is no JSON object"),
         ('{"a": 1, "b": ' + "[" * 200_000 + "]" * 200_000 + "}", "nested deeper than 64 levels"),
         ('{"a": 1, "b": [' + "[]," * 100 + "x]}", "Invalid value"),
         ("[1]", "Column|object"),
-        ("'a'", "Invalid value"),
+        ("'a'", "is no JSON object: 'a'"),
         ('{"a": 1, "a": 2}', "twice"),
         ('{"a": 123456789012345678901234}', "cannot hold exactly"),
         ('{"a": 1e999}', "too big"),

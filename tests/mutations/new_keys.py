@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import uuid
 
-import enrich.engine.engine
+import enrich.engine.working
 
 
 def apply() -> None:
     """Break this process's keys."""
-    enrich.engine.engine.key_text = lambda key: str(uuid.uuid4())  # type: ignore[attr-defined]  # the engine imports it
+    enrich.engine.working.key_text = lambda key: str(uuid.uuid4())  # type: ignore[attr-defined]  # its workers import it

@@ -35,6 +35,7 @@ class Site:
 
     Attributes:
         times: seconds at which completions were asked for.
+        keys: of those requests.
         refusals: 429s that are still to be given, as seconds of Retry-After.
     """
 
@@ -43,6 +44,7 @@ class Site:
     warm: list[Warm]
     endpoint: BookedEndpoint
     times: list[float] = field(default_factory=list)
+    keys: list[str] = field(default_factory=list)
     refusals: list[int] = field(default_factory=list)
 
     def start(
@@ -72,10 +74,15 @@ class Site:
         if seen.method != "POST":
             return None
         self.times.append(time.monotonic())
+        self.keys.append(seen.key)
         if not self.refusals or len(self.times) < 40:
             return None
         refused = envelope("rate_limited", 429, retryable=True)
         return Raw(refused.body, 429, {**refused.headers, "Retry-After": str(self.refusals.pop())})
+
+    def sent(self, key: str) -> list[float]:
+        """Give when a request was sent, each time."""
+        return [at for at, other in zip(self.times, self.keys, strict=True) if other == key]
 
     def rate(self, *, skip: int = 0) -> float:
         """Give the requests per second, from so many requests after the first on."""
@@ -128,13 +135,16 @@ def test_a_steps_own_limit_holds_for_all_who_ask_the_same(site: Site) -> None:
     held(site.times, 25)
 
 
-def test_a_retry_after_that_one_process_gets_pauses_the_other(site: Site) -> None:
-    """One of two is told to wait for two seconds: nothing at all comes for that long, but what was on its way."""
+def test_a_retry_after_binds_the_request_that_got_it(site: Site) -> None:
+    """One request of two processes is told to wait for two seconds: it does; nobody else waits for it."""
     site.refusals = [2]
     jobs, runs = site.start(40, 2, requests_per_minute=3_000, concurrency=4)
     whole(site, jobs, runs)
     assert not site.refusals
-    assert max(b - a for a, b in itertools.pairwise(site.times)) >= 1.7
+    ((first, again),) = [times for key in set(site.keys) if len(times := site.sent(key)) > 1]
+    assert again - first >= 2.0
+    between = [at for at in site.times if first < at < again]
+    assert len(between) >= 2 * 40 - 40 - 1  # all that was left: the refusal came with the fortieth
 
 
 @pytest.mark.slow

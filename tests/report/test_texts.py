@@ -82,7 +82,7 @@ def test_a_time_is_read_back(value: float) -> None:
     told = sum(
         float(figure.replace(",", "")) * {"ms": 1, "s": 1_000, "min": 60_000}[unit] for figure, unit in parts
     )
-    assert told == pytest.approx(value, abs=500 if value >= 59_995 else max(0.05, value * 0.06))
+    assert told == pytest.approx(value, abs=500 if value >= 59_995 else max(0.0501, value * 0.06))
 
 
 def test_nothing_is_a_dash() -> None:

@@ -52,8 +52,7 @@ def stopped_well(ended: Ended, job: Job, code: int) -> None:
     """Check what every early stop owes its user."""
     assert ended.code == code, ended
     assert job.output.read_bytes() == b"of an earlier day"
-    sentence = ended.err.splitlines()[-1]
-    assert f"beatra-enrich run {job.config}" in sentence
+    (sentence,) = [line for line in ended.err.splitlines() if f"beatra-enrich run {job.config}" in line]
     assert f"beatra-enrich collect {job.config}" in sentence
     summary = json.loads(ended.out)
     assert summary["exit_code"] == code

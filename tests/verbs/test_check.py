@@ -9,6 +9,7 @@ import pytest
 
 from enrich.base.loops import run_sync
 from enrich.config import load_config
+from enrich.errors import OutputError
 from enrich.verbs.check import Finding, check_job
 from tests.helpers.endpoint import KEY, BookedEndpoint, Raw, Seen, envelope
 
@@ -65,10 +66,9 @@ def test_what_does_not_rest_on_it_is_looked_at_all_the_same(
 
 @pytest.mark.usefixtures("_environment")
 def test_an_output_over_the_input(job: Callable[..., Path]) -> None:
-    """It is found before a run replaces what it reads."""
-    found = checked(job(output="in.parquet"))
-    assert not found["output"].ok
-    assert "is a file of the input" in found["output"].text
+    """It is found as the configuration is read, before a run replaces what it reads."""
+    with pytest.raises(OutputError, match="is a file of the input"):
+        load_config(job(output="in.parquet"))
 
 
 @pytest.mark.usefixtures("_environment")

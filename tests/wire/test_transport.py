@@ -221,16 +221,16 @@ def test_conflict(tmp_path: Path) -> None:
     assert len(endpoint.posts) == 1
 
 
-def test_pause_is_for_all(tmp_path: Path) -> None:
-    """A 429 with a Retry-After keeps every row from being sent until it is over."""
+def test_a_retry_after_is_for_the_request_that_got_it(tmp_path: Path) -> None:
+    """A 429 with a Retry-After keeps its row from being sent until that is over; the other rows go on."""
     import time
 
-    arrivals: list[float] = []
+    arrivals: list[tuple[str, float]] = []
     limited = envelope("rate_limited", 429, retryable=True)
 
-    def script(_: Seen) -> Raw | None:
-        arrivals.append(time.monotonic())
-        return Raw(limited.body, 429, {"Retry-After": "0.4"}) if len(arrivals) <= 4 else None
+    def script(seen: Seen) -> Raw | None:
+        arrivals.append((seen.key, time.monotonic()))
+        return Raw(limited.body, 429, {"Retry-After": "0.4"}) if len(arrivals) == 4 else None
 
     with BookedEndpoint(script=script) as endpoint:
         config = config_of(
@@ -238,5 +238,7 @@ def test_pause_is_for_all(tmp_path: Path) -> None:
         )
         ran = run(config)
     assert ran.summary.statuses["ok"] == 20
-    assert ran.summary.retries == {"rate_limited": 4}
-    assert arrivals[4] - arrivals[0] >= 0.4
+    assert ran.summary.retries == {"rate_limited": 1}
+    refused, at = arrivals[3]
+    assert [key for key, _ in arrivals].index(refused, 4) == 20  # it came last
+    assert arrivals[20][1] - at >= 0.4
