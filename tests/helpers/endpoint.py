@@ -156,21 +156,25 @@ class BookedEndpoint:
     async def _serve(self) -> None:
         self._loop, self._stop, self._open = asyncio.get_running_loop(), asyncio.Event(), asyncio.Event()
         self._open.set()
-        tasks: set[asyncio.Task[None]] = set()
+        talks: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
 
         def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             task = asyncio.ensure_future(self._talk(reader, writer))
-            tasks.add(task)
-            task.add_done_callback(tasks.discard)
+            talks[task] = writer
+            task.add_done_callback(talks.pop)
 
         server = await asyncio.start_server(accept, "127.0.0.1", limit=2**24)
         self.base_url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
         self._ready.set()
         await self._stop.wait()
         server.close()
-        for task in tasks:
+        await asyncio.sleep(0)  # a connection that was taken just now has its task
+        ending = dict(talks)
+        for task, writer in ending.items():
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+            writer.transport.abort()
+        await asyncio.gather(*ending, return_exceptions=True)
+        await asyncio.sleep(0)  # its transport is closed in the next turn
 
     async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
