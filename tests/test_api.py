@@ -72,7 +72,9 @@ def test_a_summary_says_whether_starting_again_may_help(
     endpoint.script = lambda seen: (
         envelope(code, status, retryable=resumable) if seen.method == "POST" else None
     )
-    config = job([{"t": f"text {n}"} for n in range(40)], retry={"attempts": 1, "max_wait": 0.01})
+    config = job(
+        [{"t": f"text {n}"} for n in range(40)], retry={"attempts": 1, "max_wait": 0.01, "deadline": 1}
+    )
     summary = enrich.run(config, base_url=endpoint.base_url, api_key=KEY)
     assert (summary.exit_code, summary.resumable) == (4, resumable)
     assert summary.to_dict()["resumable"] is resumable

@@ -50,6 +50,7 @@ ONLY = {
 }
 
 
+@cache
 def modules() -> dict[str, Path]:
     """Give every module of the package by its dotted name, without `enrich.`."""
     names = {path: path.relative_to(PACKAGE).with_suffix("").parts for path in PACKAGE.rglob("*.py")}

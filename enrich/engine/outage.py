@@ -27,7 +27,9 @@ FIRST_PAUSE = 1.0  # seconds before the first probe; doubles
 LONGEST_PAUSE = 60.0  # seconds
 PATIENCE = 300.0  # seconds of outage after which the run stops, to be resumed later
 PATIENCE_LIMITED = 180.0  # seconds of nothing but 429s, from the first attempt on; less where rows get less
-PATIENCE_AT_START = 30.0  # seconds, when nothing ever succeeded: more likely a wrong address
+PATIENCE_AT_START = (
+    30.0  # seconds, when nothing ever succeeded: more likely a wrong address; less where rows get less
+)
 ALIKE = 20  # rows, the first ones, that must fail in the same way to stop a run in which nothing succeeded
 ALIKE_AT_ONCE = 10 * ALIKE  # rows that are enough while an earlier one is still awaited
 
@@ -44,6 +46,7 @@ class Outage:
     ) -> None:
         self._monotonic = monotonic
         self._patience_limited = min(PATIENCE_LIMITED, deadline)
+        self._patience_at_start = min(PATIENCE_AT_START, deadline)
         self._limited_since: float | None = None  # nothing but 429s came since
         self._last: deque[bytes | None] = deque(maxlen=WINDOW)  # whose attempt failed; None for a success
         self._unsent = 0
@@ -111,7 +114,7 @@ class Outage:
     @property
     def hopeless(self) -> bool:
         """Say whether the outage has lasted longer than a run should wait."""
-        patience = PATIENCE if self._ever_succeeded else PATIENCE_AT_START
+        patience = PATIENCE if self._ever_succeeded else self._patience_at_start
         return self.on and self._monotonic() - self._since > patience
 
     @property

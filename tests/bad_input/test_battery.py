@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tests.helpers.endpoint import BookedEndpoint
     from tests.helpers.warm import Warm
 
-EVERY = 60  # of the cases, one in so many is run each time
+EVERY = 90  # of the cases, one in so many is run each time
 
 
 def faults(

@@ -403,7 +403,7 @@ def test_other_urls_are_no_places() -> None:
         validate_config({**job, "input": ["a.csv", "ftp://host/x.csv"]})
 
 
-@pytest.mark.parametrize("form", ["parquet", "csv"])
+@pytest.mark.parametrize("form", ["parquet", pytest.param("csv", marks=pytest.mark.slow)])
 def test_a_partitioned_data_set_grows_day_by_day(
     run: Callable[..., Ended], s3: S3, endpoint: BookedEndpoint, form: str
 ) -> None:
