@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import signal
 import time
+import uuid
 from collections import Counter
 from typing import TYPE_CHECKING
 
@@ -25,18 +26,22 @@ from tests.helpers.chaos import (
     violations,
 )
 from tests.helpers.endpoint import BookedEndpoint
+from tests.helpers.modes import MODES, ModalEndpoint, make_task
 from tests.helpers.warm import Warm
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from tests.helpers.chaos import Job
+    from tests.helpers.modes import Task
+    from tests.helpers.postgres import Server
 
 REFUSED = tracing_refused()
 traced = pytest.mark.skipif(REFUSED is not None, reason=str(REFUSED))
 KILLS = 16  # random kills in the default suite
 RELEASE_KILLS = 1_000
+SHARED_KILLS = 20  # in each mode, over a shared ledger: a quarter of a minute each
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +105,94 @@ def test_a_thousand_random_kills(warm: Warm, tmp_path: Path, dropping: bool) -> 
     """The same, a thousand times."""
     found = killed_at_random(warm, tmp_path, RELEASE_KILLS // 2, dropping=dropping, seed=10 + dropping)
     assert found == []
+
+
+# --- in every mode ------------------------------------------------------------------------------------------
+
+
+def torn(
+    warm: Warm, task: Task, endpoint: ModalEndpoint, chance: random.Random, *, kills: int, longest: float
+) -> tuple[int, float, list[str]]:
+    """Kill a job so many times and let it end; gives the kills that landed, the last run's seconds, and what is wrong."""
+    env = place(endpoint)
+    if task.mode.before is not None:
+        command, code = task.mode.before
+        ended = warm.run(task.folder, *command, "config.yaml", "-q", env=env)
+        if ended.code != code:
+            return 0, longest, [f"{command} ended with {ended.code}: {ended.err}"]
+    endpoint.refusing = False
+    endpoint.also = mischief = Mischief(endpoint, drop=chance.choice([0, 5]))
+    killed, command = 0, task.mode.first
+    left = len(task.texts) * max(task.mode.charges)
+    while True:
+        started = time.monotonic()
+        running = warm.start(task.folder, *command, "config.yaml", "-q", env=env)
+        if killed < kills and (not longest or chance.random() < 0.6):
+            mischief.kill(running.pid, chance.randrange(max(1, left // 2)))
+        elif killed < kills:
+            time.sleep(chance.uniform(0.0, longest))
+            running.signal(signal.SIGKILL)
+        ended = running.wait()
+        if ended.code != -signal.SIGKILL:
+            break
+        killed, command = killed + 1, task.mode.again
+    if ended.code != 0:
+        return killed, longest, [f"a run ended with {ended.code}: {ended.err}"]
+    longest = longest or time.monotonic() - started
+    found, posts = task.broken(endpoint), len(endpoint.posts)
+    if (again := warm.run(task.folder, "run", "config.yaml", "-q", env=env)).code != 0:
+        found.append(f"the run after it ended with {again.code}: {again.err}")
+    if len(endpoint.posts) != posts:
+        found.append(f"{len(endpoint.posts) - posts} requests were sent after the end")
+    return killed, longest, found
+
+
+def killed_in_mode(
+    warm: Warm, folder: Path, name: str, kills: int, *, ledger: Callable[[], str | None], seed: int
+) -> list[str]:
+    """Kill jobs of a mode so many times all in all, at random, and check each."""
+    chance = random.Random(f"{name} {seed}")
+    found: list[str] = []
+    killed = number = 0
+    longest = 0.0  # seconds; known after the first
+    while killed < kills and not found:
+        number += 1
+        task = make_task(name, folder / f"{number}", 24, ledger())
+        with ModalEndpoint(name) as endpoint:
+            most = min(kills - killed, chance.randint(1, 4))
+            landed, longest, wrong = torn(warm, task, endpoint, chance, kills=most, longest=longest)
+        killed += landed
+        found += [f"{folder.name}/{number}: {line}" for line in wrong]
+    return found
+
+
+@pytest.mark.parametrize("name", [name for name in MODES if name != "sync"])
+def test_killed_in_every_mode(warm: Warm, tmp_path: Path, name: str) -> None:
+    """SIGKILL in the middle of it, whatever the job does: each request is charged once, each row has its own answer."""
+    assert killed_in_mode(warm, tmp_path, name, 1, ledger=lambda: None, seed=0) == []
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("name", MODES)
+def test_a_thousand_kills_over_all_modes(warm: Warm, tmp_path: Path, name: str) -> None:
+    """A hundred in each of ten modes."""
+    kills = RELEASE_KILLS // len(MODES)
+    assert killed_in_mode(warm, tmp_path, name, kills, ledger=lambda: None, seed=1) == []
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("name", MODES)
+def test_kills_over_a_shared_ledger(warm: Warm, tmp_path: Path, name: str, postgres_server: Server) -> None:
+    """The same over a ledger on PostgreSQL, fewer: after each, the next run waits until the dead one's lease is over."""
+    ledger = fresh_database(postgres_server)
+    assert killed_in_mode(warm, tmp_path, name, SHARED_KILLS, ledger=ledger, seed=1) == []
+
+
+def fresh_database(server: Server) -> Callable[[], str]:
+    """Give what makes an empty database for each job."""
+    return lambda: server.create(f"torn_{uuid.uuid4().hex}")
 
 
 # --- at every change the program makes to the world ---------------------------------------------------------
