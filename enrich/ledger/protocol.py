@@ -306,6 +306,12 @@ class Ledger(Protocol):
     async def last_run(self) -> RunInfo | None:
         """Give the newest run that ended, for `status` and `report`."""
 
+    async def version(self) -> str | None:
+        """Name what the ledger holds: it has another name once a run was opened, or an answer or a request is gone.
+
+        None where nobody can say that no stranger has touched it meanwhile.
+        """
+
     async def totals(self) -> Totals:
         """Count the requests per state, and add up what the answers cost."""
 

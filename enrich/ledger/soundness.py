@@ -90,6 +90,14 @@ class Voucher:
             self._checked_at = float(said["checked_at"])
         return self._checked_at is not None
 
+    @property
+    def unbroken_since(self) -> float | None:
+        """Give when the file was last found whole (wall seconds); since then nobody but a ledger has written to it.
+
+        None while that is not known, and after the word was taken back.
+        """
+        return self._checked_at if self._boot else None
+
     def checked(self, now: float) -> None:
         """Note that the file was found whole."""
         self._checked_at = now

@@ -127,6 +127,14 @@ class SqliteLedger(SqlLedger[SqliteTransaction]):
         self._voucher.give()
         self._locks.release()
 
+    async def version(self) -> str | None:
+        """Name what the ledger holds; None where the file is not vouched for."""
+        since = self._voucher.unbroken_since
+        if since is None:
+            return None
+        counts = await self._read(lambda tx: tx.run("version").fetchone())
+        return " ".join(map(str, (since, *counts)))
+
     # --- requests ------------------------------------------------------------------------------------------
 
     async def claim(self, asks: Sequence[Ask], *, resend_failed: bool = False) -> list[Claim]:

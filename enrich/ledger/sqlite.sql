@@ -195,6 +195,10 @@ ON CONFLICT (name) DO UPDATE SET value = excluded.value, crc = excluded.crc
 -- name: count
 SELECT (SELECT count(*) FROM request), (SELECT count(*) FROM answer)
 
+-- name: version
+SELECT (SELECT coalesce(max(number), 0) FROM run), (SELECT count(*) FROM request),
+       (SELECT coalesce(max(id), 0) FROM answer), (SELECT coalesce(max(id), 0) FROM failure)
+
 -- name: totals
 SELECT count(*),
        sum(CASE WHEN typeof(attempts) = 'integer' THEN attempts ELSE 1 END),

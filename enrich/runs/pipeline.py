@@ -32,6 +32,7 @@ from enrich.runs.summary import (
     nothing_to_do,
     stopped,
 )
+from enrich.runs.unchanged import counted_done, note_done
 from enrich.show.progress import pulsing
 
 if TYPE_CHECKING:
@@ -126,7 +127,7 @@ class _Work:
 
 async def _run(config: Config, options: RunOptions) -> Summary:
     """Ask what is not answered and write the output; a run that must stop sums up how far it came."""
-    begun = time.monotonic()
+    begun, since = time.monotonic(), time.time()
     folder = await look_at_folder(config, options)
     if folder is not None and not folder.todo:
         return nothing_to_do(config, folder, time.monotonic() - begun)
@@ -143,6 +144,7 @@ async def _run(config: Config, options: RunOptions) -> Summary:
                 await note_schemas(session.job, session.ledger)
                 answered = sum(count for status, count in work.flow.tally.items() if status not in NEITHER)
                 await note_way(config, work.source, session.job, session.ledger, answered)
+                await _note_done(work, since)
             except (RunStopped, RunInterrupted, UsageError) as error:
                 await _drained(session, error, options.drain)
                 summary = stopped(session, work.flow, work.source, error, options)
@@ -150,6 +152,22 @@ async def _run(config: Config, options: RunOptions) -> Summary:
             await _close(session, summary)
             await _report(config, session, options)
             return summary
+
+
+async def _note_done(work: _Work, since: float) -> None:
+    """Keep that nothing is left to ask, for who asks next; the run itself is good without.
+
+    Args:
+        work: that was done.
+        since: wall seconds since the epoch, before the input was looked at.
+    """
+    job, ledger = work.session.job, work.session.ledger
+    done = None
+    if work.units is None:
+        done = await asyncio.to_thread(counted_done, work.marks, work.flow.tally, len(job.steps))
+    if done is not None:
+        limit = work.options.limit
+        await note_done(work.config, work.source, job, ledger, limit=limit, steps=done, since=since)
 
 
 async def _tell_of_schemas(session: Session) -> None:

@@ -50,6 +50,11 @@ class AnswerSchema:
         """The Arrow field of each top-level property, named as the property."""
         return tuple(pa.field(name, column.type) for name, column in self.columns.items())
 
+    @property
+    def is_code(self) -> bool:
+        """Whether a program of the user's has a say in what an answer is: it may change, and the schema stay as it is."""
+        return self._model is not None
+
     def read(self, value: Any) -> tuple[dict[str, Any] | None, list[str]]:
         """Check an answer and turn it into values ready for Arrow.
 

@@ -22,7 +22,9 @@ from enrich.runs.reasked import find_reasked
 from enrich.runs.scratch import occurrences_of
 from enrich.runs.session import open_session, pace_name
 from enrich.runs.summary import summarize
+from enrich.runs.unchanged import Done, all_answered, note_done, still_done
 from enrich.verbs.census import Census, Unit
+from enrich.verbs.forecast import Estimate
 from enrich.verbs.plan_estimate import Counted, Measured, Spent, estimated
 from enrich.verbs.plan_result import Plan, StepPlan
 
@@ -54,13 +56,20 @@ async def plan_job(config: Config, options: RunOptions, *, sample: int = 0, seed
         UsageError: something is wrong that was found before anything was sent.
         RunStopped, RunInterrupted: the sample could not be asked to its end; what was answered is kept.
     """
+    since = time.time()
     source, job = await prepare(config, options, send=bool(sample))
+    if not sample:
+        plan = await _unchanged(config, source, job, options)
+        if plan is not None:
+            return plan
     reasked = await find_reasked(config, source, job, options)
     survey = _Survey(config, source, job, options, seed)
     steps, chosen = await survey.count(sample or FROM_LEDGER, known_only=not sample)
     spent = await survey.ask(chosen) if sample else Spent(0, 0, 0.0)
     if spent.attempts:
         steps, chosen = await survey.count(sample, known_only=True)
+    if reasked is None:
+        await survey.note(steps, since)
     measured = await survey.measure(chosen)
     plan = estimated(
         config,
@@ -74,6 +83,36 @@ async def plan_job(config: Config, options: RunOptions, *, sample: int = 0, seed
         changed=survey.changed,
     )
     return replace(plan, reasked=reasked)
+
+
+async def _unchanged(config: Config, source: Source, job: Job, options: RunOptions) -> Plan | None:
+    """Give the plan of a job that has nothing left to ask, if that is known without going through its rows."""
+    scope = scope_of(config.input, options.limit)
+    async with open_session(job, send=False, scope=scope, clock=options.clock) as session:
+        done = await still_done(config, source, job, session.ledger, limit=options.limit)
+    if done is None:
+        return None
+    steps = [
+        StepPlan(step.name, one.skipped, 0, one.in_ledger, 0, one.copies, 0)
+        for step, one in zip(job.steps, done, strict=True)
+    ]
+    nothing = Estimate(0.0, 0.0, 0.0)
+    return Plan(
+        rows=source.num_rows,
+        steps=tuple(steps),
+        tokens=nothing,
+        credits=nothing,
+        seconds=None,
+        bound_by="",
+        measured=0,
+        drawn=False,
+        sampled=0,
+        sampled_credits=0.0,
+        latency_ms=None,
+        over=(),
+        perhaps_over=(),
+        unchanged=True,
+    )
 
 
 def _near(config: Config) -> Path:
@@ -91,6 +130,7 @@ class _Survey:
         rate: requests per second that the endpoint lets through, as far as runs have learned it.
         why: why rows cannot be asked.
         changed: steps whose schema is another than in the last run.
+        version: of the ledger, if it was the same from the first row to the last, and every row is answered.
     """
 
     def __init__(self, config: Config, source: Source, job: Job, options: RunOptions, seed: int) -> None:
@@ -102,6 +142,7 @@ class _Survey:
         self.rate: float | None = None
         self.why: tuple[Trouble, ...] = ()
         self.changed: tuple[str, ...] = ()
+        self.version: str | None = None
         self._scratch = next(folder for folder in _near(config).absolute().parents if folder.is_dir())
 
     async def count(self, size: int, *, known_only: bool) -> tuple[list[Counted], list[Unit]]:
@@ -113,6 +154,7 @@ class _Survey:
             occurrences_of(self._config) as occurrences,
         ):
             async with self._session(send=False) as session:
+                before = await session.ledger.version()
                 flow = session.flow(marks, occurrences, census)
                 self._options.progress.asking(rows, flow, None)
                 batches = prefetched(self._source.batches(columns=self._job.columns, written=True))
@@ -123,6 +165,8 @@ class _Survey:
                 learned = await session.ledger.recall(pace_name(self._job)) or {}
                 rates = [model.get("rate") for model in learned.get("models", {}).values()]
                 self.rate = min((rate for rate in rates if rate), default=None)
+                if await session.ledger.version() == before and all_answered(flow.tally):
+                    self.version = before
             return await asyncio.to_thread(self._counted, marks, census, size, known_only=known_only)
 
     def _counted(
@@ -139,6 +183,31 @@ class _Survey:
             limit = step.builder.step.max_completion_tokens or step.builder.step.max_tokens
             steps.append(Counted(plan, count.size, limit if isinstance(limit, int) else None))
         return steps, census.sample(marks, size, known_only=known_only)
+
+    async def note(self, steps: Sequence[Counted], since: float) -> None:
+        """Keep in the ledger that nothing is left to ask, if it is so, for the next plan.
+
+        Args:
+            steps: as they were counted last.
+            since: wall seconds since the epoch, before the input was looked at.
+        """
+        plans = [step.plan for step in steps]
+        left = any(plan.to_ask or plan.waiting or plan.failing for plan in plans)
+        if left or self.why or self.changed or self.version is None:
+            return
+        done = [Done(plan.skipped, plan.in_ledger, plan.copies) for plan in plans]
+        async with self._session(send=False) as session:
+            if await session.ledger.version() == self.version:
+                limit = self._options.limit
+                await note_done(
+                    self._config,
+                    self._source,
+                    self._job,
+                    session.ledger,
+                    limit=limit,
+                    steps=done,
+                    since=since,
+                )
 
     async def ask(self, units: Sequence[Unit]) -> Spent:
         """Ask what is not answered yet about these rows."""

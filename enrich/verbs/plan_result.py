@@ -53,6 +53,7 @@ class Plan:
         why: why rows cannot be asked: step, code, rows, and one of them for example.
         changed: steps whose schema is another than in the last run: what that changes of a request is asked anew.
         reasked: rows that were answered before and would be asked again, and why.
+        unchanged: whether job, input and ledger are as they were when nothing was left to ask: no row was looked at.
         over: what is over the budget, a sentence each.
         perhaps_over: what is over it at the upper end of the range.
     """
@@ -74,6 +75,7 @@ class Plan:
     why: tuple[Trouble, ...] = ()
     changed: tuple[str, ...] = ()
     reasked: Reasked | None = None
+    unchanged: bool = False
 
     @property
     def in_ledger(self) -> int:
@@ -126,6 +128,7 @@ class Plan:
             "perhaps_over_budget": list(self.perhaps_over),
             "cannot_be_asked": [trouble.to_dict() for trouble in self.why],
             "changed_schemas": list(self.changed),
+            "unchanged": self.unchanged,
             "reasked": asdict(self.reasked) if self.reasked is not None else None,
             "steps": [asdict(step) for step in self.steps],
             "exit_code": self.exit_code,
@@ -154,7 +157,9 @@ class Plan:
         lines.append(f"credits     {_range(self.credits) if self.credits is not None else unknown}")
         if self.seconds is not None:
             lines.append(f"time        {self._time()}")
-        if self.measured:
+        if self.unchanged:
+            lines.append("basis       job, input and ledger are as they were when the job was finished")
+        elif self.measured:
             lines.append(f"basis       measured on {counted(self.measured, 'answered row')}{self._trust}")
         else:
             lines.append("basis       a guess from the size of the prompts")

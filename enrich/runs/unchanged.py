@@ -1,0 +1,181 @@
+"""Whether a job is as it was when nothing was left to ask: then its rows need not be gone through to say so.
+
+What was found is kept in the ledger beside everything it rests on: the job, the files of the input, the decisions of
+earlier runs, and what the ledger held. If any of it is another, or cannot be told, the long way is taken.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import platform
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from enrich.base.version import __version__
+from enrich.errors import RunStopped
+from enrich.prompt.messages import without_files
+from enrich.rows.conversation import UNFIT
+from enrich.rows.flow import strayed_name
+from enrich.runs.fresh import scope_of, under_way
+
+if TYPE_CHECKING:
+    from collections import Counter
+    from collections.abc import Sequence
+
+    from enrich.config import Config
+    from enrich.files.source import Source
+    from enrich.ledger.protocol import Ledger
+    from enrich.records import RowStatus
+    from enrich.rows.statuses import Marks
+    from enrich.runs.job import Job
+
+COARSEST = 2.0  # seconds: of the file systems that tell times least finely
+ROWS_AT_ONCE = 262_144  # rows counted in one pass
+SETTLED: frozenset[RowStatus] = frozenset({"ok", "skipped"})
+NO_MATTER = frozenset({"ledger", "limits", "budget", "report", "tolerate", "max_reasked", "endpoint"})
+SECRET = frozenset({"api_key_env", "api_key_file", "headers", "proxy"})
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """One step of which nothing is left to ask.
+
+    Attributes:
+        skipped: rows that ask nothing.
+        in_ledger: distinct requests that are settled.
+        copies: rows with the same request as an earlier one.
+    """
+
+    skipped: int
+    in_ledger: int
+    copies: int
+
+
+def all_answered(tally: Counter[RowStatus]) -> bool:
+    """Say whether every row has an answer, or asks nothing: a failure may pass, and a doubt may be settled."""
+    return not any(count for status, count in tally.items() if status not in SETTLED and status not in UNFIT)
+
+
+def counted_done(marks: Marks, tally: Counter[RowStatus], steps: int) -> list[Done] | None:
+    """Count what a run has done, after `Marks.find_copies`; None where a row has no answer that is as it should be."""
+    if any(count for status, count in tally.items() if status not in SETTLED):
+        return None
+    known = [0] * steps
+    for start in range(0, marks.rows, ROWS_AT_ONCE):
+        firsts = marks.firsts(start, min(ROWS_AT_ONCE, marks.rows - start))
+        if firsts.left.any() or firsts.undecided.any():
+            return None
+        known = [so_far + int(more) for so_far, more in zip(known, firsts.known.sum(axis=0), strict=True)]
+    found = []
+    for number, in_ledger in enumerate(known):
+        skipped = marks.reasons(number)["skipped"]
+        found.append(Done(skipped, in_ledger, marks.rows - skipped - in_ledger))
+    return found
+
+
+async def note_done(
+    config: Config,
+    source: Source,
+    job: Job,
+    ledger: Ledger,
+    *,
+    limit: int | None,
+    steps: Sequence[Done],
+    since: float,
+) -> None:
+    """Keep that nothing is left to ask, as far as it can be told when that is so no more.
+
+    Args:
+        config: of the job.
+        source: its rows.
+        job: compiled.
+        ledger: where it is kept.
+        limit: of the rows.
+        steps: how each stands.
+        since: wall seconds since the epoch, before the input was looked at.
+    """
+    version = await ledger.version()
+    if version is None or not _can_be_told(config, job) or not _told_apart(source, since):
+        return
+    told = {
+        "of": await _identity(config, source, job, ledger, limit),
+        "ledger": version,
+        "steps": [asdict(step) for step in steps],
+    }
+    with contextlib.suppress(RunStopped):  # a full disk: it is found out again
+        await ledger.remember(_name(config), told)
+
+
+async def still_done(
+    config: Config, source: Source, job: Job, ledger: Ledger, *, limit: int | None
+) -> list[Done] | None:
+    """Say how the steps stand if nothing was left to ask, and nothing has changed since; None when that is not known."""
+    told = await ledger.recall(_name(config))
+    if told is None or not _can_be_told(config, job):
+        return None
+    version = await ledger.version()
+    if version is None or told["ledger"] != version:
+        return None
+    if told["of"] != await _identity(config, source, job, ledger, limit):
+        return None
+    return [Done(**step) for step in told["steps"]]
+
+
+def _name(config: Config) -> str:
+    return f"done:{config.output.path}"
+
+
+def _can_be_told(config: Config, job: Job) -> bool:
+    """Say whether all that a job rests on can be looked at: files of a folder are made one by one, programs change."""
+    code = any(step.builder.schema is not None and step.builder.schema.is_code for step in job.steps)
+    return not (code or config.output.partitioned)
+
+
+def _told_apart(source: Source, since: float) -> bool:
+    """Say whether every file would show that it was written to after it was looked at."""
+    return all(
+        bool(file.version) if not file.inode else file.ctime_ns / 1e9 < since - COARSEST
+        for file in source.files
+    )
+
+
+async def _identity(config: Config, source: Source, job: Job, ledger: Ledger, limit: int | None) -> str:
+    """Digest what decides which requests a job makes, and which answers serve."""
+    steps = [
+        [
+            without_files(step.builder.step).model_dump(mode="json"),
+            step.builder.schema and step.builder.schema.json,
+        ]
+        for step in job.steps
+    ]
+    decided: list[Any] = []
+    for step in job.steps:
+        name, strayed = step.builder.fingerprint, strayed_name(step.builder)
+        unfinished = await under_way(ledger, name, scope_of(config.input, limit))
+        is_strayed = await ledger.recall(strayed, vital=True) is not None
+        decided.append([name.hex(), await ledger.generation(name), unfinished, is_strayed])
+    facts = [
+        __version__,
+        platform.python_version(),
+        pa.__version__,
+        metadata.version("jinja2"),
+        job.base_url,
+        limit,
+        config.model_dump(mode="json", exclude=set(NO_MATTER)),
+        config.endpoint.model_dump(mode="json", exclude=set(SECRET)),
+        steps,
+        decided,
+        [str(field) for field in source.schema],
+        source.num_rows,
+        source.rejected,
+        [
+            [f.path, f.size, f.mtime_ns, f.version, f.inode, f.ctime_ns, f.rows, f.partition]
+            for f in source.files
+        ],
+    ]
+    return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
