@@ -363,6 +363,9 @@ SELECT info FROM run WHERE lease_until > clock_timestamp() AND number <> %s
 -- name: end_run
 UPDATE run SET ended_at = %s, summary = %s, lease_until = '-infinity' WHERE number = %s
 
+-- name: runs
+SELECT number, started_at, ended_at, summary FROM run ORDER BY number
+
 -- name: last_run
 SELECT number, started_at, ended_at, summary FROM run WHERE ended_at IS NOT NULL ORDER BY number DESC LIMIT 1
 

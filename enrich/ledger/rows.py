@@ -5,8 +5,10 @@ from __future__ import annotations
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+import orjson
+
 from enrich.ledger.checks import Moment, answer_holds, request_holds, seal_of
-from enrich.ledger.protocol import Entry, FailedAttempt, Part
+from enrich.ledger.protocol import Entry, FailedAttempt, Part, RunInfo
 from enrich.records import Ask, Failure, Fate, Record, Reply, key_text
 
 if TYPE_CHECKING:
@@ -56,7 +58,7 @@ class Row(NamedTuple):
             return True
         try:
             return self.seal == self.new_seal()
-        except TypeError:  # damage turned a part into another type
+        except (TypeError, OverflowError):  # damage turned a part into another type, or into infinity
             return False
 
     def new_seal(self) -> int:
@@ -93,6 +95,35 @@ class Row(NamedTuple):
             reply=self.reply,
             seal=self.seal,
         )
+
+
+def run_info(line: Sequence[Any]) -> RunInfo:
+    """Give what a line of the table of runs says (number, begin, end, summary), as far as it is what may be written there."""
+    number, started_at, ended_at, summary = line
+    began = float(started_at) if _is_time(started_at) else 0.0
+    ended = began if ended_at is not None and not _is_time(ended_at) else ended_at
+    return RunInfo(number, began, ended, told(summary))
+
+
+def is_run(line: Sequence[Any]) -> bool:
+    """Say whether a line of the table of runs can be what was written there."""
+    _, started_at, ended_at, summary = line
+    times = _is_time(started_at) and (ended_at is None or _is_time(ended_at))
+    return times and (summary is None or told(summary) is not None)
+
+
+def told(text: Any) -> dict[str, Any] | None:
+    """Read what a run said of itself; None where damage is no JSON, or there is nothing."""
+    try:
+        said = orjson.loads(text)
+    except (ValueError, TypeError):
+        return None
+    return said if isinstance(said, dict) else None
+
+
+def _is_time(value: object) -> bool:
+    """Say whether a value is a time; a database may keep a whole one as an integer."""
+    return type(value) in (int, float) and _within(float(value), END_OF_TIME)  # type: ignore[arg-type]
 
 
 def _within(value: object, end: float) -> bool:

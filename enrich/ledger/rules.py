@@ -303,6 +303,11 @@ class Rules:
         (orphans,) = tx.run("orphans").fetchone()
         if orphans:
             problems.append(f"{orphans} answers or failures belong to no request")
+        problems += [
+            f"what is kept of run {line[0]} is not what was written"
+            for line in tx.run("runs").fetchall()
+            if not rows.is_run(line)
+        ]
         return problems + notes.contradictions(tx)
 
 

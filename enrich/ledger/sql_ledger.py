@@ -13,7 +13,7 @@ import orjson
 from enrich.ledger import notes
 from enrich.ledger.commit import GroupCommit
 from enrich.ledger.protocol import Claim, Entry, Listed, Part, RunInfo, Totals, VerifyReport
-from enrich.ledger.rows import RELEASED, SKIPPED
+from enrich.ledger.rows import RELEASED, SKIPPED, run_info
 from enrich.ledger.rules import Rules, by_key
 from enrich.ledger.sizes import Sizes
 from enrich.ledger.totals import count, listed
@@ -74,10 +74,7 @@ class SqlLedger(ABC, Generic[Tx]):
     async def last_run(self) -> RunInfo | None:
         """Give the newest run that ended."""
         row = await self._read(lambda tx: tx.run("last_run").fetchone())
-        if not row:
-            return None
-        number, started_at, ended_at, summary = row
-        return RunInfo(number, started_at, ended_at, orjson.loads(summary))
+        return run_info(row) if row else None
 
     def _must_be_closed(self) -> None:
         if self._rules.run:

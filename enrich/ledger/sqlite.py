@@ -19,6 +19,7 @@ from enrich.ledger.locks import RunLocks
 from enrich.ledger.presence import Presence
 from enrich.ledger.read_ahead import ReadAhead
 from enrich.ledger.room import Room
+from enrich.ledger.rows import told
 from enrich.ledger.rules import unknown
 from enrich.ledger.soundness import Voucher
 from enrich.ledger.sql import statements
@@ -111,7 +112,7 @@ class SqliteLedger(SqlLedger[SqliteTransaction]):
     async def beside(self) -> list[dict[str, Any]]:
         """Give what the other runs that are at work said of themselves as they were opened."""
         runs = await self._read(lambda tx: tx.run("beside", (self._rules.run,)).fetchall())
-        return [orjson.loads(info) for run, info in runs if self._locks.is_alive(run)]
+        return [told(info) or {} for run, info in runs if self._locks.is_alive(run)]
 
     async def close(self) -> None:
         """Write everything that is queued and close the file. A run that is still open counts as dead."""

@@ -169,6 +169,9 @@ SELECT number FROM run WHERE ended_at IS NULL
 -- name: beside
 SELECT number, info FROM run WHERE ended_at IS NULL AND number <> ?
 
+-- name: runs
+SELECT number, started_at, ended_at, summary FROM run ORDER BY number
+
 -- name: last_run
 SELECT number, started_at, ended_at, summary FROM run WHERE ended_at IS NOT NULL ORDER BY number DESC LIMIT 1
 

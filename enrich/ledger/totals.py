@@ -80,7 +80,7 @@ def listed(
         elif standing in ANSWERED:
             unread.append(len(found))
         damaged: tuple[Part, ...] = ()
-        if odd:
+        if odd or not 0 <= sent_at < END_OF_TIME:
             damaged = ("facts",)
             key = key if type(key) is bytes and len(key) == 16 else bytes(16)
             attempts = attempts if type(attempts) is int else 1

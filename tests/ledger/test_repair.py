@@ -288,6 +288,36 @@ def test_many_damaged_ledgers(
         hold(warm, endpoint, finished, tmp_path / f"job-{seed}", damage=damage, seed=seed)
 
 
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("run.summary", b""),
+        ("run.summary", 7),
+        ("run.started_at", "a text"),
+        ("run.ended_at", float("inf")),
+        ("request.sent_at", float("inf")),
+        ("request.attempts", float("inf")),
+    ],
+)
+def test_a_damaged_value_is_told(
+    warm: Warm, finished: Job, tmp_path: Path, column: str, value: object
+) -> None:
+    """Of a run, or a number beyond all numbers: no command ends as a defect, and verify names it."""
+    job = a_copy(finished, tmp_path / "job")
+    table, _, name = column.partition(".")
+    with contextlib.closing(sqlite3.connect(job.ledger)) as con, con:
+        con.execute(f"UPDATE {table} SET {name} = ?", (value,))  # noqa: S608  # names of ours
+    names = {"config": job.config, "folder": job.folder, "ledger": job.ledger}
+    looked = {
+        command: warm.run(job.folder, *(word.format(**names) for word in command))
+        for command in LOOKING
+        if command[0] in {"status", "ledger", "report"}
+    }
+    assert all(ended.code in {0, 2, 4} for ended in looked.values()), looked
+    told = looked["ledger", "verify", "{ledger}"].out
+    assert ("what is kept of run 1 is not what was written" if table == "run" else "damaged request") in told
+
+
 def test_repair_keeps_what_is_there(warm: Warm, finished: Job) -> None:
     """Exit 2: the new file is another's; a database is none of ours to mend."""
     ended = warm.run(finished.folder, "ledger", "repair", finished.ledger, "-o", finished.config)
