@@ -220,7 +220,7 @@ def trust(ca_file: Path | None) -> ssl.SSLContext | bool:
     except (OSError, ValueError) as error:  # ssl.SSLError is an OSError; a ValueError: it is empty
         problem = getattr(error, "strerror", None) or error.args[-1]
         raise ConfigError(
-            f"endpoint.ca_file {ca_file} cannot be used: {problem}",
+            f"endpoint.ca_file cannot be used: {problem}",
             hint="give a PEM file with the certificate of the authority.",
         ) from None
 

@@ -15,7 +15,7 @@ from enrich.ledger.locks import RunLocks
 from enrich.ledger.notes import is_count, is_note
 from enrich.ledger.pages import Pages
 from enrich.ledger.protocol import attempt_uuid
-from enrich.ledger.rows import END_OF_TIME, FATES, LONGEST, MOST, SENT, Row
+from enrich.ledger.rows import END_OF_TIME, FATES, LONGEST, MOST, SENT, Row, is_run
 from enrich.ledger.soundness import Voucher
 from enrich.ledger.sqlite_transaction import SqliteTransaction
 
@@ -152,12 +152,8 @@ class _Mender:
     def _run(self, line: Line) -> None:
         _, started_at, ended_at, boot, info, summary = line.values
         started_at, ended_at = _real(started_at), None if ended_at is None else _real(ended_at)
-        kinds = isinstance(started_at, float) and isinstance(boot, int) and _is_json(info)
-        if (
-            kinds
-            and (ended_at is None or isinstance(ended_at, float))
-            and (summary is None or _is_json(summary))
-        ):
+        kinds = isinstance(boot, int) and _is_json(info)
+        if kinds and is_run((line.number, started_at, ended_at, summary)):
             ended_at = ended_at if ended_at is not None else started_at  # it is over, however it ended
             texts = (info.decode(), summary.decode() if summary is not None else None)
             self._tx.run("restore_run", (line.number, started_at, ended_at, boot, *texts))

@@ -438,12 +438,13 @@ async def test_handshake_that_hangs() -> None:
 
 @pytest.mark.parametrize("content", ["", "no certificate"])
 async def test_broken_ca_file(tmp_path: Path, content: str) -> None:
-    """A `ca_file` without certificates is a mistake of the configuration."""
+    """A `ca_file` without certificates is a mistake of the configuration; what was written there may be a key: it is not quoted."""
     file = tmp_path / "ca.pem"
     file.write_text(content)
     for path in (file, tmp_path / "missing.pem"):
-        with pytest.raises(ConfigError, match="ca_file"):
+        with pytest.raises(ConfigError, match="ca_file") as told:
             await attempt_at("https://127.0.0.1", ca_file=path)
+        assert path.name not in str(told.value)
 
 
 async def test_proxy_that_refuses() -> None:
