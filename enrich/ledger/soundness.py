@@ -122,8 +122,12 @@ class Voucher:
             self._path.unlink(missing_ok=True)
 
     def _state(self) -> list[int] | None:
-        """Tell the file from what it may become; None while somebody has it open, or died with it open."""
+        """Tell the file from what it may become; None while somebody is writing to it, or died as it did.
+
+        Who only reads leaves an empty log of writes behind.
+        """
         info = self._ledger.stat()
-        if self._ledger.with_name(f"{self._ledger.name}-wal").exists():
-            return None
+        with contextlib.suppress(FileNotFoundError):
+            if self._ledger.with_name(f"{self._ledger.name}-wal").stat().st_size:
+                return None
         return [self._boot, info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns]

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from enrich.verbs.plan_result import Plan
+    from tests.helpers.warm import Ended
 
 ROWS = 12
 
@@ -96,6 +97,13 @@ def test_a_plan_that_found_nothing_is_kept_too(done: Path) -> None:
     """What was finished elsewhere, or touched since, takes the long way once."""
     os.utime(done.parent / "in.parquet")
     assert [plan(done).unchanged for _ in range(3)] == [False, True, True]
+
+
+def test_looking_changes_nothing(done: Path, cli: Callable[..., Ended]) -> None:
+    """Commands that only read leave the ledger as it was."""
+    for command in ("status", "ledger ls", "ledger verify", "report", "preview"):
+        assert cli(*command.split(), done).code == 0
+        assert plan(done).unchanged, command
 
 
 # --- whatever has changed leads the long way; each gives the requests that are left to ask ---------------------
