@@ -36,6 +36,7 @@ def faults(
     return found
 
 
+@pytest.mark.timeout(600)
 def test_a_sample_of_bad_inputs_is_refused_or_carried_out(
     tmp_path: Path, warm: Warm, endpoint: BookedEndpoint
 ) -> None:
