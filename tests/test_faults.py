@@ -388,7 +388,7 @@ def _told(kind: str, cases: dict[str, Case]) -> tuple[str, str]:
         stops = "the run stops at once (exit 4), the row stays pending"
         return stops, stops
     if kind in WAITS:
-        return "the whole run waits as asked; `ok`, 2 requests", "waits until the row's deadline"
+        return "the row waits as asked; `ok`, 2 requests", "waits until the row's deadline"
     case = cases[kind]
     if case.always is None:
         return _ending(case.once), "waits until the row's deadline"
