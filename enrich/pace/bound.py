@@ -52,7 +52,7 @@ class Bound:
     def by(self, cause: Cause) -> Iterator[None]:
         """Count what the block waits for a cause; time in which there is nothing left to send does not count."""
         since = self._monotonic()
-        cpu = time.process_time() if cause is Cause.END else 0.0  # a system call, and every request passes here
+        cpu = time.process_time() if cause is Cause.END else 0.0  # a system call, in every request's way
         self._waiting = cause, since, cpu
         try:
             yield
