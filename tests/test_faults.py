@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 Mode = Literal["sync", "stream"]
 PAGE = Path(__file__).parent.parent / "docs" / "faults.md"
 ATTEMPTS = 4  # `retry.attempts` of the runs here
+CONCURRENCY = (
+    8  # so that good rows come between the attempts of struck ones, whose failures in a row were an outage
+)
 GOOD = 4  # rows without a fault beside each struck one: no outage, so nobody pauses
 SCHEMA = {"type": "object", "properties": {"label": {"enum": ["pos", "neg"]}}, "required": ["label"]}
 
@@ -180,7 +183,7 @@ def rehearse(folder: Path, mode: Mode, cases: list[Case], **sections: Any) -> Re
             prompts,
             sandbox.base_url,
             step=step,
-            limits={"adaptive": False},
+            limits={"adaptive": False, "concurrency": CONCURRENCY},
             tolerate="100%",
             **sections,
         )
@@ -385,7 +388,7 @@ def _told(kind: str, cases: dict[str, Case]) -> tuple[str, str]:
         stops = "the run stops at once (exit 4), the row stays pending"
         return stops, stops
     if kind in WAITS:
-        return "the whole run waits as asked; `ok`, 2 requests", "waits until the row's deadline"
+        return "the row waits as asked; `ok`, 2 requests", "waits until the row's deadline"
     case = cases[kind]
     if case.always is None:
         return _ending(case.once), "waits until the row's deadline"

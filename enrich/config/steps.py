@@ -57,7 +57,7 @@ class StepLimits(Section):
     requests_per_minute: PerMinute | None = None
 
 
-_PARAMETERS: dict[str, TypeAdapter[Any]] = {
+PARAMETERS: dict[str, TypeAdapter[Any]] = {
     "temperature": TypeAdapter(Annotated[float, Field(ge=0.0, le=2.0, allow_inf_nan=False), Number]),
     "top_p": TypeAdapter(Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False), Number]),
     "max_tokens": TypeAdapter(Annotated[int, Field(ge=1), Number]),
@@ -180,7 +180,7 @@ class StepConfig(Section):
     @classmethod
     def _of_known_kinds(cls, params: dict[str, Any]) -> dict[str, Any]:
         """Hold the API's own fields to its kinds; what holds a template is known for each row only."""
-        for name, kind in _PARAMETERS.items():
+        for name, kind in PARAMETERS.items():
             value = params.get(name)
             if value is None or (isinstance(value, str) and "{{" in value):
                 continue

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from enrich.engine.key_doubt import may_be_about_the_row
 from enrich.engine.outage import alike_error, stop_error
 from enrich.engine.retry import (
+    UNUSABLE,
     Again,
     FailRow,
     History,
@@ -57,7 +58,8 @@ class Judge:
         waited = time.monotonic() - ticket.first_sent
         self._note_outage(ticket, failure)
         costly = desk.policy.unknown is not None and failure.fate is Fate.UNKNOWN
-        if desk.outage.on and not costly:
+        answered = failure.code in UNUSABLE  # whole, of no use: no outage kept it from coming
+        if desk.outage.on and not (costly or answered):
             ticket.history = _waited_out(ticket.history, failure, waited)
         else:
             ticket.history = ticket.history.add(failure, waited=waited)

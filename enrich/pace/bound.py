@@ -51,7 +51,8 @@ class Bound:
     @contextlib.contextmanager
     def by(self, cause: Cause) -> Iterator[None]:
         """Count what the block waits for a cause; time in which there is nothing left to send does not count."""
-        since, cpu = self._monotonic(), time.process_time()
+        since = self._monotonic()
+        cpu = time.process_time() if cause is Cause.END else 0.0  # a system call, in every request's way
         self._waiting = cause, since, cpu
         try:
             yield

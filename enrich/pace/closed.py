@@ -16,7 +16,6 @@ NEAR: Final = 0.05  # seconds to which the end is pinned down by asking at the r
 WAIT: Final = 0.02  # seconds after which a probe that was not refused counts as let through, at least
 WINDOW_AFTER: Final = 1.5  # seconds that a refusal of everything lasts at least to be a window's
 WINDOW_REQUESTS: Final = 5  # that a window lets through at least
-LATE: Final = 0.004  # of a window, and seconds: by how much later than expected its end is first tried
 
 
 @dataclass(slots=True)
@@ -50,7 +49,6 @@ class Closed:
         self.next = now + self._gap if expected is None else max(now, expected)
         self._tries_freed = 0
         self._first_claim: tuple[float, float] | None = None
-        self._claims: list[tuple[float, float]] = []
         self.counts_down = False
         self._low, self._high = -math.inf, math.inf
 
@@ -130,11 +128,6 @@ class Closed:
         soonest = now + max(FIRST_GAP, self._trip)
         at = middle - math.floor(middle - soonest)  # a whole number of seconds before the middle
         return at - now if soonest <= at < self._low else max(FIRST_GAP, self._high - now)
-
-    @property
-    def said(self) -> float | None:
-        """Give when it is over by what the refusals agree on; None where they do not."""
-        return self._high if self.counts_down else None
 
 
 @dataclass(slots=True)

@@ -63,9 +63,6 @@ class _News:
 
     settled: float = 0.0
     sent: int = 0
-    trouble: bool = False
-    pause: float = 0.0
-    cause: str = ""
     cut: Cut | None = None
 
 
@@ -76,8 +73,6 @@ class LeasedSlots:
     that. One that was missed by more is void: nothing is saved up, so nothing comes in a burst after a pause, a lost
     database or a process that stood still.
     """
-
-    paces_rate = True
 
     def __init__(
         self,
@@ -213,9 +208,6 @@ class LeasedSlots:
             settled=news.settled,
             sent=news.sent,
             adaptive=self._adaptive,
-            trouble=news.trouble,
-            pause=news.pause,
-            cause=news.cause,
             cut=news.cut,
         )
         began = self._monotonic()
@@ -252,11 +244,6 @@ class LeasedSlots:
     # --- what there is to tell -----------------------------------------------------------------------------
 
     @property
-    def blur(self) -> float:
-        """Give the seconds by which `others` is behind: the others tell when they lease."""
-        return PERIOD if self.runs > 1 else 0.0
-
-    @property
     def others(self) -> float:
         """Give the requests that all runs have sent per request of this one, since `mark`."""
         total, own = self._marked
@@ -279,21 +266,10 @@ class LeasedSlots:
         """Replace an estimate of tokens by what was used; the next lease tells."""
         self._news.settled += used - reserved
 
-    def pause(self, seconds: float, cause: str) -> None:
-        """Tell the others, now, that nobody may send for so long."""
-        if seconds > self._news.pause:
-            self._news.pause, self._news.cause = seconds, cause
-        self._void_until = max(self._void_until, self._monotonic() + seconds)
-        self._asked.set()
-
     def cut(self, cut: Cut) -> None:
         """Tell the others, now, what a 429 taught."""
         self._news.cut = cut
         self._asked.set()
-
-    def trouble(self) -> None:
-        """Tell the others with the next lease that this is no time to try more."""
-        self._news.trouble = True
 
 
 def shared_windows(limits: LimitsConfig, late: float) -> list[SharedWindow]:

@@ -120,16 +120,10 @@ class Slots(Protocol):
     """Where turns come from: this process's own windows, or a limit that it shares with others.
 
     Attributes:
-        paces_rate: whether turns are held to the learned rate here; else the pace waits for it itself.
         runs: live runs that share the limit, this one included.
     """
 
-    paces_rate: bool
     runs: int
-
-    @property
-    def blur(self) -> float:
-        """Give the seconds by which `others` is behind; 0 where there are none."""
 
     @property
     def others(self) -> float:
@@ -150,22 +144,14 @@ class Slots(Protocol):
     def mark(self) -> None:
         """Count `others` from here."""
 
-    def pause(self, seconds: float, cause: str) -> None:
-        """Tell the others that nobody may send for so long."""
-
     def cut(self, cut: Cut) -> None:
         """Tell the others what a 429 taught."""
-
-    def trouble(self) -> None:
-        """Tell the others that this is no time to try more."""
 
 
 class OwnSlots:
     """The windows of one process; there is nobody to tell anything."""
 
-    paces_rate = False
     runs = 1
-    blur = 0.0
     others = 1.0
 
     def __init__(self, limits: LimitsConfig, monotonic: Callable[[], float] = time.monotonic) -> None:
@@ -203,11 +189,5 @@ class OwnSlots:
     def mark(self) -> None:
         """There is nobody else to count."""
 
-    def pause(self, seconds: float, cause: str) -> None:
-        """There is nobody to tell."""
-
     def cut(self, cut: Cut) -> None:
-        """There is nobody to tell."""
-
-    def trouble(self) -> None:
         """There is nobody to tell."""

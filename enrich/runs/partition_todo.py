@@ -299,6 +299,8 @@ def cut(units: Sequence[Unit], source: Source) -> tuple[Part, ...]:
             break
         parts.append(Part(unit, replace(source, files=files, num_rows=count), row, count == total))
         row += count
+        if count < total:
+            break
     return tuple(parts)
 
 

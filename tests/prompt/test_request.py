@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from enrich.config import StepConfig
+from enrich.config.steps import PARAMETERS
 from enrich.errors import ConfigError
 from enrich.prompt.request import NAMESPACE, RequestBuilder, idempotency_key
 from enrich.prompt.template import RowError
@@ -63,7 +64,16 @@ def test_a_body_says_what_was_asked(system: str, text: str) -> None:
     }
 
 
-@given(st.dictionaries(TEXT.filter(lambda k: k not in {"model", "messages", "stream", "n", "temperature", "top_p", "response_format", "max_tokens", "max_completion_tokens"}), JSON, max_size=4))  # fmt: skip
+OWN = {
+    "model",
+    "messages",
+    "stream",
+    "response_format",
+    *PARAMETERS,
+}  # fields whose values are held to their kinds
+
+
+@given(st.dictionaries(TEXT.filter(lambda name: name not in OWN), JSON, max_size=4))
 def test_params_pass_through(params: dict[str, Any]) -> None:
     """Any further request field goes into the body as it was given."""
     asked = body(builder(params=params), t="x")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from enrich.base.loops import run_sync
@@ -43,6 +43,7 @@ def parts_of(root: Path, limit: int | None = None) -> tuple[Part, ...]:
 
 @settings(max_examples=15)
 @given(sizes, st.none() | st.integers(0, 30))
+@example([2, 0], 1)
 def test_the_parts_are_the_rows_in_their_order(
     tmp_path_factory: pytest.TempPathFactory, counts: list[int], limit: int | None
 ) -> None:
