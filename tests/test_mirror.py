@@ -54,6 +54,7 @@ ELSEWHERE = {
     "runs.promise": "test_machine.py",
     "runs.session": "runs/test_stopping.py",
     "show.display": "show/test_progress.py",
+    "show.pulse": "verbs/test_status.py",
     "verbs.plan_estimate": "verbs/test_plan.py",
     "verbs.plan_result": "verbs/test_plan.py",
 }

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from enrich.config import Config
     from enrich.records import Summary
     from enrich.runs.options import RunOptions
+    from enrich.show.snapshot import Snapshot
     from enrich.verbs.plan_result import Plan
 
 
@@ -35,7 +36,8 @@ def execute(
     from enrich.cli.signals import graceful
     from enrich.runs.options import RunOptions
     from enrich.show.logs import PROGRESS, set_up_logs, tell
-    from enrich.show.progress import Watch, shown
+    from enrich.show.progress import shown
+    from enrich.show.watch import Watch
 
     set_up_logs(options["verbose"], options["log_format"], quiet=options["quiet"])
     watch, interrupt = Watch(config.limits), Interrupt()
@@ -69,7 +71,7 @@ def execute(
 
 def watch_run(config: Config, *, as_json: bool) -> None:
     """Show a run that goes on elsewhere: redrawn in place on a terminal, else a line now and then."""
-    from enrich.show.progress import BAR_EVERY, LINE_EVERY, Picture, Snapshot
+    from enrich.show.progress import BAR_EVERY, LINE_EVERY, Picture
     from enrich.verbs.status import watch_job
 
     def line(now: Snapshot) -> None:
@@ -91,7 +93,8 @@ def planned(config: Config, limit: int | None, sample: int, *, seed: int = 0, qu
     from enrich.base.interrupt import Interrupt
     from enrich.cli.signals import graceful
     from enrich.runs.options import RunOptions
-    from enrich.show.progress import Watch, shown
+    from enrich.show.progress import shown
+    from enrich.show.watch import Watch
     from enrich.verbs.plan import plan_job
 
     watch, interrupt = Watch(config.limits), Interrupt()

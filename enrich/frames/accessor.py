@@ -31,7 +31,7 @@ from enrich.runs.job import Job, compile_job
 from enrich.runs.session import open_session
 from enrich.schema.schema import load_schema
 from enrich.show.display import displayed
-from enrich.show.progress import Watch
+from enrich.show.watch import Watch
 from enrich.verbs.preview import request_texts
 
 BATCH_ROWS = 8192  # rows asked and assembled as one

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from enrich.records import RowStatus, Summary
     from enrich.rows.flow import Flow
     from enrich.runs.job import Job
-    from enrich.show.progress import Progress
+    from enrich.show.watch import Progress
 
     AnyConfig = str | Path | Mapping[str, Any] | JobConfig
 

@@ -21,7 +21,8 @@ from enrich.records import FAILED, STATUSES
 from enrich.runs.lineage import column_origins
 from enrich.runs.options import RunOptions
 from enrich.runs.pipeline import run_job
-from enrich.show.progress import Watch, shown
+from enrich.show.progress import shown
+from enrich.show.watch import Watch
 from enrich.verbs.init import write_starter
 
 if TYPE_CHECKING:

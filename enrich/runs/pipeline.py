@@ -32,7 +32,7 @@ from enrich.runs.summary import (
     nothing_to_do,
     stopped,
 )
-from enrich.show.progress import pulsing
+from enrich.show.pulse import pulsing
 
 if TYPE_CHECKING:
     from collections import Counter

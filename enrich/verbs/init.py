@@ -15,7 +15,8 @@ import pyarrow as pa
 from enrich.config import InputConfig
 from enrich.errors import OutputError
 from enrich.files.source import open_source
-from enrich.prompt.template import as_variable, is_template
+from enrich.prompt.template import is_template
+from enrich.prompt.variables import as_variable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -206,7 +206,8 @@ class BeatraEnrichOperator(BaseOperator):
         from enrich.runs.options import RunOptions
         from enrich.runs.pipeline import run_job
         from enrich.show.logs import PROGRESS
-        from enrich.show.progress import Watch, shown
+        from enrich.show.progress import shown
+        from enrich.show.watch import Watch
 
         interrupt, watch = Interrupt(), Watch(config.limits)
         summaries: list[Summary] = []
