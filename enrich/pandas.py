@@ -10,7 +10,8 @@ import pyarrow as pa
 
 from enrich.errors import ConfigError
 from enrich.frames import accessor as frames
-from enrich.frames.accessor import Pipeline, Plan, Question, Source, taking
+from enrich.frames.accessor import Plan, Source
+from enrich.frames.arguments import Pipeline, Question, taking
 from enrich.frames.objects import object_text
 
 if TYPE_CHECKING:

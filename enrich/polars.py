@@ -12,7 +12,8 @@ except ImportError as error:
     raise ImportError("enrich.polars needs Polars: pip install 'beatra-enrich[polars]'") from error
 
 from enrich.frames import accessor as frames
-from enrich.frames.accessor import Pipeline, Plan, Question, Source, taking
+from enrich.frames.accessor import Plan, Source
+from enrich.frames.arguments import Pipeline, Question, taking
 from enrich.frames.objects import object_text
 
 if TYPE_CHECKING:
