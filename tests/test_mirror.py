@@ -49,6 +49,8 @@ ELSEWHERE = {
     "report.facts": "report/test_page.py",  # records without behaviour
     "report.rows": "report/test_page.py",  # read back from a run's output
     "rows.assemble": "rows/test_flow.py",  # by the columns of an output
+    "rows.step": "rows/test_flow.py",
+    "rows.story": "rows/test_chain.py",  # one step behind the other
     "runs.options": "runs/test_run.py",  # records without behaviour
     "runs.pipeline": "runs/test_run.py",
     "runs.prepare": "runs/test_run.py",

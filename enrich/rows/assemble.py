@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from enrich.answer.reader import AnswerReader
     from enrich.ledger.protocol import Ledger
     from enrich.records import Failure, Record, Reply
-    from enrich.rows.flow import Step
     from enrich.rows.statuses import Marks
+    from enrich.rows.step import Step
 
 BYTES = 16 << 20  # of what rows have to show, assembled at once, or nearly
 FIRST_ROWS = 64  # assembled at once before the size of answers is known

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow.compute as pc
 
+from enrich.files.prefetch import prefetched
 from enrich.files.sink import open_sink
 from enrich.rows.assemble import ROWS
-from enrich.rows.flow import prefetched
 from enrich.rows.occurrences import Occurrences
 from enrich.runs.job import origin
 from enrich.runs.partition_todo import Ends, cut, folder_columns, remember_types

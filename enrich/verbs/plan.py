@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from enrich.base.location import is_url
-from enrich.rows.flow import prefetched
+from enrich.files.prefetch import prefetched
 from enrich.rows.statuses import Marks
 from enrich.runs.fresh import changed_schemas, scope_of
 from enrich.runs.prepare import prepare
