@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from enrich.records import Summary
     from enrich.runs.options import RunOptions
     from enrich.show.snapshot import Snapshot
-    from enrich.verbs.plan_result import Plan
+    from enrich.verbs.plan_result import JobPlan
 
 
 def execute(
@@ -88,7 +88,7 @@ def watch_run(config: Config, *, as_json: bool) -> None:
     click.echo(ending, err=as_json)
 
 
-def planned(config: Config, limit: int | None, sample: int, *, seed: int = 0, quiet: bool = False) -> Plan:
+def planned(config: Config, limit: int | None, sample: int, *, seed: int = 0, quiet: bool = False) -> JobPlan:
     """Make a plan, with progress on stderr."""
     from enrich.base.interrupt import Interrupt
     from enrich.cli.signals import graceful
@@ -100,14 +100,14 @@ def planned(config: Config, limit: int | None, sample: int, *, seed: int = 0, qu
     watch, interrupt = Watch(config.limits), Interrupt()
     given = RunOptions(limit=limit, progress=watch, interrupt=interrupt)
 
-    async def main_path() -> Plan:
+    async def main_path() -> JobPlan:
         with graceful(interrupt):
             if quiet:
                 return await plan_job(config, given, sample=sample, seed=seed)
             async with shown(watch, sys.stderr, live=sys.stderr.isatty()):
                 return await plan_job(config, given, sample=sample, seed=seed)
 
-    return cast("Plan", run_async(main_path))
+    return cast("JobPlan", run_async(main_path))
 
 
 def confirm_plan(config: Config, options: dict[str, Any]) -> None:

@@ -28,7 +28,7 @@ from enrich.show.display import displayed
 from enrich.show.watch import Watch
 from enrich.verbs.preview import request_texts
 
-BATCH_ROWS = 8192  # rows asked and assembled as one
+ASKED_AT_ONCE = 8192  # rows asked and assembled as one
 SHOWN_FAILURES = 5  # rows named in the message of `errors="raise"`
 
 
@@ -63,7 +63,7 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True)
-class Prepared:
+class FrameJob:
     """A job, and the rows for it."""
 
     job: Job
@@ -82,7 +82,7 @@ class Page(str):
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class FrameSource:
     """A frame as the door takes it.
 
     Attributes:
@@ -98,11 +98,11 @@ class Source:
 
 def batches_of(table: pa.Table) -> tuple[pa.Schema, Iterable[pa.RecordBatch]]:
     """Cut a table into batches for the door."""
-    return table.schema, table.to_batches(max_chunksize=BATCH_ROWS)
+    return table.schema, table.to_batches(max_chunksize=ASKED_AT_ONCE)
 
 
 @contextlib.contextmanager
-def prepared(asked: Settings, source: Source, *, key_needed: bool = True) -> Iterator[Prepared]:
+def prepared(asked: Settings, source: FrameSource, *, key_needed: bool = True) -> Iterator[FrameJob]:
     """Compile what is asked against a frame, and take the columns that it needs.
 
     Raises:
@@ -124,13 +124,13 @@ def prepared(asked: Settings, source: Source, *, key_needed: bool = True) -> Ite
         schema, batches = source.take(needed)
         full = pa.schema([schema.field(f.name) if f.name in needed else f for f in bare])
         job = compile_job(config, full, api_key=asked.api_key, key_needed=key_needed)
-        yield Prepared(job, source.rows, schema, batches)
+        yield FrameJob(job, source.rows, schema, batches)
 
 
 # --- asking ---------------------------------------------------------------------------------------------
 
 
-def ask(asked: Settings, source: Source) -> Answers:
+def ask(asked: Settings, source: FrameSource) -> Answers:
     """Ask every row, on an event loop in a thread of its own; one that is running here is left alone.
 
     Raises:
@@ -144,7 +144,7 @@ def ask(asked: Settings, source: Source) -> Answers:
         return _told(asked, given.job, pa.Table.from_batches(pieces, door.schema), door.summary)
 
 
-async def aask(asked: Settings, source: Source) -> Answers:
+async def aask(asked: Settings, source: FrameSource) -> Answers:
     """Do what `ask` does, on the event loop that is running."""
     with prepared(asked, source) as given:
         async with _door(given, asked) as door:
@@ -154,7 +154,7 @@ async def aask(asked: Settings, source: Source) -> Answers:
 
 
 @contextlib.asynccontextmanager
-async def _door(given: Prepared, asked: Settings) -> AsyncIterator[Door]:
+async def _door(given: FrameJob, asked: Settings) -> AsyncIterator[Door]:
     watch = Watch()
     async with (
         displayed(watch, wanted=asked.progress),
@@ -212,13 +212,13 @@ def _outside() -> int:
 # --- looking --------------------------------------------------------------------------------------------
 
 
-def preview(asked: Settings, source: Source) -> Page:
+def preview(asked: Settings, source: FrameSource) -> Page:
     """Write out the requests of these rows; sends nothing."""
     with prepared(asked, source, key_needed=False) as given:
         return Page("\n".join(request_texts(given.job, given.batches)))
 
 
-def plan(asked: Settings, source: Source) -> Plan:
+def plan(asked: Settings, source: FrameSource) -> Plan:
     """Count what asking would come to; sends nothing."""
     with prepared(asked, source, key_needed=False) as given:
         background = Background()
@@ -228,7 +228,7 @@ def plan(asked: Settings, source: Source) -> Plan:
             background.close()
 
 
-async def _plan(given: Prepared) -> Plan:
+async def _plan(given: FrameJob) -> Plan:
     rows = requests = known = 0
     with Occurrences() as seen:
         async with open_session(given.job, send=False) as session:

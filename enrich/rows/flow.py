@@ -30,9 +30,8 @@ if TYPE_CHECKING:
     from enrich.engine.engine import Engine
     from enrich.ledger.protocol import Ledger
     from enrich.pace.step_limits import Gate
-    from enrich.records import Ask, Completion, Record, RowStatus
-    from enrich.records import Reply as RawReply
-    from enrich.rows.conversation import Query, Reply
+    from enrich.records import Ask, Completion, Record, Reply, RowStatus
+    from enrich.rows.conversation import Query, QueryResult
     from enrich.rows.occurrences import Occurrences
     from enrich.rows.statuses import Marks
     from enrich.rows.step import Step
@@ -80,7 +79,7 @@ class Flow:
         *,
         ledger: Ledger,
         marks: Marks,
-        read: Callable[[RawReply], Completion | Failure],
+        read: Callable[[Reply], Completion | Failure],
         run: int,
         engine: Engine | None,
         gates: Mapping[str, Gate] | None = None,
@@ -182,7 +181,7 @@ class Flow:
             if query is not None:
                 yield row, query
 
-    def _tell(self, row: RowOnItsWay, reply: Reply) -> Query | None:
+    def _tell(self, row: RowOnItsWay, reply: QueryResult) -> Query | None:
         """Take a row's story on to its next question; None when it has ended."""
         try:
             return row.story.send(reply)
@@ -221,7 +220,7 @@ class Flow:
                 if query.want == "earlier":
                     records = earlier.get(query.ask.question or b"", [])
                     row.known = row.known or bool(records)
-                    reply: Reply | Literal[_Later.LEFT] = [
+                    reply: QueryResult | Literal[_Later.LEFT] = [
                         settled_record(record, self._read, run=self._run) for record in records
                     ]
                 else:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from enrich.errors import RunStopped
     from enrich.records import RowStatus
-    from enrich.rows.conversation import Query, Reply
+    from enrich.rows.conversation import Query, QueryResult
     from enrich.rows.occurrences import Occurrences
     from enrich.rows.statuses import Marks
     from enrich.rows.step import Step
@@ -59,7 +59,7 @@ class RowOnItsWay:
         self.asked = False
         self.known = False
         self.began: float | None = None  # monotonic seconds: the step's first attempt
-        self.story: Generator[Query, Reply, None]
+        self.story: Generator[Query, QueryResult, None]
 
 
 class _Fitness:
@@ -118,7 +118,9 @@ class Stories:
         self._stop = stop
         self._fitness = _Fitness(self._stop_unfit if stop is not None else None)
 
-    def tell(self, row: RowOnItsWay, spelled: dict[int, dict[str, Any]]) -> Generator[Query, Reply, None]:
+    def tell(
+        self, row: RowOnItsWay, spelled: dict[int, dict[str, Any]]
+    ) -> Generator[Query, QueryResult, None]:
         """Tell one row's way through the steps."""
         done: dict[str, Outcome] = {}
         for number, step in enumerate(self._steps):
@@ -135,7 +137,7 @@ class Stories:
 
     def _step(
         self, step: Step, values: dict[str, Any], done: Mapping[str, Outcome]
-    ) -> Generator[Query, Reply, Outcome]:
+    ) -> Generator[Query, QueryResult, Outcome]:
         if any(done[name].status == "pending" for name in step.follows):
             return Outcome("pending")
         for name in step.needs:

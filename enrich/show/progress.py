@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 LINE_EVERY = 10.0  # seconds between lines where there is no terminal
 BAR_EVERY = 0.1  # seconds between redraws on a terminal, at least
 BAR_AT_LEAST = 2.0  # seconds between redraws, at most, however slow the machine
-SHARE = 0.02  # of one core that redraws may take
+SHARE_OF_CORE = 0.02  # of one core that redraws may take
 LONGEST_BAR, SHORTEST_BAR = 40, 6  # cells
 
 
@@ -70,7 +70,7 @@ async def _bar(watch: Watch, stream: TextIO) -> None:
 
 def gap(cost: float) -> float:
     """Give the seconds until the next redraw, from the CPU seconds that one takes."""
-    return min(max(BAR_EVERY, cost / SHARE), BAR_AT_LEAST)
+    return min(max(BAR_EVERY, cost / SHARE_OF_CORE), BAR_AT_LEAST)
 
 
 class Picture:

@@ -21,7 +21,7 @@ RECENT = 30.0  # seconds that the rate looks back
 QUIET_AFTER = 10.0  # seconds without any event after which a line says what is waited for
 
 
-class Rows(Protocol):
+class RowCounter(Protocol):
     """What counts rows: a flow, or several."""
 
     @property
@@ -42,7 +42,7 @@ class Progress(Protocol):
     def phase(self, name: str, total: int | None) -> None:
         """A new phase begins."""
 
-    def asking(self, total: int | None, flow: Rows, engine: Engine | None) -> None:
+    def asking(self, total: int | None, flow: RowCounter, engine: Engine | None) -> None:
         """Rows are being asked; flow and engine can be looked at from now on."""
 
     def advance(self, rows: int) -> None:
@@ -71,7 +71,7 @@ class Watch:
         self._phase = "starting"
         self._total: int | None = None
         self._done = 0
-        self._flow: Rows | None = None
+        self._flow: RowCounter | None = None
         self._engine: Engine | None = None
         self._begun = self._since = time.monotonic()
         self._past: deque[_Past] = deque()
@@ -83,7 +83,7 @@ class Watch:
         self._since = time.monotonic()
         self._past = deque([self._present()])
 
-    def asking(self, total: int | None, flow: Rows, engine: Engine | None) -> None:
+    def asking(self, total: int | None, flow: RowCounter, engine: Engine | None) -> None:
         """Begin the phase in which rows are asked."""
         self._engine = engine
         self.phase("asking" if engine is not None else "looking up", total)

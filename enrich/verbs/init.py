@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-CONFIG = """\
+CONFIG_TEMPLATE = """\
 # A first job. Run it with: beatra-enrich run config.yaml
 input: reviews.csv
 output: out/reviews.parquet
@@ -98,7 +98,7 @@ def write_starter(directory: Path) -> list[Path]:
     """
     rows = io.StringIO()
     csv.writer(rows).writerows(REVIEWS)
-    return _write(directory, {"config.yaml": CONFIG, "reviews.csv": rows.getvalue()})
+    return _write(directory, {"config.yaml": CONFIG_TEMPLATE, "reviews.csv": rows.getvalue()})
 
 
 SCHEMA = """\

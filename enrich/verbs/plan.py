@@ -22,9 +22,9 @@ from enrich.runs.reasked import find_reasked
 from enrich.runs.scratch import occurrences_of
 from enrich.runs.session import open_session, pace_name
 from enrich.runs.summary import summarize
-from enrich.verbs.census import Census, Unit
+from enrich.verbs.census import Census, ChosenRow
 from enrich.verbs.plan_estimate import Counted, Measured, Spent, estimated
-from enrich.verbs.plan_result import Plan, StepPlan
+from enrich.verbs.plan_result import JobPlan, StepPlan
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 FROM_LEDGER = 1_000  # answered rows that are measured when none is asked
 
 
-async def plan_job(config: Config, options: RunOptions, *, sample: int = 0, seed: int = 0) -> Plan:
+async def plan_job(config: Config, options: RunOptions, *, sample: int = 0, seed: int = 0) -> JobPlan:
     """Count what a run would send and estimate what it would cost.
 
     Args:
@@ -104,7 +104,7 @@ class _Survey:
         self.changed: tuple[str, ...] = ()
         self._scratch = next(folder for folder in _near(config).absolute().parents if folder.is_dir())
 
-    async def count(self, size: int, *, known_only: bool) -> tuple[list[Counted], list[Unit]]:
+    async def count(self, size: int, *, known_only: bool) -> tuple[list[Counted], list[ChosenRow]]:
         """Go through all rows without asking; gives what is to be done per step, and a sample of rows."""
         rows, steps = self._source.num_rows, len(self._job.steps)
         with (
@@ -127,7 +127,7 @@ class _Survey:
 
     def _counted(
         self, marks: Marks, census: Census, size: int, *, known_only: bool
-    ) -> tuple[list[Counted], list[Unit]]:
+    ) -> tuple[list[Counted], list[ChosenRow]]:
         marks.find_copies()
         steps = []
         for number, (step, count) in enumerate(zip(self._job.steps, census.counts(marks), strict=True)):
@@ -140,7 +140,7 @@ class _Survey:
             steps.append(Counted(plan, count.size, limit if isinstance(limit, int) else None))
         return steps, census.sample(marks, size, known_only=known_only)
 
-    async def ask(self, units: Sequence[Unit]) -> Spent:
+    async def ask(self, units: Sequence[ChosenRow]) -> Spent:
         """Ask what is not answered yet about these rows."""
         if not units:
             return Spent(0, 0, 0.0)
@@ -160,7 +160,7 @@ class _Survey:
                 rate = summary.requests / (time.monotonic() - begun) if limited else None
                 return Spent(summary.attempts, summary.requests, summary.credits, rate)
 
-    async def measure(self, units: Sequence[Unit]) -> list[list[Measured]]:
+    async def measure(self, units: Sequence[ChosenRow]) -> list[list[Measured]]:
         """Read what these rows cost, per step; a row that is pending at a step is left out there."""
         found: list[list[Measured]] = [[] for _ in self._job.steps]
         if not units:
@@ -189,7 +189,7 @@ class _Survey:
             self._job, send=send, scope=scope, interrupt=options.interrupt, clock=options.clock
         )
 
-    def _rows_of(self, units: Sequence[Unit]) -> pa.RecordBatch:
+    def _rows_of(self, units: Sequence[ChosenRow]) -> pa.RecordBatch:
         """Read chosen rows, which are in input order."""
         if not self._job.columns:  # a prompt that is the same for all rows
             return next(self._source.batches(columns=[])).slice(0, len(units))
