@@ -10,7 +10,8 @@ import pyarrow as pa
 
 from enrich.errors import ConfigError
 from enrich.frames import accessor as frames
-from enrich.frames.accessor import Pipeline, Plan, Question, Source, taking
+from enrich.frames.accessor import FrameSource, Plan
+from enrich.frames.arguments import Pipeline, Question, taking
 from enrich.frames.objects import object_text
 
 if TYPE_CHECKING:
@@ -216,7 +217,7 @@ def beatra(data: pd.DataFrame | pd.Series[Any]) -> FrameAccessor | SeriesAccesso
 # --- the frame → batches --------------------------------------------------------------------------------
 
 
-def _source(frame: pd.DataFrame) -> Source:
+def _source(frame: pd.DataFrame) -> FrameSource:
     names = [_name(label) for label in frame.columns]
 
     def take(needed: Sequence[str]) -> tuple[pa.Schema, Iterable[pa.RecordBatch]]:
@@ -225,7 +226,7 @@ def _source(frame: pd.DataFrame) -> Source:
         arrays = [_arrow(frame.iloc[:, names.index(name)]) for name in needed]
         return frames.batches_of(pa.Table.from_arrays(arrays, names=list(needed)))
 
-    return Source(names, len(frame), take)
+    return FrameSource(names, len(frame), take)
 
 
 def _name(label: Any) -> str:

@@ -12,7 +12,8 @@ except ImportError as error:
     raise ImportError("enrich.polars needs Polars: pip install 'beatra-enrich[polars]'") from error
 
 from enrich.frames import accessor as frames
-from enrich.frames.accessor import Pipeline, Plan, Question, Source, taking
+from enrich.frames.accessor import FrameSource, Plan
+from enrich.frames.arguments import Pipeline, Question, taking
 from enrich.frames.objects import object_text
 
 if TYPE_CHECKING:
@@ -154,8 +155,8 @@ def beatra(data: pl.DataFrame | pl.LazyFrame) -> FrameNamespace | LazyNamespace:
     return FrameNamespace(data) if isinstance(data, pl.DataFrame) else LazyNamespace(data)
 
 
-def _source(frame: pl.DataFrame) -> Source:
-    return Source(frame.columns, frame.height, lambda needed: frames.batches_of(_arrow(frame, needed)))
+def _source(frame: pl.DataFrame) -> FrameSource:
+    return FrameSource(frame.columns, frame.height, lambda needed: frames.batches_of(_arrow(frame, needed)))
 
 
 def _arrow(frame: pl.DataFrame, needed: Sequence[str]) -> pa.Table:
@@ -174,7 +175,7 @@ def _as_texts(column: pl.Series) -> pl.Series:
     return pl.Series(column.name, texts, dtype=pl.String)
 
 
-def _streamed(query: pl.LazyFrame, chunks: list[pl.DataFrame]) -> Source:
+def _streamed(query: pl.LazyFrame, chunks: list[pl.DataFrame]) -> FrameSource:
     """Collect a query batch by batch; what was collected is added to the chunks."""
     schema = query.collect_schema()
 
@@ -182,11 +183,11 @@ def _streamed(query: pl.LazyFrame, chunks: list[pl.DataFrame]) -> Source:
         return _arrow(pl.DataFrame(schema=schema), needed).schema, collect(needed)
 
     def collect(needed: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        for chunk in query.collect_batches(chunk_size=frames.BATCH_ROWS):
+        for chunk in query.collect_batches(chunk_size=frames.ASKED_AT_ONCE):
             chunks.append(chunk)
             yield from frames.batches_of(_arrow(chunk, needed))[1]
 
-    return Source(schema.names(), None, take)
+    return FrameSource(schema.names(), None, take)
 
 
 def _collected(query: pl.LazyFrame, chunks: list[pl.DataFrame]) -> pl.DataFrame:

@@ -26,7 +26,18 @@ if TYPE_CHECKING:
 
     Limits = TypeVar("Limits", LimitsConfig, StepLimits)
 
-FIRST_ROWS = (8, 8, 16, 16, 32, 32, 64, 128, 256, 512)  # of the slices that a task asks, then all as the last
+FIRST_SLICES = (
+    8,
+    8,
+    16,
+    16,
+    32,
+    32,
+    64,
+    128,
+    256,
+    512,
+)  # of the slices that a task asks, then all as the last
 WORKER_BUFFER = 65_536  # bytes that Spark's worker gathers (`SPARK_BUFFER_SIZE`)
 SHARED = ("postgresql://", "postgres://")  # how the URLs of ledgers begin that machines share
 
@@ -79,7 +90,7 @@ def in_slices(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
 
     Spark hands over thousands of rows as one batch, and some actions take five.
     """
-    sizes = itertools.chain(FIRST_ROWS, itertools.repeat(FIRST_ROWS[-1]))
+    sizes = itertools.chain(FIRST_SLICES, itertools.repeat(FIRST_SLICES[-1]))
     for batch in batches:
         if not batch.num_rows:
             yield batch
@@ -97,7 +108,7 @@ def handed_over(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     """
     for number, batch in enumerate(batches):
         yield batch
-        if number < len(FIRST_ROWS):
+        if number < len(FIRST_SLICES):
             empty = batch.slice(0, 0)
             yield from itertools.repeat(empty, WORKER_BUFFER // empty.serialize().size + 1)
 

@@ -36,6 +36,7 @@ ELSEWHERE = {
     "frames.blocking": "frames/test_batches.py",
     "frames.door": "frames/test_batches.py",
     "frames.accessor": "frames/test_pandas.py",
+    "frames.arguments": "frames/test_pandas.py",
     "pace.bound": "pace/test_pace.py",  # parts of one pace, tested against servers in virtual time
     "pace.ceiling": "pace/test_pace.py",
     "pace.closed": "pace/test_pace.py",
@@ -48,12 +49,15 @@ ELSEWHERE = {
     "report.facts": "report/test_page.py",  # records without behaviour
     "report.rows": "report/test_page.py",  # read back from a run's output
     "rows.assemble": "rows/test_flow.py",  # by the columns of an output
+    "rows.step": "rows/test_flow.py",
+    "rows.story": "rows/test_chain.py",  # one step behind the other
     "runs.options": "runs/test_run.py",  # records without behaviour
     "runs.pipeline": "runs/test_run.py",
     "runs.prepare": "runs/test_run.py",
     "runs.promise": "test_machine.py",
     "runs.session": "runs/test_stopping.py",
     "show.display": "show/test_progress.py",
+    "show.pulse": "verbs/test_status.py",
     "verbs.plan_estimate": "verbs/test_plan.py",
     "verbs.plan_result": "verbs/test_plan.py",
 }

@@ -8,7 +8,7 @@ import os
 import resource
 from pathlib import Path
 
-SPARE = 64  # descriptors kept for files: ledger, input, output, and what libraries open
+SPARE_DESCRIPTORS = 64  # descriptors kept for files: ledger, input, output, and what libraries open
 USUAL = 128  # descriptors that are open where the system does not tell
 
 
@@ -25,7 +25,7 @@ def room_for_connections() -> int:
         in_use = sum(1 for _ in Path("/proc/self/fd").iterdir())
     except OSError:
         in_use = USUAL
-    return max(1, soft - in_use - SPARE)
+    return max(1, soft - in_use - SPARE_DESCRIPTORS)
 
 
 def no_descriptor_left() -> bool:

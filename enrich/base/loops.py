@@ -1,15 +1,16 @@
-"""Runs a coroutine from synchronous code, on a loop of our own, also where a loop is already running."""
+"""Event loops of our own, also where one is already running, and work that goes on beside a block of code."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import gc
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import AsyncIterator, Callable, Coroutine
 
 T = TypeVar("T")
 
@@ -80,3 +81,15 @@ def tune_collector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(GC_THRESHOLD, 20, 100)
+
+
+@contextlib.asynccontextmanager
+async def meanwhile(work: Coroutine[object, object, None], name: str) -> AsyncIterator[None]:
+    """Do endless work in a task while the block runs."""
+    task = asyncio.create_task(work, name=name)
+    try:
+        yield
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task

@@ -9,8 +9,8 @@ from typing import Final, NamedTuple
 from enrich.base.descriptors import room_for_connections
 
 EACH: Final = 512 * 1024  # bytes of memory that a request in flight may take: connection, bodies, row
-SHARE: Final = 0.25  # of the memory that is free now, for requests in flight
-MOST: Final = 20_000  # what one event loop and one address's ports are good for
+SHARE_OF_MEMORY: Final = 0.25  # of the memory that is free now, for requests in flight
+MOST_IN_FLIGHT: Final = 20_000  # what one event loop and one address's ports are good for
 UNKNOWN: Final = 4_096  # where the system does not say
 
 
@@ -24,12 +24,12 @@ class Reach(NamedTuple):
 def reach() -> Reach:
     """Say how many requests this machine can have in flight."""
     files, memory = room_for_connections(), _memory()
-    least = min(files, memory, MOST)
-    if least == files < MOST:
+    least = min(files, memory, MOST_IN_FLIGHT)
+    if least == files < MOST_IN_FLIGHT:
         return Reach(max(1, files), "as far as this process's file descriptors reach")
-    if least == memory < MOST:
+    if least == memory < MOST_IN_FLIGHT:
         return Reach(max(1, memory), "as far as this machine's memory reaches")
-    return Reach(MOST, "the most that one run has in flight")
+    return Reach(MOST_IN_FLIGHT, "the most that one run has in flight")
 
 
 def _memory() -> int:
@@ -40,4 +40,4 @@ def _memory() -> int:
         sizes += [1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")]
     with contextlib.suppress(OSError, ValueError):
         sizes.append(int(Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii")))
-    return int(SHARE * min(sizes) / EACH) if sizes else UNKNOWN
+    return int(SHARE_OF_MEMORY * min(sizes) / EACH) if sizes else UNKNOWN

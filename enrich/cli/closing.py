@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from enrich.records import Summary, Trouble
 
 CAUSES_MOST = 5  # causes told; the rest is summed up
-SANDBOX = "sandbox: answers are made up, nothing was charged"
+SANDBOX_NOTE = "sandbox: answers are made up, nothing was charged"
 
 WORTH_SAYING = 5.0  # seconds of a run from which it is said what held it up
 
@@ -43,7 +43,7 @@ def closing(summary: Summary, command: Command, config: Config) -> str:
             f"{counted(summary.reused, 'row')} keep an answer that was given under an earlier schema (`reuse: true`)"
         )
     if summary.sandbox:
-        lines.append(SANDBOX)
+        lines.append(SANDBOX_NOTE)
     if summary.exit_code == 3:
         lines.append(f"Hint: `{command.but('show', '--failed')}` shows these rows.")
     return "\n".join(lines)

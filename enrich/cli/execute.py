@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from enrich.config import Config
     from enrich.records import Summary
     from enrich.runs.options import RunOptions
-    from enrich.verbs.plan_result import Plan
+    from enrich.show.snapshot import Snapshot
+    from enrich.verbs.plan_result import JobPlan
 
 
 def execute(
@@ -35,7 +36,8 @@ def execute(
     from enrich.cli.signals import graceful
     from enrich.runs.options import RunOptions
     from enrich.show.logs import PROGRESS, set_up_logs, tell
-    from enrich.show.progress import Watch, shown
+    from enrich.show.progress import shown
+    from enrich.show.watch import Watch
 
     set_up_logs(options["verbose"], options["log_format"], quiet=options["quiet"])
     watch, interrupt = Watch(config.limits), Interrupt()
@@ -69,7 +71,7 @@ def execute(
 
 def watch_run(config: Config, *, as_json: bool) -> None:
     """Show a run that goes on elsewhere: redrawn in place on a terminal, else a line now and then."""
-    from enrich.show.progress import BAR_EVERY, LINE_EVERY, Picture, Snapshot
+    from enrich.show.progress import BAR_EVERY, LINE_EVERY, Picture
     from enrich.verbs.status import watch_job
 
     def line(now: Snapshot) -> None:
@@ -86,25 +88,26 @@ def watch_run(config: Config, *, as_json: bool) -> None:
     click.echo(ending, err=as_json)
 
 
-def planned(config: Config, limit: int | None, sample: int, *, seed: int = 0, quiet: bool = False) -> Plan:
+def planned(config: Config, limit: int | None, sample: int, *, seed: int = 0, quiet: bool = False) -> JobPlan:
     """Make a plan, with progress on stderr."""
     from enrich.base.interrupt import Interrupt
     from enrich.cli.signals import graceful
     from enrich.runs.options import RunOptions
-    from enrich.show.progress import Watch, shown
+    from enrich.show.progress import shown
+    from enrich.show.watch import Watch
     from enrich.verbs.plan import plan_job
 
     watch, interrupt = Watch(config.limits), Interrupt()
     given = RunOptions(limit=limit, progress=watch, interrupt=interrupt)
 
-    async def main_path() -> Plan:
+    async def main_path() -> JobPlan:
         with graceful(interrupt):
             if quiet:
                 return await plan_job(config, given, sample=sample, seed=seed)
             async with shown(watch, sys.stderr, live=sys.stderr.isatty()):
                 return await plan_job(config, given, sample=sample, seed=seed)
 
-    return cast("Plan", run_async(main_path))
+    return cast("JobPlan", run_async(main_path))
 
 
 def confirm_plan(config: Config, options: dict[str, Any]) -> None:

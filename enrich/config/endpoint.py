@@ -39,7 +39,13 @@ RESERVED_HEADERS = frozenset(  # what each request says for itself
         "x-request-id",
     }
 )
-NEAR = (".local", ".lan", ".internal", ".home.arpa", ".localdomain")  # names that no public server has
+LOCAL_SUFFIXES = (
+    ".local",
+    ".lan",
+    ".internal",
+    ".home.arpa",
+    ".localdomain",
+)  # names that no public server has
 _AUTHORIZES = re.compile(r"(?i)key|token|auth|secret")  # of a header that stands in for the key
 _VISIBLE_ASCII = re.compile(r"[!-~]+")
 _VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*")  # what is not written like this may be a key in the wrong place
@@ -171,11 +177,11 @@ def resolve_endpoint(config: EndpointConfig, env: Mapping[str, str]) -> Endpoint
 
 
 def is_near(host: str) -> bool:
-    """Say whether a host is on one's own network: a private address, a name without dots, or one under `NEAR`."""
+    """Say whether a host is on one's own network: a private address, a name without dots, or one under `LOCAL_SUFFIXES`."""
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
-        return "." not in host or host.endswith(NEAR)
+        return "." not in host or host.endswith(LOCAL_SUFFIXES)
     return address.is_private or address.is_link_local
 
 

@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 
     from enrich.config.job import JobConfig
 
-TEXTS = re.compile(r"\.(csv|tsv|jsonl|ndjson)(\.\w+)?$", re.IGNORECASE)  # outputs with a manifest beside them
+TEXT_OUTPUTS = re.compile(
+    r"\.(csv|tsv|jsonl|ndjson)(\.\w+)?$", re.IGNORECASE
+)  # outputs with a manifest beside them
 MANIFEST_SUFFIX = ".manifest.json"
 BESIDE_LEDGER = ("-wal", "-shm", "-journal", ".whole", ".reserve")  # SQLite's own files, and the ledger's
 STEP_FILES = ("prompt_file", "messages_file", "examples_file")
@@ -87,7 +89,7 @@ def written_by(config: JobConfig) -> Iterator[Place]:
 def output_places(what: str, location: str) -> Iterator[Place]:
     """Give an output and what lies beside it."""
     yield Place(what, location)
-    if TEXTS.search(location):
+    if TEXT_OUTPUTS.search(location):
         if is_url(location):
             url = ObjectUrl.parse(location)
             yield Place(f"the manifest beside {what}", str(url.beside(url.name + MANIFEST_SUFFIX)))

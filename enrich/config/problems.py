@@ -13,7 +13,7 @@ from pydantic import (
 from enrich.config.endpoint import KEY_VARIABLE
 from enrich.errors import did_you_mean, shortened
 
-SHOWN = 20  # places that are told of
+PROBLEMS_SHOWN = 20  # places that are told of
 
 
 def problems(error: ValidationError, document: Any, model: type[BaseModel]) -> str:
@@ -30,8 +30,8 @@ def problems(error: ValidationError, document: Any, model: type[BaseModel]) -> s
     for item in error.errors(include_url=False, include_context=True):
         said.setdefault(_place(item, document), _problem(item, model))
     lines = [f"  {shortened(place, 100)}: {shortened(text, 300)}" for place, text in said.items()]
-    more = [f"  … and {len(lines) - SHOWN:,} more"] if len(lines) > SHOWN else []
-    return "\n".join([*lines[:SHOWN], *more])
+    more = [f"  … and {len(lines) - PROBLEMS_SHOWN:,} more"] if len(lines) > PROBLEMS_SHOWN else []
+    return "\n".join([*lines[:PROBLEMS_SHOWN], *more])
 
 
 def _place(item: Any, document: Any) -> str:

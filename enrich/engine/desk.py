@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from enrich.records import Ask, Failure, Reply
 
 LOOK_AHEAD = 2  # times what may be in flight: requests made ready ahead of the dispatcher
-FEWEST = 64  # requests, the same at least
+FEWEST_AHEAD = 64  # requests, the same at least
 
 
 class Waiting(Protocol):
@@ -153,7 +153,7 @@ class Desk:
     @property
     def look_ahead(self) -> int:
         """Give how many requests should be under way, so that there is always one that may go."""
-        return LOOK_AHEAD * max(self.pace.ceiling, FEWEST)
+        return LOOK_AHEAD * max(self.pace.ceiling, FEWEST_AHEAD)
 
     def awaited_since(self) -> float:
         """Give when the oldest request that is not settled yet was first sent."""

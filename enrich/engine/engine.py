@@ -15,7 +15,7 @@ from enrich.engine.claiming import Claimer, settled_record
 from enrich.engine.desk import Desk
 from enrich.engine.dispatching import CLAIM_HOLDS, Dispatcher
 from enrich.engine.judging import Judge
-from enrich.engine.ticket import BUSY, Stats, Ticket
+from enrich.engine.ticket import BUSY_STAGES, Stats, Ticket
 from enrich.engine.working import Transport, Workers
 
 if TYPE_CHECKING:
@@ -186,7 +186,7 @@ class Engine:
         """Wait for what is in flight, at most so long after the stop; withdraw what was claimed but surely not paid for."""
         desk = self._desk
         deadline = (desk.stopped_at or time.monotonic()) + seconds
-        while any(t.stage in BUSY for t in desk.tickets.values()):
+        while any(t.stage in BUSY_STAGES for t in desk.tickets.values()):
             left = deadline - time.monotonic()
             if left <= 0:
                 break

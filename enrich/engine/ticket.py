@@ -30,7 +30,7 @@ class Stage(enum.Enum):
     TOLD = "told"
 
 
-BUSY = frozenset({Stage.CLAIMING, Stage.FLYING, Stage.RECORDING})
+BUSY_STAGES = frozenset({Stage.CLAIMING, Stage.FLYING, Stage.RECORDING})
 
 
 @dataclass(slots=True, eq=False)

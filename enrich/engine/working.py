@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from enrich.engine.ticket import Ticket
 
 SHORTEST = 1.0  # second that an attempt gets at least, however late it is for its row
-SPARE = 64  # workers beyond those whose requests are in flight: they wait for the ledger
+SPARE_WORKERS = 64  # workers beyond those whose requests are in flight: they wait for the ledger
 
 
 IN_FLIGHT_BYTES = 64 << 20  # of answers that may be on their way at once
@@ -100,7 +100,7 @@ class Workers:
     def free(self) -> bool:
         """Say whether a worker can take a request; those that wait for the ledger cannot."""
         most = min(self.most, self._desk.pace.ceiling)
-        return bool(self._idle) or self._count < most + min(most, SPARE)
+        return bool(self._idle) or self._count < most + min(most, SPARE_WORKERS)
 
     def take(self, ticket: Ticket) -> None:
         """Hand a request to a worker."""

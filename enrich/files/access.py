@@ -15,7 +15,7 @@ from enrich.files import storage
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-Place = Path | ObjectUrl  # where an output belongs
+OutputPlace = Path | ObjectUrl  # where an output belongs
 
 FOLDER_TRIES = 100  # times that another run may take an output's folder away before its lock is held
 HINTS = {
@@ -30,7 +30,7 @@ HINTS = {
 
 
 @contextmanager
-def access_errors(target: Place) -> Iterator[None]:
+def access_errors(target: OutputPlace) -> Iterator[None]:
     """What stands in the way before a run is the user's to mend."""
     try:
         yield

@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     import mmap
     from collections.abc import Mapping
 
-ACCOUNT = (
+ACCOUNT_VARIABLES = (
     "AZURE_STORAGE_ACCOUNT",
     "AZURE_STORAGE_ACCOUNT_NAME",
 )  # environment variables of Azure's own tools
-KEY = ("AZURE_STORAGE_KEY", "AZURE_STORAGE_ACCOUNT_KEY")
-TOKEN = ("AZURE_STORAGE_SAS_TOKEN",)
-OPTIONS = (
+KEY_VARIABLES = ("AZURE_STORAGE_KEY", "AZURE_STORAGE_ACCOUNT_KEY")
+TOKEN_VARIABLES = ("AZURE_STORAGE_SAS_TOKEN",)
+STORE_OPTIONS = (
     "account_name",
     "blob_storage_authority",
     "blob_storage_scheme",
@@ -30,11 +30,11 @@ OPTIONS = (
     "dfs_storage_scheme",
 )
 PART_BYTES = 8 << 20  # bytes of one part of an upload
-AT_ONCE = 4  # parts under way
+PARTS_AT_ONCE = 4  # parts under way
 
 
 @dataclass(frozen=True, slots=True)
-class Account:
+class StorageAccount:
     """An account and what opens it: its key, a SAS token, or neither for what `az login` or a managed identity gives."""
 
     name: str
@@ -93,13 +93,13 @@ def upload(url: ObjectUrl, data: bytes | mmap.mmap, kind: str) -> None:
                 length=len(data),
                 overwrite=True,
                 content_settings=settings,
-                max_concurrency=AT_ONCE,
+                max_concurrency=PARTS_AT_ONCE,
             )
     except AzureError as error:
         raise OSError(str(error).partition("\nRequestId")[0]) from None
 
 
-def _endpoint(account: Account) -> str:
+def _endpoint(account: StorageAccount) -> str:
     scheme = account.options.get("blob_storage_scheme", "https")
     authority = account.options.get("blob_storage_authority", ".blob.core.windows.net")
     if authority.startswith("."):
@@ -107,23 +107,24 @@ def _endpoint(account: Account) -> str:
     return f"{scheme}://{authority}/{account.name}"  # as the emulator has it
 
 
-def _account(url: ObjectUrl) -> Account:
+def _account(url: ObjectUrl) -> StorageAccount:
     given: dict[str, Any] = dict(parse_qsl(url.options))
-    unknown = [name for name in given if name not in OPTIONS]
+    unknown = [name for name in given if name not in STORE_OPTIONS]
     if unknown:
         raise ConfigError(
-            f"{url} has an option `{unknown[0]}` that is not known", hint=f"there is {', '.join(OPTIONS)}."
+            f"{url} has an option `{unknown[0]}` that is not known",
+            hint=f"there is {', '.join(STORE_OPTIONS)}.",
         )
     host = url.bucket.partition("@")[2].partition(".")[0]
-    name = host or given.pop("account_name", None) or _variable(ACCOUNT)
+    name = host or given.pop("account_name", None) or _variable(ACCOUNT_VARIABLES)
     if not name:
         raise ConfigError(
             f"{url} names no storage account",
             hint=f"{CREDENTIALS[url.scheme]}; or write abfs://container@account.dfs.core.windows.net/key",
         )
     given.pop("account_name", None)
-    key = _variable(KEY)
-    return Account(name, key, None if key else _variable(TOKEN), given)
+    key = _variable(KEY_VARIABLES)
+    return StorageAccount(name, key, None if key else _variable(TOKEN_VARIABLES), given)
 
 
 def _variable(names: tuple[str, ...]) -> str | None:

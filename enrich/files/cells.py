@@ -28,7 +28,7 @@ TEXTS = (types.is_string, types.is_large_string, types.is_string_view)
 AS_THEY_ARE = (*TEXTS, types.is_boolean, types.is_integer, types.is_floating, types.is_null)  # to JSON
 PLAIN = (types.is_boolean, types.is_integer, types.is_floating, types.is_decimal, types.is_null)  # to CSV
 SECONDS = (-62_135_510_400, 253_402_214_400)  # the years 1 to 9999, less a day at each end for zones
-DAY = 86_400  # seconds
+DAY_SECONDS = 86_400  # seconds
 
 
 def csv_cells(array: pa.Array[Any], name: str, *, guard: bool = True) -> pa.Array[Any]:
@@ -72,10 +72,10 @@ def _is_near(array: pa.Array[Any]) -> bool:
     if least is None:
         return True
     if types.is_date32(kind):
-        least, most, size = least * DAY, most * DAY, 1
+        least, most, size = least * DAY_SECONDS, most * DAY_SECONDS, 1
     else:
         size = 1000 if types.is_date64(kind) else 10**9 // NANOSECONDS[kind.unit]
-    first, last = (0, DAY - 1) if types.is_time(kind) else SECONDS
+    first, last = (0, DAY_SECONDS - 1) if types.is_time(kind) else SECONDS
     return first * size <= least and most < (last + 1) * size
 
 

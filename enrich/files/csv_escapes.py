@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-CHUNK = 1 << 20  # characters taken at once
+CHARACTERS_AT_ONCE = 1 << 20  # characters taken at once
 
 
 class EscapedText(io.RawIOBase):
@@ -31,7 +31,13 @@ class EscapedText(io.RawIOBase):
     """
 
     def __init__(
-        self, text: io.TextIOWrapper[Any], *, escape: str, quote: str, delimiter: str, chunk: int = CHUNK
+        self,
+        text: io.TextIOWrapper[Any],
+        *,
+        escape: str,
+        quote: str,
+        delimiter: str,
+        chunk: int = CHARACTERS_AT_ONCE,
     ) -> None:
         self._text = text
         self._chunks = _Escapes(escape, quote, delimiter).doubled(text, chunk)

@@ -138,7 +138,7 @@ def _check_names(dialects: Mapping[str, Dialect]) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Survey:
+class _WholePass:
     """What a whole pass over a file found: its good and bad rows, and the block size that it needs."""
 
     dialect: Dialect
@@ -146,7 +146,7 @@ class _Survey:
     bad: int
 
 
-def _survey(plan: Dialect, guesses: Mapping[str, Guess], forced: Mapping[str, pa.DataType]) -> _Survey:
+def _survey(plan: Dialect, guesses: Mapping[str, Guess], forced: Mapping[str, pa.DataType]) -> _WholePass:
     """Pass over a whole file; grow the block until its longest row fits."""
     problem: ValueError | None = None
     for block in BLOCK_SIZES:
@@ -164,7 +164,9 @@ def _survey(plan: Dialect, guesses: Mapping[str, Guess], forced: Mapping[str, pa
     raise InputError(f"{plan.file.path} cannot be read: {problem}")
 
 
-def _whole_pass(dialect: Dialect, guesses: Mapping[str, Guess], forced: Mapping[str, pa.DataType]) -> _Survey:
+def _whole_pass(
+    dialect: Dialect, guesses: Mapping[str, Guess], forced: Mapping[str, pa.DataType]
+) -> _WholePass:
     bad = rows = 0
     tail: str | None = None
 
@@ -185,7 +187,7 @@ def _whole_pass(dialect: Dialect, guesses: Mapping[str, Guess], forced: Mapping[
     if bad or (tail and ("\n" in tail or "\r" in tail)):
         _check_closed(dialect)
     _check_quotes(dialect)
-    return _Survey(dialect, rows, bad)
+    return _WholePass(dialect, rows, bad)
 
 
 def _has_rows(dialect: Dialect) -> bool:
@@ -233,7 +235,7 @@ def _skip(_: arrow_csv.InvalidRow) -> Skip:
     return "skip"
 
 
-def _write_rejects(surveys: Iterable[_Survey], options: CsvOptions) -> None:
+def _write_rejects(surveys: Iterable[_WholePass], options: CsvOptions) -> None:
     """Write the bad rows of all files, as they stand, into the reject file; an empty one without any."""
     path = options.reject_file
     assert path is not None  # noqa: S101  # _check_options saw to it

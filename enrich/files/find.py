@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from enrich.config import Format
 
-FORMATS: dict[str, Format] = {
+INPUT_FORMATS: dict[str, Format] = {
     ".csv": "csv",
     ".tsv": "tsv",
     ".json": "jsonl",
@@ -315,13 +315,13 @@ def _format_of(path: str) -> Format:
     if found and found[-1] in COMPRESSIONS:
         found.pop()
     suffix = found[-1] if found else ""
-    if suffix not in FORMATS:
+    if suffix not in INPUT_FORMATS:
         told = f"its suffix `{suffix}` is not known" if suffix else "it has no suffix"
         raise InputError(
             f"the format of {path} cannot be told: {told}",
             hint="set `input.format` to csv, tsv, jsonl, parquet or arrow.",
         )
-    return FORMATS[suffix]
+    return INPUT_FORMATS[suffix]
 
 
 def first_duplicate(names: Iterable[str]) -> str | None:

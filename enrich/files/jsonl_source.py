@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from enrich.files.find import SourceFile
 
 BLOCK_BYTES = 1 << 22  # bytes read and parsed at once; a longer line makes its block longer
-LOOKED_AT = 4096  # bytes of a file's begin that tell an array from lines
+BEGIN_BYTES = 4096  # bytes of a file's begin that tell an array from lines
 MAX_EXACT = 2**53  # the largest integer up to which a double holds every one
 MAX_DEPTH = 64  # levels of nesting; Arrow's parser does not survive some thousands
 SUSPECT = re.compile(rb"[:\[,]\s*-?(?:NaN|Inf|\d{16})")  # lines that may hold what JSON or a double cannot
@@ -132,7 +132,7 @@ def _widened(known: pa.Schema, schema: pa.Schema) -> pa.Schema:
 def _blocks(file: SourceFile) -> Iterator[_Block]:
     """Cut a file into blocks of whole lines, a byte order mark left out."""
     with open_text(file) as stream:
-        if is_array(stream.read(LOOKED_AT)):
+        if is_array(stream.read(BEGIN_BYTES)):
             yield from _array_blocks(file)
             return
     line = 1

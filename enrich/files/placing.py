@@ -12,7 +12,7 @@ from pathlib import Path
 from enrich.base.location import ObjectUrl
 from enrich.config import MANIFEST_SUFFIX
 from enrich.files import storage
-from enrich.files.access import Place, try_lock
+from enrich.files.access import OutputPlace, try_lock
 
 
 class Temporary:
@@ -32,7 +32,7 @@ class Temporary:
         """Bring what was written to disk."""
         os.fsync(self._descriptor)
 
-    def replace(self, target: Place) -> None:
+    def replace(self, target: OutputPlace) -> None:
         """Take the target's place, a file under its permissions; durable when this returns."""
         if isinstance(target, ObjectUrl):
             storage.put(str(target), self.path)
@@ -75,13 +75,15 @@ def sweep(target: Path) -> None:
             os.close(descriptor)
 
 
-def sidecar_of(target: Place, *, hidden: bool = False) -> Place:
+def sidecar_of(target: OutputPlace, *, hidden: bool = False) -> OutputPlace:
     """Give the place of the manifest of a text output."""
     name = "." * hidden + target.name + MANIFEST_SUFFIX
     return target.with_name(name) if isinstance(target, Path) else target.beside(name)
 
 
-def replace_with_sidecar(temporary: Temporary, target: Place, place: Place, manifest: bytes) -> None:
+def replace_with_sidecar(
+    temporary: Temporary, target: OutputPlace, place: OutputPlace, manifest: bytes
+) -> None:
     """Put a file and its manifest in place; a crash in between may cost the manifest, never leaves a wrong one."""
     if isinstance(place, ObjectUrl):
         if storage.stat(str(place)) is not None:

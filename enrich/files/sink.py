@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from enrich.base.location import ObjectUrl, is_url, plain
 from enrich.errors import DiskFull, EnrichError, OutputError, RunStopped
 from enrich.files import storage
-from enrich.files.access import Place, access_errors, folders, make_folder
+from enrich.files.access import OutputPlace, access_errors, folders, make_folder
 from enrich.files.placing import Temporary, replace_with_sidecar, sidecar_of, sweep, temporary_path
 from enrich.files.writers import (
     MANIFEST_KEY,
@@ -194,7 +194,7 @@ def read_manifest(path: str | Path) -> dict[str, Any] | None:
     return manifest if isinstance(manifest, dict) else None
 
 
-def _near(target: Place, scratch: Path | None) -> Path:
+def _near(target: OutputPlace, scratch: Path | None) -> Path:
     """Give the path beside which the file is made: the target's own, or the object's name in the scratch folder."""
     if isinstance(target, Path):
         return target
@@ -216,7 +216,7 @@ def destination(given: str) -> str:
         raise OutputError(f"nothing can be written there: {error}") from None
 
 
-def _target(config: OutputConfig) -> Place:
+def _target(config: OutputConfig) -> OutputPlace:
     """The object, or the file that is replaced: behind symbolic links, and nothing but a file."""
     if is_url(config.path):
         url = ObjectUrl.parse(config.path)
@@ -237,7 +237,7 @@ def _target(config: OutputConfig) -> Place:
 
 
 @contextmanager
-def _write_errors(target: Place) -> Iterator[None]:
+def _write_errors(target: OutputPlace) -> Iterator[None]:
     """What stands in the way while writing stops a run that can go on later."""
     try:
         yield

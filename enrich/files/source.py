@@ -133,7 +133,7 @@ def _with_written(
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class InputFiles:
     """The files that are the input, before any is opened.
 
     Attributes:
@@ -145,14 +145,14 @@ class Found:
     partitions: tuple[pa.Field[Any], ...]
 
 
-def find_input(config: InputConfig) -> Found:
+def find_input(config: InputConfig) -> InputFiles:
     """Find the input's files.
 
     Raises:
         InputError: nothing is there, it cannot be read, or the partitions chosen are not there.
     """
     every = find_files(config.path)
-    return Found(
+    return InputFiles(
         tuple(choose_partitions(every, config.partitions)),
         tuple(_partition_fields(every)),
     )
@@ -162,7 +162,7 @@ def open_source(
     config: InputConfig,
     *,
     limit: int | None = None,
-    found: Found | None = None,
+    found: InputFiles | None = None,
     known: pa.Schema | None = None,
 ) -> Source:
     """Find, validate and count the input before anything is sent.

@@ -42,9 +42,9 @@ S3_SWITCHES = ("anonymous", "force_virtual_addressing", "allow_bucket_creation")
 S3_OPTIONS = ("region", "endpoint_override", "scheme", "tls_ca_file_path", *S3_SWITCHES)
 CONNECT_SECONDS = 10.0  # until S3 takes a connection
 SILENT_SECONDS = 30.0  # without a byte from S3, after which a request is tried again
-ATTEMPTS = 5  # of a request to S3, with growing pauses between them
-SHOWN = 300  # characters of what a store says
-AT_ONCE = 16  # requests for the identity of objects under way
+S3_ATTEMPTS = 5  # of a request to S3, with growing pauses between them
+CHARACTERS_SHOWN = 300  # characters of what a store says
+IDENTITIES_AT_ONCE = 16  # requests for the identity of objects under way
 MISSING = re.compile(
     r"container does not exist|NO_SUCH_BUCKET|NoSuchBucket|Bucket '.*' not found|ContainerNotFound|bucket does not exist"
 )
@@ -280,7 +280,7 @@ def _open_s3(bucket: str, options: str) -> fs.FileSystem:
     return fs.S3FileSystem(
         connect_timeout=CONNECT_SECONDS,
         request_timeout=SILENT_SECONDS,
-        retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=ATTEMPTS),
+        retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=S3_ATTEMPTS),
         **given,
     )
 
@@ -345,7 +345,7 @@ def _identified(url: ObjectUrl, found: Sequence[fs.FileInfo] | Iterator[fs.FileI
     ordered = sorted(found, key=lambda info: info.path)
     if not ordered and store.get_file_info(url.at("").path).type == fs.FileType.NotFound:
         raise FileNotFoundError(errno.ENOENT, "NoSuchBucket", url.bucket)
-    with ThreadPoolExecutor(min(AT_ONCE, len(ordered)) or 1) as threads:
+    with ThreadPoolExecutor(min(IDENTITIES_AT_ONCE, len(ordered)) or 1) as threads:
         return list(threads.map(identify, ordered))
 
 
@@ -358,7 +358,7 @@ def explain(error: OSError, location: str) -> tuple[str, str, bool]:
     """
     url = ObjectUrl.parse(location)
     text = re.sub(r"\s*(?:\(Request ID.*|Detail: \[errno.*|\n.*)", "", str(error), flags=re.DOTALL)
-    text = text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
+    text = text if len(text) <= CHARACTERS_SHOWN else f"{text[:CHARACTERS_SHOWN]}…"
     if MISSING.search(text):
         return f"there is no bucket {url.at('').path}", "make it, or correct the name.", False
     if isinstance(error, FileNotFoundError):

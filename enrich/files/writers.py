@@ -24,7 +24,7 @@ MANIFEST_KEY = b"beatra_enrich"
 ROW_GROUP_BYTES = 16 << 20  # bytes of Arrow data in one Parquet row group
 TEXT_ROWS = 8_192  # rows that are Python objects at one time
 NARROW_BITS = 32  # indices of fewer bits run out when dictionaries are joined
-FORMATS: dict[str, Format] = {
+OUTPUT_FORMATS: dict[str, Format] = {
     ".parquet": "parquet",
     ".pq": "parquet",
     ".arrow": "arrow",
@@ -110,11 +110,11 @@ def format_of(config: OutputConfig) -> Format:
     Raises:
         OutputError: no format can be told.
     """
-    found = config.format or FORMATS.get(_suffix(config, compressed=False))
+    found = config.format or OUTPUT_FORMATS.get(_suffix(config, compressed=False))
     if found is None:
         raise OutputError(
             f"the output {config.path} has no suffix that tells its format",
-            hint=f"use one of {', '.join(FORMATS)}, or set output.format.",
+            hint=f"use one of {', '.join(OUTPUT_FORMATS)}, or set output.format.",
         )
     return found
 

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from enrich.config import JobConfig, load_job, validate_job
+from enrich.files.prefetch import prefetched
 from enrich.frames.blocking import blocking
 from enrich.frames.door import open_door
-from enrich.rows.flow import prefetched
 from enrich.runs.job import Job, compile_job
 
 if TYPE_CHECKING:

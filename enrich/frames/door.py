@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from enrich.records import RowStatus, Summary
     from enrich.rows.flow import Flow
     from enrich.runs.job import Job
-    from enrich.show.progress import Progress
+    from enrich.show.watch import Progress
 
     AnyConfig = str | Path | Mapping[str, Any] | JobConfig
 
@@ -36,7 +36,7 @@ AHEAD = 2  # times what the engine looks ahead: rows that are under way before t
 
 
 @dataclass(frozen=True, slots=True)
-class _Turn:
+class _BatchTurn:
     """How far a batch is: the next one is read, and then assembled, after it."""
 
     read: asyncio.Event = field(default_factory=asyncio.Event)
@@ -73,7 +73,7 @@ class Door:
         self._asked = 0
         self._rows = 0
         self._out = asyncio.Lock()
-        self._last = _Turn()
+        self._last = _BatchTurn()
         self._last.read.set()
         self._last.assembled.set()
         self.schema = pa.schema(list(itertools.chain.from_iterable(fields)))
@@ -131,7 +131,7 @@ class Door:
                 f"a batch has the columns\n{batch.schema}\nwhere the first had\n{self._input_schema}",
                 hint="give batches of one schema.",
             )
-        before, self._last = self._last, _Turn()
+        before, self._last = self._last, _BatchTurn()
         answering = self._answer(batch, before, self._last, self._rows)
         self._waiting.append((batch, asyncio.create_task(answering, name="beatra-batch")))
         self._rows += batch.num_rows
@@ -178,7 +178,7 @@ class Door:
             yield await self.get()
 
     async def _answer(
-        self, batch: pa.RecordBatch, before: _Turn, mine: _Turn, rows_before: int
+        self, batch: pa.RecordBatch, before: _BatchTurn, mine: _BatchTurn, rows_before: int
     ) -> pa.RecordBatch:
         """Ask a batch beside others, then assemble it after those that came before it."""
         job = self._session.job

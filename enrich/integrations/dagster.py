@@ -21,7 +21,8 @@ from enrich.records import FAILED, STATUSES
 from enrich.runs.lineage import column_origins
 from enrich.runs.options import RunOptions
 from enrich.runs.pipeline import run_job
-from enrich.show.progress import Watch, shown
+from enrich.show.progress import shown
+from enrich.show.watch import Watch
 from enrich.verbs.init import write_starter
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from enrich.runs.job import Job
     from enrich.runs.lineage import Origin
 
-DRAIN = 5.0  # seconds for what is in flight when a run is terminated; what comes later, the next run gets for nothing
+DRAIN_WHEN_TERMINATED = 5.0  # seconds for what is in flight when a run is terminated; what comes later, the next run gets for nothing
 PROGRESS_EVERY = 30.0  # seconds between two lines of progress in the run's log
 NO_FAILED_ROWS = "no_failed_rows"
 NO_ROWS_IN_DOUBT = "no_rows_in_doubt"
@@ -95,7 +96,7 @@ def beatra_asset(
     """
     key = [*([key_prefix] if isinstance(key_prefix, str) else key_prefix), name]
     spec = dg.AssetSpec(key, **attributes)
-    job = _Job(config, tuple(overrides), tuple(partitions), _key(input_asset), resource_key)
+    job = _AssetJob(config, tuple(overrides), tuple(partitions), _key(input_asset), resource_key)
     return _asset_of(job, spec, blocking=blocking, retry_policy=retry_policy, pool=pool)
 
 
@@ -129,7 +130,7 @@ class BeatraEnrichComponent(dg.Component, dg.Resolvable, dg.Model):
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         """Make the asset."""
-        job = _Job(
+        job = _AssetJob(
             context.path / self.config,
             tuple(self.overrides),
             tuple(self.partitions),
@@ -165,7 +166,7 @@ class _Table:
 
 
 @dataclass(frozen=True, slots=True)
-class _Job:
+class _AssetJob:
     """What an asset runs, as `beatra_asset` takes it."""
 
     config: str | Path | Mapping[str, Any]
@@ -182,7 +183,7 @@ def _key(given: dg.AssetKey | Sequence[str] | str | None) -> dg.AssetKey | None:
 
 
 def _asset_of(
-    job: _Job,
+    job: _AssetJob,
     spec: dg.AssetSpec,
     *,
     blocking: bool,
@@ -225,7 +226,7 @@ def _asset_of(
 # --- the run --------------------------------------------------------------------------------------------
 
 
-def _materialized(context: dg.AssetExecutionContext, job: _Job) -> dg.MaterializeResult:
+def _materialized(context: dg.AssetExecutionContext, job: _AssetJob) -> dg.MaterializeResult:
     """Run the job, and tell Dagster how it went.
 
     Raises:
@@ -264,7 +265,9 @@ def _run(config: Config, api_key: str | None, log: dg.DagsterLogManager) -> tupl
         tables.append(_Table(_columns(job.output_schema), column_origins(job, source.schema)))
 
     watch = Watch(config.limits)
-    options = RunOptions(progress=watch, drain=DRAIN, api_key=api_key, prepared=prepared, command=None)
+    options = RunOptions(
+        progress=watch, drain=DRAIN_WHEN_TERMINATED, api_key=api_key, prepared=prepared, command=None
+    )
 
     async def main() -> Summary:
         async with shown(watch, sys.stderr, live=False, log=log, every=PROGRESS_EVERY):

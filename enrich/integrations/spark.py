@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from enrich.frames.batches import AnyConfig
 
-SPENT = ("prompt_tokens", "completion_tokens", "credits")  # columns that say what a completion cost
+SPENT_COLUMNS = ("prompt_tokens", "completion_tokens", "credits")  # columns that say what a completion cost
 
 
 def enrich(
@@ -101,6 +101,6 @@ def metrics(config: AnyConfig) -> list[Column]:
         columns.append(F.count_if(asked).alias(f"{name}_requests"))
         columns += [
             F.coalesce(F.sum(F.when(asked, F.col(f"{name}_{what}"))), F.lit(0)).alias(f"{name}_{what}")
-            for what in SPENT
+            for what in SPENT_COLUMNS
         ]
     return columns

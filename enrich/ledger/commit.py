@@ -11,34 +11,34 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any
 
-Job = TypeVar("Job")
+Task = TypeVar("Task")
 
 
-class GroupCommit(Generic[Job]):
-    """A queue of jobs for one thread.
+class GroupCommit(Generic[Task]):
+    """A queue of tasks for one thread.
 
     Args:
-        commit: called in the thread with all the jobs there are; gives a result, or an exception to raise, for
+        commit: called in the thread with all the tasks there are; gives a result, or an exception to raise, for
             each, in order, when they are on disk.
         name: the thread's name.
 
-    A job is queued the moment it is submitted: cancelling whoever waits for it does not stop it. The thread is woken
-    once per turn of the event loop: waking it for each job would cost more than the job.
+    A task is queued the moment it is submitted: cancelling whoever waits for it does not stop it. The thread is woken
+    once per turn of the event loop: waking it for each task would cost more than the task.
     """
 
-    def __init__(self, commit: Callable[[Sequence[Job]], Sequence[Any]], name: str) -> None:
+    def __init__(self, commit: Callable[[Sequence[Task]], Sequence[Any]], name: str) -> None:
         self._commit = commit
         self._loop = asyncio.get_running_loop()
         self._lock = threading.Lock()
-        self._queue: list[tuple[Job, asyncio.Future[Any]]] = []
+        self._queue: list[tuple[Task, asyncio.Future[Any]]] = []
         self._idle = True
         self._open = True
         self._turns: SimpleQueue[Literal["look", "end"]] = SimpleQueue()
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
         self._thread.start()
 
-    def submit(self, job: Job) -> asyncio.Future[Any]:
-        """Queue a job.
+    def submit(self, task: Task) -> asyncio.Future[Any]:
+        """Queue a task.
 
         Raises:
             RuntimeError: `close` was called.
@@ -47,7 +47,7 @@ class GroupCommit(Generic[Job]):
             raise RuntimeError("the ledger is closed")
         future = self._loop.create_future()
         with self._lock:
-            self._queue.append((job, future))
+            self._queue.append((task, future))
             idle, self._idle = self._idle, False
         if idle:
             self._loop.call_soon(self._turns.put, "look")
@@ -62,26 +62,26 @@ class GroupCommit(Generic[Job]):
 
     def _work(self) -> None:
         while self._turns.get() == "look":
-            while jobs := self._take():
+            while tasks := self._take():
                 try:
-                    results = self._commit([job for job, _ in jobs])
+                    results = self._commit([task for task, _ in tasks])
                 except Exception as error:  # noqa: BLE001  # whatever it is: nobody who waits may hang
-                    results = [error] * len(jobs)
+                    results = [error] * len(tasks)
                 if self._loop.is_closed():  # nobody waits any more
                     return
-                self._loop.call_soon_threadsafe(_resolve, jobs, results)
+                self._loop.call_soon_threadsafe(_resolve, tasks, results)
 
-    def _take(self) -> list[tuple[Job, asyncio.Future[Any]]]:
+    def _take(self) -> list[tuple[Task, asyncio.Future[Any]]]:
         with self._lock:
             taken, self._queue = self._queue, []
             self._idle = not taken
             return taken
 
 
-def _resolve(jobs: Sequence[tuple[Any, asyncio.Future[Any]]], results: Sequence[Any]) -> None:
-    for (_, future), result in zip(jobs, results, strict=True):
+def _resolve(tasks: Sequence[tuple[Any, asyncio.Future[Any]]], results: Sequence[Any]) -> None:
+    for (_, future), result in zip(tasks, results, strict=True):
         if future.done():
-            continue  # whoever waited was cancelled; the job is done all the same
+            continue  # whoever waited was cancelled; the task is done all the same
         if isinstance(result, BaseException):
             future.set_exception(result)
         else:

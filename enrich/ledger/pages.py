@@ -21,7 +21,7 @@ TABLE_LEAF, INDEX_LEAF, INDEX_INTERIOR = 0x0D, 0x0A, 0x02
 WAL_HEADER, FRAME_HEADER = 32, 24  # bytes
 MOST_PAYLOAD: Final = 1 << 30  # bytes of one line; more is damage
 
-Values = tuple[Any, ...]
+LineValues = tuple[Any, ...]
 
 
 class Line(NamedTuple):
@@ -33,7 +33,7 @@ class Line(NamedTuple):
     """
 
     number: int
-    values: Values
+    values: LineValues
 
 
 class Pages:
@@ -174,7 +174,7 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
     return value - (1 << 64) if value >> 63 else value, at + 9
 
 
-def _record(data: bytes) -> Values:
+def _record(data: bytes) -> LineValues:
     """Take a line's bytes apart.
 
     Raises:

@@ -27,9 +27,9 @@ Connection = psycopg.Connection[tuple[Any, ...]]
 SQL: Final = load_queries("postgres.sql")
 # Script n takes a ledger from version n - 1 to n.
 SCHEMAS: Final = (SQL["schema_1"], SQL["schema_2"], SQL["schema_3"], SQL["schema_4"])
-PATIENCE: Final = 300.0  # seconds that a lost database is waited for
+DATABASE_PATIENCE: Final = 300.0  # seconds that a lost database is waited for
 RECONNECT_EVERY: Final = 1.0  # seconds between tries
-CONNECT_TIMEOUT: Final = 10  # seconds
+DATABASE_TIMEOUT: Final = 10  # seconds
 UNHEARD: Final = (
     30_000  # milliseconds after which a network that drops everything counts as lost, not as slow
 )
@@ -72,7 +72,7 @@ class Database:
         connection = psycopg.connect(
             self._url,
             autocommit=True,
-            connect_timeout=CONNECT_TIMEOUT,
+            connect_timeout=DATABASE_TIMEOUT,
             application_name="beatra-enrich",
             keepalives_idle=10,
             keepalives_interval=5,
@@ -86,7 +86,7 @@ class Database:
         return connection
 
     def connect_again(self, lost: psycopg.Error) -> Connection:
-        """Wait for a database that was lost, in all connections together no longer than `PATIENCE`.
+        """Wait for a database that was lost, in all connections together no longer than `DATABASE_PATIENCE`.
 
         Raises:
             LedgerFailing: it stayed away.
@@ -97,7 +97,7 @@ class Database:
             try:
                 connection = self.connect()
             except psycopg.OperationalError as error:
-                if time.monotonic() - since > PATIENCE:
+                if time.monotonic() - since > DATABASE_PATIENCE:
                     raise self.explain(error, in_use=True) from None
                 lost = error
             else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from enrich.ledger.postgres_database import query
-from enrich.ledger.rules import KEY
+from enrich.ledger.rules import KEY_PLACE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -99,8 +99,8 @@ class PostgresTransaction:
 
 def _request_columns(lines: Sequence[tuple[Any, ...]]) -> tuple[Any, ...]:
     """Turn requests' lines into what all have in common and columns of the rest, in the order of their keys."""
-    ordered = sorted(lines, key=lambda line: line[KEY])
-    return (*ordered[0][:KEY], *_columns([line[KEY:] for line in ordered]))
+    ordered = sorted(lines, key=lambda line: line[KEY_PLACE])
+    return (*ordered[0][:KEY_PLACE], *_columns([line[KEY_PLACE:] for line in ordered]))
 
 
 def _columns(lines: Sequence[tuple[Any, ...]]) -> list[list[Any]]:

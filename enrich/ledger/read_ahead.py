@@ -10,10 +10,10 @@ if TYPE_CHECKING:
     from enrich.ledger.transaction import Transaction
 
 LINES = 2_048  # read at once at the most: some 10 ms
-BYTES = 4 << 20  # of answers that are read at once, or nearly
+ANSWER_BYTES = 4 << 20  # of answers that are read at once, or nearly
 MANY = 128  # keys of one call, all of them known, that show a run which resumes
-FEW = 512  # lines left when the next are read: a slice of rows and what it skipped
-MOST = 16_384  # lines kept; more were read in vain
+FEW_LINES = 512  # lines left when the next are read: a slice of rows and what it skipped
+MOST_LINES = 16_384  # lines kept; more were read in vain
 _ID, _KEY, _BODY = 0, 1, 17  # columns of the query `known_keys`
 
 
@@ -41,9 +41,9 @@ class ReadAhead:
             found += missed
             if not ahead and len(missed) == len(keys) >= MANY:
                 self._last = max(line[_ID] for line in missed)
-                self._count = max(1, min(MANY, len(missed) * BYTES // _size(missed)))
+                self._count = max(1, min(MANY, len(missed) * ANSWER_BYTES // _size(missed)))
                 ahead = True
-        if ahead and len(self._lines) < FEW and self._kept < BYTES:
+        if ahead and len(self._lines) < FEW_LINES and self._kept < ANSWER_BYTES:
             self._read_on(tx)
         return found
 
@@ -55,13 +55,13 @@ class ReadAhead:
     def _read_on(self, tx: Transaction) -> None:
         lines = tx.run("next_keys", (self._last, self._last + self._count)).fetchall()
         self._last += self._count
-        if len(self._lines) + len(lines) > MOST:
+        if len(self._lines) + len(lines) > MOST_LINES:
             self.forget()
         answered = [line for line in lines if isinstance(line[_BODY], bytes)]
         self._lines.update((line[_KEY], line) for line in answered)
         size = _size(answered)
         self._kept += size
-        self._count = max(1, min(LINES, self._count * 2, self._count * BYTES // (size + 1)))
+        self._count = max(1, min(LINES, self._count * 2, self._count * ANSWER_BYTES // (size + 1)))
 
 
 def _size(lines: Sequence[tuple[Any, ...]]) -> int:

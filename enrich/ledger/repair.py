@@ -15,7 +15,7 @@ from enrich.ledger.locks import RunLocks
 from enrich.ledger.notes import is_count, is_note
 from enrich.ledger.pages import Pages
 from enrich.ledger.protocol import attempt_uuid
-from enrich.ledger.rows import END_OF_TIME, FATES, LONGEST, MOST, SENT, Row, is_run
+from enrich.ledger.rows import END_OF_TIME, FATES, LONGEST, MOST_ATTEMPTS, SENT, Row, is_run
 from enrich.ledger.soundness import Voucher
 from enrich.ledger.sqlite_transaction import SqliteTransaction
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from enrich.base.clock import Clock
-    from enrich.ledger.pages import Line, Values
+    from enrich.ledger.pages import Line, LineValues
 
 RUN, ANSWER, FAILURE = 6, 9, 14  # columns of these tables' lines
 REQUEST: Final = (15, 16)  # before and after there were seals
@@ -194,7 +194,7 @@ class _Mender:
                 return Moment(at, 0, 0.0)
         return LONG_AGO
 
-    def _note(self, values: Values, steps: set[bytes]) -> None:
+    def _note(self, values: LineValues, steps: set[bytes]) -> None:
         if is_count(*values) and values[0] not in steps:
             steps.add(values[0])
             self._tx.run("hold_generation", (values[0], values[1], values[2]))
@@ -231,7 +231,7 @@ class _Mender:
             return
         values = (
             line.number,
-            attempt if 0 < attempt < MOST else 1,
+            attempt if 0 < attempt < MOST_ATTEMPTS else 1,
             attempt_id if isinstance(attempt_id, bytes) else b"",
             _within(at, END_OF_TIME) or 0.0,
             code.decode("utf-8", "replace"),
@@ -257,7 +257,7 @@ def _within(value: Any, end: float) -> float | None:
     return value if isinstance(value, float) and 0.0 <= value < end else None
 
 
-def _is_entry(values: Values) -> bool:
+def _is_entry(values: LineValues) -> bool:
     name, number = values
     return isinstance(name, bytes) and len(name) == KEY_BYTES and isinstance(number, int)
 

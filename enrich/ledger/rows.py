@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 SENT, FAILED, RELEASED, SKIPPED, DOUBTED = range(5)  # request.state
-STATES: Final = frozenset({SENT, FAILED, RELEASED, SKIPPED, DOUBTED})
+KNOWN_STATES: Final = frozenset({SENT, FAILED, RELEASED, SKIPPED, DOUBTED})
 EVIDENCE_BYTES: Final = 2_048  # bytes of a damaged answer that its failure shows
-MOST: Final = 1 << 31  # attempts of a request; more is damage, as are times outside of these:
+MOST_ATTEMPTS: Final = 1 << 31  # attempts of a request; more is damage, as are times outside of these:
 END_OF_TIME: Final = 2.5e11  # seconds since the epoch, before the year 10000
 LONGEST: Final = 1e12  # milliseconds of one attempt
 FATES: Final = {fate.value.encode(): fate for fate in Fate}
@@ -77,9 +77,9 @@ class Row(NamedTuple):
         return Row(
             self.id,
             key=self.key if _is_name(self.key) else bytes(16),
-            state=self.state if self.state in STATES else SENT,
+            state=self.state if self.state in KNOWN_STATES else SENT,
             run=self.run if type(self.run) is int and self.run >= 0 else 0,
-            attempts=self.attempts if type(self.attempts) is int and 0 < self.attempts < MOST else 1,
+            attempts=self.attempts if type(self.attempts) is int and 0 < self.attempts < MOST_ATTEMPTS else 1,
             sent_at=self.sent_at if sent else 0.0,
             boot=self.boot if sent and type(self.boot) is int else 0,
             boottime=self.boottime if sent else 0.0,
@@ -151,7 +151,7 @@ def to_record(row: tuple[Any, ...], failures: Mapping[int, Failure], now: Moment
         return _unanswered(Row._make(row), failures, now)
     usual = (
         type(attempts) is type(run) is int
-        and 0 < attempts < MOST
+        and 0 < attempts < MOST_ATTEMPTS
         and type(sent_at) is float
         and 0.0 <= sent_at < END_OF_TIME
         and (latency_ms is None or (type(latency_ms) is float and 0.0 <= latency_ms < LONGEST))
@@ -203,7 +203,7 @@ def to_logs(lines: Sequence[tuple[Any, ...]]) -> dict[int, list[FailedAttempt]]:
     attempts: dict[int, list[FailedAttempt]] = {}
     for line in sorted(lines, key=itemgetter(0)):
         request, attempt, name, at, answer = line[9:]
-        number = attempt if type(attempt) is int and 0 < attempt < MOST else 1
+        number = attempt if type(attempt) is int and 0 < attempt < MOST_ATTEMPTS else 1
         attempt_id = key_text(name) if _is_name(name) else ""
         moment = at if _within(at, END_OF_TIME) else 0.0
         taken_back = answer if type(answer) is bytes else None

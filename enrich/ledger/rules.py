@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     Find = Callable[[Transaction, Sequence[bytes]], list[tuple[Any, ...]]]
 
 WIDTH = len(Row._fields)
-KEY = 4  # the key's place in a new request's line
+KEY_PLACE = 4  # the key's place in a new request's line
 
 
 def by_key(tx: Transaction, keys: Sequence[bytes]) -> list[tuple[Any, ...]]:

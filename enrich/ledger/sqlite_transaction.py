@@ -6,7 +6,7 @@ import functools
 import itertools
 from typing import TYPE_CHECKING, Any, Final
 
-from enrich.ledger.rules import KEY
+from enrich.ledger.rules import KEY_PLACE
 from enrich.ledger.sqlite_file import SQL
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class SqliteTransaction:
         """Write down new requests; gives the keys that were new."""
         (last,) = self.run("last_request").fetchone()
         if self._insert("insert_request", lines) == len(lines):
-            return {line[KEY] for line in lines}
+            return {line[KEY_PLACE] for line in lines}
         return {key for (key,) in self.run("keys_since", (last,))}
 
     def insert_answers(self, lines: Sequence[AnswerLine]) -> set[bytes]:

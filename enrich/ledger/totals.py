@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 ANSWERED: Final = (b"answered", "answered")
 STRETCH: Final = 8_192  # numbers of answers added up in one statement
-MOST: Final = 1e9  # tokens or credits of one answer; more is a defect of the endpoint
+MOST_SPENT: Final = 1e9  # tokens or credits of one answer; more is a defect of the endpoint
 
 
 def count(tx: Transaction, values: Mapping[str, Any]) -> Totals:
@@ -115,4 +115,4 @@ def _added_up(costs: bytes) -> Any:
         table = np.array(rows, dtype=float)
     except (TypeError, ValueError):
         table = np.array([[v if type(v) in (int, float) else None for v in row] for row in rows], dtype=float)
-    return np.where((table >= 0) & (table <= MOST), table, 0).sum(axis=0)
+    return np.where((table >= 0) & (table <= MOST_SPENT), table, 0).sum(axis=0)

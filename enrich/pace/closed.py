@@ -131,7 +131,7 @@ class Closed:
 
 
 @dataclass(slots=True)
-class Window:
+class ClosedWindow:
     """So many requests in each span of so many seconds, the next of which begins at a known time.
 
     Attributes:

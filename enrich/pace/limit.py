@@ -8,7 +8,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Any, Final
 
-from enrich.pace.closed import WINDOW_AFTER, WINDOW_REQUESTS, Closed, Window
+from enrich.pace.closed import WINDOW_AFTER, WINDOW_REQUESTS, Closed, ClosedWindow
 from enrich.pace.rate import TINY, UNBOUND, Rate
 
 FEWEST_IN_A_ROW: Final = 3  # refusals of requests sent one after the other that close everything
@@ -67,7 +67,7 @@ class Limit:
         learned = learned or {}
         self.rate = Rate(now, expected=learned.get("rate"), usual=learned.get("usual"))
         self._adaptive = adaptive
-        self.window: Window | None = None
+        self.window: ClosedWindow | None = None
         self.cap: int | None = int(learned["cap"]) or None if "cap" in learned else None
         self.closed: Closed | None = None
         self.in_flight = 0
@@ -220,12 +220,12 @@ class Limit:
         if lasted >= WINDOW_AFTER and lasted * self._rate_before >= MISSED and let >= WINDOW_REQUESTS:
             if self._window_opened is not None:
                 seconds = at - self._window_opened
-                self.window = Window(let, seconds, at, used=1)
+                self.window = ClosedWindow(let, seconds, at, used=1)
                 log.info("limited to %d requests per %.4g s", let, seconds)
             self._window_opened = at
             self.rate.release(self._rate_before)
 
-    def _reopen_window(self, window: Window, closed: Closed, at: float) -> None:
+    def _reopen_window(self, window: ClosedWindow, closed: Closed, at: float) -> None:
         if closed.tests_more and closed.refusals == 0:
             window.more = 2 * window.more or 1
             window.amount = window.used + window.more

@@ -13,7 +13,7 @@ from enrich.files.common_types import is_variant
 BINARY = (types.is_binary, types.is_large_binary, types.is_binary_view, types.is_fixed_size_binary)
 TEXTUAL = ("arrow.uuid", "arrow.bool8")  # extension types that have a text though they are stored as bytes
 EXTENSION = b"ARROW:extension:name"  # on a field whose extension type is not registered
-PERIOD = b"pandas.period"
+PANDAS_PERIOD = b"pandas.period"
 GEOMETRIES = (b"geoarrow.wkb", b"ogc.wkb")
 
 
@@ -28,7 +28,7 @@ def check_prompt_column(field: pa.Field[Any], where: str) -> None:
         TemplateError: it is binary, or there is some in it; or it is a period of pandas, stored as a number.
     """
     name = (field.metadata or {}).get(EXTENSION, b"")
-    if name == PERIOD:
+    if name == PANDAS_PERIOD:
         raise TemplateError(
             f"{where}: column `{field.name}` is a period of pandas, which its file holds as a number",
             hint="make it text where it is written: astype(str).",

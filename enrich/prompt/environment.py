@@ -180,6 +180,8 @@ def make_environment() -> PromptEnvironment:
     return made
 
 
+ENVIRONMENT = make_environment()
+
 # --- templates as trees ---------------------------------------------------------------------------------
 
 

@@ -2,56 +2,39 @@
 
 from __future__ import annotations
 
-import json
-import keyword
 import math
 import re
-from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from jinja2 import StrictUndefined, TemplateSyntaxError, UndefinedError, meta, nodes
+from jinja2 import StrictUndefined, TemplateSyntaxError, UndefinedError, nodes
 from jinja2.environment import TemplateExpression
 from jinja2.exceptions import SecurityError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from enrich.base.texts import as_json
-from enrich.errors import TemplateError, did_you_mean
+from enrich.errors import TemplateError
 from enrich.prompt.cells import MODE, NullInText, is_true, text
 from enrich.prompt.environment import (
-    UNSTABLE_FILTERS,
-    UNSTABLE_FUNCTIONS,
-    UNSTABLE_METHODS,
-    make_environment,
+    ENVIRONMENT,
     settled,
 )
+from enrich.prompt.variables import column_hint, kept_by_jinja, parse, syntax_error
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
 Spelling = Literal[1, 2]  # of values: by a column's type, as before 0.9; or each by its own cell
 
 MAX_PROMPT_BYTES = 8 * 2**20  # bytes of one rendered text; no model's context takes more
 _EXPRESSION = re.compile(r"\s*\{\{(?P<inner>(?:(?!\{\{|\}\}).)*)\}\}\s*", re.DOTALL)
-_PRINTED = re.compile(r"\{\{(?P<inner>(?:(?!\{\{|\}\}).)*)\}\}", re.DOTALL)
-_NAME_WITH_BLANKS = re.compile(r"\w[\w.%#&/?'°€$£-]*(?: +[\w.%#&/?'°€$£()-]+)+")
-_WORDS_OF_JINJA = re.compile(r"\b(?:and|or|not|in|is|if|else)\b")
-# What a name alone means to a template already.
-RESERVED = frozenset(
-    {
-        *("row", "range", "dict", "lipsum", "cycler", "joiner", "namespace", "loop", "self"),
-        *("true", "false", "none"),
-    }
-)
-_ROW_METHODS = frozenset({"items", "keys", "values", "get"})
 
 
 def _blank_for_none(value: Any) -> Any:
     return "" if value is None else value
 
 
-_environment = make_environment()
 _first = ImmutableSandboxedEnvironment(
     undefined=StrictUndefined,
     finalize=_blank_for_none,  # reached only where `on_null: render` lets a null through
@@ -240,13 +223,13 @@ def compile_template(source: str, where: str, *, spelling: Spelling = 2, blank: 
 
 
 def _compiled_template(source: str, where: str, *, spelling: Spelling, blank: bool) -> Template:
-    tree, variables, whole_row, kept = _parse(source, where)
+    tree, variables, whole_row, kept = parse(source, where)
     pieces = _pieces(tree, variables)
-    environment = _environment if spelling > 1 else _first
+    environment = ENVIRONMENT if spelling > 1 else _first
     try:
-        template = environment.from_string(settled(tree, _environment) if spelling > 1 else source)
+        template = environment.from_string(settled(tree, ENVIRONMENT) if spelling > 1 else source)
     except TemplateSyntaxError as error:
-        raise _syntax_error(error, where) from None
+        raise syntax_error(error, where) from None
     constant = (
         template.render() if all(isinstance(n, nodes.Output) and _is_text(n) for n in tree.body) else None
     )
@@ -324,13 +307,13 @@ def compile_expression(source: str, where: str) -> Expression:
 
 
 def _compiled_expression(source: str, where: str) -> Expression:
-    tree, variables, whole_row, kept = _parse(source.strip(), where)
-    output = settled(tree, _environment).find(nodes.Output)
+    tree, variables, whole_row, kept = parse(source.strip(), where)
+    output = settled(tree, ENVIRONMENT).find(nodes.Output)
     assert output is not None  # noqa: S101  # there is one expression, and it is put out
     target = nodes.Name("result", "store", lineno=1)
     body: list[nodes.Node] = [nodes.Assign(target, output.nodes[0], lineno=1)]
-    assigned = nodes.Template(body, lineno=1).set_environment(_environment)
-    template = _environment.from_string(assigned)  # type: ignore[arg-type]  # a template as a tree
+    assigned = nodes.Template(body, lineno=1).set_environment(ENVIRONMENT)
+    template = ENVIRONMENT.from_string(assigned)  # type: ignore[arg-type]  # a template as a tree
     return Expression(
         source, where, variables, whole_row, kept, TemplateExpression(template, undefined_to_none=False)
     )
@@ -356,140 +339,6 @@ def _is_text(output: nodes.Output) -> bool:
     return all(isinstance(part, nodes.TemplateData) for part in output.nodes)
 
 
-def _parse(source: str, where: str) -> tuple[nodes.Template, frozenset[str], bool, frozenset[str]]:
-    try:
-        tree = _environment.parse(source)
-        _refuse_unstable(tree, where)
-        names = meta.find_undeclared_variables(tree) | _named_like_functions(tree)
-    except TemplateSyntaxError as error:
-        raise _syntax_error(error, where, source) from None
-    for kind in (nodes.Include, nodes.Import, nodes.FromImport, nodes.Extends):
-        if tree.find(kind) is not None:
-            raise TemplateError(
-                f"{where}: a template cannot load another one ({kind.__name__.lower()})",
-                hint="put the whole prompt into one file and name it with `prompt_file`.",
-            )
-    if any(name.name == "self" and name.ctx == "load" for name in tree.find_all(nodes.Name)):
-        raise _kept("self", where)
-    if _bare_loop(tree):
-        raise _kept("loop", where)
-    named, whole_row, alone = _row_columns(tree) if "row" in names else (set[str](), False, False)
-    kept = frozenset({"row"} if alone else ()) | _constants(tree)
-    return tree, frozenset((names - {"row"}) | named), whole_row, kept
-
-
-def _kept(name: str, where: str) -> TemplateError:
-    return TemplateError(
-        f"{where}: `{name}` is a name that the template engine keeps for itself",
-        hint=f'a column of that name is written {{{{ row["{name}"] }}}}.',
-    )
-
-
-def _refuse_unstable(tree: nodes.Template, where: str) -> None:
-    """Refuse what would give another text at every run: each would be paid for again."""
-    calls = [call.node for call in tree.find_all(nodes.Call)]
-    found = [f"the filter `{f.name}`" for f in tree.find_all(nodes.Filter) if f.name in UNSTABLE_FILTERS]
-    found += [f"`{n.name}()`" for n in calls if isinstance(n, nodes.Name) and n.name in UNSTABLE_FUNCTIONS]
-    found += [f"`{n.attr}()`" for n in calls if isinstance(n, nodes.Getattr) and n.attr in UNSTABLE_METHODS]
-    for what in found:
-        raise TemplateError(
-            f"{where}: {what} gives another text at every run, and each is paid for",
-            hint="put the value into a column of the input; a prompt is a function of its row alone.",
-        )
-
-
-def _bare_loop(tree: nodes.Template) -> bool:
-    """Say whether a loop uses `loop` by itself, which is Jinja's and no column."""
-    for loop in tree.find_all(nodes.For):
-        uses = sum(name.name == "loop" for name in loop.find_all(nodes.Name))
-        parts: list[Any] = [*loop.find_all(nodes.Getattr), *loop.find_all(nodes.Getitem)]
-        if uses > sum(isinstance(part.node, nodes.Name) and part.node.name == "loop" for part in parts):
-            return True
-    return False
-
-
-def _constants(tree: nodes.Template) -> set[str]:
-    """Name the words that stand for none, true and false where they are put out."""
-    parts = [part for output in tree.find_all(nodes.Output) for part in output.nodes]
-    found = {
-        str(p.value)
-        for p in parts
-        if isinstance(p, nodes.Const) and (p.value is None or isinstance(p.value, bool))
-    }
-    return found & {"None", "True", "False"} | {word.lower() for word in found & {"None", "True", "False"}}
-
-
-def _named_like_functions(tree: nodes.Template) -> set[str]:
-    """Find columns named like one of Jinja's own functions, such as ``range``: names that are not just called."""
-    uses = Counter(name.name for name in tree.find_all(nodes.Name) if name.name in _environment.globals)
-    calls = Counter(call.node.name for call in tree.find_all(nodes.Call) if isinstance(call.node, nodes.Name))
-    return set(uses - calls)
-
-
-def _row_columns(tree: nodes.Template) -> tuple[set[str], bool, bool]:
-    """Find the columns behind ``row["a b"]`` and ``row.a``; whether ``row`` is used in another way, and by itself."""
-    columns: set[str] = set()
-    methods = plain = 0
-    called = {id(call.node) for call in tree.find_all(nodes.Call)}
-    for attribute in tree.find_all(nodes.Getattr):
-        if _is_row(attribute.node):
-            if id(attribute) in called and attribute.attr in _ROW_METHODS:
-                methods += 1
-            else:
-                columns.add(attribute.attr)
-                plain += 1
-    for item in tree.find_all(nodes.Getitem):
-        if _is_row(item.node):
-            if isinstance(item.arg, nodes.Const):
-                columns.add(str(item.arg.value))
-                plain += 1
-            else:
-                methods += 1
-    written = sum(
-        1
-        for f in tree.find_all(nodes.Filter)
-        if isinstance(f.node, nodes.Name) and _is_row(f.node) and f.name == "tojson"
-    )
-    uses = sum(1 for name in tree.find_all(nodes.Name) if name.name == "row" and name.ctx == "load")
-    return columns, uses > plain, uses > plain + methods + written
-
-
-def _is_row(node: nodes.Expr) -> bool:
-    return isinstance(node, nodes.Name) and node.name == "row"
-
-
-def as_variable(column: str) -> str:
-    """Write a column's value as a template has it; one whose name is no plain word is taken out of ``row``."""
-    plain = column.isidentifier() and not keyword.iskeyword(column) and column not in RESERVED
-    return f"{{{{ {column} }}}}" if plain else f"{{{{ row[{json.dumps(column, ensure_ascii=False)}] }}}}"
-
-
-def _spaced(source: str) -> str | None:
-    """Find a column's name with blanks or signs in it that was written as if it were a plain one."""
-    for match in _PRINTED.finditer(source):
-        inner = match["inner"].strip()
-        if _NAME_WITH_BLANKS.fullmatch(inner) and not _WORDS_OF_JINJA.search(inner):
-            return inner
-    return None
-
-
-def _syntax_error(error: TemplateSyntaxError, where: str, source: str = "") -> TemplateError:
-    said = (error.message or "not a template").partition("\n")[0]
-    spaced = _spaced(source)
-    if spaced is not None:
-        return TemplateError(
-            f"{where}: line {error.lineno}: {said}",
-            hint=f"a column with blanks or signs in its name is written {as_variable(spaced)}",
-        )
-    unknown = re.fullmatch(r"No filter named '(.*)'\.", said)
-    hint = (
-        did_you_mean(unknown[1], sorted(_environment.filters))
-        if unknown
-        else "a value is written {{ column }}, a condition {% if … %} … {% endif %}, a literal {{ as {{ '{{' }}."
-    )
-    return TemplateError(f"{where}: line {error.lineno}: {said}", hint=hint)
-
-
 def check_columns(templates: Iterable[Template | Expression], columns: Iterable[str]) -> None:
     """Compare what templates need with the columns there are.
 
@@ -500,20 +349,6 @@ def check_columns(templates: Iterable[Template | Expression], columns: Iterable[
     present = set(known)
     for template in templates:
         for name in sorted(template.variables - present):
-            raise TemplateError(f"{template.where}: no column `{name}`", hint=_column_hint(name, known))
+            raise TemplateError(f"{template.where}: no column `{name}`", hint=column_hint(name, known))
         for name in sorted(template.kept & present):
-            raise _kept(name, template.where)
-
-
-def _column_hint(name: str, known: Sequence[str]) -> str:
-    delimiter = next((sign for sign in ";\t|" if len(known) == 1 and sign in known[0]), None)
-    if delimiter is not None:
-        return f"the input has one column, {known[0]!r}; set input.csv.delimiter to {json.dumps(delimiter)}."
-    begun = next((c for c in known if name in re.split(r"\W+", c) and "[" in as_variable(c)), None)
-    if begun is not None:
-        return f"a column with blanks or signs in its name is written {as_variable(begun)}"
-    if name in _ROW_METHODS:
-        return f"row.{name}() is the function; {did_you_mean(name, known)}"
-    if "row" in known:
-        return f'the column `row` is written row["row"]; {did_you_mean(name, known)}'
-    return did_you_mean(name, known)
+            raise kept_by_jinja(name, template.where)

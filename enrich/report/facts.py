@@ -60,7 +60,7 @@ class ModelUse:
 
 
 @dataclass(frozen=True, slots=True)
-class Cause:
+class FailureCause:
     """One reason why attempts failed.
 
     Attributes:
@@ -93,7 +93,7 @@ class Requests:
     timeline: Timeline
     latency: Latency | None
     models: tuple[ModelUse, ...]
-    causes: tuple[Cause, ...]
+    causes: tuple[FailureCause, ...]
     tries: tuple[tuple[int, int], ...]
     elsewhere: int
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from enrich.report.facts import Requests, Rows, Spread, StepRows
 
-ENOUGH = 20  # rows or attempts; of fewer nothing is concluded
+ENOUGH_TO_JUDGE = 20  # rows or attempts; of fewer nothing is concluded
 MANY_FILTERED = 0.02  # share of a step's rows
 MANY_TRUNCATED = 0.01
 MANY_INVALID = 0.02
@@ -64,7 +64,7 @@ def _statuses(step: StepRows) -> Iterator[Finding]:
     asked = sum(counts.values()) - counts.get("skipped", 0) - counts.get("pending", 0)
     for status, many, title, hint in STATUS_FINDINGS:
         count = counts.get(status, 0)
-        if asked >= ENOUGH and count / asked >= many:
+        if asked >= ENOUGH_TO_JUDGE and count / asked >= many:
             detail = (
                 f"{count:,} of {asked:,} rows ({percent(count, asked)}) of step {step.name} are {status}."
             )
@@ -80,7 +80,7 @@ def _statuses(step: StepRows) -> Iterator[Finding]:
 
 def _constant(spread: Spread, *, content: bool) -> Iterator[Finding]:
     value, count = spread.values[0]
-    if spread.total < ENOUGH or count < spread.total:
+    if spread.total < ENOUGH_TO_JUDGE or count < spread.total:
         return
     named = f" is “{value}”" if content else " is the same"
     yield Finding(
@@ -93,7 +93,7 @@ def _constant(spread: Spread, *, content: bool) -> Iterator[Finding]:
 def _costly(rows: Rows) -> Iterator[Finding]:
     total = sum(step.credits for step in rows.steps)
     asked = sum(count for step in rows.steps for name, count in step.sources if name != "copy")
-    if not rows.costliest or asked < ENOUGH or not total:
+    if not rows.costliest or asked < ENOUGH_TO_JUDGE or not total:
         return
     first, mean = rows.costliest[0], total / asked
     if (first.credits or 0) > COSTLY * mean:
@@ -106,7 +106,7 @@ def _costly(rows: Rows) -> Iterator[Finding]:
 
 def _attempts(requests: Requests) -> Iterator[Finding]:
     failed, attempts = requests.failed_attempts, requests.attempts
-    if failed >= ENOUGH and failed / attempts >= STORM:
+    if failed >= ENOUGH_TO_JUDGE and failed / attempts >= STORM:
         worst = requests.causes[0]
         limited = worst.code == "rate_limited"
         yield Finding(
@@ -117,7 +117,7 @@ def _attempts(requests: Requests) -> Iterator[Finding]:
             else "Ask the endpoint's support with the request ids below.",
         )
     latency = requests.latency
-    if latency is not None and latency.answers >= ENOUGH and latency.p99 > LONG_TAIL * latency.p50:
+    if latency is not None and latency.answers >= ENOUGH_TO_JUDGE and latency.p99 > LONG_TAIL * latency.p50:
         yield Finding(
             "Some answers took very long",
             f"One in a hundred took {milliseconds(latency.p99)} or more, the median {milliseconds(latency.p50)}.",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import orjson
 
-from enrich.report.facts import Cause, FailedRow, Latency, ModelUse, Requests, Sample, Timeline
+from enrich.report.facts import FailedRow, FailureCause, Latency, ModelUse, Requests, Sample, Timeline
 from enrich.report.texts import ANSWER_CHARACTERS, PROMPT_CHARACTERS, cut, split_error
 from enrich.wire.completion import completion_of
 
@@ -28,8 +28,8 @@ MAX_SLICES = 240  # of a timeline; more than a screen shows
 # seconds of one slice, to choose from
 WIDTHS = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1_800, 3_600, 10_800, 21_600, 86_400)
 RATIO = 1.02  # between the edges of two latency buckets: percentiles are within 1 %
-LONGEST = 86_400_000.0  # milliseconds; the last bucket
-BUCKETS = math.ceil(math.log(LONGEST) / math.log(RATIO))
+LAST_BUCKET = 86_400_000.0  # milliseconds; the last bucket
+BUCKETS = math.ceil(math.log(LAST_BUCKET) / math.log(RATIO))
 MAX_BARS = 40  # of the latency chart
 STANDINS = 100  # requests that stand in for sample rows when there is no output
 STANDIN_FAILURES = 300  # requests that stand in for failed rows
@@ -142,7 +142,7 @@ class _Latencies:
         """Add answers."""
         if not milliseconds.size:
             return
-        index = np.log(np.clip(milliseconds, 1, LONGEST)) // math.log(RATIO)
+        index = np.log(np.clip(milliseconds, 1, LAST_BUCKET)) // math.log(RATIO)
         self._buckets += np.bincount(index.astype(np.int64), minlength=BUCKETS + 1)
         self._longest = max(self._longest, float(milliseconds.max()))
 
@@ -270,9 +270,9 @@ class _Tally:
         )
 
 
-def _cause(code: str, reason: _Reason) -> Cause:
+def _cause(code: str, reason: _Reason) -> FailureCause:
     failure = reason.first.failure
-    return Cause(
+    return FailureCause(
         code,
         reason.attempts,
         reason.recovered,

@@ -111,7 +111,7 @@ class _StepReader:
 
     def add(self, batch: pa.RecordBatch, first: int, failures: _Failures) -> None:
         """Add the rows of one batch, whose first row has this number."""
-        part = _Part(batch, self._name)
+        part = _StepColumns(batch, self._name)
         _count(self._statuses, part.text("status"))
         _count(self._sources, part.text("source"))
         credits_ = part.numbers("credits")
@@ -131,7 +131,7 @@ class _StepReader:
         self.costliest += [self._sample(part, index, first) for index in dearest if credits_[index].as_py()]
         self.costliest = heapq.nlargest(COSTLIEST, self.costliest, key=lambda sample: sample.credits or 0.0)
 
-    def _add_failures(self, part: _Part, first: int, failures: _Failures) -> None:
+    def _add_failures(self, part: _StepColumns, first: int, failures: _Failures) -> None:
         bad = pc.invert(pc.is_in(part.text("status"), pa.array(GOOD)))
         for index in pc.indices_nonzero(bad).to_pylist():
             status, error = part.cell("status", index), part.cell("error", index) or ""
@@ -150,7 +150,7 @@ class _StepReader:
                     )
                 )
 
-    def _sample(self, part: _Part, index: int, first: int) -> Sample:
+    def _sample(self, part: _StepColumns, index: int, first: int) -> Sample:
         tokens, credits_, took = (
             part.cell(name, index) for name in ("total_tokens", "credits", "latency_ms")
         )
@@ -183,7 +183,7 @@ class _StepReader:
         )
 
 
-class _Part:
+class _StepColumns:
     """One step's recorded columns in one batch. A text format gives them other types than Parquet."""
 
     def __init__(self, batch: pa.RecordBatch, step: str) -> None:

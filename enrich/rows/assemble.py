@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from enrich.answer.reader import AnswerReader
     from enrich.ledger.protocol import Ledger
     from enrich.records import Failure, Record, Reply
-    from enrich.rows.flow import Step
     from enrich.rows.statuses import Marks
+    from enrich.rows.step import Step
 
-BYTES = 16 << 20  # of what rows have to show, assembled at once, or nearly
+ASSEMBLED_BYTES = 16 << 20  # of what rows have to show, assembled at once, or nearly
 FIRST_ROWS = 64  # assembled at once before the size of answers is known
 ROWS = 2048  # rows assembled at once; bounds what one piece holds up an event loop
 _Number = TypeVar("_Number", int, float)
@@ -52,7 +52,7 @@ class Assembler:
         self._marks = marks
         self._read = read
         self._run = run
-        self._usual = BYTES // FIRST_ROWS  # bytes of an outcome that is only in the ledger; learned
+        self._usual = ASSEMBLED_BYTES // FIRST_ROWS  # bytes of an outcome that is only in the ledger; learned
 
     async def batches(
         self, batches: AsyncIterator[pa.RecordBatch], *, first_row: int = 0
@@ -70,7 +70,7 @@ class Assembler:
 
     def piece(self, row: int, count: int) -> int:
         """Say how many of so many rows, from ``row`` on, are assembled at once: as memory allows."""
-        return self._marks.piece(row, min(count, ROWS), most=BYTES, usual=self._usual)
+        return self._marks.piece(row, min(count, ROWS), most=ASSEMBLED_BYTES, usual=self._usual)
 
     async def columns(self, row: int, count: int) -> list[pa.Array[Any]]:
         """Give the steps' columns for so many rows, from ``row`` on."""
@@ -117,9 +117,9 @@ class Assembler:
         earlier = await self._earlier_turns(follows)
         return [_sum(o, earlier[o.key]) if o.key in earlier else o for o in outcomes]
 
-    async def _earlier_turns(self, follows: dict[bytes, bytes]) -> dict[bytes | None, list[_Turn]]:
+    async def _earlier_turns(self, follows: dict[bytes, bytes]) -> dict[bytes | None, list[_EarlierCost]]:
         """Give, per request that follows another, what the requests before it cost."""
-        chains: dict[bytes | None, list[_Turn]] = {}
+        chains: dict[bytes | None, list[_EarlierCost]] = {}
         while follows:
             known = await self._known_turns(list(set(follows.values())))
             following: dict[bytes, bytes] = {}
@@ -132,20 +132,20 @@ class Assembler:
             follows = following
         return chains
 
-    async def _known_turns(self, keys: list[bytes]) -> dict[bytes, tuple[_Turn, bytes | None]]:
+    async def _known_turns(self, keys: list[bytes]) -> dict[bytes, tuple[_EarlierCost, bytes | None]]:
         """Give what requests cost, and which ones they follow."""
-        turns: dict[bytes, tuple[_Turn, bytes | None]] = {}
+        turns: dict[bytes, tuple[_EarlierCost, bytes | None]] = {}
         while keys:
             records, keys = await self._ledger.lookup_some(keys)
             turns.update((key, (self._turn(record), record.parent)) for key, record in records.items())
         return turns
 
-    def _turn(self, record: Record) -> _Turn:
+    def _turn(self, record: Record) -> _EarlierCost:
         result = self._read(record.reply) if record.reply is not None else None
-        return _Turn(record.attempts, result.usage if isinstance(result, Completion) else Usage())
+        return _EarlierCost(record.attempts, result.usage if isinstance(result, Completion) else Usage())
 
 
-class _Turn(NamedTuple):
+class _EarlierCost(NamedTuple):
     """What one request before the deciding one cost."""
 
     attempts: int
@@ -160,7 +160,7 @@ def _copy(outcome: Outcome) -> Outcome:
     )
 
 
-def _sum(outcome: Outcome, earlier: Sequence[_Turn]) -> Outcome:
+def _sum(outcome: Outcome, earlier: Sequence[_EarlierCost]) -> Outcome:
     """Add what earlier turns cost; what only some of them name counts."""
     for attempts, usage in earlier:
         outcome = outcome._replace(

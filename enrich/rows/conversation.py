@@ -79,8 +79,8 @@ class _Turn:
     corrects: bool = False
 
 
-Reply = Settled | list[Settled] | None
-Talk = Generator[Query, Reply, Outcome]
+QueryResult = Settled | list[Settled] | None
+Talk = Generator[Query, QueryResult, Outcome]
 
 
 class Conversation:
@@ -139,7 +139,7 @@ class Conversation:
             outcome = yield from self._round(turn)
         return outcome
 
-    def _latest(self, prepared: Prepared, ordinal: int) -> Generator[Query, Reply, int]:
+    def _latest(self, prepared: Prepared, ordinal: int) -> Generator[Query, QueryResult, int]:
         """Find the latest generation in which this row was asked; one that never was is asked in the oldest."""
         for _ in range(self.older):
             turn = _Turn(prepared, ordinal)
@@ -168,7 +168,7 @@ class Conversation:
             else:
                 return outcome
 
-    def _settled(self, turn: _Turn) -> Generator[Query, Reply, Settled]:
+    def _settled(self, turn: _Turn) -> Generator[Query, QueryResult, Settled]:
         """Find the answer that is paid for, whichever way it was asked for; else ask, model after model."""
         known = None
         self.strayed = self.strayed or self._breaker.troubled
@@ -185,7 +185,7 @@ class Conversation:
                 return earlier
         return (yield from self._asked(turn, known[1] if known is not None else None))
 
-    def _known(self, turn: _Turn) -> Generator[Query, Reply, tuple[Settled, _Via] | None]:
+    def _known(self, turn: _Turn) -> Generator[Query, QueryResult, tuple[Settled, _Via] | None]:
         """Look for a request that was answered; else for one that may be paid for without an answer."""
         waiting: tuple[Settled, _Via] | None = None
         for via in self._ways():
@@ -204,7 +204,7 @@ class Conversation:
             return [self._first]
         return [_Via(mode, model) for mode in self._modes for model in self._models]
 
-    def _earlier(self, turn: _Turn) -> Generator[Query, Reply, Settled | None]:
+    def _earlier(self, turn: _Turn) -> Generator[Query, QueryResult, Settled | None]:
         """Look for an answer to the same question that serves now: one to a re-ask, given under another rule.
 
         Of answers under another schema, which were asked for by another request, it looks only with `reuse`.
@@ -234,7 +234,7 @@ class Conversation:
                 same.add(settled.key)
         return same
 
-    def _asked(self, turn: _Turn, via: _Via | None) -> Generator[Query, Reply, Settled]:
+    def _asked(self, turn: _Turn, via: _Via | None) -> Generator[Query, QueryResult, Settled]:
         """Ask, first by the way given, then by what is left of ways and models."""
         models = self._models[self._models.index(via.model) :] if via else self._breaker.usable(self._models)
         while True:

@@ -6,78 +6,39 @@ know how a request ended. The flow drives many of them: answers from the ledger 
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import enum
 import logging
 from collections import Counter, deque
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from enrich.engine.engine import settled_record
-from enrich.engine.outage import unfit_error
 from enrich.engine.retry import may_retry
-from enrich.prompt.cells import given, spellings
-from enrich.prompt.request import GENERATION_STRIDE
-from enrich.prompt.template import RowError
-from enrich.records import FAILED, STATUSES, Failure, Outcome, Settled
-from enrich.rows.conversation import UNFIT
+from enrich.prompt.cells import spellings
+from enrich.records import Failure, Settled
+from enrich.rows.step import strayed_name
+from enrich.rows.story import NotAsked, RowOnItsWay, Stories
 from enrich.rows.troubles import Troubles
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator, Mapping
+    from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 
     import pyarrow as pa
 
-    from enrich.answer.reader import AnswerReader
     from enrich.engine.engine import Engine
     from enrich.ledger.protocol import Ledger
     from enrich.pace.step_limits import Gate
-    from enrich.prompt.request import RequestBuilder
-    from enrich.records import Ask, Completion, Record, RowStatus
-    from enrich.records import Reply as RawReply
-    from enrich.rows.conversation import Conversation, Query, Reply
+    from enrich.records import Ask, Completion, Record, Reply, RowStatus
+    from enrich.rows.conversation import Query, QueryResult
     from enrich.rows.occurrences import Occurrences
     from enrich.rows.statuses import Marks
+    from enrich.rows.step import Step
 
 log = logging.getLogger("enrich")
 
-UNFIT_ROWS = 20  # answers, the first ones, that must be unfit to stop a run in which none is fit
 SLICE = 256  # rows rendered and looked up at once: about 3 ms of the event loop's time
-# From what needs no attention to what needs most: a row counts under the last of its steps' statuses here.
-_GRAVITY: dict[RowStatus, int] = {
-    "ok": 0,
-    "skipped": 1,
-    "filtered": 2,
-    "truncated": 3,
-    "invalid_output": 4,
-    "error": 5,
-    "in_doubt": 6,
-    "pending": 7,
-}
-assert set(_GRAVITY) == set(STATUSES)  # noqa: S101  # a status added in one place is added in both
-
-
-@dataclass(slots=True)
-class Step:
-    """One step, compiled.
-
-    Attributes:
-        generation: how often its answers were asked anew (`--fresh`).
-        given: the columns that later steps may use, as far as the row has an answer.
-        needs: the earlier steps whose answers its templates use.
-        follows: the earlier steps of which its templates use anything at all.
-    """
-
-    name: str
-    builder: RequestBuilder
-    reader: AnswerReader
-    conversation: Conversation
-    generation: int
-    given: tuple[str, ...]
-    needs: tuple[str, ...]
-    follows: tuple[str, ...]
 
 
 class _Later(enum.Enum):
@@ -89,54 +50,6 @@ class _Later(enum.Enum):
 
 _LATER: Final = _Later.LATER
 _LEFT: Final = _Later.LEFT
-
-
-class _NotAsked(Exception):
-    """Thrown into a row's story: the request is not known and is not to be sent."""
-
-    def __init__(self, key: bytes) -> None:
-        self.key = key
-
-
-class _Row:
-    """One row on its way."""
-
-    __slots__ = ("asked", "began", "index", "known", "step", "story", "worst")
-
-    def __init__(self, index: int) -> None:
-        self.index = index
-        self.step = 0
-        self.worst: RowStatus = "ok"
-        self.asked = False
-        self.known = False
-        self.began: float | None = None  # monotonic seconds: the step's first attempt
-        self.story: Generator[Query, Reply, None]
-
-
-class _Fitness:
-    """Tells when the first answers of a step that this run got, without exception, are unfit.
-
-    Args:
-        stop: called with the step's number and the rows by status, once; None where nothing stops.
-    """
-
-    def __init__(self, stop: Callable[[int, Counter[RowStatus]], None] | None) -> None:
-        self._stop = stop
-        self._fit: set[int] = set()
-        self._unfit: dict[int, Counter[RowStatus]] = {}
-
-    def note(self, step: int, status: RowStatus) -> None:
-        """Note how a row stands whose request was answered in this run."""
-        if self._stop is None or step in self._fit:
-            return
-        if status not in UNFIT:
-            self._fit.add(step)
-            return
-        seen = self._unfit.setdefault(step, Counter())
-        seen[status] += 1
-        if seen.total() >= UNFIT_ROWS:
-            stop, self._stop = self._stop, None
-            stop(step, seen)
 
 
 class Flow:
@@ -166,7 +79,7 @@ class Flow:
         *,
         ledger: Ledger,
         marks: Marks,
-        read: Callable[[RawReply], Completion | Failure],
+        read: Callable[[Reply], Completion | Failure],
         run: int,
         engine: Engine | None,
         gates: Mapping[str, Gate] | None = None,
@@ -181,24 +94,28 @@ class Flow:
         self._steps = steps
         self._spellings = {step.builder.step.prompt_text for step in steps}
         self._ledger = ledger
-        self._marks = marks
         self._read = read
         self._run = run
         self._engine = engine
-        self._occurrences = occurrences
         self._retry = retry
         self._observe = observe
         self._closed = closed
-        self._revived: deque[tuple[_Row, Query]] = deque()
+        self._revived: deque[tuple[RowOnItsWay, Query]] = deque()
         self._open = 0
         self._noted: set[str] = set()
         self._gates = gates or {}
         self.tally: Counter[RowStatus] = Counter()
-        self._troubles = troubles if troubles is not None else Troubles()
-        self._before = before
         self.rows_done = 0
         self.rows_asked = 0
-        self._fitness = _Fitness(self._stop_unfit if engine is not None and not tolerant else None)
+        self._troubles = troubles if troubles is not None else Troubles()
+        self._stories = Stories(
+            steps,
+            marks=marks,
+            occurrences=occurrences,
+            troubles=self._troubles,
+            before=before,
+            stop=engine.stop if engine is not None and not tolerant else None,
+        )
 
     async def run(self, batches: AsyncIterator[pa.RecordBatch], *, first_row: int = 0) -> None:
         """Take every row of these batches to its verdicts; no more are read than the engine looks ahead.
@@ -255,73 +172,16 @@ class Flow:
     def _at_gates(self) -> int:
         return sum(gate.waiting for gate in self._gates.values())
 
-    def _opened(self, batch: pa.RecordBatch, index: int) -> Iterator[tuple[_Row, Query]]:
+    def _opened(self, batch: pa.RecordBatch, index: int) -> Iterator[tuple[RowOnItsWay, Query]]:
         for place, spelled in enumerate(spellings(batch, self._spellings)):
-            row = _Row(index + place)
-            row.story = self._story(row, spelled)
+            row = RowOnItsWay(index + place)
+            row.story = self._stories.tell(row, spelled)
             self._open += 1
             query = self._tell(row, None)
             if query is not None:
                 yield row, query
 
-    # --- one row --------------------------------------------------------------------------------------
-
-    def _story(self, row: _Row, spelled: dict[int, dict[str, Any]]) -> Generator[Query, Reply, None]:
-        """Tell one row's way through the steps."""
-        done: dict[str, Outcome] = {}
-        for number, step in enumerate(self._steps):
-            row.step = number
-            row.known = False
-            row.began = None
-            outcome = yield from self._step(step, spelled[step.builder.step.prompt_text], done)
-            self._mark(row, number, outcome)
-            if number + 1 < len(self._steps):
-                done[step.name] = outcome
-                for spelling, values in spelled.items():
-                    found = _given(step, outcome)
-                    values.update(found if spelling == 1 else {k: given(v) for k, v in found.items()})
-
-    def _step(
-        self, step: Step, values: dict[str, Any], done: Mapping[str, Outcome]
-    ) -> Generator[Query, Reply, Outcome]:
-        if any(done[name].status == "pending" for name in step.follows):
-            return Outcome("pending")
-        for name in step.needs:
-            if done[name].status != "ok":
-                because = done[name].error or done[name].status
-                return Outcome("skipped", f"no_{name}: step `{name}` has no answer ({because})")
-        try:
-            if not step.builder.wanted(values):
-                return Outcome("skipped")
-            prepared = step.builder.prepare(values)
-            ordinal = self._ordinal(step, prepared)
-            return (yield from step.conversation.hold(prepared, ordinal))
-        except _NotAsked as left:
-            return Outcome("pending", key=left.key)
-        except RowError as error:
-            skip = step.builder.skips(error.code)
-            return Outcome("skipped" if skip else "error", str(error))
-
-    def _ordinal(self, step: Step, prepared: Any) -> int:
-        ordinal = step.generation * GENERATION_STRIDE
-        if self._occurrences is None:
-            return ordinal
-        return ordinal + self._occurrences.count(step.builder.ask(prepared, ordinal=ordinal).key)
-
-    def _mark(self, row: _Row, step: int, outcome: Outcome) -> None:
-        self._marks.set(row.index, step, outcome)
-        if outcome.status in FAILED:
-            self._troubles.add(self._steps[step].name, self._before + row.index, outcome, again=row.asked)
-        if outcome.source == "api":
-            self._fitness.note(step, outcome.status)
-        if _GRAVITY[outcome.status] > _GRAVITY[row.worst]:
-            row.worst = outcome.status
-
-    def _stop_unfit(self, step: int, statuses: Counter[RowStatus]) -> None:
-        if self._engine is not None:
-            self._engine.stop(unfit_error(statuses, self._steps[step].name))
-
-    def _tell(self, row: _Row, reply: Reply) -> Query | None:
+    def _tell(self, row: RowOnItsWay, reply: QueryResult) -> Query | None:
         """Take a row's story on to its next question; None when it has ended."""
         try:
             return row.story.send(reply)
@@ -329,7 +189,7 @@ class Flow:
             self._close(row)
             return None
 
-    def _close(self, row: _Row) -> None:
+    def _close(self, row: RowOnItsWay) -> None:
         self._open -= 1
         self.rows_done += 1
         self.rows_asked += row.asked
@@ -337,17 +197,17 @@ class Flow:
         if self._closed is not None:
             self._closed(row.index, row.worst)
 
-    def _leave(self, row: _Row, query: Query) -> Query | None:
+    def _leave(self, row: RowOnItsWay, query: Query) -> Query | None:
         """Leave a step where it is: what it needs is not known and is not to be asked. Gives the row's next question."""
         try:
-            return row.story.throw(_NotAsked(query.ask.key))
+            return row.story.throw(NotAsked(query.ask.key))
         except StopIteration:
             self._close(row)
             return None
 
     # --- many rows ------------------------------------------------------------------------------------
 
-    async def _advance(self, asking: list[tuple[_Row, Query]]) -> None:
+    async def _advance(self, asking: list[tuple[RowOnItsWay, Query]]) -> None:
         """Answer questions from the ledger, round after round; what it does not know goes to the engine."""
         while asking:
             known, asking, waiting = await self._looked_up(asking)
@@ -355,12 +215,12 @@ class Flow:
                 q.ask.question for _, q in asking if q.want == "earlier" and q.ask.question is not None
             ]
             earlier = await self._ledger.lookup_question(questions) if questions else {}
-            further: list[tuple[_Row, Query]] = []
+            further: list[tuple[RowOnItsWay, Query]] = []
             for row, query in asking:
                 if query.want == "earlier":
                     records = earlier.get(query.ask.question or b"", [])
                     row.known = row.known or bool(records)
-                    reply: Reply | Literal[_Later.LEFT] = [
+                    reply: QueryResult | Literal[_Later.LEFT] = [
                         settled_record(record, self._read, run=self._run) for record in records
                     ]
                 else:
@@ -374,8 +234,8 @@ class Flow:
             asking = waiting + further
 
     async def _looked_up(
-        self, asking: list[tuple[_Row, Query]]
-    ) -> tuple[dict[bytes, Record], list[tuple[_Row, Query]], list[tuple[_Row, Query]]]:
+        self, asking: list[tuple[RowOnItsWay, Query]]
+    ) -> tuple[dict[bytes, Record], list[tuple[RowOnItsWay, Query]], list[tuple[RowOnItsWay, Query]]]:
         """Look up what rows ask for, as much at once as memory allows; gives those it was done for, and the others."""
         keys = list(
             dict.fromkeys(query.ask.key for _, query in asking if query.want != "earlier")
@@ -386,13 +246,13 @@ class Flow:
         if not left:
             return known, asking, []
         later = set(left)
-        now: list[tuple[_Row, Query]] = []
-        waiting: list[tuple[_Row, Query]] = []
+        now: list[tuple[RowOnItsWay, Query]] = []
+        waiting: list[tuple[RowOnItsWay, Query]] = []
         for row, query in asking:
             (waiting if query.want != "earlier" and query.ask.key in later else now).append((row, query))
         return known, now, waiting
 
-    async def _known(self, row: _Row, query: Query, record: Record | None) -> Settled | _Later | None:
+    async def _known(self, row: RowOnItsWay, query: Query, record: Record | None) -> Settled | _Later | None:
         """Say how a request ended; None when that is not known and was only wondered about."""
         if record is None:
             return None if query.want == "known" else await self._ask(row, query)
@@ -419,7 +279,7 @@ class Flow:
             return "error" in self._retry
         return isinstance(settled.result, Failure) and may_retry(settled.result)
 
-    async def _ask(self, row: _Row, query: Query, *, resend: bool = False) -> _Later:
+    async def _ask(self, row: RowOnItsWay, query: Query, *, resend: bool = False) -> _Later:
         """Have a request sent; the row goes on when it is answered. Where nothing may be sent, leave the row."""
         if self._engine is None or (self._retry and not (row.known or row.asked)):
             self._note(row, query, left=True)
@@ -452,11 +312,11 @@ class Flow:
             submit(done=done)
         return _LATER
 
-    def _note(self, row: _Row, query: Query, *, left: bool) -> None:
+    def _note(self, row: RowOnItsWay, query: Query, *, left: bool) -> None:
         if self._observe is not None:
             self._observe(row.index, row.step, query.ask, left)
 
-    def _settled(self, row: _Row, settled: Settled) -> bool:
+    def _settled(self, row: RowOnItsWay, settled: Settled) -> bool:
         """Take a row on that got its answer; says whether it asks something else for the same step."""
         row.known = True
         row.began = row.began or settled.began
@@ -471,30 +331,3 @@ class Flow:
 def _keeps() -> bool:
     """Say that a request is not passed over: it may be paid for already."""
     return False
-
-
-def strayed_name(builder: RequestBuilder) -> str:
-    """Name the note that answers of this step may stand elsewhere than under its first request's key."""
-    return f"strayed:{builder.fingerprint.hex()}"
-
-
-def _given(step: Step, outcome: Outcome) -> dict[str, Any]:
-    """Give what later steps may see of this one."""
-    values: dict[str, Any] = dict.fromkeys(step.given)
-    name = step.name
-    values.update({name: outcome.text, f"{name}_status": outcome.status})
-    values.update({f"{name}_error": outcome.error, f"{name}_model": outcome.model})
-    for field, value in (outcome.values or {}).items():
-        values[f"{name}_{field}"] = value
-    return values
-
-
-async def prefetched(batches: Iterator[pa.RecordBatch]) -> AsyncGenerator[pa.RecordBatch, None]:
-    """Read batches in a thread, one ahead, so that reading a file never holds up the event loop."""
-    following = asyncio.ensure_future(asyncio.to_thread(next, batches, None))
-    try:
-        while (batch := await following) is not None:
-            following = asyncio.ensure_future(asyncio.to_thread(next, batches, None))
-            yield batch
-    finally:
-        await asyncio.wait([following])

@@ -18,7 +18,7 @@ PROTOCOL = 5  # of pickle: an outcome's values are whatever Arrow takes, dates a
 BUFFER_BYTES = 1 << 20  # kept in memory until they are written together
 PAGE = 4096  # bytes of memory that reading touches at least
 SPARE_BYTES = 1 << 28  # of the disk: with less than this free nothing more is kept
-FORGET_EVERY = 16 << 20  # bytes read, between giving their pages of memory back
+FORGET_BYTES = 16 << 20  # bytes read, between giving their pages of memory back
 
 
 class Spool:
@@ -95,6 +95,6 @@ class Spool:
     def _forget(self, size: int) -> None:
         """Give pages that were read back to the system: they count as this process's memory as long as it maps them."""
         self._read += size
-        if self._read >= FORGET_EVERY and self._map is not None:
+        if self._read >= FORGET_BYTES and self._map is not None:
             self._read = 0
             self._map.madvise(mmap.MADV_DONTNEED)

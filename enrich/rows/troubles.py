@@ -11,7 +11,9 @@ from enrich.records import Trouble
 if TYPE_CHECKING:
     from enrich.records import Outcome
 
-MOST = 200  # distinct causes kept apart; codes are the endpoint's words, of which there may be any number
+MOST_CAUSES = (
+    200  # distinct causes kept apart; codes are the endpoint's words, of which there may be any number
+)
 OTHER = "other"  # the code of all further ones
 MESSAGE_CHARACTERS = 300  # of an example's message
 
@@ -34,7 +36,7 @@ class Troubles:
         code, _, message = (outcome.error or outcome.status).partition(": ")
         asked = outcome.key is not None
         name = (step, outcome.status, code, asked)
-        if name not in self._found and len(self._found) >= MOST:
+        if name not in self._found and len(self._found) >= MOST_CAUSES:
             code = OTHER
             name = (step, outcome.status, code, asked)
         known = self._found.get(name)

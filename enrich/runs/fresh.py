@@ -6,7 +6,7 @@ import hashlib
 import json
 from typing import TYPE_CHECKING
 
-from enrich.rows.flow import strayed_name
+from enrich.rows.step import strayed_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from enrich.config import InputConfig
     from enrich.ledger.protocol import Ledger
     from enrich.records import RowStatus
-    from enrich.rows.flow import Step
+    from enrich.rows.step import Step
     from enrich.runs.job import Job
 
 

@@ -27,7 +27,7 @@ from enrich.prompt.column_types import check_prompt_column
 from enrich.prompt.request import RequestBuilder
 from enrich.prompt.template import check_columns
 from enrich.rows.conversation import Conversation
-from enrich.rows.flow import Step
+from enrich.rows.step import Step
 from enrich.runs.partitions import find_units
 from enrich.schema.schema import step_schema
 

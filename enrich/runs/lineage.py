@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-    from enrich.rows.flow import Step
+    from enrich.rows.step import Step
     from enrich.runs.job import Job
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from enrich.base.command import Command
 from enrich.base.interrupt import DRAIN, Interrupt
-from enrich.show.progress import Watch
+from enrich.show.watch import Watch
 
 if TYPE_CHECKING:
     from collections.abc import Callable

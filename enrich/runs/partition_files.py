@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow.compute as pc
 
+from enrich.files.prefetch import prefetched
 from enrich.files.sink import open_sink
 from enrich.rows.assemble import ROWS
-from enrich.rows.flow import prefetched
 from enrich.rows.occurrences import Occurrences
 from enrich.runs.job import origin
 from enrich.runs.partition_todo import Ends, cut, folder_columns, remember_types
@@ -29,11 +29,11 @@ if TYPE_CHECKING:
     from enrich.files.source import Source
     from enrich.records import RowStatus
     from enrich.rows.statuses import Marks
-    from enrich.runs.partition_todo import Folder, Part
+    from enrich.runs.partition_todo import Folder, UnitToMake
     from enrich.runs.session import Session
 
-AT_ONCE = 16  # units that are written side by side
-ROWS_AT_ONCE = 16_384  # their rows, unless a single one has more
+UNITS_AT_ONCE = 16  # units that are written side by side
+UNIT_ROWS_AT_ONCE = 16_384  # their rows, unless a single one has more
 TOTALS = (
     "attempts",
     "prompt_tokens",
@@ -109,7 +109,7 @@ class Units:
                 task.cancel()
             await asyncio.gather(asked, *writing, return_exceptions=True)
 
-    async def _find_copies(self, part: Part, seen: Occurrences) -> None:
+    async def _find_copies(self, part: UnitToMake, seen: Occurrences) -> None:
         """Mark the rows whose request came before in this run; the event loop has its turns in between."""
         if len(self._parts) == 1:
             await asyncio.to_thread(self._marks.find_copies)
@@ -119,7 +119,7 @@ class Units:
             self._marks.find_repeats(part.first_row + row, count, seen)
             await asyncio.sleep(0)
 
-    async def _put(self, number: int, part: Part, interrupt: Interrupt, scratch: Path) -> None:
+    async def _put(self, number: int, part: UnitToMake, interrupt: Interrupt, scratch: Path) -> None:
         """Assemble one unit and put it in place."""
         job = self._session.job
         own = [name for name in part.source.schema.names if name not in folder_columns(part.source)]
@@ -136,7 +136,7 @@ class Units:
             await asyncio.to_thread(sink.commit, self._manifest(number, part, totals) | {"unit": unit})
         self._placed.append(number)
 
-    def _manifest(self, number: int, part: Part, totals: Counter[str]) -> dict[str, Any]:
+    def _manifest(self, number: int, part: UnitToMake, totals: Counter[str]) -> dict[str, Any]:
         statuses = {status: count for status, count in self.ends.tallies[number].items() if count}
         return {
             **origin(self._session.job, part.source),
@@ -148,7 +148,7 @@ class Units:
 
 async def _room(writing: dict[asyncio.Task[None], int], rows: int) -> None:
     """Wait until one more unit may be written: small ones side by side, for each waits for its disk or store."""
-    while writing and (len(writing) >= AT_ONCE or sum(writing.values()) + rows > ROWS_AT_ONCE):
+    while writing and (len(writing) >= UNITS_AT_ONCE or sum(writing.values()) + rows > UNIT_ROWS_AT_ONCE):
         done, _ = await asyncio.wait(writing, return_when=asyncio.FIRST_COMPLETED)
         for task in done:
             del writing[task]

@@ -15,7 +15,7 @@ from enrich.base.location import child
 from enrich.errors import ConfigError
 from enrich.files.find import common_format, has_wildcards
 from enrich.files.hold import hold_output
-from enrich.files.source import Found, Source, find_input, open_source
+from enrich.files.source import InputFiles, Source, find_input, open_source
 from enrich.ledger.opening import open_ledger
 from enrich.records import FAILED
 from enrich.runs.fresh import scope_of, settle_fresh, under_way
@@ -24,7 +24,7 @@ from enrich.runs.partitions import (
     KNOWN,
     UNFINISHED,
     Made,
-    Standing,
+    UnitStanding,
     find_units,
     keep_known,
     left_over,
@@ -47,7 +47,7 @@ log = logging.getLogger("enrich")
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class UnitToMake:
     """A unit to be made.
 
     Attributes:
@@ -74,13 +74,13 @@ class Folder:
         left_over: files of the folder that no input makes.
     """
 
-    found: Found
+    found: InputFiles
     made: Made
     todo: tuple[Unit, ...]
-    rest: tuple[Standing, ...]
+    rest: tuple[UnitStanding, ...]
     left_over: tuple[str, ...]
 
-    def counts(self, parts: Sequence[Part], tallies: Sequence[Counter[RowStatus]]) -> dict[str, int]:
+    def counts(self, parts: Sequence[UnitToMake], tallies: Sequence[Counter[RowStatus]]) -> dict[str, int]:
         """Count the units.
 
         Args:
@@ -108,7 +108,7 @@ class Ends:
         tallies: rows per status of each part.
     """
 
-    def __init__(self, parts: Sequence[Part]) -> None:
+    def __init__(self, parts: Sequence[UnitToMake]) -> None:
         self._firsts = [part.first_row for part in parts]
         self._left = [part.source.num_rows for part in parts]
         self._reached = [asyncio.Event() for _ in parts]
@@ -150,7 +150,7 @@ def places(config: Config) -> list[tuple[str, bool]]:
 
 async def plan_folder(
     config: Config,
-    wanted: Callable[[Standing], bool],
+    wanted: Callable[[UnitStanding], bool],
     *,
     limit: int | None = None,
     clock: Clock | None = None,
@@ -236,7 +236,7 @@ def open_todo(config: Config, folder: Folder, limit: int | None) -> Source:
     )
 
 
-def _is_text(config: Config, found: Found) -> bool:
+def _is_text(config: Config, found: InputFiles) -> bool:
     return common_format(found.files, config.input.format) in ("csv", "tsv", "jsonl")
 
 
@@ -246,7 +246,7 @@ def remember_types(config: Config, source: Source) -> None:
     Raises:
         OutputError: the folder cannot be written.
     """
-    if not _is_text(config, Found(source.files, ())):
+    if not _is_text(config, InputFiles(source.files, ())):
         return
     with hold_output(child(config.output.path, KNOWN), wait=True):
         known = {field.name: field for field in read_known(config.output) or ()}
@@ -286,10 +286,10 @@ def folder_columns(source: Source) -> frozenset[str]:
     return frozenset(key for file in source.files[:1] for key, _ in file.partition)
 
 
-def cut(units: Sequence[Unit], source: Source) -> tuple[Part, ...]:
+def cut(units: Sequence[Unit], source: Source) -> tuple[UnitToMake, ...]:
     """Cut the rows into units; a limit may cut the last one, and leave out those after it."""
     opened = {file.path: file for file in source.files}
-    parts: list[Part] = []
+    parts: list[UnitToMake] = []
     row = 0
     for unit in units:
         files = tuple(opened[file.path] for file in unit.files)
@@ -297,7 +297,7 @@ def cut(units: Sequence[Unit], source: Source) -> tuple[Part, ...]:
         count = min(total, source.num_rows - row)
         if total and not count:
             break
-        parts.append(Part(unit, replace(source, files=files, num_rows=count), row, count == total))
+        parts.append(UnitToMake(unit, replace(source, files=files, num_rows=count), row, count == total))
         row += count
         if count < total:
             break

@@ -24,7 +24,7 @@ from enrich.errors import InputError, OutputError
 from enrich.files import storage
 from enrich.files.find import COMPRESSIONS, check_unchanged, readable
 from enrich.files.sink import read_manifest
-from enrich.files.writers import FORMATS
+from enrich.files.writers import OUTPUT_FORMATS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 NAME = "part-0"  # of the file in a partition's folder
 KNOWN = ".beatra-columns"  # a file of the output folder: the types that columns of text files had so far
 COARSE = 2_000_000_000  # nanoseconds; no file system tells modification times more coarsely
-AT_ONCE = 16  # manifests read under way: in a store, each is a request
-CHUNK = 1 << 20  # bytes read at once for a digest
+MANIFESTS_AT_ONCE = 16  # manifests read under way: in a store, each is a request
+DIGEST_BYTES = 1 << 20  # bytes read at once for a digest
 UNFINISHED: frozenset[RowStatus] = frozenset(
     {"pending", "error", "in_doubt"}
 )  # what a further run may better
@@ -72,7 +72,7 @@ class Made:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class UnitStanding:
     """How a unit stands.
 
     Attributes:
@@ -135,32 +135,34 @@ def _stem(name: str) -> str:
 
 def _suffix(output: OutputConfig) -> str:
     format_ = output.format or "parquet"
-    return next(suffix for suffix, known in FORMATS.items() if known == format_)
+    return next(suffix for suffix, known in OUTPUT_FORMATS.items() if known == format_)
 
 
 def left_over(units: Sequence[Unit], output: OutputConfig) -> list[str]:
     """Give the output's files that no unit makes, as paths below it: their input has vanished, or they are not ours."""
     made = {unit.output.path for unit in units}
-    data = (name for name in storage.names(output.path) if PurePosixPath(name).suffix.lower() in FORMATS)
+    data = (
+        name for name in storage.names(output.path) if PurePosixPath(name).suffix.lower() in OUTPUT_FORMATS
+    )
     return [name for name in data if child(output.path, name) not in made]
 
 
 # --- how they stand --------------------------------------------------------------------------------------
 
 
-def look(units: Sequence[Unit], made: Made) -> list[Standing]:
+def look(units: Sequence[Unit], made: Made) -> list[UnitStanding]:
     """Say how units stand. Reads their manifests, and of input files only those whose bytes may have changed."""
     if not units:
         return []
-    with ThreadPoolExecutor(min(AT_ONCE, len(units)), "beatra-look") as threads:
+    with ThreadPoolExecutor(min(MANIFESTS_AT_ONCE, len(units)), "beatra-look") as threads:
         return list(threads.map(lambda unit: _look(unit, made), units))
 
 
-def _look(unit: Unit, made: Made) -> Standing:
+def _look(unit: Unit, made: Made) -> UnitStanding:
     manifest = read_manifest(unit.output.path) or {}
     told = manifest.get("unit")
     if not isinstance(told, dict):
-        return Standing(unit, "new", Counter())
+        return UnitStanding(unit, "new", Counter())
     try:
         # A higher count of fresh runs than the ledger's: that ledger is lost, the answers are not.
         same = (
@@ -171,7 +173,7 @@ def _look(unit: Unit, made: Made) -> Standing:
         )
     except (KeyError, TypeError):  # another version's
         same = False
-    return Standing(unit, "done" if same else "changed", Counter(manifest.get("statuses", {})))
+    return UnitStanding(unit, "done" if same else "changed", Counter(manifest.get("statuses", {})))
 
 
 def _same_files(files: Sequence[SourceFile], told: dict[str, Any]) -> bool:
@@ -209,7 +211,7 @@ def digest(file: SourceFile) -> str:
         return file.version
     summed = hashlib.blake2b(digest_size=16)
     with readable(file.path), storage.open_stream(file.path) as stream:
-        while chunk := stream.read(CHUNK):
+        while chunk := stream.read(DIGEST_BYTES):
             summed.update(chunk)
     return summed.hexdigest()
 

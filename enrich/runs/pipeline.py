@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from enrich.errors import EnrichError, OutputLocked, RunInterrupted, RunStopped, UsageError
+from enrich.files.prefetch import prefetched
 from enrich.files.sink import open_sink
 from enrich.report.page import write_report
-from enrich.rows.flow import prefetched
 from enrich.rows.statuses import Marks
 from enrich.runs.fresh import changed_schemas, note_schemas, scope_of, settle_fresh
 from enrich.runs.lock import held
@@ -33,7 +33,7 @@ from enrich.runs.summary import (
     stopped,
 )
 from enrich.runs.unchanged import counted_done, note_done
-from enrich.show.progress import pulsing
+from enrich.show.pulse import pulsing
 
 if TYPE_CHECKING:
     from collections import Counter

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from enrich.config import Config
     from enrich.runs.options import RunOptions
     from enrich.runs.partition_todo import Folder
-    from enrich.runs.partitions import Standing
+    from enrich.runs.partitions import UnitStanding
 
 
 async def prepare(config: Config, options: RunOptions, *, send: bool = True) -> tuple[Source, Job]:
@@ -61,7 +61,7 @@ async def open_job(
     return source, job
 
 
-def _wanted(options: RunOptions) -> Callable[[Standing], bool]:
+def _wanted(options: RunOptions) -> Callable[[UnitStanding], bool]:
     """Say which units of a folder are to be made: for `retry`, those that are done and have such rows."""
     if options.retry:
         asked = options.retry | {"in_doubt"}

@@ -15,8 +15,8 @@ import pyarrow.compute as pc
 from enrich.base.words import counted
 from enrich.config import StepConfig
 from enrich.errors import EnrichError, TooManyReasked
+from enrich.files.prefetch import prefetched
 from enrich.prompt.messages import without_files
-from enrich.rows.flow import prefetched
 from enrich.runs.fresh import scope_of
 from enrich.runs.job import compile_job
 from enrich.runs.scratch import occurrences_of

@@ -20,7 +20,7 @@ from enrich.base.version import __version__
 from enrich.errors import RunStopped
 from enrich.prompt.messages import without_files
 from enrich.rows.conversation import UNFIT
-from enrich.rows.flow import strayed_name
+from enrich.rows.step import strayed_name
 from enrich.runs.fresh import scope_of, under_way
 
 if TYPE_CHECKING:

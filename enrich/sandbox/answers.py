@@ -21,7 +21,7 @@ CREDITS_PER_COMPLETION_TOKEN = 0.0004
 USD_PER_CREDIT = 0.01
 SUMMARY_CHARS = 80  # of the last user message that are quoted in an answer
 CHUNK_CHARS = 16  # characters of text in one event of a stream
-DONE = b"data: [DONE]\n\n"
+DONE_EVENT = b"data: [DONE]\n\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +190,7 @@ def events(completion: dict[str, Any], *, usage: bool) -> Iterator[bytes]:
         yield _event(head, index, {}, choice["finish_reason"])
     if usage and "usage" in completion:
         yield data({**head, "choices": [], "usage": completion["usage"]})
-    yield DONE
+    yield DONE_EVENT
 
 
 def _event(

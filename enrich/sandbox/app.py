@@ -19,11 +19,11 @@ from enrich.sandbox import validate
 from enrich.sandbox.answers import complete, spoil
 from enrich.sandbox.books import Attempt, Books
 from enrich.sandbox.breakage import (
+    BALANCE_SPENT,
     EVENT_STREAM,
     JSON,
     RATE_LIMITED,
     REQUEST_ID,
-    SPENT,
     UNAUTHORIZED,
     UNCHARGED,
     Delivery,
@@ -35,7 +35,7 @@ from enrich.sandbox.breakage import (
 from enrich.sandbox.error_bodies import Refusal, RefusedError
 from enrich.sandbox.faults import FaultPlan
 from enrich.sandbox.limits import Limits
-from enrich.sandbox.memory import IN_PROGRESS, Entry, Memory
+from enrich.sandbox.memory import IN_PROGRESS, Memory, RememberedKey
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -43,10 +43,10 @@ if TYPE_CHECKING:
     from enrich.base.clock import Clock
     from enrich.sandbox.options import SandboxOptions
 
-MAX_BODY = 64 * 1024 * 1024  # bytes of one request
+MAX_REQUEST = 64 * 1024 * 1024  # bytes of one request
 INVALID_KEY = Refusal(401, "invalid_api_key", "The API key is not valid.")
 NO_JSON = Refusal(400, "invalid_request", "Content-Type must be application/json.")
-TOO_LARGE = Refusal(400, "invalid_request", f"The body has more than {MAX_BODY:,} bytes.", param="")
+TOO_LARGE = Refusal(400, "invalid_request", f"The body has more than {MAX_REQUEST:,} bytes.", param="")
 PATHS = ("/v1/chat/completions", "/v1/models", "/v1/health", "/sandbox/ledger")
 
 
@@ -86,7 +86,7 @@ class Emulator:
 
     def app(self) -> web.Application:
         """Make an application around this state."""
-        app = web.Application(client_max_size=MAX_BODY)
+        app = web.Application(client_max_size=MAX_REQUEST)
         app.router.add_post(PATHS[0], self._chat)
         app.router.add_get(PATHS[1], self._models)
         app.router.add_get(PATHS[2], self._health)
@@ -190,13 +190,13 @@ class Emulator:
             retry_after = self.options.retry_after
             raise RefusedError(RATE_LIMITED if retry_after is None else rate_limited(retry_after))
 
-    def _recall(self, key: str | None, digest: bytes) -> Entry:
+    def _recall(self, key: str | None, digest: bytes) -> RememberedKey:
         """Give what is known of the key, if it can be answered now: from memory, or with money."""
         entry = self._memory.entry(key, digest, self._clock.boottime())
         if entry.busy:
             raise RefusedError(IN_PROGRESS)
         if entry.answer is None and self.books.spent:
-            raise RefusedError(SPENT)
+            raise RefusedError(BALANCE_SPENT)
         return entry
 
     def _latency(self) -> float:
@@ -204,7 +204,7 @@ class Emulator:
         return median * math.exp(self._random.gauss(0, spread)) if median and spread else median
 
     async def _execute(
-        self, entry: Entry, body: dict[str, Any], key: str | None, fault: str | None, seconds: float
+        self, entry: RememberedKey, body: dict[str, Any], key: str | None, fault: str | None, seconds: float
     ) -> bytes:
         """Complete and charge; once begun it ends so, also when the client hangs up meanwhile."""
         model = self.options.models[0] if body["model"] == "auto" else body["model"]

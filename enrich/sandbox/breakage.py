@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 from aiohttp import web
 
-from enrich.sandbox.answers import DONE, data, events
+from enrich.sandbox.answers import DONE_EVENT, data, events
 from enrich.sandbox.error_bodies import ProxyPage, Refusal, html_page
 from enrich.sandbox.memory import IN_PROGRESS
 from enrich.sandbox.validate import unsupported_option
@@ -32,7 +32,7 @@ PADDING = 64 * 1024 * 1024  # bytes of a body that is too large
 BLOCK = 1024 * 1024  # bytes of padding written at once
 
 RATE_LIMITED = Refusal(429, "rate_limited", "Too many requests.", retryable=True)
-SPENT = Refusal(402, "insufficient_balance", "The account's balance is spent.")
+BALANCE_SPENT = Refusal(402, "insufficient_balance", "The account's balance is spent.")
 UNAUTHORIZED = Refusal(401, "unauthorized", "No API key was sent: Authorization: Bearer <key>.")
 OVERLOADED = Refusal(500, "internal_error", "Something went wrong on our side.", retryable=True)
 
@@ -51,7 +51,7 @@ def _refusals() -> dict[str, Refusal]:
         "forbidden": Refusal(403, "forbidden", "This key may not use this endpoint."),
         "tenant_disabled": Refusal(403, "tenant_disabled", "The account is disabled."),
         "region_mismatch": Refusal(400, "api_key_region_mismatch", "The key belongs to another region."),
-        "insufficient_balance": SPENT,
+        "insufficient_balance": BALANCE_SPENT,
         "invalid_request": invalid,
         "unsupported_model": Refusal(400, "unsupported_model", "The model is not enabled.", param="/model"),
         "unsupported_capability": Refusal(400, "unsupported_capability", "The model cannot do that."),
@@ -220,7 +220,7 @@ _MANGLED: dict[str | None, Callable[[Delivery], list[bytes]]] = {
     "empty_body": lambda _delivery: [],
     "stream_early_end": _half_the_events,
     "stream_error_event": _with_error_event,
-    "stream_no_done": lambda delivery: [part for part in delivery.parts() if part != DONE],
+    "stream_no_done": lambda delivery: [part for part in delivery.parts() if part != DONE_EVENT],
 }
 _ONE_PIECE = {"invalid_utf8", "cut_json", "empty_body"}  # sent with a Content-Length, streamed or not
 _HEADERS: dict[str | None, Callable[[CIMultiDict[str]], None]] = {

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from enrich.sandbox.error_bodies import Refusal, RefusedError
 
-WINDOW = 24 * 3600.0  # seconds that a key is remembered, from its first request
+KEY_LIFETIME = 24 * 3600.0  # seconds that a key is remembered, from its first request
 _UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 IN_PROGRESS = Refusal(
@@ -22,7 +22,7 @@ NO_UUID = Refusal(400, "invalid_request", "The Idempotency-Key header must be a 
 
 
 @dataclass(slots=True)
-class Entry:
+class RememberedKey:
     """One key.
 
     Attributes:
@@ -42,9 +42,9 @@ class Memory:
     """The keys of the last 24 hours. The emulator is one account: its API keys share them."""
 
     def __init__(self) -> None:
-        self._entries: OrderedDict[str, Entry] = OrderedDict()  # in the order of first_at
+        self._entries: OrderedDict[str, RememberedKey] = OrderedDict()  # in the order of first_at
 
-    def entry(self, key: str | None, body: bytes, now: float) -> Entry:
+    def entry(self, key: str | None, body: bytes, now: float) -> RememberedKey:
         """Give what is known of a key, and bind a new one to this body.
 
         Args:
@@ -56,11 +56,11 @@ class Memory:
             RefusedError: the key is no uuid, or it is bound to another body.
         """
         if key is None:
-            return Entry(body, now)
+            return RememberedKey(body, now)
         if not _UUID.fullmatch(key):
             raise RefusedError(NO_UUID)
         self._forget(now)
-        entry = self._entries.setdefault(key.lower(), Entry(body, now))
+        entry = self._entries.setdefault(key.lower(), RememberedKey(body, now))
         if entry.body != body:
             raise RefusedError(REUSED)
         return entry
@@ -68,6 +68,6 @@ class Memory:
     def _forget(self, now: float) -> None:
         while self._entries:
             key, oldest = next(iter(self._entries.items()))
-            if now - oldest.first_at < WINDOW:
+            if now - oldest.first_at < KEY_LIFETIME:
                 return
             del self._entries[key]

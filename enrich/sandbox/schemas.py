@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
 MARK = "[sandbox]"
 LEAN_DEPTH = 6  # levels below which only what is required is made
-MAX_DEPTH = 16  # levels below which nothing is made: the schema requires itself without end
+MADE_DEPTH = 16  # levels below which nothing is made: the schema requires itself without end
 MAX_ITEMS = 1_000  # array items, whatever the schema asks for
 MAX_LENGTH = 100_000  # characters of one text, whatever the schema asks for
 TRIES = 30  # draws to find a value that is not there yet, or one that fits a pattern and a length
 MAX_INT = 2**63 - 1  # the widest integer that JSON readers agree on
 SPAN = 100  # width of a range of numbers that the schema leaves open at one end
-EPOCH = datetime(2025, 1, 1, tzinfo=UTC)  # made-up dates lie within the year after it
+MADE_UP_FROM = datetime(2025, 1, 1, tzinfo=UTC)  # made-up dates lie within the year after it
 
 Schema = dict[str, Any]
 
@@ -58,7 +58,7 @@ class _Maker:
 
     def make(self, schema: Any, name: str, depth: int) -> Any:
         """Make a value; ``name`` goes into texts, ``depth`` counts levels and references."""
-        if depth > MAX_DEPTH or schema is False:
+        if depth > MADE_DEPTH or schema is False:
             return None
         schema = self._resolved(schema if isinstance(schema, dict) else {}, depth)
         if "const" in schema:
@@ -74,11 +74,11 @@ class _Maker:
 
     def _resolved(self, schema: Schema, depth: int) -> Schema:
         """Put what `$ref` and `allOf` say into the schema itself."""
-        while "$ref" in schema and depth <= MAX_DEPTH:
+        while "$ref" in schema and depth <= MADE_DEPTH:
             rest = {k: v for k, v in schema.items() if k != "$ref"}
             schema = _merged(rest, self._target(schema["$ref"]))
             depth += 1
-        for part in schema.get("allOf", ()) if depth <= MAX_DEPTH else ():
+        for part in schema.get("allOf", ()) if depth <= MADE_DEPTH else ():
             rest = {k: v for k, v in schema.items() if k != "allOf"}
             schema = _merged(rest, self._resolved(part if isinstance(part, dict) else {}, depth + 1))
         return schema
@@ -243,7 +243,7 @@ def _whole(value: float) -> float:
 
 
 def _moment(rng: random.Random) -> datetime:
-    return EPOCH + timedelta(seconds=rng.randrange(365 * 86_400))
+    return MADE_UP_FROM + timedelta(seconds=rng.randrange(365 * 86_400))
 
 
 def _uuid(rng: random.Random) -> str:

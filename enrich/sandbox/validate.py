@@ -46,7 +46,7 @@ _NUMBER: Check = ("a number", _is_number)
 _OBJECT: Check = ("an object", lambda v: isinstance(v, dict))
 _COUNT: Check = ("an integer of 1 or more", _is_count)
 
-OPTIONS: dict[str, Check] = {
+OPTIONAL_FIELDS: dict[str, Check] = {
     "stream": _FLAG,
     "temperature": ("a number from 0.0 to 2.0", lambda v: _is_number(v) and 0 <= v <= 2),
     "top_p": ("a number from 0.0 to 1.0", lambda v: _is_number(v) and 0 <= v <= 1),
@@ -74,7 +74,7 @@ OPTIONS: dict[str, Check] = {
     "user": _TEXT,
     "model_options": _OBJECT,
 }
-_FIELDS = OPTIONS.keys() | {"model", "messages"}
+_FIELDS = OPTIONAL_FIELDS.keys() | {"model", "messages"}
 _EXCLUDE = (("temperature", "top_p"), ("max_tokens", "max_completion_tokens"))
 
 
@@ -166,7 +166,7 @@ def _message_problems(body: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 def _option_problems(body: dict[str, Any]) -> Iterator[tuple[str, str]]:
     for name, value in body.items():
-        rule = OPTIONS.get(name)
+        rule = OPTIONAL_FIELDS.get(name)
         if rule is not None and not rule[1](value):
             yield f"/{name}", f"must be {rule[0]}"
     for first, second in _EXCLUDE:

@@ -6,7 +6,7 @@ import json
 from decimal import Decimal
 from typing import Any
 
-MAX_MESSAGE = 200  # characters of one problem; the middle of a longer one is left out
+MAX_PROBLEM = 200  # characters of one problem; the middle of a longer one is left out
 
 
 def pointer(path: list[str | int]) -> str:
@@ -16,9 +16,9 @@ def pointer(path: list[str | int]) -> str:
 
 def shorten(text: str) -> str:
     """Leave out the middle: the place stands at the start, the reason at the end."""
-    if len(text) <= MAX_MESSAGE:
+    if len(text) <= MAX_PROBLEM:
         return text
-    half = MAX_MESSAGE // 2
+    half = MAX_PROBLEM // 2
     return f"{text[:half]} … {text[-half:]}"
 
 

@@ -9,12 +9,14 @@ import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from enrich.show.progress import BAR_EVERY, meanwhile, shown
+from enrich.base.loops import meanwhile
+from enrich.show.progress import BAR_EVERY, shown
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from enrich.show.progress import Snapshot, Watch
+    from enrich.show.snapshot import Snapshot
+    from enrich.show.watch import Watch
 
 
 @contextlib.asynccontextmanager

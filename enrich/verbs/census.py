@@ -27,7 +27,7 @@ _SIZE = struct.Struct("<I")
 
 
 @dataclass(frozen=True, slots=True)
-class Count:
+class RequestCount:
     """The distinct requests of one step.
 
     Attributes:
@@ -43,7 +43,7 @@ class Count:
     waiting: int
 
 
-class Unit(NamedTuple):
+class ChosenRow(NamedTuple):
     """A row that was chosen.
 
     Attributes:
@@ -104,7 +104,7 @@ class Census:
         if left or not _SIZE.unpack_from(self._map, place)[0]:
             _SIZE.pack_into(self._map, place, len(ask.body))
 
-    def counts(self, marks: Marks) -> list[Count]:
+    def counts(self, marks: Marks) -> list[RequestCount]:
         """Count the requests of each step; after `Marks.find_copies`."""
         found = np.zeros((self._steps, 4), dtype=np.int64)
         for start, rows in self._parts():
@@ -118,9 +118,9 @@ class Census:
                 (firsts.undecided & follows, 3),
             ):
                 found[:, column] += values.sum(axis=0)
-        return [Count(*map(int, line)) for line in found]
+        return [RequestCount(*map(int, line)) for line in found]
 
-    def sample(self, marks: Marks, size: int, *, known_only: bool) -> list[Unit]:
+    def sample(self, marks: Marks, size: int, *, known_only: bool) -> list[ChosenRow]:
         """Give the rows of lowest rank among those that stand first for a request, in input order.
 
         Args:
@@ -128,14 +128,15 @@ class Census:
             size: how many, at most.
             known_only: only for a request that is settled.
         """
-        chosen: list[Unit] = []
+        chosen: list[ChosenRow] = []
         for start, rows in self._parts():
             firsts = marks.firsts(start, len(rows))
             wanted = firsts.known if known_only else firsts.known | firsts.left
             places = np.flatnonzero(wanted.any(axis=1))
             places = places[np.argsort(rows["rank"][places], kind="stable")[:size]]
             chosen += [
-                Unit(start + int(p), int(rows["rank"][p]), tuple(map(int, rows["sizes"][p]))) for p in places
+                ChosenRow(start + int(p), int(rows["rank"][p]), tuple(map(int, rows["sizes"][p])))
+                for p in places
             ]
             chosen = sorted(chosen, key=lambda unit: unit.rank)[:size]
         return sorted(chosen)

@@ -38,7 +38,7 @@ MODELS_SHOWN = 20  # of those that the endpoint lists
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class CheckLine:
     """One line of `check`."""
 
     name: str
@@ -53,7 +53,7 @@ class Finding:
         return f"{mark}  {self.name:10} {self.text}"
 
 
-async def check_job(config: Config, limit: int | None = None, *, probe: bool = False) -> list[Finding]:
+async def check_job(config: Config, limit: int | None = None, *, probe: bool = False) -> list[CheckLine]:
     """Check a job from its input to its endpoint; sends no completion, unless it is to probe.
 
     What depends on something that failed is left out.
@@ -63,17 +63,17 @@ async def check_job(config: Config, limit: int | None = None, *, probe: bool = F
         limit: only the first so many rows.
         probe: send one tiny request twice under one key, to see whether the endpoint keeps keys.
     """
-    findings = [Finding("config", ok=True, text=_steps(config))]
+    findings = [CheckLine("config", ok=True, text=_steps(config))]
     try:
         source = await asyncio.to_thread(open_source, config.input, limit=limit)
     except EnrichError as error:
         return [*findings, _failed("input", error)]
-    findings.append(Finding("input", ok=True, text=_input(source)))
+    findings.append(CheckLine("input", ok=True, text=_input(source)))
     try:
         job = compile_job(config, source.schema, key_needed=False)
     except EnrichError as error:
         return [*findings, _failed("templates", error)]
-    findings.append(Finding("templates", ok=True, text=f"use {', '.join(job.columns) or 'no column'}"))
+    findings.append(CheckLine("templates", ok=True, text=f"use {', '.join(job.columns) or 'no column'}"))
     findings.append(await asyncio.to_thread(_try, "output", lambda: _output(config, source, job)))
     findings.append(await _ledger(config))
     findings += await _endpoint(config, job)
@@ -82,7 +82,7 @@ async def check_job(config: Config, limit: int | None = None, *, probe: bool = F
     return findings
 
 
-async def _probe(config: Config, endpoint: Endpoint) -> Finding:
+async def _probe(config: Config, endpoint: Endpoint) -> CheckLine:
     """See whether one request, sent twice under one key, gets one answer; what is found is remembered in the ledger."""
     model = config.steps[0].model
     body = json.dumps({"model": model, "messages": [{"role": "user", "content": PROBE}]}).encode()
@@ -92,10 +92,10 @@ async def _probe(config: Config, endpoint: Endpoint) -> Finding:
         for _ in range(2):
             reply = await client.attempt(body, key=key, request_id=str(uuid.uuid4()), stream=False)
             if isinstance(reply, Failure):
-                return Finding("probe", ok=False, text=f"no answer: {reply}")
+                return CheckLine("probe", ok=False, text=f"no answer: {reply}")
             ids.append(_id_of(reply))
     if not all(ids):
-        return Finding("probe", ok=False, text="the answers have no id to compare; set endpoint.idempotent")
+        return CheckLine("probe", ok=False, text="the answers have no id to compare; set endpoint.idempotent")
     kept = ids[0] == ids[1]
     ledger = await open_ledger(config.ledger_location())
     try:
@@ -103,7 +103,7 @@ async def _probe(config: Config, endpoint: Endpoint) -> Finding:
     finally:
         await ledger.close()
     cost = "1 completion was" if kept else "2 completions were"
-    return Finding("probe", ok=True, text=f"{Promise(kept, 'probe').text()}; {cost} paid for")
+    return CheckLine("probe", ok=True, text=f"{Promise(kept, 'probe').text()}; {cost} paid for")
 
 
 def _id_of(reply: Reply) -> str:
@@ -115,15 +115,15 @@ def _id_of(reply: Reply) -> str:
     return name if isinstance(name, str) else ""
 
 
-def _try(name: str, work: Callable[[], str]) -> Finding:
+def _try(name: str, work: Callable[[], str]) -> CheckLine:
     try:
-        return Finding(name, ok=True, text=work())
+        return CheckLine(name, ok=True, text=work())
     except EnrichError as error:
         return _failed(name, error)
 
 
-def _failed(name: str, error: EnrichError) -> Finding:
-    return Finding(name, ok=False, text=str(error).replace("\n", "\n" + " " * 17))
+def _failed(name: str, error: EnrichError) -> CheckLine:
+    return CheckLine(name, ok=False, text=str(error).replace("\n", "\n" + " " * 17))
 
 
 def _steps(config: Config) -> str:
@@ -148,19 +148,21 @@ def _output(config: Config, source: Source, job: Job) -> str:
     return f"{config.output.path} can be written, {counted(len(units), 'partition')} of {columns}"
 
 
-async def _ledger(config: Config) -> Finding:
+async def _ledger(config: Config) -> CheckLine:
     try:
         ledger = await open_ledger(config.ledger_location())
     except EnrichError as error:
         return _failed("ledger", error)
     await ledger.close()
-    return Finding("ledger", ok=True, text=config.ledger_shown())
+    return CheckLine("ledger", ok=True, text=config.ledger_shown())
 
 
-async def _endpoint(config: Config, job: Job) -> list[Finding]:
+async def _endpoint(config: Config, job: Job) -> list[CheckLine]:
     if job.endpoint is None:
         return [
-            Finding("endpoint", ok=True, text="the built-in sandbox: answers are made up, nothing is charged")
+            CheckLine(
+                "endpoint", ok=True, text="the built-in sandbox: answers are made up, nothing is charged"
+            )
         ]
     wanted = {model for step in config.steps for model in (step.model, *step.fallback_models)}
     try:
@@ -170,7 +172,7 @@ async def _endpoint(config: Config, job: Job) -> list[Finding]:
             return [await _health(client, job.endpoint.base_url), _failed("key", error)]
 
 
-async def check_endpoint(endpoint: Endpoint, models: Iterable[str] = ()) -> list[Finding]:
+async def check_endpoint(endpoint: Endpoint, models: Iterable[str] = ()) -> list[CheckLine]:
     """Ask for health and models; sends no completion.
 
     Args:
@@ -186,33 +188,33 @@ async def check_endpoint(endpoint: Endpoint, models: Iterable[str] = ()) -> list
                 return findings  # what is wrong there is said
             return [*findings, _failed("key", error)]
     key = "accepted" if endpoint.api_key is not None else "none is set, and none was asked for"
-    return [*findings, Finding("key", ok=True, text=key), _models(endpoint, set(models), found)]
+    return [*findings, CheckLine("key", ok=True, text=key), _models(endpoint, set(models), found)]
 
 
-async def _health(client: Client, base_url: str) -> Finding:
+async def _health(client: Client, base_url: str) -> CheckLine:
     health = await client.health()
     detail = "it has no health check" if health.absent else health.detail
-    return Finding("endpoint", health.ok or health.absent, f"{base_url}: {detail}")
+    return CheckLine("endpoint", health.ok or health.absent, f"{base_url}: {detail}")
 
 
-def _models(endpoint: Endpoint, wanted: set[str], found: list[str]) -> Finding:
+def _models(endpoint: Endpoint, wanted: set[str], found: list[str]) -> CheckLine:
     """Say which of the models wanted are not listed; `auto` is Beatra's own, other endpoints must list it."""
     if endpoint.base_url == DEFAULT_BASE_URL:
         wanted = wanted - {"auto"}
     missing = sorted(wanted - set(found)) if found else []
     if not missing:
-        return Finding("models", ok=True, text=f"{len(found)} listed")
+        return CheckLine("models", ok=True, text=f"{len(found)} listed")
     listed = ", ".join(sorted(found)[:MODELS_SHOWN]) + (", …" if len(found) > MODELS_SHOWN else "")
     name = "steps.*.model: " if "auto" in missing else ""
     text = f"not listed: {', '.join(missing)}\nHint: {name}choose one of {listed}"
-    return Finding("models", ok=False, text=text.replace("\n", "\n" + " " * 17))
+    return CheckLine("models", ok=False, text=text.replace("\n", "\n" + " " * 17))
 
 
-def _gateway(client: Client, endpoint: Endpoint) -> list[Finding]:
+def _gateway(client: Client, endpoint: Endpoint) -> list[CheckLine]:
     """Name a gateway that stands in front of the endpoint, and what it wants to be told."""
     gateway = client.gateway
     if gateway is None:
         return []
     set_already = gateway.setting in {name.lower() for name in endpoint.headers}
     advice = "" if set_already else gateway.advice.replace("{timeout}", f"{endpoint.timeout:g}")
-    return [Finding("gateway", ok=True, text=f"{gateway.name}{f': {advice}' if advice else ''}")]
+    return [CheckLine("gateway", ok=True, text=f"{gateway.name}{f': {advice}' if advice else ''}")]

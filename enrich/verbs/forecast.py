@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 CONFIDENCE = (
     0.995  # nominal: with samples of fifty the range then holds the true sum in about 99 of 100 cases
 )
-FEWEST = 5  # measured rows below which there is no statistic; the range is then a rough factor
+FEWEST_MEASURED = 5  # measured rows below which there is no statistic; the range is then a rough factor
 ROUGH = 3.0  # that factor, up and down
 LEVERAGE_FLOOR = 0.05  # of 1 - leverage: a single far row may not blow its own residual up without bound
 ROUNDING = 1e-4  # relative; charges are rounded
@@ -56,7 +56,7 @@ def extrapolate(sizes: Sequence[float], costs: Sequence[float], *, count: int, s
     if not count:
         return Estimate(0.0, 0.0, 0.0)
     x, y = np.asarray(sizes, dtype=float), np.asarray(costs, dtype=float)
-    if n < FEWEST:
+    if n < FEWEST_MEASURED:
         likely = float(y.sum() / max(x.sum(), 1.0)) * size
         return Estimate(likely, likely / ROUGH, likely * ROUGH)
     away = x - x.mean()

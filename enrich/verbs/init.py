@@ -15,13 +15,14 @@ import pyarrow as pa
 from enrich.config import InputConfig
 from enrich.errors import OutputError
 from enrich.files.source import open_source
-from enrich.prompt.template import as_variable, is_template
+from enrich.prompt.template import is_template
+from enrich.prompt.variables import as_variable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-CONFIG = """\
+CONFIG_TEMPLATE = """\
 # A first job. Run it with: beatra-enrich run config.yaml
 input: reviews.csv
 output: out/reviews.parquet
@@ -97,7 +98,7 @@ def write_starter(directory: Path) -> list[Path]:
     """
     rows = io.StringIO()
     csv.writer(rows).writerows(REVIEWS)
-    return _write(directory, {"config.yaml": CONFIG, "reviews.csv": rows.getvalue()})
+    return _write(directory, {"config.yaml": CONFIG_TEMPLATE, "reviews.csv": rows.getvalue()})
 
 
 SCHEMA = """\

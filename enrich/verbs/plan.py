@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from enrich.base.location import is_url
-from enrich.rows.flow import prefetched
+from enrich.files.prefetch import prefetched
 from enrich.rows.statuses import Marks
 from enrich.runs.fresh import changed_schemas, scope_of
 from enrich.runs.prepare import prepare
@@ -23,10 +23,10 @@ from enrich.runs.scratch import occurrences_of
 from enrich.runs.session import open_session, pace_name
 from enrich.runs.summary import summarize
 from enrich.runs.unchanged import Done, all_answered, note_done, still_done
-from enrich.verbs.census import Census, Unit
+from enrich.verbs.census import Census, ChosenRow
 from enrich.verbs.forecast import Estimate
 from enrich.verbs.plan_estimate import Counted, Measured, Spent, estimated
-from enrich.verbs.plan_result import Plan, StepPlan
+from enrich.verbs.plan_result import JobPlan, StepPlan
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 FROM_LEDGER = 1_000  # answered rows that are measured when none is asked
 
 
-async def plan_job(config: Config, options: RunOptions, *, sample: int = 0, seed: int = 0) -> Plan:
+async def plan_job(config: Config, options: RunOptions, *, sample: int = 0, seed: int = 0) -> JobPlan:
     """Count what a run would send and estimate what it would cost.
 
     Args:
@@ -85,7 +85,7 @@ async def plan_job(config: Config, options: RunOptions, *, sample: int = 0, seed
     return replace(plan, reasked=reasked)
 
 
-async def _unchanged(config: Config, source: Source, job: Job, options: RunOptions) -> Plan | None:
+async def _unchanged(config: Config, source: Source, job: Job, options: RunOptions) -> JobPlan | None:
     """Give the plan of a job that has nothing left to ask, if that is known without going through its rows."""
     scope = scope_of(config.input, options.limit)
     async with open_session(job, send=False, scope=scope, clock=options.clock) as session:
@@ -97,7 +97,7 @@ async def _unchanged(config: Config, source: Source, job: Job, options: RunOptio
         for step, one in zip(job.steps, done, strict=True)
     ]
     nothing = Estimate(0.0, 0.0, 0.0)
-    return Plan(
+    return JobPlan(
         rows=source.num_rows,
         steps=tuple(steps),
         tokens=nothing,
@@ -145,7 +145,7 @@ class _Survey:
         self.version: str | None = None
         self._scratch = next(folder for folder in _near(config).absolute().parents if folder.is_dir())
 
-    async def count(self, size: int, *, known_only: bool) -> tuple[list[Counted], list[Unit]]:
+    async def count(self, size: int, *, known_only: bool) -> tuple[list[Counted], list[ChosenRow]]:
         """Go through all rows without asking; gives what is to be done per step, and a sample of rows."""
         rows, steps = self._source.num_rows, len(self._job.steps)
         with (
@@ -171,7 +171,7 @@ class _Survey:
 
     def _counted(
         self, marks: Marks, census: Census, size: int, *, known_only: bool
-    ) -> tuple[list[Counted], list[Unit]]:
+    ) -> tuple[list[Counted], list[ChosenRow]]:
         marks.find_copies()
         steps = []
         for number, (step, count) in enumerate(zip(self._job.steps, census.counts(marks), strict=True)):
@@ -209,7 +209,7 @@ class _Survey:
                     since=since,
                 )
 
-    async def ask(self, units: Sequence[Unit]) -> Spent:
+    async def ask(self, units: Sequence[ChosenRow]) -> Spent:
         """Ask what is not answered yet about these rows."""
         if not units:
             return Spent(0, 0, 0.0)
@@ -229,7 +229,7 @@ class _Survey:
                 rate = summary.requests / (time.monotonic() - begun) if limited else None
                 return Spent(summary.attempts, summary.requests, summary.credits, rate)
 
-    async def measure(self, units: Sequence[Unit]) -> list[list[Measured]]:
+    async def measure(self, units: Sequence[ChosenRow]) -> list[list[Measured]]:
         """Read what these rows cost, per step; a row that is pending at a step is left out there."""
         found: list[list[Measured]] = [[] for _ in self._job.steps]
         if not units:
@@ -258,7 +258,7 @@ class _Survey:
             self._job, send=send, scope=scope, interrupt=options.interrupt, clock=options.clock
         )
 
-    def _rows_of(self, units: Sequence[Unit]) -> pa.RecordBatch:
+    def _rows_of(self, units: Sequence[ChosenRow]) -> pa.RecordBatch:
         """Read chosen rows, which are in input order."""
         if not self._job.columns:  # a prompt that is the same for all rows
             return next(self._source.batches(columns=[])).slice(0, len(units))

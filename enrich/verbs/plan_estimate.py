@@ -10,7 +10,7 @@ from enrich.config.limits import UNTOLD
 from enrich.pace.budget import BYTES_PER_TOKEN, FIRST_GUESS
 from enrich.pace.windows import request_windows, token_windows
 from enrich.verbs.forecast import Estimate, extrapolate
-from enrich.verbs.plan_result import Plan, StepPlan, number
+from enrich.verbs.plan_result import JobPlan, StepPlan, number
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -71,7 +71,7 @@ def estimated(
     rate: float | None = None,
     why: tuple[Trouble, ...] = (),
     changed: tuple[str, ...] = (),
-) -> Plan:
+) -> JobPlan:
     """Put a plan together from what was counted and measured.
 
     Args:
@@ -102,7 +102,7 @@ def estimated(
     if assumed:
         seconds, bound_by = _assumed(config.limits, plans)
     over, perhaps = _over(config.budget, plans, tokens, credits_)
-    return Plan(
+    return JobPlan(
         rows,
         plans,
         tokens,

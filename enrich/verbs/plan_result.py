@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from enrich.base.words import counted, duration
-from enrich.verbs.forecast import FEWEST, Estimate
+from enrich.verbs.forecast import FEWEST_MEASURED, Estimate
 
 if TYPE_CHECKING:
     from enrich.records import Trouble
@@ -36,7 +36,7 @@ class StepPlan:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class JobPlan:
     """What a run would do and cost.
 
     Attributes:
@@ -94,7 +94,7 @@ class Plan:
 
     @property
     def _trust(self) -> str:
-        if self.measured < FEWEST:
+        if self.measured < FEWEST_MEASURED:
             return ": too few for more than a rough range"
         return "; the ranges hold in 99 of 100 cases" + ("" if self.drawn else ", if these are like the rest")
 

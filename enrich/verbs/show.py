@@ -65,7 +65,7 @@ class Turn:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class ShownRow:
     """One row of the output.
 
     Attributes:
@@ -89,7 +89,7 @@ class Shown:
     output: str
     total: int
     columns: tuple[str, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[ShownRow, ...]
     sandbox: bool
 
     def json_lines(self) -> Iterator[str]:
@@ -138,14 +138,14 @@ def show_job(config: Config, wanted: Wanted) -> Shown:
             )
     condition = _condition(wanted.where, names)
     statuses = [f"{step.name}_status" for step in config.steps]
-    rows: list[Row] = []
+    rows: list[ShownRow] = []
     for number, values in enumerate(_values(source), start=1):
         if len(rows) == wanted.rows:
             break
         if wanted.failed and not any(values[status] in FAILED for status in statuses):
             continue
         if condition is None or _is_true(condition, values):
-            rows.append(Row(number, values, tuple(_turn(builder, values) for builder in builders)))
+            rows.append(ShownRow(number, values, tuple(_turn(builder, values) for builder in builders)))
     sandbox = (
         bool((read_manifest(config.output.path) or {}).get("sandbox"))
         if not config.output.partitioned

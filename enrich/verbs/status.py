@@ -12,7 +12,7 @@ from enrich.base.words import counted, duration
 from enrich.ledger.opening import open_ledger, require_ledger
 from enrich.records import STATES, STATUSES, Completion
 from enrich.runs.partition_todo import survey
-from enrich.show.progress import Pulse, pulse_name
+from enrich.show.pulse import Pulse, pulse_name
 from enrich.wire.completion import read
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from enrich.config import Config
     from enrich.ledger.protocol import Ledger
-    from enrich.show.progress import Snapshot
+    from enrich.show.snapshot import Snapshot
 
 
 CAUSES_MOST = 5  # causes told

@@ -17,7 +17,7 @@ MIN_SECRET_KEY: Final = (
     20  # characters; only such a key is looked for in answers too, for a shorter one may be a word
 )
 PUBLIC_KEY: Final = 12  # characters of a key that are no secret
-HIDDEN: Final = b"[key]"
+HIDDEN_KEY: Final = b"[key]"
 ESCAPES: Final = (
     b"\\u",
     b"%",
@@ -68,19 +68,19 @@ class Redactor:
 
     def _body(self, data: bytes) -> bytes:
         if self._secret in data:
-            data = data.replace(self._secret, HIDDEN)
+            data = data.replace(self._secret, HIDDEN_KEY)
         if any(escape in data for escape in ESCAPES):
-            data = self._pattern.sub(HIDDEN, data)
+            data = self._pattern.sub(HIDDEN_KEY, data)
         for encoded in self._encoded:
             if encoded in data:
-                data = data.replace(encoded, HIDDEN)
+                data = data.replace(encoded, HIDDEN_KEY)
         return data
 
     def _without_a_cut_one(self, data: bytes) -> bytes:
         cut = data.removesuffix("…".encode())
         for length in range(len(self._secret) - 1, PUBLIC_KEY, -1):
             if cut.endswith(self._secret[:length]):
-                return cut[:-length] + HIDDEN
+                return cut[:-length] + HIDDEN_KEY
         return data
 
     def _stream(self, body: bytes) -> bytes:
@@ -101,7 +101,7 @@ class Redactor:
 
 def _spread(parts: list[tuple[int, bytes]], start: int, end: int) -> Iterator[tuple[int, int, bytes]]:
     """Say what to change in parts of a text so that a stretch of the whole is hidden; places are those of the body."""
-    at, new = 0, HIDDEN
+    at, new = 0, HIDDEN_KEY
     for place, part in parts:
         low, high = max(start - at, 0), min(end - at, len(part))
         if low < high:

@@ -312,7 +312,7 @@ def test_a_store_that_does_not_answer(s3: S3, monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(InputError, match="cannot be reached"):
         find_files(f"s3://{BUCKET}/x.csv?endpoint_override=127.0.0.1:9&scheme=http&region=us-east-1")
     monkeypatch.setattr(storage, "SILENT_SECONDS", 1.0)
-    monkeypatch.setattr(storage, "ATTEMPTS", 2)
+    monkeypatch.setattr(storage, "S3_ATTEMPTS", 2)
     s3.hang = "HEAD"
     with pytest.raises(InputError, match="cannot be reached"):
         find_files(s3.url("silent.csv") + "&allow_bucket_creation=false")

@@ -24,6 +24,7 @@ from pandas.testing import assert_frame_equal
 from pydantic import BaseModel
 
 import enrich.frames.accessor
+import enrich.frames.arguments
 import enrich.pandas
 from enrich.errors import BalanceSpent, BudgetSpent, ConfigError, InputError, RowsFailed, TemplateError
 from enrich.pandas import beatra
@@ -507,7 +508,7 @@ def test_the_accessor_shows_its_arguments() -> None:
 
 def test_the_key_is_nowhere_to_be_read() -> None:
     """Neither an error nor a representation shows it."""
-    question = enrich.frames.accessor.Question("{{ t }}", api_key="sk-very-secret")
+    question = enrich.frames.arguments.Question("{{ t }}", api_key="sk-very-secret")
     assert "secret" not in repr(question)
     with pytest.raises(enrich.EnrichError) as refused:
         texts(1).beatra.complete("{{ t }}", api_key="sk-very-secret")

@@ -102,7 +102,7 @@ def test_a_query_is_collected_in_batches_while_answers_come(
     endpoint: BookedEndpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A LazyFrame gives the same as its frame, usage on one row per completion over all batches."""
-    monkeypatch.setattr(enrich.polars.frames, "BATCH_ROWS", 16)
+    monkeypatch.setattr(enrich.polars.frames, "ASKED_AT_ONCE", 16)
     frame = pl.DataFrame({"t": [f"text {n % 50}" for n in range(100)], "n": range(100)})
     query = frame.lazy().filter(pl.col("n") >= 10)
     out = query.beatra.complete("{{ t }}")

@@ -150,7 +150,7 @@ async def test_a_database_that_stays_away_stops_the_run(
     ledger = await open_ledger(url)
     await ledger.open_run({})
     await ledger.lease(b"account", LeaseRequest())
-    monkeypatch.setattr(postgres_database, "PATIENCE", 0.0)
+    monkeypatch.setattr(postgres_database, "DATABASE_PATIENCE", 0.0)
     postgres_server.stop()
     try:
         for failing in (
@@ -320,7 +320,7 @@ from tests.helpers.postgres import running
 
 async def main():
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
-    postgres_database.UNHEARD, postgres_database.PATIENCE = 1_000, 0.0
+    postgres_database.UNHEARD, postgres_database.DATABASE_PATIENCE = 1_000, 0.0
     with running(durable=False) as server:
         ledger = await postgres.open_ledger(server.url)
         subprocess.run(["ip", "link", "set", "lo", "down"], check=True)

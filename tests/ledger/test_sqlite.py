@@ -496,8 +496,8 @@ async def test_reading_on_finds_everything_in_little_memory(
 ) -> None:
     """A run that resumes finds its requests in stretches of a few bytes; what was taken back meanwhile is not served."""
     monkeypatch.setattr(read_ahead, "MANY", 8)
-    monkeypatch.setattr(read_ahead, "FEW", 16)
-    monkeypatch.setattr(read_ahead, "BYTES", 2_000)
+    monkeypatch.setattr(read_ahead, "FEW_LINES", 16)
+    monkeypatch.setattr(read_ahead, "ANSWER_BYTES", 2_000)
     async with opened(path) as ledger:
         keys = [ask.key for ask in await fill(ledger, range(400), size=100)]
         kept = []

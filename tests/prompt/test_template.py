@@ -4,14 +4,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from enrich.errors import TemplateError
 from enrich.prompt.cells import is_null
 from enrich.prompt.template import (
     MAX_PROMPT_BYTES,
     Expression,
     RowError,
     Template,
-    check_columns,
     compile_template,
     compile_value,
 )
@@ -20,13 +18,6 @@ from enrich.prompt.template import (
 def rendered(source: str, **values: object) -> str:
     """Compile and render a template."""
     return compile_template(source, "here").render(values)
-
-
-def refusal(source: str) -> str:
-    """Give what is said of a template that cannot be used."""
-    with pytest.raises(TemplateError) as caught:
-        compile_template(source, "steps.s.prompt")
-    return str(caught.value)
 
 
 @given(st.text().filter(lambda text: "{" not in text and "}" not in text and "\r" not in text))
@@ -45,35 +36,6 @@ def test_data_is_never_compiled(text: str) -> None:
 def test_values_are_written_as_python_writes_them(value: object) -> None:
     """Numbers and booleans appear as str() gives them."""
     assert rendered("{{ v }}", v=value) == str(value)
-
-
-def test_variables_are_found() -> None:
-    """The columns a template needs: plain names, row items, none of its own loop variables or Jinja's functions."""
-    source = (
-        '{% for i in range(n) %}{{ i }}{{ row["Unit Price"] }}{{ row.tax }}{% endfor %}{% set x = 1 %}{{ x }}'
-    )
-    template = compile_template(source, "here")
-    assert template.variables == {"n", "Unit Price", "tax"}
-    assert not template.whole_row
-
-
-def test_the_whole_row_may_be_used() -> None:
-    """A `row` that is used in any other way may need every column."""
-    template = compile_template("{{ row | tojson }}", "here")
-    assert template.whole_row
-    assert template.render({"a": 1}) == '{"a": 1}'
-
-
-def test_a_column_may_be_named_like_a_function() -> None:
-    """`range` as a value is a column; `range(3)` is Jinja's function."""
-    assert compile_template("{{ range }}", "here").variables == {"range"}
-    assert compile_template("{{ range(3) | list }}", "here").variables == frozenset()
-    assert rendered("{{ dict }}", dict="x") == "x"
-
-
-def test_a_column_named_row_is_reachable() -> None:
-    """A column `row` is reached like any other through the mapping."""
-    assert rendered('{{ row["row"] }}', row="x") == "x"
 
 
 def test_none_renders_as_nothing() -> None:
@@ -148,42 +110,6 @@ def test_an_expression_that_json_cannot_write_fails_the_row() -> None:
         expression.value({"n": 10.0})
 
 
-def test_syntax_errors_name_place_and_line() -> None:
-    """A template that cannot be compiled is refused with its place, its line and what helps."""
-    assert refusal("one\n{{ a b }}").startswith("steps.s.prompt: line 2: expected token")
-    assert refusal("{{ a | uper }}") == (
-        "steps.s.prompt: line 1: No filter named 'uper'.\nHint: did you mean `upper`?"
-    )
-    assert "cannot load another one (include)" in refusal("{% include 'x' %}")
-    assert "cannot load another one (extends)" in refusal("{% extends 'x' %}")
-    assert "cannot load another one (import)" in refusal("{% import 'x' as y %}")
-
-
-def test_missing_columns_are_named_with_the_nearest() -> None:
-    """A column that is not there is told with the nearest one, or with those there are."""
-    with pytest.raises(TemplateError, match=r"here: no column `reveiw`\nHint: did you mean `review`\?"):
-        check_columns([compile_template("{{ reveiw }}", "here")], ["id", "review"])
-    with pytest.raises(TemplateError, match="Hint: there is `id`, `review`"):
-        check_columns([compile_template("{{ zzz }}", "here")], ["id", "review"])
-    check_columns([compile_template("{{ id }}", "here")], ["id", "review"])
-
-
 def test_null_is_none_or_nan() -> None:
     """None and NaN are null; zero, false and an empty text are not."""
     assert [is_null(v) for v in (None, float("nan"), 0, False, "", 0.0, "nan")] == [True] * 2 + [False] * 5
-
-
-@pytest.mark.parametrize(
-    ("written", "column"),
-    [
-        ("{{ review text }}", "review text"),
-        ("A {{ Customer name }} and {{ b }}", "Customer name"),
-        ("{{ Größe in cm }}", "Größe in cm"),
-        ("{{ price (EUR) }}", "price (EUR)"),
-    ],
-)
-def test_a_column_with_blanks_is_explained(written: str, column: str) -> None:
-    """Who writes a name with blanks as if it were a plain one is told how it is written."""
-    with pytest.raises(TemplateError) as caught:
-        check_columns([compile_template(written, "steps.s.prompt")], [column, "b"])
-    assert f'{{{{ row["{column}"] }}}}' in caught.value.hint

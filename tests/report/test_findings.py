@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from enrich.report.facts import (
-    Cause,
+    FailureCause,
     Finding,
     Latency,
     Requests,
@@ -61,7 +61,9 @@ def test_a_good_run_has_no_findings() -> None:
         (
             rows_of(),
             requests_of(
-                attempts=200, failed_attempts=100, causes=(Cause("rate_limited", 100, 100, 429, "", None),)
+                attempts=200,
+                failed_attempts=100,
+                causes=(FailureCause("rate_limited", 100, 100, 429, "", None),),
             ),
             "A storm of retries",
         ),
@@ -127,9 +129,9 @@ def test_the_remedy_of_a_storm_is_that_of_its_cause() -> None:
     """A limit that is too high is lowered; what is the endpoint's is taken to its support."""
     storm: dict[str, Any] = {"attempts": 200, "failed_attempts": 100}
     hints = [
-        find(rows_of(), requests_of(**storm, causes=(Cause(code, 100, 100, 0, "", None),)), content=True)[
-            0
-        ].hint
+        find(
+            rows_of(), requests_of(**storm, causes=(FailureCause(code, 100, 100, 0, "", None),)), content=True
+        )[0].hint
         for code in ("rate_limited", "http_500")
     ]
     assert "limits.requests_per_minute" in hints[0]

@@ -15,7 +15,7 @@ from enrich.config import StepConfig
 from enrich.engine.fallback import ModelBreaker
 from enrich.prompt.request import RequestBuilder
 from enrich.records import Completion, Failure, Fate, Outcome, Settled, Usage
-from enrich.rows.conversation import Conversation, Query, Reply, Talk
+from enrich.rows.conversation import Conversation, Query, QueryResult, Talk
 from enrich.schema.schema import load_schema
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ class World:
                 verdict: Outcome = ended.value
                 return verdict
 
-    def reply(self, conversation: Conversation, query: Query) -> Reply:
+    def reply(self, conversation: Conversation, query: Query) -> QueryResult:
         """Answer a query at once."""
         told, waits = self.ledger(query)
         if not waits:
@@ -94,7 +94,7 @@ class World:
         self.claim(conversation, query)
         return self.land(query.ask)
 
-    def ledger(self, query: Query) -> tuple[Reply, bool]:
+    def ledger(self, query: Query) -> tuple[QueryResult, bool]:
         """Say what the ledger knows, and whether the request must be sent."""
         if query.want == "earlier":
             mine = [k for k in self.known.values() if k.ask.question == query.ask.question]
@@ -466,7 +466,7 @@ class Run:
             self.flying[query.ask.key] = (query.ask, [])
         self.flying[query.ask.key][1].append(number)
 
-    def _send(self, number: int, reply: Reply) -> None:
+    def _send(self, number: int, reply: QueryResult) -> None:
         try:
             self.asking[number] = self.talks[number].send(reply)
         except StopIteration as ended:

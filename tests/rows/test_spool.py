@@ -54,7 +54,7 @@ def test_what_was_put_is_given_back(outcomes: list[Outcome], buffer: int, order:
     """In any order, from memory and from the file."""
     with pytest.MonkeyPatch.context() as patch, contextlib.ExitStack() as opened:
         patch.setattr(spool, "BUFFER_BYTES", buffer)
-        patch.setattr(spool, "FORGET_EVERY", 7)
+        patch.setattr(spool, "FORGET_BYTES", 7)
         kept = opened.enter_context(contextlib.closing(Spool()))
         places = [(kept.put(outcome), outcome) for outcome in outcomes]
         order.shuffle(places)

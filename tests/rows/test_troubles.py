@@ -26,7 +26,7 @@ def test_every_failed_row_is_counted_once(rows: list[tuple[str, str, str | None,
     """However many causes are kept apart, all rows together are those that failed, the most frequent cause first."""
     found = Troubles()
     with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(troubles, "MOST", most)
+        monkeypatch.setattr(troubles, "MOST_CAUSES", most)
         for row, (step, status, error, asked) in enumerate(rows):
             outcome = Outcome(status, error, key=b"k" if asked else None)  # type: ignore[arg-type]  # as drawn
             found.add(step, row, outcome, again=False)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from enrich.config import StepConfig
 from enrich.runs import partition_files
-from enrich.runs.partition_files import AT_ONCE, ROWS_AT_ONCE, TOTALS, _room, usage_of
+from enrich.runs.partition_files import TOTALS, UNIT_ROWS_AT_ONCE, UNITS_AT_ONCE, _room, usage_of
 
 counts = st.integers(0, 1_000) | st.none()
 
@@ -34,12 +34,12 @@ def test_what_a_batch_cost_is_added_up_over_rows_and_steps(rows: list[list[int |
 @pytest.mark.parametrize(
     ("under_way", "rows", "room"),
     [
-        ([], 10 * ROWS_AT_ONCE, True),
-        ([1], ROWS_AT_ONCE - 1, True),
-        ([1], ROWS_AT_ONCE, False),
-        ([1] * (AT_ONCE - 1), 1, True),
-        ([1] * AT_ONCE, 1, False),
-        ([ROWS_AT_ONCE], 0, True),
+        ([], 10 * UNIT_ROWS_AT_ONCE, True),
+        ([1], UNIT_ROWS_AT_ONCE - 1, True),
+        ([1], UNIT_ROWS_AT_ONCE, False),
+        ([1] * (UNITS_AT_ONCE - 1), 1, True),
+        ([1] * UNITS_AT_ONCE, 1, False),
+        ([UNIT_ROWS_AT_ONCE], 0, True),
     ],
 )
 async def test_units_are_written_side_by_side_as_long_as_they_are_small(
@@ -68,6 +68,6 @@ async def test_a_unit_that_failed_stops_the_waiting() -> None:
     async def fails() -> None:
         raise OSError("no room")
 
-    writing = {asyncio.create_task(fails()): partition_files.ROWS_AT_ONCE}
+    writing = {asyncio.create_task(fails()): partition_files.UNIT_ROWS_AT_ONCE}
     with pytest.raises(OSError, match="no room"):
         await _room(writing, 1)

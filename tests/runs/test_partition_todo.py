@@ -16,7 +16,7 @@ from enrich.config import InputConfig, OutputConfig, validate_config
 from enrich.errors import ConfigError
 from enrich.files.find import find_files
 from enrich.files.source import open_source
-from enrich.runs.partition_todo import LOCKED_APART, Ends, Part, _wider, cut, places, plan_folder
+from enrich.runs.partition_todo import LOCKED_APART, Ends, UnitToMake, _wider, cut, places, plan_folder
 from enrich.runs.partitions import find_units
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def plant(root: Path, counts: list[int]) -> None:
         pq.write_table(pa.table({"t": texts}), path)
 
 
-def parts_of(root: Path, limit: int | None = None) -> tuple[Part, ...]:
+def parts_of(root: Path, limit: int | None = None) -> tuple[UnitToMake, ...]:
     """Cut what lies in a folder into parts."""
     units = find_units(find_files(str(root)), OutputConfig(path=str(root.parent / "out"), partitioned=True))
     return cut(units, open_source(InputConfig(path=str(root)), limit=limit))

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from enrich.verbs.plan_result import Plan
+    from enrich.verbs.plan_result import JobPlan
     from tests.helpers.warm import Ended
 
 ROWS = 12
@@ -42,7 +42,7 @@ def _environment(monkeypatch: pytest.MonkeyPatch, endpoint: BookedEndpoint) -> N
     monkeypatch.setattr(unchanged, "COARSEST", -60.0)
 
 
-def plan(config: Path, **options: Any) -> Plan:
+def plan(config: Path, **options: Any) -> JobPlan:
     """Plan a job in this process."""
     return run_sync(lambda: plan_job(load_config(config), RunOptions(**options)))
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from enrich.records import Ask, Outcome
 from enrich.rows.statuses import Marks
 from enrich.verbs import census
-from enrich.verbs.census import Census, Count
+from enrich.verbs.census import Census, RequestCount
 
 if TYPE_CHECKING:
     import pytest
@@ -75,7 +75,7 @@ def test_requests_are_counted_where_they_stand_first(table: tuple[int, list[list
             expected[step][2] += 0 if place.known else place.size
     found, marks = taken(rows, steps, 0)
     with found, marks:
-        assert found.counts(marks) == [Count(known, left, size, 0) for known, left, size in expected]
+        assert found.counts(marks) == [RequestCount(known, left, size, 0) for known, left, size in expected]
 
 
 @settings(max_examples=60)
@@ -109,7 +109,7 @@ def test_many_rows_are_looked_at_in_parts(monkeypatch: pytest.MonkeyPatch) -> No
         whole = (found.counts(marks), found.sample(marks, 20, known_only=False))
         monkeypatch.setattr(census, "ROWS_AT_ONCE", 7)
         assert (found.counts(marks), found.sample(marks, 20, known_only=False)) == whole
-    assert whole[0] == [Count(100, 100, sum(n for n in range(200) if n % 2), 0)]
+    assert whole[0] == [RequestCount(100, 100, sum(n for n in range(200) if n % 2), 0)]
 
 
 def test_another_seed_draws_other_rows() -> None:

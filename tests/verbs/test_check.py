@@ -10,7 +10,7 @@ import pytest
 from enrich.base.loops import run_sync
 from enrich.config import load_config
 from enrich.errors import OutputError
-from enrich.verbs.check import Finding, check_job
+from enrich.verbs.check import CheckLine, check_job
 from tests.helpers.endpoint import KEY, BookedEndpoint, Raw, Seen, envelope
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def _environment(monkeypatch: pytest.MonkeyPatch, endpoint: BookedEndpoint) -> N
     monkeypatch.setenv("BEATRA_API_KEY", KEY)
 
 
-def checked(path: Path) -> dict[str, Finding]:
+def checked(path: Path) -> dict[str, CheckLine]:
     """Check a job; gives the lines by their names, in order."""
     return {finding.name: finding for finding in run_sync(lambda: check_job(load_config(path)))}
 
@@ -87,7 +87,7 @@ def test_a_shared_ledger_s_password_is_not_shown(job: Callable[..., Path]) -> No
 
 def test_a_line_for_people() -> None:
     """The mark stands first, in colour where there is any."""
-    bad, good = Finding("input", ok=False, text="x"), Finding("input", ok=True, text="x")
+    bad, good = CheckLine("input", ok=False, text="x"), CheckLine("input", ok=True, text="x")
     assert bad.line() == "FAIL  input      x"
     assert good.line() == "ok    input      x"
     assert bad.line(color=True) == "\033[31mFAIL\033[0m  input      x"

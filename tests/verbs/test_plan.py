@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from enrich.verbs.plan_result import Plan
+    from enrich.verbs.plan_result import JobPlan
     from tests.helpers.warm import Ended
 
 
@@ -34,7 +34,7 @@ def _environment(monkeypatch: pytest.MonkeyPatch, endpoint: BookedEndpoint) -> N
     monkeypatch.setenv("BEATRA_API_KEY", KEY)
 
 
-def plan(path: Path, sample: int = 0, seed: int = 0, **options: Any) -> Plan:
+def plan(path: Path, sample: int = 0, seed: int = 0, **options: Any) -> JobPlan:
     """Plan a job in this process."""
     return run_sync(lambda: plan_job(load_config(path), RunOptions(**options), sample=sample, seed=seed))
 

@@ -13,7 +13,8 @@ from enrich.errors import LedgerError
 from enrich.ledger.opening import open_ledger
 from enrich.runs.options import RunOptions
 from enrich.runs.pipeline import run_job
-from enrich.show.progress import Snapshot, pulse_name
+from enrich.show.pulse import pulse_name
+from enrich.show.snapshot import Snapshot
 from enrich.verbs.status import status_job, watch_job
 from tests.helpers.endpoint import KEY, BookedEndpoint
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from enrich.records import Completion, Failure, Fate, Reply
 from enrich.wire.completion import read
-from enrich.wire.redact import HIDDEN, Redactor
+from enrich.wire.redact import HIDDEN_KEY, Redactor
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -74,7 +74,7 @@ def test_a_key_in_base64_is_found(before: int) -> None:
     text = base64.b64encode(b"x" * before + KEY.encode() + b" and more").decode()
     reply = REDACTOR.outcome(Reply(text.encode(), None, 1.0))
     assert isinstance(reply, Reply)
-    assert HIDDEN in reply.body
+    assert HIDDEN_KEY in reply.body
     assert base64.b64encode(b"SECRET") not in reply.body
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from enrich.records import Summary
     from enrich.runs.job import Job
 
-WRITTEN = (0, 3)  # exit codes with which an output is in place
+CODES_WITH_OUTPUT = (0, 3)  # exit codes with which an output is in place
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ def facets(traced: Traced | None, ended: Summary | None) -> OperatorLineage:
         return OperatorLineage()
     names = list(dict.fromkeys(map(dataset_name, traced.inputs)))
     inputs = [InputDataset(*name, facets={"schema": _schema(traced.read)}) for name in names]
-    if ended is None or ended.output is None or ended.exit_code not in WRITTEN:
+    if ended is None or ended.output is None or ended.exit_code not in CODES_WITH_OUTPUT:
         return OperatorLineage(inputs=inputs)
     return OperatorLineage(inputs=inputs, outputs=[_output(traced, names, ended)])
 

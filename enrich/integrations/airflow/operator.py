@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from enrich.records import Summary
     from enrich.runs.job import Job
 
-DRAIN = 3.0  # seconds for what is in flight when the task is killed: Airflow's SIGKILL comes 5 s after its SIGTERM
+DRAIN_WHEN_KILLED = 3.0  # seconds for what is in flight when the task is killed: Airflow's SIGKILL comes 5 s after its SIGTERM
 PROGRESS_EVERY = 30.0  # seconds between lines of progress in the task's log
 
 
@@ -206,7 +206,8 @@ class BeatraEnrichOperator(BaseOperator):
         from enrich.runs.options import RunOptions
         from enrich.runs.pipeline import run_job
         from enrich.show.logs import PROGRESS
-        from enrich.show.progress import Watch, shown
+        from enrich.show.progress import shown
+        from enrich.show.watch import Watch
 
         interrupt, watch = Interrupt(), Watch(config.limits)
         summaries: list[Summary] = []
@@ -219,7 +220,7 @@ class BeatraEnrichOperator(BaseOperator):
             progress=watch,
             interrupt=interrupt,
             command=None,
-            drain=DRAIN,
+            drain=DRAIN_WHEN_KILLED,
             api_key=api_key,
             prepared=prepared,
         )

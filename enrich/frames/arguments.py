@@ -1,0 +1,188 @@
+"""What the data frame accessors take: a question and how to ask it, and the configuration that they stand for."""
+
+# No postponed annotations here: `help()` shows the fields' types as they are.
+import dataclasses
+import functools
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
+
+from pydantic import BaseModel
+
+from enrich.config import JobConfig, load_job, validate_job
+from enrich.errors import ConfigError, did_you_mean
+from enrich.schema.schema import load_schema
+
+P = ParamSpec("P")
+S = TypeVar("S")
+A = TypeVar("A")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """How to ask, whatever is asked.
+
+    Args:
+        columns: `all`, or `answer` for the answer's own columns: its text and, with a schema, its fields.
+        ledger: a path; answers that it holds are not paid for again. `auto` is the configuration file's own
+            where there is one, else `ledger.db` in the user's cache directory; None forgets everything.
+        concurrency: the most requests in flight; by default as many as bring more answers.
+        requests_per_minute: the most requests in any minute.
+        tokens_per_minute: the most tokens in any minute.
+        budget: what this call may spend, such as `{"credits": 5, "requests": 1000}`.
+        errors: `null` leaves failed rows without an answer and warns in one line; `raise` raises at the end.
+        progress: True or False; by default a bar in terminals and notebooks, nothing elsewhere.
+        base_url: of the endpoint; by default BEATRA_BASE_URL. The word `sandbox` is the built-in emulator.
+        api_key: by default BEATRA_API_KEY.
+    """
+
+    columns: Literal["all", "answer"] = "all"
+    ledger: str | Path | None = "auto"
+    concurrency: int | None = None
+    requests_per_minute: float | None = None
+    tokens_per_minute: float | None = None
+    budget: Mapping[str, float] | None = None
+    errors: Literal["null", "raise"] = "null"
+    progress: bool | None = None
+    base_url: str | None = None
+    api_key: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Question(Settings):
+    """What to ask of every row, and how.
+
+    Args:
+        prompt: a Jinja template over the row's columns, such as `Classify: {{ review }}`. A column whose label is
+            no word is written `{{ row["a b"] }}`.
+        name: of the answer's column, and prefix of the others.
+        system: a template of the system message.
+        messages: templates of a whole conversation, in place of `system` and `prompt`.
+        model: the model to ask.
+        fallback_models: models to turn to when that one is not available.
+        schema: a JSON Schema or a pydantic model of the answer: its fields become typed columns.
+        temperature: of sampling, 0 to 2.
+        max_tokens: the most tokens of an answer.
+        params: further fields of the request.
+        when: a template; rows for which it is empty or false are `skipped`.
+        on_null: what becomes of rows that lack a value the prompt needs: `error`, `skip` or `render`.
+        on_empty: what becomes of rows whose prompt is blank: `error`, `skip` or `send`.
+        prompt_text: how values become text; 1 as versions before 0.9 spelled them.
+        reask: how often an answer that breaks the schema is asked again.
+        steps: in place of all of these, several steps: a configuration file, or a list of steps as it has them.
+    """
+
+    prompt: str | None = None
+    _: dataclasses.KW_ONLY
+    name: str = "answer"
+    system: str | None = None
+    messages: Sequence[Mapping[str, str]] | None = None
+    model: str = "auto"
+    fallback_models: Sequence[str] = ()
+    schema: Mapping[str, Any] | type[BaseModel] | None = None
+    temperature: float | None = None
+    max_tokens: int | None = None
+    params: Mapping[str, Any] | None = None
+    when: str | None = None
+    on_null: Literal["error", "skip", "render"] = "error"
+    on_empty: Literal["error", "skip", "send"] = "error"
+    prompt_text: Literal[1, 2] = 2
+    reask: int = 1
+    steps: str | Path | Sequence[Mapping[str, Any]] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Pipeline(Settings):
+    """Several steps to ask, and how.
+
+    Args:
+        steps: a configuration file (its input and output play no part), or a list of steps as it has them.
+    """
+
+    steps: str | Path | Sequence[Mapping[str, Any]]
+
+
+def taking(make: Callable[P, A]) -> Callable[[Callable[[S, A], R]], Callable[Concatenate[S, P], R]]:
+    """Have a method take the arguments of a dataclass, one by one, in code, in `help()` and for type checkers."""
+
+    def decorate(method: Callable[[S, A], R]) -> Callable[Concatenate[S, P], R]:
+        own = inspect.signature(method)
+        taken = inspect.signature(make, eval_str=True).parameters
+        by_weight = sorted(taken.values(), key=lambda p: (p.kind, p.name in Settings.__slots__))
+
+        @functools.wraps(method)
+        def call(self: S, /, *args: P.args, **kwargs: P.kwargs) -> R:
+            for name in kwargs.keys() - taken.keys():
+                raise TypeError(f"{method.__name__}() has no argument `{name}`; {did_you_mean(name, taken)}")
+            return method(self, make(*args, **kwargs))
+
+        parameters = [next(iter(own.parameters.values())), *by_weight]
+        call.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]  # what `inspect` reads
+        call.__doc__ = _documented(method.__doc__ or "", make)
+        return call
+
+    return decorate
+
+
+def _documented(doc: str, make: Callable[..., object]) -> str:
+    """Put what a dataclass and its bases say of their arguments in the place of ``{arguments}``."""
+    kinds = [kind for kind in inspect.getmro(make) if dataclasses.is_dataclass(kind)]  # type: ignore[arg-type]  # a class
+    texts = [inspect.cleandoc(kind.__doc__ or "").partition("Args:\n")[2].rstrip() for kind in kinds]
+    return inspect.cleandoc(doc).replace("{arguments}", "\n".join(["Args:", *texts]))
+
+
+def as_config(asked: Settings) -> JobConfig:
+    """Make the configuration that stands for what is asked.
+
+    Raises:
+        ConfigError: something is wrong with the arguments.
+    """
+    document = _document(asked)
+    limits = {
+        name: value
+        for name in ("concurrency", "requests_per_minute", "tokens_per_minute")
+        if (value := getattr(asked, name)) is not None
+    }
+    document["limits"] = {**document.get("limits", {}), **limits}
+    if asked.base_url is not None:
+        document["endpoint"] = {**document.get("endpoint", {}), "base_url": asked.base_url}
+    if asked.budget is not None:
+        document["budget"] = dict(asked.budget)
+    config = validate_job(document, "what is asked")
+    for name in ("columns", "errors"):
+        value, known = getattr(asked, name), _CHOICES[name]
+        if value not in known:
+            raise ConfigError(f"{name}={value!r} is not one of {', '.join(known)}")
+    own = asked.ledger is None or asked.ledger == "auto"
+    ledger = config.ledger_location() if own else str(asked.ledger)
+    return config.model_copy(update={"ledger": ledger, "input": None, "output": None})
+
+
+_CHOICES = {"columns": ("all", "answer"), "errors": ("null", "raise")}
+_STEP_FIELDS = tuple(
+    f.name for f in dataclasses.fields(Question) if f.name not in Settings.__slots__ and f.name != "steps"
+)
+
+
+def _document(asked: Settings) -> dict[str, Any]:
+    """Write what is asked as a configuration file would have it."""
+    steps = getattr(asked, "steps", None)
+    if steps is None:
+        given = {name: getattr(asked, name) for name in _STEP_FIELDS}
+        return {"steps": [_step({name: value for name, value in given.items() if value is not None})]}
+    for f in dataclasses.fields(asked):
+        if f.name in _STEP_FIELDS and getattr(asked, f.name) != f.default:
+            raise ConfigError(f"`{f.name}` and `steps` exclude each other", hint="give each step its own.")
+    if isinstance(steps, str | Path):
+        return load_job(steps).model_dump(by_alias=True, exclude_unset=True)
+    return {"steps": [_step(step) for step in steps]}
+
+
+def _step(step: Mapping[str, Any]) -> dict[str, Any]:
+    schema = step.get("schema")
+    if isinstance(schema, type):
+        load_schema(schema)  # says what is wrong with it in words of its own
+    return dict(step)

@@ -1,0 +1,176 @@
+"""One row's way through the steps, told as a generator: it yields a `Query` whenever it needs to know how a request ended."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from enrich.engine.outage import unfit_error
+from enrich.prompt.cells import given
+from enrich.prompt.request import GENERATION_STRIDE
+from enrich.prompt.template import RowError
+from enrich.records import FAILED, STATUSES, Outcome
+from enrich.rows.conversation import UNFIT
+from enrich.rows.step import given_by
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Mapping
+
+    from enrich.errors import RunStopped
+    from enrich.records import RowStatus
+    from enrich.rows.conversation import Query, QueryResult
+    from enrich.rows.occurrences import Occurrences
+    from enrich.rows.statuses import Marks
+    from enrich.rows.step import Step
+    from enrich.rows.troubles import Troubles
+
+
+UNFIT_ROWS = 20  # answers, the first ones, that must be unfit to stop a run in which none is fit
+# From what needs no attention to what needs most: a row counts under the last of its steps' statuses here.
+_GRAVITY: dict[RowStatus, int] = {
+    "ok": 0,
+    "skipped": 1,
+    "filtered": 2,
+    "truncated": 3,
+    "invalid_output": 4,
+    "error": 5,
+    "in_doubt": 6,
+    "pending": 7,
+}
+assert set(_GRAVITY) == set(STATUSES)  # noqa: S101  # a status added in one place is added in both
+
+
+class NotAsked(Exception):
+    """Thrown into a row's story: the request is not known and is not to be sent."""
+
+    def __init__(self, key: bytes) -> None:
+        self.key = key
+
+
+class RowOnItsWay:
+    """One row on its way."""
+
+    __slots__ = ("asked", "began", "index", "known", "step", "story", "worst")
+
+    def __init__(self, index: int) -> None:
+        self.index = index
+        self.step = 0
+        self.worst: RowStatus = "ok"
+        self.asked = False
+        self.known = False
+        self.began: float | None = None  # monotonic seconds: the step's first attempt
+        self.story: Generator[Query, QueryResult, None]
+
+
+class _Fitness:
+    """Tells when the first answers of a step that this run got, without exception, are unfit.
+
+    Args:
+        stop: called with the step's number and the rows by status, once; None where nothing stops.
+    """
+
+    def __init__(self, stop: Callable[[int, Counter[RowStatus]], None] | None) -> None:
+        self._stop = stop
+        self._fit: set[int] = set()
+        self._unfit: dict[int, Counter[RowStatus]] = {}
+
+    def note(self, step: int, status: RowStatus) -> None:
+        """Note how a row stands whose request was answered in this run."""
+        if self._stop is None or step in self._fit:
+            return
+        if status not in UNFIT:
+            self._fit.add(step)
+            return
+        seen = self._unfit.setdefault(step, Counter())
+        seen[status] += 1
+        if seen.total() >= UNFIT_ROWS:
+            stop, self._stop = self._stop, None
+            stop(step, seen)
+
+
+class Stories:
+    """Tells the stories of rows, and marks how each stands.
+
+    Args:
+        steps: in order.
+        marks: where verdicts go.
+        occurrences: counts equal requests when each is to have an answer of its own.
+        troubles: counts failed rows by their cause.
+        before: rows that other flows had before these, for the rows' numbers in ``troubles``.
+        stop: stops the run in which every answer is unfit; None where nothing does.
+    """
+
+    def __init__(
+        self,
+        steps: list[Step],
+        *,
+        marks: Marks,
+        occurrences: Occurrences | None,
+        troubles: Troubles,
+        before: int,
+        stop: Callable[[RunStopped], None] | None,
+    ) -> None:
+        self._steps = steps
+        self._marks = marks
+        self._occurrences = occurrences
+        self._troubles = troubles
+        self._before = before
+        self._stop = stop
+        self._fitness = _Fitness(self._stop_unfit if stop is not None else None)
+
+    def tell(
+        self, row: RowOnItsWay, spelled: dict[int, dict[str, Any]]
+    ) -> Generator[Query, QueryResult, None]:
+        """Tell one row's way through the steps."""
+        done: dict[str, Outcome] = {}
+        for number, step in enumerate(self._steps):
+            row.step = number
+            row.known = False
+            row.began = None
+            outcome = yield from self._step(step, spelled[step.builder.step.prompt_text], done)
+            self._mark(row, number, outcome)
+            if number + 1 < len(self._steps):
+                done[step.name] = outcome
+                for spelling, values in spelled.items():
+                    found = given_by(step, outcome)
+                    values.update(found if spelling == 1 else {k: given(v) for k, v in found.items()})
+
+    def _step(
+        self, step: Step, values: dict[str, Any], done: Mapping[str, Outcome]
+    ) -> Generator[Query, QueryResult, Outcome]:
+        if any(done[name].status == "pending" for name in step.follows):
+            return Outcome("pending")
+        for name in step.needs:
+            if done[name].status != "ok":
+                because = done[name].error or done[name].status
+                return Outcome("skipped", f"no_{name}: step `{name}` has no answer ({because})")
+        try:
+            if not step.builder.wanted(values):
+                return Outcome("skipped")
+            prepared = step.builder.prepare(values)
+            ordinal = self._ordinal(step, prepared)
+            return (yield from step.conversation.hold(prepared, ordinal))
+        except NotAsked as left:
+            return Outcome("pending", key=left.key)
+        except RowError as error:
+            skip = step.builder.skips(error.code)
+            return Outcome("skipped" if skip else "error", str(error))
+
+    def _ordinal(self, step: Step, prepared: Any) -> int:
+        ordinal = step.generation * GENERATION_STRIDE
+        if self._occurrences is None:
+            return ordinal
+        return ordinal + self._occurrences.count(step.builder.ask(prepared, ordinal=ordinal).key)
+
+    def _mark(self, row: RowOnItsWay, step: int, outcome: Outcome) -> None:
+        self._marks.set(row.index, step, outcome)
+        if outcome.status in FAILED:
+            self._troubles.add(self._steps[step].name, self._before + row.index, outcome, again=row.asked)
+        if outcome.source == "api":
+            self._fitness.note(step, outcome.status)
+        if _GRAVITY[outcome.status] > _GRAVITY[row.worst]:
+            row.worst = outcome.status
+
+    def _stop_unfit(self, step: int, statuses: Counter[RowStatus]) -> None:
+        if self._stop is not None:
+            self._stop(unfit_error(statuses, self._steps[step].name))

@@ -1,0 +1,105 @@
+"""Where a run stands at one moment, in numbers and in words."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from enrich.base.words import duration
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Where a run stands.
+
+    Attributes:
+        phase: what is being done.
+        done: rows done in this phase.
+        total: rows of this phase, when known.
+        seconds: since the phase began.
+        rate: rows per second, lately.
+        eta: seconds that are left, when that can be said.
+        ceiling: the most requests that may be in flight now; 0 where none are sent.
+        failures: rows that failed, by cause, the most frequent first.
+        retries: attempts that were made again, by cause.
+        waiting_for: why nothing moves, when nothing moves.
+        elapsed: seconds since the run began.
+        found: what was found out of the endpoint's limits.
+        bound_by: what holds the run up most.
+    """
+
+    phase: str
+    done: int
+    total: int | None
+    seconds: float
+    rate: float = 0.0
+    eta: float | None = None
+    in_flight: int = 0
+    ceiling: int = 0
+    tokens: int = 0
+    credits: float = 0.0
+    failures: tuple[tuple[str, int], ...] = ()
+    retries: tuple[tuple[str, int], ...] = ()
+    waiting_for: str = ""
+    elapsed: float = 0.0
+    found: str = ""
+    bound_by: str = ""
+
+    @property
+    def place(self) -> str:
+        """Tell how far it is: rows, rate, time left."""
+        of = f" of {self.total:,}" if self.total else ""
+        parts = [f"{self.done:,}{of} rows"]
+        if self.rate:
+            parts.append(f"{self.rate:,.0f}/s" if self.rate >= 10 else f"{self.rate:,.1f}/s")
+        if self.eta is not None:
+            parts.append(f"{duration(self.eta)} left")
+        return " · ".join(parts)
+
+    @property
+    def facts(self) -> str:
+        """Tell what is under way and what was spent."""
+        parts = []
+        if self.elapsed >= 1:
+            parts.append(f"{duration(self.elapsed)} so far")
+        if self.ceiling and self.in_flight > self.ceiling:
+            parts.append(f"{self.in_flight:,} in flight, going down to {self.ceiling:,}")
+        elif self.ceiling:
+            parts.append(f"{self.in_flight:,} in flight of {self.ceiling:,}")
+        if self.found:
+            parts.append(self.found)
+        if self.tokens:
+            parts.append(f"{self.tokens:,} tokens")
+        if self.credits:
+            parts.append(f"{self.credits:,.4g} credits")
+        return " · ".join(parts)
+
+    @property
+    def failed(self) -> str:
+        """Tell what failed for good."""
+        return f"failed: {_causes(self.failures)}" if self.failures else ""
+
+    @property
+    def retried(self) -> str:
+        """Tell what was tried again."""
+        return f"retried: {_causes(self.retries)}" if self.retries else ""
+
+    def line(self) -> str:
+        """Tell it on one line."""
+        parts = (f"{self.phase}: {self.place}", self.facts, self.retried, self.failed, self.waiting_for)
+        return " · ".join(part for part in parts if part)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give it as plain JSON."""
+        causes = {"failures": dict(self.failures), "retries": dict(self.retries)}
+        return {**asdict(self), **causes}
+
+    @classmethod
+    def from_dict(cls, value: dict[str, Any]) -> Snapshot:
+        """Read what `to_dict` gave."""
+        causes = {name: tuple(value[name].items()) for name in ("failures", "retries")}
+        return cls(**{**value, **causes})
+
+
+def _causes(counts: tuple[tuple[str, int], ...]) -> str:
+    return ", ".join(f"{count:,} {code}" for code, count in counts)
