@@ -63,6 +63,11 @@ class Judge:
             ticket.history = _waited_out(ticket.history, failure, waited)
         else:
             ticket.history = ticket.history.add(failure, waited=waited)
+        if (
+            desk.outage.fruitless and unusable is None
+        ):  # the run has stopped for it: the next one asks this row
+            desk.postpone(ticket, 0.0)
+            return
         decision = decide(
             failure,
             ticket.history,
@@ -92,6 +97,9 @@ class Judge:
         if ticket.failure is None or not ticket.first_sent:
             return False
         if time.monotonic() - ticket.first_sent <= self._desk.policy.deadline:
+            return False
+        if self._desk.outage.fruitless:
+            self._desk.stop(stop_error("fruitless", ticket.failure, ""))
             return False
         await self._give_up(
             ticket, ticket.failure, unusable=None, in_doubt=given_up(ticket.failure, ticket.history).in_doubt

@@ -27,6 +27,7 @@ FIRST_PAUSE = 1.0  # seconds before the first probe; doubles
 LONGEST_PAUSE = 60.0  # seconds
 PATIENCE = 300.0  # seconds of outage after which the run stops, to be resumed later
 PATIENCE_LIMITED = 180.0  # seconds of nothing but 429s, from the first attempt on; less where rows get less
+OF_DEADLINE = 0.9  # of a row's time, after which that is enough: before rows are given up for it
 PATIENCE_AT_START = (
     30.0  # seconds, when nothing ever succeeded: more likely a wrong address; less where rows get less
 )
@@ -45,7 +46,7 @@ class Outage:
         self, monotonic: Callable[[], float] = time.monotonic, *, deadline: float = math.inf
     ) -> None:
         self._monotonic = monotonic
-        self._patience_limited = min(PATIENCE_LIMITED, deadline)
+        self._patience_limited = min(PATIENCE_LIMITED, OF_DEADLINE * deadline)
         self._patience_at_start = min(PATIENCE_AT_START, deadline)
         self._limited_since: float | None = None  # nothing but 429s came since
         self._last: deque[bytes | None] = deque(maxlen=WINDOW)  # whose attempt failed; None for a success

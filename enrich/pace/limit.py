@@ -13,16 +13,24 @@ from enrich.pace.rate import TINY, UNBOUND, Rate
 
 FEWEST_IN_A_ROW: Final = 3  # refusals of requests sent one after the other that close everything
 MOST_IN_A_ROW: Final = 14  # the same at most
+SURELY: Final = 6  # probes refused, after which it was no chance that all was
 BY_CHANCE: Final = 1e-4  # how likely so many may be refused in a row by chance
 MISSED: Final = (
     20  # requests that would have gone meanwhile: a time in which all is refused is then no rate's
 )
 CAP_SEEN: Final = 2  # times that a request that ended made room, in a row, that show a cap
+LATEST: Final = 512  # requests by which it is told whether refusals follow the tokens
 CAP_MEMORY: Final = 32  # requests that were taken lately, none of which may have gone with more in flight
 CAP_PROBE, CAP_PROBE_MOST = (
     0.5,
     30.0,
 )  # seconds until one more than the cap is tried; doubles with each refusal
+TOKENS_REFUSALS: Final = (
+    20  # refusals among the latest requests from which it is told whether they follow the tokens
+)
+TOKENS_SURELY: Final = (
+    4.0  # standard deviations by which the refused ones must be longer than the others for that
+)
 TRIP: Final = 0.01  # seconds until a refusal is back, before any was seen
 
 log = logging.getLogger("enrich")
@@ -40,6 +48,7 @@ class Sent:
         tokens: that were reserved for it.
         safe: whether what is known of the rate rules out that it is refused.
         landed: whether something whole came back.
+        refused: whether a 429 did.
     """
 
     model: str
@@ -50,6 +59,7 @@ class Sent:
     tokens: float
     safe: bool
     landed: bool = False
+    refused: bool = False
 
 
 class Limit:
@@ -75,6 +85,9 @@ class Limit:
         self._trip = TRIP
         self._row: list[tuple[int, float, float | None, int]] = []  # refused one after the other
         self._opened = (now, 0)  # when, and how many had been let through by then
+        self._closed_before: deque[tuple[float, int]] = deque(
+            maxlen=2
+        )  # when, and how many had been let through by then
         self._window_opened: float | None = None  # after a time in which all was refused
         self._rate_before = self.rate.rate
         self._cap_seen = 0
@@ -83,6 +96,7 @@ class Limit:
         self._cap_step = 1
         self._cap_probe: tuple[int, float] | None = None
         self._strikes = 0
+        self._latest: deque[Sent] = deque(maxlen=LATEST)
         self._answered_at: deque[int] = deque(
             maxlen=CAP_MEMORY
         )  # in flight when they went, of those taken lately
@@ -115,7 +129,7 @@ class Limit:
     def sent(self, now: float) -> bool:
         """Note that a request goes; says whether what is known of the rate rules out that it is refused."""
         self.sent_count += 1
-        safe = self.rate.sent(now)
+        safe = self.rate.sent(now, probe=self.closed is not None)
         if self.cap is not None and self.in_flight >= self.cap:
             self._cap_probe = (self.sent_count, now)
             self._cap_next = now + self._cap_wait
@@ -127,6 +141,10 @@ class Limit:
         return safe and self.closed is None
 
     # --- after a request ---
+
+    def went(self, sent: Sent) -> None:
+        """Note the request that `sent` was told of, for later."""
+        self._latest.append(sent)
 
     def ended(self, sent: Sent, now: float) -> None:
         """Note that a request that was let through has ended."""
@@ -144,6 +162,7 @@ class Limit:
         """Note a refusal."""
         self.in_flight -= 1
         self.refused += 1
+        sent.refused = True
         self._trip += 0.2 * (now - sent.at - self._trip)
         if self.window is not None:
             self.window.used -= 1
@@ -181,7 +200,7 @@ class Limit:
         elif self._adaptive and (self._window_opened is None or self._opened_requests() < WINDOW_REQUESTS):
             self._rate_before = self.rate.rate
             self.rate.count_refused()
-            self.rate.cut(sent.number, sent.at, now)
+            self.rate.cut(sent.number, sent.at, now, most=self._most_yielded(first))
         else:
             self.rate.count_refused()
         self.closed = Closed(first, now, self._trip, expected)
@@ -189,6 +208,13 @@ class Limit:
         for _, at, retry_after, _ in self._row:
             self.closed.claim(at, retry_after)
         self._row.clear()
+
+    def _most_yielded(self, at: float) -> float:
+        """Give the requests per second that a limit can yield that refused all twice before and does so again."""
+        if len(self._closed_before) < 2:
+            return math.inf
+        then, through = self._closed_before[0]
+        return (self.through - through + 2) / max(at - then, 1e-3)
 
     def _close_window(self, now: float) -> None:
         """As many went as the window lets through: see with one request whether it lets through more."""
@@ -207,6 +233,10 @@ class Limit:
         assert closed is not None  # noqa: S101  # the caller's
         assert closed.probe is not None  # noqa: S101  # only a probe opens
         at, lasted = closed.probe.at, closed.probe.at - closed.since
+        if closed.refusals >= SURELY:
+            self._closed_before.append((closed.since, self.through - 1))
+        else:
+            self._closed_before.clear()
         self._row.clear()
         if self.window is not None:
             self._reopen_window(self.window, closed, at)
@@ -262,11 +292,14 @@ class Limit:
             return
         self._cap_seen += 1
         if self._cap_seen >= CAP_SEEN:
-            self.cap = max(1, closed.in_flight)
-            self._strikes = 0
-            self._cap_next = now + self._cap_wait
-            self.rate.release(UNBOUND)
-            log.info("at most %d requests are taken at a time", self.cap)
+            self._set_cap(max(1, closed.in_flight), now)
+
+    def _set_cap(self, cap: int, now: float) -> None:
+        self.cap = cap
+        self._strikes = 0
+        self._cap_next = now + self._cap_wait
+        self.rate.release(UNBOUND)
+        log.info("at most %d requests are taken at a time", self.cap)
 
     def _wait_for_cap(self, now: float) -> float:
         if self._cap_probe is not None:
@@ -308,11 +341,30 @@ class Limit:
             said.append(f"window: {self.window.amount:,} per {self.window.seconds:.3g} s")
         elif self.cap is not None:
             said.append(f"limited to {self.cap:,} at a time")
+        elif (tokens := self._tokens_yielded()) is not None:
+            return [f"limited to about {_two_figures(60 * tokens):,} tokens a minute"]
         elif self.rate.proven and self.through > self.in_flight:
             said.append(f"limited to about {_figure(self.rate.known or 0.0)}/s")
         if self.rate.usual > 2 * TINY:
             said.append(f"{100 * self.rate.usual:.2g} % refused, whatever the rate")
         return said
+
+    def _tokens_yielded(self) -> float | None:
+        """Give the tokens per second that were let through, where refusals follow the tokens and not the requests.
+
+        By chance, or for a rate, a long request is refused as often as a short one: the ranks of those refused among
+        all the latest, by their tokens, then average one half.
+        """
+        latest = list(self._latest)
+        order = sorted(range(len(latest)), key=lambda n: latest[n].tokens)
+        ranks = [rank / len(order) for rank, n in enumerate(order) if latest[n].refused]
+        if len(ranks) < TOKENS_REFUSALS or latest[order[0]].tokens == latest[order[-1]].tokens:
+            return None
+        beyond = sum(ranks) / len(ranks) - 0.5
+        if beyond * math.sqrt(12 * len(ranks)) < TOKENS_SURELY:
+            return None
+        seconds = max(latest[-1].at - latest[0].at, 1e-3)
+        return sum(each.tokens for each in latest if not each.refused) / seconds
 
     def learned(self) -> dict[str, float]:
         """Give what the next run may start from."""
@@ -328,3 +380,8 @@ class Limit:
 
 def _figure(rate: float) -> str:
     return f"{rate:,.0f}" if rate >= 10 else f"{rate:.2g}"
+
+
+def _two_figures(number: float) -> int:
+    digits = len(str(int(number))) - 2
+    return int(round(number, -max(0, digits)))

@@ -123,7 +123,9 @@ class Pace:
         self.in_flight += 1
         self._slots.sent()
         self._ceiling.last = self._sent
-        return Sent(model, limit.sent_count, self._sent, now, in_flight, tokens, safe)
+        sent = Sent(model, limit.sent_count, self._sent, now, in_flight, tokens, safe)
+        limit.went(sent)
+        return sent
 
     def paused_for(self) -> float:
         """Give the seconds that nobody may send; 0 when there is no pause."""

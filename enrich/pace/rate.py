@@ -14,6 +14,9 @@ SLOW_CLIMB: Final = 1.5  # growth from there
 UNBOUND: Final = 1e5  # requests per second from which on nothing is held up
 SMOOTH: Final = 0.05  # seconds' worth of requests that may go at once after a late timer
 TIMER: Final = 0.001  # seconds; an event loop's timer is no finer
+PROBED: Final = (
+    20.0  # requests per second below which the turns that probes would use up are long enough to matter
+)
 MOST_PER_REQUEST: Final = 0.25  # growth of the rate per request, relative
 
 CYCLE: Final = 1.5  # seconds between two refusals that are looked for at a limit that is known
@@ -26,9 +29,19 @@ CREDIT: Final = (
     8.0  # over the requests of a cycle: by how much the rate is below what is known when it begins
 )
 SHALLOWEST, DEEPEST = 0.005, 0.3  # share of the known rate by which it is cut, at least and at most
+RULED_OUT: Final = (
+    -1.0
+)  # log-likelihood of refusals coming whatever the rate, from which on it goes less far below
+DEEPER: Final = (
+    2.0  # times the error of what is known that it is cut at most: it must come to be surely below
+)
+DEEP: Final = (
+    0.1  # the same at most once it was measured: a limit that saves nothing up yields less by so much
+)
 RISEN: Final = 2.0  # requests beyond what the limit yields that prove that it has risen
 FASTER: Final = 6.0  # times the growth after each such proof
 FASTEST: Final = 2.0  # growth per second, relative, at most
+IDLE: Final = 0.05  # share of a time in which something else held the run up, from which it shows no limit
 EMPTIES: Final = 24  # moments at which the limit had nothing left, that are remembered
 
 TELLING: Final = 50  # requests of a run before what it found is told to the others
@@ -52,15 +65,25 @@ FALLEN: Final = 0.5  # share that is refused when a limit fell far
 UNSURE: Final = 0.8  # of the error of what is known, by which a rate must be below it to be surely below
 MEMORY: Final = 250.0  # requests over which the usual share is told
 MOST_BY_CHANCE: Final = 0.4  # share that may be refused whatever the rate
+LOOKED_AT, THIRD = 90, 20  # requests by which that is told at one glance: of all, and of each third at least
+SLOWER: Final = 4.0  # times as slow as the first third that the last one must be for that
+ALIKE: Final = 2.0  # times as many refusals in one third as in another that count as the same
 FORGET: Final = 400  # requests after which the share that was refused counts half
 
 
 @dataclass(frozen=True, slots=True)
 class Empty:
-    """A moment at which the limit had nothing left: when, and how many requests had been let through by then."""
+    """A moment at which the limit had nothing left.
+
+    Attributes:
+        at: monotonic seconds.
+        through: requests let through by then.
+        slack: seconds by then in which something else than the rate held the run up.
+    """
 
     at: float
     through: int
+    slack: float
 
 
 class Rate:
@@ -103,11 +126,13 @@ class Rate:
         self._doubt = 0.0  # log-likelihood of refusals that no rate explains
         self._proof = PROOF
         self._safe = [0.0, 0.0]  # requests that were surely below the limit, and those refused of them
+        self._times: deque[float] = deque(maxlen=LOOKED_AT)  # when the last requests went
+        self._refusals: deque[int] = deque(maxlen=LOOKED_AT)  # numbers of those that were refused
         self._falls = 0  # how often what is known fell far, one time soon after the other
         self._all = [0.0, 0.0]  # all requests, and those refused
         self._measured = False  # what is known: from one moment with nothing left to another
         self._risen = False  # whether it was seen to yield more than is known, since then
-        self._slack = 0.0  # seconds since then in which something else held the run up
+        self._slack = 0.0  # seconds in which something else held the run up
 
     @property
     def proven(self) -> bool:
@@ -123,10 +148,18 @@ class Rate:
         wait = self._next - now
         return wait if wait > TIMER / 5 else 0.0
 
-    def sent(self, now: float) -> bool:
-        """Note that a request goes; says whether it is surely below the limit."""
+    def sent(self, now: float, *, probe: bool = False) -> bool:
+        """Note that a request goes; says whether it is surely below the limit.
+
+        Args:
+            now: monotonic seconds.
+            probe: whether it tests if a time is over in which all is refused: no rate spaces those.
+        """
         self._sent += 1
-        if self.rate < UNBOUND:
+        self._times.append(now)
+        if probe and self.rate < PROBED:
+            self._next = now + 1 / self.rate
+        elif self.rate < UNBOUND:
             if self._next > now - SMOOTH / 5:  # the rate is what holds the run up: see whether there is more
                 self.rate += min(self._growth, MOST_PER_REQUEST * self.rate)
             self._slack += max(0.0, now - SMOOTH - self._next)
@@ -183,13 +216,14 @@ class Rate:
         """
         self._refused += 1
         self._level += 1
+        self._refusals.append(number)
         self._note_share(refused=True)
         if safe:
             self._weigh(refused=True)
         elif self.known is None:
             self._follow(refused=True)
         self._sound(number, safe=safe)
-        if self._doubt > self._proof:
+        if self._doubt > self._proof or self._no_rate_matters():
             if self.share <= MOST_BY_CHANCE:
                 self._free()
                 return False
@@ -205,6 +239,7 @@ class Rate:
         """Note a refusal that has another cause."""
         self._refused += 1
         self._level += 1
+        self._refusals.append(self._sent)
 
     def release(self, rate: float) -> None:
         """Go back to a rate: what was refused had another cause."""
@@ -248,6 +283,24 @@ class Rate:
         taken = math.log((1 - share) / (1 - hardly))
         self._doubt = max(-PROOF, self._doubt + (math.log(share / hardly) - taken if refused else taken))
 
+    def _no_rate_matters(self) -> bool:
+        """Say whether as many as before are refused although requests have become far slower lately.
+
+        Of a limit, more is refused the further the rate is above it, and next to nothing once it is a quarter of that.
+        """
+        third = len(self._times) // 3
+        if third < THIRD:
+            return False
+        first = self._sent - 3 * third
+        counts = [0, 0, 0]
+        for number in self._refusals:
+            if number > first:
+                counts[min(2, (number - first - 1) // third)] += 1
+        if min(counts) < 2 or max(counts) > MOST_BY_CHANCE * third or max(counts) > ALIKE * min(counts):
+            return False
+        times = list(self._times)[-3 * third :]
+        return SLOWER * (times[third - 1] - times[0]) < times[-1] - times[2 * third]
+
     def _free(self) -> None:
         """No rate explains the refusals: take the cuts back, and their share for what is usual."""
         self.usual = min(MOST_BY_CHANCE, max(TINY, self._all[1] / self._all[0]))
@@ -261,6 +314,7 @@ class Rate:
         self._alarm = self._doubt = 0.0
         self._safe = [0.0, 0.0]
         self._empties.clear()
+        self._times.clear()
         self._cut_number = self._sent
 
     # --- a limit that others share ---
@@ -291,26 +345,33 @@ class Rate:
 
     # --- what the limit is ---
 
-    def cut(self, number: int, sent_at: float, now: float) -> None:
-        """Learn from a moment at which the limit had nothing left, and go on below it."""
+    def cut(self, number: int, sent_at: float, now: float, *, most: float = math.inf) -> None:
+        """Learn from a moment at which the limit had nothing left, and go on below it.
+
+        Args:
+            number: of the request that was refused.
+            sent_at: when it went.
+            now: likewise.
+            most: requests per second that the limit can yield, by what else is known.
+        """
         through = number - self._refused
         if self.known is None:
             self._freed_rate = max(self.rate, START)
             known = min(max(1.0, through) / max(sent_at - self._began, 1e-3), self.rate)
             count, self._measured = max(4.0, through), False
         else:
-            known, count = self._estimate(through, sent_at)
+            known, count = self._estimate(through, sent_at, most)
             self._note_fall(known, through)
-        self._empties.append(Empty(sent_at, through))
+        self._empties.append(Empty(sent_at, through, self._slack))
         self.known = known
         self.cuts += 1
         self._alarm = 0.0
         self._cut_number = self._sent
         self._sweep(known, count)
-        self._level, self._level_at, self._slack = 0.0, sent_at, 0.0
+        self._level, self._level_at = 0.0, sent_at
         self._next = max(self._next, now)
 
-    def _estimate(self, through: int, at: float) -> tuple[float, float]:
+    def _estimate(self, through: int, at: float, most: float) -> tuple[float, float]:
         """Give what the limit yields, in requests per second, and the count that this rests on.
 
         Both ends of a span between two empty moments pin it down to one request, as long as the rate was what held
@@ -319,17 +380,7 @@ class Rate:
         assert self.known is not None  # noqa: S101  # the caller's
         if not self._empties:
             return min(self.known, self.rate * (1 - self.usual)), 20.0
-        lowest, highest = 0.0, math.inf
-        found, count = 0.0, 0
-        for empty in reversed(self._empties):
-            n, seconds = through - empty.through, max(at - empty.at, 1e-4)
-            lower, upper = max(lowest, (n - 1) / seconds), min(highest, (n + 1) / seconds)
-            if lower > upper and count:
-                break
-            lowest, highest = lower, upper
-            found, count = n / seconds, n
-        if self._slack > 0.05 * (at - self._empties[-1].at):  # it was not asked for all that it yields
-            found = max(found, self.known)
+        found, count = self._longest_span(through, at)
         if (
             self._risen
         ):  # it began with an unknown credit: between what it surely yields and what was too much
@@ -340,11 +391,34 @@ class Rate:
         if count < 3:  # they come close together: look at more of them at once
             for empty in reversed(self._empties):
                 n = through - empty.through
-                if n >= FEW:
+                if n >= FEW and not self._idle(empty, at):
                     found, count = n / max(at - empty.at, 1e-4), n
                     break
         self._measured = count >= 3
-        return (found, max(count, 4.0)) if self._measured else (self.known * (1 - DEEPEST), 4.0)
+        if self._measured:
+            return found, max(count, 4.0)
+        return min(self.known * (1 - DEEPEST), most), 4.0
+
+    def _longest_span(self, through: int, at: float) -> tuple[float, int]:
+        """Give the requests per second that were let through in the longest span that counts, and how many."""
+        lowest, highest = 0.0, math.inf
+        found, count = 0.0, 0
+        for empty in reversed(self._empties):
+            n, seconds = through - empty.through, max(at - empty.at, 1e-4)
+            if count and self._idle(empty, at):
+                break
+            lower, upper = max(lowest, (n - 1) / seconds), min(highest, (n + 1) / seconds)
+            if lower > upper and count:
+                break
+            lowest, highest = lower, upper
+            found, count = n / seconds, n
+        if self._idle(self._empties[-1], at):  # it was not asked for all that it yields
+            found = max(found, self.known or 0.0)
+        return found, count
+
+    def _idle(self, empty: Empty, at: float) -> bool:
+        """Say whether, since a moment, something else than the rate held the run up."""
+        return self._slack - empty.slack > IDLE * (at - empty.at)
 
     def _note_fall(self, known: float, through: int) -> None:
         """Drop what spoke against a limit when a much lower one may explain it; some few times, not for ever."""
@@ -374,7 +448,9 @@ class Rate:
         cycle = max(CYCLE * known, min(CYCLE_REQUESTS, SLOW_CYCLE + SLOW_CYCLE_MORE * known))
         requests = min(cycle, 4 * count + 8)
         self._error = min(0.5, 1 / count)
-        depth = min(max(CREDIT / requests, SHALLOWEST), DEEPEST)
+        sure = self._measured and self._doubt <= RULED_OUT
+        deepest = min(DEEPEST, max(DEEP, DEEPER * self._error)) if sure else DEEPEST
+        depth = min(max(CREDIT / requests, SHALLOWEST), deepest)
         self.rate = known * (
             1 - depth
         )  # which makes up for no usual refusals: were they the limit's, they end here

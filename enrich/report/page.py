@@ -152,6 +152,8 @@ def render(report: Report) -> str:
         report=report,
         summary=report.summary,
         reason=_reason(report),
+        held=report.summary.get("bound_by") or {"text": ""},  # a run of an older version says nothing of it
+        found=report.summary.get("found") or (),
         rows=report.rows,
         requests=report.requests,
         statuses=_row_statuses(report),

@@ -9,7 +9,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
 from enrich.answer.columns import step_columns, step_fields
@@ -423,6 +423,8 @@ def test_any_answer_comes_back_from_pandas(data: st.DataObject, tmp_path: Path) 
     document, conforming = data.draw(objects(PARTS))
     values = data.draw(st.lists(conforming, min_size=1, max_size=3))
     schema = load_schema(document)
+    made = pa.schema(step_fields("s", schema)).names
+    assume(len(set(made)) == len(made))  # a field called as one of every step's columns is refused at check
     answers = []
     for value in values:
         text = json.dumps(

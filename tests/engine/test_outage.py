@@ -219,6 +219,20 @@ def impatient(quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outage, "PATIENCE_AT_START", 0.3)
 
 
+@pytest.mark.parametrize(("deadline", "patience"), [(math.inf, outage.PATIENCE_LIMITED), (60.0, 54.0)])
+def test_nothing_but_429s(time: Time, deadline: float, patience: float) -> None:
+    """Minutes of nothing else are enough, less where a row gets less; whatever else comes begins them anew."""
+    breaker = Outage(time, deadline=deadline)
+    for failure in (LIMITED, WRONG, LIMITED):
+        breaker.failure(failure, b"a", time.now)
+        time.now += patience
+    verdicts = [breaker.fruitless]
+    time.now += 1
+    verdicts.append(breaker.fruitless)
+    breaker.success(time.now)
+    assert [*verdicts, breaker.fruitless] == [False, True, False]
+
+
 @pytest.mark.parametrize("kind", ["empty_500", "reset", "reset_after_charge"])
 def test_outage_in_a_run(tmp_path: Path, kind: str, quick: None) -> None:
     """An outage in the middle of a run costs time and no row: its waits use up no attempts."""
@@ -290,6 +304,27 @@ def test_hopeless_run(tmp_path: Path, impatient: None) -> None:
         assert "out of service: http_502" in stopped.summary.reason
         assert stopped.summary.statuses["in_doubt"] + stopped.summary.statuses["pending"] == 50
         assert stopped.rows == []
+    with ThreadedSandbox(SandboxOptions()) as healthy:
+        moved = config.model_copy(
+            update={"endpoint": config.endpoint.model_copy(update={"base_url": healthy.base_url})}
+        )
+        again = run(moved)
+    assert again.summary.statuses["ok"] == 50
+
+
+def test_a_run_that_meets_nothing_but_429s(tmp_path: Path, quick: None) -> None:
+    """Where nothing else comes for as long as a row may take, the run stops with 4; the next one asks every row."""
+    texts = [f"row {n}" for n in range(50)]
+    with ThreadedSandbox(SandboxOptions(faults=(Fault("rate_limited", times=100_000),))) as sandbox:
+        config = config_of(tmp_path, texts, sandbox.base_url, retry={"deadline": 1.0})
+        stopped = run(config)
+    assert stopped.summary.exit_code == 4
+    assert "the endpoint refused every request: rate_limited" in stopped.summary.reason
+    assert stopped.summary.resumable
+    assert stopped.summary.attempts == sandbox.books.total.requests
+    assert sandbox.books.total.charges == 0
+    assert stopped.summary.statuses["pending"] == 50
+    assert stopped.rows == []
     with ThreadedSandbox(SandboxOptions()) as healthy:
         moved = config.model_copy(
             update={"endpoint": config.endpoint.model_copy(update={"base_url": healthy.base_url})}

@@ -8,7 +8,7 @@ import math
 import random
 from collections import deque
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal, get_args
 
 from enrich.engine.retry import BASE_WAIT, LIMITED_WAIT, SPREAD
 from tests.helpers.servers import Arrival
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 SEND = 0.0003  # seconds that this machine needs to send a request
 TRIP = 0.002  # seconds to the server and back
 RetryAfter = Literal["none", "second", "whole", "exact"]  # what a refusal says of when to come again
+RETRY_AFTER: Final[tuple[RetryAfter, ...]] = get_args(RetryAfter)
 
 
 @dataclass(slots=True)

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     import random
     from collections.abc import Callable
 
+    from tests.helpers.gym import RetryAfter
     from tests.helpers.servers import Server
     from tests.helpers.virtual import Limit
 
@@ -296,6 +297,44 @@ def test_retry_after_binds_the_request_that_got_it() -> None:
     ran, _, _ = gym(Bucket(50, 10), 600, service=lognormal(0.01), retry_after="second")
     gaps = [later - earlier for earlier, later in zip(ran.sent, ran.sent[1:], strict=False)]
     assert max(gaps[:-10]) < 0.5
+
+
+@pytest.mark.parametrize("retry_after", ["none", "second"])
+@pytest.mark.parametrize(("rate", "latency", "rows"), [(300, 0.05, 9_000), (50, 0.2, 2_000), (10, 2.0, 600)])
+def test_a_limit_on_tokens_is_found_for_what_it_is(
+    rate: float, latency: float, rows: int, retry_after: RetryAfter
+) -> None:
+    """Refusals that follow the tokens, rows of very unequal length: the limit is used, and said to be one on tokens."""
+    server = Bucket(800 * rate, 800 * max(20, rate), by_tokens=True)
+    run = Gym(
+        lambda clock: Pace(LimitsConfig(concurrency=128), monotonic=clock),
+        server,
+        rows,
+        service=lognormal(latency),
+        tokens=lambda source: min(16_000.0, 800 * math.exp(source.gauss(0, 1) - 0.5)),
+        retry_after=retry_after,
+        limit=1e4,
+    )
+    ran = run.run()
+    fastest = (sum(row.tokens for row in run.rows) - 800 * max(20, rate)) / (800 * rate)
+    assert ran.seconds <= 1.3 * fastest
+    (said,) = run.pace.found()
+    assert said.endswith(" tokens a minute")
+    told = float(said.removeprefix("limited to about ").split()[0].replace(",", ""))
+    assert 0.7 <= told / (60 * 800 * rate) <= 1.3
+
+
+def test_refusals_of_rows_of_unequal_length_need_not_be_for_their_tokens() -> None:
+    """Where a tenth is refused by chance, rows of unequal length make that no limit on tokens."""
+    run = Gym(
+        lambda clock: Pace(LimitsConfig(concurrency=128), monotonic=clock),
+        RandomRefusals(0.1),
+        6_000,
+        service=lognormal(0.05),
+        tokens=lambda source: 800 * math.exp(source.gauss(0, 1)),
+    )
+    run.run()
+    assert "tokens" not in " ".join(run.pace.found())
 
 
 # --- how many at a time ----------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ import hashlib
 import html
 import random
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from markupsafe import escape
 
 import enrich
 from enrich.base.loops import run_sync
@@ -24,7 +26,7 @@ from enrich.files import storage
 from enrich.files.writers import MANIFEST_KEY
 from enrich.ledger.sqlite import open_ledger
 from enrich.records import Ask, Reply, key_text
-from enrich.report.page import LIBRARY, gather, report_job, write_report
+from enrich.report.page import LIBRARY, gather, render, report_job, write_report
 from enrich.report.rows import read_rows
 from tests.helpers.endpoint import BookedEndpoint, envelope
 from tests.helpers.reported import HOSTILE, options, page_of, reported
@@ -95,6 +97,25 @@ def test_causes_of_failed_attempts_say_how_many_were_answered_in_the_end(
     assert cause.recovered >= cause.attempts - 2 * failed
     assert cause.status == 500
     assert cause.request_id
+
+
+def test_what_held_the_run_up_stands_on_the_page(tmp_path: Path) -> None:
+    """The cause, its figure and what to change are told as in the summary; what was found of the limits as well."""
+    config, summary = reported(tmp_path)
+    assert summary.bound_by is not None
+    page = page_of(config)
+    assert f"Bound by {escape(summary.bound_by['text'])}" in page
+    assert f"To go faster: {escape(summary.bound_by['change'])}." in page
+    assert ('id="found"' in page) is bool(summary.found)
+    for phrase in summary.found:
+        assert escape(phrase) in page
+
+
+def test_a_run_that_told_nothing_of_what_held_it_up_has_a_page(made: tuple[Config, Summary]) -> None:
+    """The summary of an older version is shown without it."""
+    facts = facts_of(made[0])
+    told = {name: value for name, value in facts.summary.items() if name not in ("bound_by", "found")}
+    assert "Bound by" not in render(replace(facts, summary=told))
 
 
 def test_failed_rows_carry_their_row_code_and_request_id(made: tuple[Config, Summary]) -> None:

@@ -1,0 +1,40 @@
+"""Floors for every model of a server: a part of the gym that takes seconds (`benchmarks/gym.py` runs all of it)."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.helpers.cells import MODELS, SECONDS, Cell, cells
+
+# Times the oracle's makespan, at most, at 0.2 s an answer with 128 at a time; 1.15 where nothing is said.
+SLOWER = {
+    "fixed window of 1 s": 1.25,
+    "sliding window of 1 s": 1.25,
+    "neighbour that comes and goes": 1.25,
+    "two models": 1.25,
+    "30 % at random": 1.3,
+    "10 % at random": 1.25,
+    "2 % at random on a bucket": 1.25,
+}
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_every_model_of_a_server(model: str) -> None:
+    """Whatever holds the requests up, the run takes little longer than one that knows the server."""
+    result = Cell(model, 0.2, 0.5, "none", 128).run()
+    assert result.ratio <= SLOWER.get(model, 1.15)
+    assert len(result.ran.attempts) == sum(n > 0 for n in result.ran.attempts)  # every row was asked
+
+
+def test_a_limit_below_one_a_second_is_used() -> None:
+    """A request in two and a half seconds and nothing at once: the limit is found without a storm for most of the run."""
+    result = Cell("token bucket", 20.0, 0.0, "none", 16).run()
+    assert result.ratio <= 1.45
+
+
+def test_the_oracle_is_no_slower_than_the_fastest_run_that_is_possible() -> None:
+    """What each cell is held against is what the server lets through, not what some client makes of it."""
+    for cell in cells(["token bucket", "fixed window of 10 s", "cap in flight"], SECONDS):
+        if cell.latency == 0.2 and cell.most == 16 and cell.retry_after == "none":
+            result = cell.run()
+            assert 0.9 * result.oracle <= result.ran.seconds
