@@ -18,6 +18,7 @@ import pytest
 
 from enrich.sandbox import FAULTS, Fault, SandboxOptions, ThreadedSandbox
 from tests.helpers.chaos_proxy import ChaosProxy
+from tests.helpers.loopback import free_port
 from tests.helpers.wire import config_of, run
 from tests.test_faults import STOPS
 
@@ -160,9 +161,7 @@ http {{
 @contextmanager
 def nginx(folder: Path, far: int, *, rate: int, status: int) -> Iterator[str]:
     """Run nginx in front of a port; gives the base URL."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     folder.mkdir()
     conf = folder / "nginx.conf"
     conf.write_text(NGINX_CONF.format(folder=folder, far=far, port=port, rate=rate, status=status))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import socket
 import subprocess
 import threading
 from typing import TYPE_CHECKING
@@ -15,6 +14,7 @@ from pyarrow import parquet as pq
 
 from enrich.files import storage
 from tests.helpers.chaos import place
+from tests.helpers.loopback import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -31,9 +31,7 @@ pytestmark = pytest.mark.skipif(EMULATOR is None, reason="there is no GCS (pip i
 def options() -> Iterator[str]:
     """The options of a URL that lead to an emulator with a bucket `lake`."""
     assert EMULATOR is not None
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     command = [
         EMULATOR,
         "start",

@@ -5,18 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-import socket
-import struct
-import threading
-from typing import Self
+
+from tests.helpers.loopback import LoopbackServer, reset_on_close
 
 READ = 4_096  # bytes passed on at once
 
 
-class ChaosProxy:
+class ChaosProxy(LoopbackServer):
     """Passes connections on to a server on loopback; some are cut or reset after a random count of bytes.
-
-    A context manager with a thread of its own.
 
     Args:
         port: of the server.
@@ -29,41 +25,15 @@ class ChaosProxy:
     """
 
     def __init__(self, port: int, *, share: float, within: int, seed: int = 0) -> None:
+        super().__init__()
         self._target = port
         self._share = share
         self._within = within
         self._random = random.Random(seed)
-        self._ready = threading.Event()
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), daemon=True)
-        self._tasks: set[asyncio.Task[None]] = set()
         self.broken = 0
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        self._ready.wait()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join()
-
-    async def _serve(self) -> None:
-        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
-        server = await asyncio.start_server(self._accept, "127.0.0.1", backlog=1_024)
-        self.port = server.sockets[0].getsockname()[1]
-        self._ready.set()
-        await self._stop.wait()
-        server.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.ensure_future(self._connection(reader, writer))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Pass a connection on, until its fuse blows."""
         with contextlib.suppress(OSError):
             far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._target)
             breaks = self._random.random() < self._share
@@ -79,8 +49,8 @@ class ChaosProxy:
             if fuse.blown:
                 self.broken += 1
                 if self._random.random() < 0.5:
-                    _reset_on_close(writer)
-                    _reset_on_close(far_writer)
+                    reset_on_close(writer)
+                    reset_on_close(far_writer)
             for end in (writer, far_writer):
                 end.transport.abort() if fuse.blown else end.close()
 
@@ -108,7 +78,3 @@ async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, f
     while not fuse.blown and (data := await reader.read(READ)):
         writer.write(fuse.let(data))
         await writer.drain()
-
-
-def _reset_on_close(writer: asyncio.StreamWriter) -> None:
-    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

@@ -15,7 +15,9 @@ import threading
 import uuid
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
+
+from tests.helpers.loopback import LoopbackServer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -82,7 +84,7 @@ def envelope(code: str, status: int, *, retryable: bool = False, message: str = 
     return Raw(json.dumps({"error": error}).encode(), status)
 
 
-class BookedEndpoint:
+class BookedEndpoint(LoopbackServer):
     """The endpoint in a thread of its own, as a context manager.
 
     Args:
@@ -101,6 +103,7 @@ class BookedEndpoint:
         answer: Callable[[dict[str, Any]], str] = echo,
         script: Callable[[Seen], Raw | None] | None = None,
     ) -> None:
+        super().__init__()
         self.answer = answer
         self.script = script
         self.seen: list[Seen] = []
@@ -109,25 +112,16 @@ class BookedEndpoint:
         self._by_key: dict[str, tuple[bytes, bytes]] = {}
         self._ids = itertools.count(1)
         self.arrived = threading.Event()
-        self._ready = threading.Event()
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), daemon=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        self._ready.wait()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join()
+        self._open = asyncio.Event()
+        self._open.set()
 
     def pause(self) -> None:
         """Let completions wait until `resume`."""
-        self._loop.call_soon_threadsafe(self._open.clear)
+        self.loop.call_soon_threadsafe(self._open.clear)
 
     def resume(self) -> None:
         """Let completions that wait be answered."""
-        self._loop.call_soon_threadsafe(self._open.set)
+        self.loop.call_soon_threadsafe(self._open.set)
 
     # --- the books ------------------------------------------------------------------------------------
 
@@ -153,30 +147,8 @@ class BookedEndpoint:
 
     # --- the server -----------------------------------------------------------------------------------
 
-    async def _serve(self) -> None:
-        self._loop, self._stop, self._open = asyncio.get_running_loop(), asyncio.Event(), asyncio.Event()
-        self._open.set()
-        talks: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
-
-        def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            task = asyncio.ensure_future(self._talk(reader, writer))
-            talks[task] = writer
-            task.add_done_callback(talks.pop)
-
-        server = await asyncio.start_server(accept, "127.0.0.1", limit=2**24)
-        self.base_url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
-        self._ready.set()
-        await self._stop.wait()
-        server.close()
-        await asyncio.sleep(0)  # a connection that was taken just now has its task
-        ending = dict(talks)
-        for task, writer in ending.items():
-            task.cancel()
-            writer.transport.abort()
-        await asyncio.gather(*ending, return_exceptions=True)
-        await asyncio.sleep(0)  # its transport is closed in the next turn
-
-    async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answer one request after the other."""
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
             while True:
                 seen = await self._read(reader)
@@ -189,7 +161,6 @@ class BookedEndpoint:
                 await writer.drain()
                 if raw.cut is not None:
                     break
-        writer.close()
 
     async def _read(self, reader: asyncio.StreamReader) -> Seen:
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")

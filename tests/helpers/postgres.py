@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import socket
 import subprocess
 import tempfile
 from dataclasses import dataclass
@@ -13,6 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psycopg
+
+from tests.helpers.loopback import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -87,13 +88,13 @@ def running(*, durable: bool = True) -> Iterator[Server]:
     """Make a server and run it while the block runs."""
     binaries = find_binaries()
     assert binaries is not None
-    with tempfile.TemporaryDirectory(prefix="beatra-postgres-") as directory, _free_port() as port:
+    with tempfile.TemporaryDirectory(prefix="beatra-postgres-") as directory:
         data = Path(directory) / "data"
         data.mkdir()
         if os.geteuid() == 0:
             shutil.chown(directory, "postgres")
             shutil.chown(data, "postgres")
-        server = Server(binaries, data, port, durable)
+        server = Server(binaries, data, free_port(), durable)
         server._run("initdb", "-D", str(data), "-U", "beatra", "-A", "trust", "-E", "UTF8", "--no-sync")
         server.start()
         try:
@@ -101,11 +102,3 @@ def running(*, durable: bool = True) -> Iterator[Server]:
         finally:
             with contextlib.suppress(subprocess.CalledProcessError):  # a test may have stopped it
                 server.stop()
-
-
-@contextlib.contextmanager
-def _free_port() -> Iterator[int]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    yield port

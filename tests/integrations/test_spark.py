@@ -7,7 +7,6 @@ import contextlib
 import datetime as dt
 import json
 import os
-import socket
 import subprocess
 import sys
 from decimal import Decimal
@@ -24,6 +23,7 @@ from pyspark.sql import DataFrame, Observation, SparkSession
 from enrich.errors import ConfigError, LedgerError, TemplateError
 from enrich.integrations.spark import enrich, metrics
 from tests.helpers.endpoint import KEY, BookedEndpoint, Raw, Seen, echo, envelope
+from tests.helpers.loopback import free_port
 from tests.integrations.cluster import (
     ask_cli,
     busiest_second,
@@ -50,9 +50,7 @@ DRIVER_KEY = "sk-of-the-driver-0123456789"  # the endpoint takes another one: th
 def cluster(folder: Path) -> Iterator[str]:
     """Run a master and two workers, each on an address of its own; they alone hold the key. Gives the master's URL."""
     home = Path(pyspark.__file__).parent
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     url = f"spark://127.0.0.1:{port}"
     kind = "org.apache.spark.deploy"
     commands = [[f"{kind}.master.Master", "--host", "127.0.0.1", "--port", str(port), "--webui-port", "0"]]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -27,6 +26,7 @@ from enrich.ledger.protocol import DOUBT_AFTER
 from enrich.pace.lease import LeaseRequest, SharedWindow
 from enrich.report.page import report_job
 from enrich.verbs.status import status_job
+from tests.helpers.loopback import free_port
 from tests.helpers.postgres import owner
 from tests.ledger.test_protocol import LOST, REFUSED, REPLY, make_ask
 
@@ -286,9 +286,7 @@ async def test_a_pooler_in_between(url: str, postgres_server: Server, tmp_path: 
 @contextlib.contextmanager
 def bouncing(server: Server, folder: Path, database: str) -> Iterator[int]:
     """Run a pooler before a server; gives its port."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     settings = folder / "pgbouncer.ini"
     settings.write_text(
         f"[databases]\n{database} = host=127.0.0.1 port={server.port} user=beatra\n[pgbouncer]\nlisten_port={port}\n"

@@ -7,9 +7,6 @@ import gzip
 import json
 import logging
 import socket
-import ssl
-import struct
-import subprocess
 import uuid
 import zlib
 from collections.abc import Awaitable, Callable
@@ -26,8 +23,10 @@ from enrich.records import Failure, Fate, Reply
 from enrich.wire import client as client_module
 from enrich.wire.client import Client
 from enrich.wire.response import MAX_BODY
+from tests.helpers.loopback import free_port, reset_on_close, tls_of
 
 if TYPE_CHECKING:
+    import ssl
     from pathlib import Path
 
 KEY = "sk-0123456789abcdefSECRET"
@@ -110,8 +109,7 @@ def sending(*parts: bytes, then: str = "keep") -> Handler:
             await writer.drain()
             await asyncio.sleep(0.005)
         if then == "reset":
-            option = struct.pack("ii", 1, 0)
-            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, option)
+            reset_on_close(writer)
         if then in ("reset", "close"):
             writer.transport.abort() if then == "reset" else writer.close()
         if then == "hold":
@@ -333,53 +331,12 @@ async def test_placeholder_key() -> None:
 # --- connections that fail -----------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="session")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give a file with a self-signed certificate for 127.0.0.1 and its key."""
-    folder = tmp_path_factory.mktemp("tls")
-    subject = ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]
-    command = [
-        "openssl",
-        "req",
-        "-x509",
-        "-newkey",
-        "ec",
-        "-pkeyopt",
-        "ec_paramgen_curve:prime256v1",
-        "-nodes",
-        "-days",
-        "2",
-    ]
-    subprocess.run(
-        [*command, *subject, "-keyout", "key.pem", "-out", "cert.pem"],
-        cwd=folder,
-        check=True,
-        capture_output=True,
-    )
-    return folder / "cert.pem"
-
-
-def tls_of(certificate: Path) -> ssl.SSLContext:
-    """Give a server's TLS with this certificate."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate, certificate.with_name("key.pem"))
-    return context
-
-
 async def attempt_at(url: str, **endpoint: Any) -> Failure:
     """Make one attempt at a URL where nobody answers."""
     async with Client(Endpoint(url, SecretStr(KEY), **endpoint), concurrency=1) as client:
         outcome = await send(client)
     assert isinstance(outcome, Failure)
     return outcome
-
-
-def free_port() -> int:
-    """Give a port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 async def test_nobody_listens() -> None:

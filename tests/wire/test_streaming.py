@@ -5,16 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-import socket
-import struct
-import threading
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from enrich.records import Completion, Reply
 from enrich.sandbox import Fault, SandboxOptions, ThreadedSandbox
 from enrich.wire.completion import read
+from tests.helpers.loopback import LoopbackServer, reset_on_close
 from tests.helpers.wire import config_of, run
 
 if TYPE_CHECKING:
@@ -44,34 +42,17 @@ DONE = b"[DONE]"
 WHOLE = events(*USUAL, USAGE_CHUNK, DONE)
 
 
-class StreamServer:
+class StreamServer(LoopbackServer):
     """Answers each request in turn by pieces of bytes; ``close`` or ``reset`` after the last, unless told otherwise."""
 
     def __init__(self, *answers: tuple[Sequence[bytes], str]) -> None:
+        super().__init__()
         self.answers = list(answers)
         self.bodies: list[Any] = []
         self.keys: list[str] = []
-        self._ready = threading.Event()
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), daemon=True)
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        self._ready.wait()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join()
-
-    async def _serve(self) -> None:
-        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
-        server = await asyncio.start_server(self._talk, "127.0.0.1")
-        self.base_url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
-        self._ready.set()
-        await self._stop.wait()
-        server.close()
-
-    async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answer one request."""
         head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
         headers = dict(line.split(": ", 1) for line in head.split("\r\n")[1:] if line)
         self.bodies.append(json.loads(await reader.readexactly(int(headers["content-length"]))))
@@ -84,11 +65,8 @@ class StreamServer:
             await writer.drain()
             await asyncio.sleep(0)
         if end == "reset":
-            option = struct.pack("ii", 1, 0)
-            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, option)
+            reset_on_close(writer)
             writer.transport.abort()
-        else:
-            writer.close()
 
 
 def whole(pieces: Sequence[bytes] = (WHOLE,)) -> tuple[Sequence[bytes], str]:

@@ -6,43 +6,21 @@ import asyncio
 import contextlib
 import json
 import sqlite3
-import ssl
-import subprocess
-import threading
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 import pytest
 
 from enrich.errors import ConfigError
 from enrich.ledger.protocol import attempt_uuid
 from tests.helpers.endpoint import KEY, BookedEndpoint, Raw, Seen, envelope
+from tests.helpers.loopback import LoopbackServer, tls_of
 from tests.helpers.wire import config_of, run
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give a file with a self-signed certificate for 127.0.0.1; its key is beside it."""
-    folder = tmp_path_factory.mktemp("tls")
-    command = [
-        "openssl",
-        "req",
-        "-x509",
-        "-newkey",
-        "ec",
-        "-pkeyopt",
-        "ec_paramgen_curve:prime256v1",
-        "-nodes",
-    ]
-    command += ["-keyout", "key.pem", "-out", "cert.pem", "-days", "2", "-subj", "/CN=127.0.0.1"]
-    command += ["-addext", "subjectAltName=IP:127.0.0.1"]
-    subprocess.run(command, cwd=folder, check=True, capture_output=True)
-    return folder / "cert.pem"
-
-
-class Relay:
+class Relay(LoopbackServer):
     """A relay in front of a port: with TLS where it has a certificate, as an HTTP proxy where it is one.
 
     Attributes:
@@ -50,52 +28,20 @@ class Relay:
     """
 
     def __init__(self, port: int, certificate: Path | None = None) -> None:
+        super().__init__(None if certificate is None else tls_of(certificate))
         self._target = port
-        self._certificate = certificate
-        self._ready = threading.Event()
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), daemon=True)
-        self._tasks: set[asyncio.Task[None]] = set()
         self.heads: list[str] = []
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        self._ready.wait()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join()
-
-    async def _serve(self) -> None:
-        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
-        tls = None
-        if self._certificate is not None:
-            tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            tls.load_cert_chain(self._certificate, self._certificate.with_name("key.pem"))
-        server = await asyncio.start_server(self._accept, "127.0.0.1", ssl=tls)
-        self.port = server.sockets[0].getsockname()[1]
-        self._ready.set()
-        await self._stop.wait()
-        server.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.ensure_future(self._relay(reader, writer))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
-            head = await reader.readuntil(b"\r\n\r\n")
-            self.heads.append(head.decode())
-            far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._target)
-            if head.startswith(b"CONNECT"):
-                writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
-            else:
-                far_writer.write(head)
-            await asyncio.gather(_pass_on(reader, far_writer), _pass_on(far_reader, writer))
+    async def talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Note the head, and pass everything on."""
+        head = await reader.readuntil(b"\r\n\r\n")
+        self.heads.append(head.decode())
+        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._target)
+        if head.startswith(b"CONNECT"):
+            writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+        else:
+            far_writer.write(head)
+        await asyncio.gather(_pass_on(reader, far_writer), _pass_on(far_reader, writer))
 
 
 async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -105,22 +51,17 @@ async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -
     writer.close()
 
 
-def _port(endpoint: BookedEndpoint) -> int:
-    return int(endpoint.base_url.split(":")[2].split("/")[0])
-
-
 def test_own_authority(tmp_path: Path, endpoint: BookedEndpoint, certificate: Path) -> None:
     """A certificate that `endpoint.ca_file` vouches for is trusted."""
-    with Relay(_port(endpoint), certificate) as relay:
-        url = f"https://127.0.0.1:{relay.port}/v1"
-        ran = run(config_of(tmp_path, ["one", "two"], url, endpoint={"ca_file": certificate}))
+    with Relay(endpoint.port, certificate) as relay:
+        ran = run(config_of(tmp_path, ["one", "two"], relay.base_url, endpoint={"ca_file": certificate}))
     assert ran.summary.statuses["ok"] == 2
 
 
 def test_untrusted_certificate(tmp_path: Path, endpoint: BookedEndpoint, certificate: Path) -> None:
     """A certificate that nobody vouches for stops the run before anything is sent, and says what to set."""
-    with Relay(_port(endpoint), certificate) as relay:
-        ran = run(config_of(tmp_path, ["one", "two"], f"https://127.0.0.1:{relay.port}/v1"))
+    with Relay(endpoint.port, certificate) as relay:
+        ran = run(config_of(tmp_path, ["one", "two"], relay.base_url))
     assert ran.summary.exit_code == 4
     assert "certificate is not trusted" in ran.summary.reason
     assert "endpoint.ca_file" in ran.summary.reason
@@ -166,11 +107,11 @@ def test_proxy_of_the_environment(
 
 def test_proxy_of_the_configuration(tmp_path: Path, endpoint: BookedEndpoint, certificate: Path) -> None:
     """The proxy of the configuration carries the connection; of an encrypted one it sees the address alone."""
-    with Relay(_port(endpoint), certificate) as far, Relay(far.port) as proxy:
+    with Relay(endpoint.port, certificate) as far, Relay(far.port) as proxy:
         config = config_of(
             tmp_path,
             ["one"],
-            f"https://127.0.0.1:{far.port}/v1",
+            far.base_url,
             endpoint={"ca_file": certificate, "proxy": f"http://127.0.0.1:{proxy.port}"},
         )
         ran = run(config)
