@@ -117,7 +117,28 @@ def measure(
 
 def enrich(config: Path, *flags: str) -> list[str]:
     """Give the command that runs a job quietly and says how it went in JSON."""
-    return [sys.executable, "-m", "enrich.cli", "run", str(config), "--json", "--no-progress", "-q", *flags]
+    command = [sys.executable, "-P", "-m", "enrich.cli", "run", str(config)]
+    return [*command, "--json", "--no-progress", "-q", *flags]
+
+
+@contextlib.contextmanager
+def builds(against: str | None) -> Iterator[dict[str, dict[str, str]]]:
+    """Give the environments in which `enrich` is this build's, and that of another commit where one is named.
+
+    Args:
+        against: a commit, or what git takes for one. Its package is put before the installed one; what it depends on is
+            what is installed now.
+    """
+    known = {"beatra-enrich": {"PYTHONPATH": str(HERE.parent)}}
+    if against is None:
+        yield known
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        packed = subprocess.run(
+            ["git", "archive", against, "enrich"], cwd=HERE.parent, check=True, stdout=subprocess.PIPE
+        )
+        subprocess.run(["tar", "-x", "-C", folder], input=packed.stdout, check=True)
+        yield {**known, f"beatra-enrich at {against}": {"PYTHONPATH": folder}}
 
 
 def write_job(folder: Path, base_url: str, rows: int, *, first: int = 0, **limits: Any) -> Path:

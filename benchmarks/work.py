@@ -1,9 +1,12 @@
 """How fast rows go: bare aiohttp, `beatra-enrich run` with its durable ledger and output, peers.
 
-    python benchmarks/work.py [A B C] [--rows N] [--repeat N] [--peer PYTHON ...]
+    python benchmarks/work.py [A B C paced] [--rows N] [--repeat N] [--against REF] [--peer PYTHON ...]
 
 Work A: no delay, concurrency 128. Work B: lognormal latency, median 200 ms, sigma 0.5, concurrency 256. Work C: a
-limit of 300 requests/s with a burst of 30 that no client is told, with and without ``Retry-After: 1``.
+limit of 300 requests/s with a burst of 30 that no client is told, with and without ``Retry-After: 1``. Paced: 300
+requests/s that the job tells, answers after 50 ms; bare aiohttp has 15 connections, which comes to the same.
+
+``--against`` measures the build of another commit beside this one, run by run, on A, B and the paced work.
 
 Ours is measured twice: `seconds` as the run's own summary gives them (ledger opened to output in place, as the others
 are measured without their imports), and the whole process. ``--peer`` names Pythons that have the peers of
@@ -20,14 +23,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bars import draw
-from common import HERE, Server, enrich, machine, measure, middle, server, table, write_job
+from common import HERE, Server, builds, enrich, machine, measure, middle, server, table, write_job
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 WORKS: dict[str, dict[str, Any]] = {
     "A": {"rows": 20_000, "concurrency": 128, "server": []},
     "B": {"rows": 10_000, "concurrency": 256, "server": ["--median", "200", "--sigma", "0.5"]},
+    "paced": {
+        "rows": 3_000,
+        "concurrency": 15,
+        "server": ["--median", "50"],
+        "limits": {"requests_per_minute": 18_000},
+    },
     "C": {"rows": 6_000, "concurrency": 64, "server": ["--rate", "300", "--burst", "30"]},
 }
 PEERS = ("sdk-aiohttp", "sdk-httpx", "litellm", "async-batch-llm")
@@ -35,58 +44,82 @@ IDEAL_RATE = 300  # of work C, requests per second
 LONGEST = 60  # seconds that a peer gets for work C
 
 
-def startup_cpu(folder: Path, base_url: str) -> float:
+def startup_cpu(folder: Path, base_url: str, env: Mapping[str, str]) -> float:
     """Give the CPU seconds of a run of one row: what a process costs before its rows do."""
-    return middle([measure(enrich(write_job(folder / f"one-{n}", base_url, 1))).cpu for n in range(3)])
+    folder.mkdir()
+    return middle([measure(enrich(write_job(folder / f"{n}", base_url, 1)), env).cpu for n in range(3)])
 
 
-def compare(name: str, rows: int, repeat: int, *, pythons: Sequence[str], plot: Path | None) -> None:
-    """Print bare, ours and the peers on work A or B, interleaved; medians."""
+def compare(
+    name: str, rows: int, repeat: int, *, pythons: Sequence[str], against: str | None, plot: Path | None
+) -> None:
+    """Print bare, ours, another build and the peers on one work, interleaved; medians."""
     work = WORKS[name]
+    limits = work.get("limits", {"concurrency": work["concurrency"]})
     runs: dict[str, list[tuple[float, float]]] = {}
-    whole: list[float] = []
-    with server(*work["server"]) as endpoint, tempfile.TemporaryDirectory(dir=".") as folder:
-        start = startup_cpu(Path(folder), endpoint.base_url)
+    whole: dict[str, list[float]] = {}
+    with (
+        server(*work["server"]) as endpoint,
+        tempfile.TemporaryDirectory(dir=".") as folder,
+        builds(against) as ours,
+    ):
+        start = {
+            label: startup_cpu(Path(folder, f"one-{n}"), endpoint.base_url, env)
+            for n, (label, env) in enumerate(ours.items())
+        }
+        arguments = [endpoint.base_url, str(rows), str(work["concurrency"])]
         for number in range(repeat):
-            arguments = [endpoint.base_url, str(rows), str(work["concurrency"])]
             bare = measure([sys.executable, str(HERE / "bare.py"), *arguments])
             runs.setdefault("bare aiohttp", []).append((bare.said["seconds"], bare.said["cpu"]))
-            config = write_job(
-                Path(folder) / f"{name}{number}", endpoint.base_url, rows, concurrency=work["concurrency"]
-            )
-            ours = measure(enrich(config))
-            assert ours.said["ok"] == rows
-            runs.setdefault("beatra-enrich", []).append((ours.said["seconds"], ours.cpu - start))
-            whole.append(ours.wall)
+            for n, (label, env) in enumerate(ours.items()):
+                config = write_job(Path(folder, f"{number}-{n}"), endpoint.base_url, rows, **limits)
+                run = measure(enrich(config), env)
+                assert run.said["ok"] == rows
+                runs.setdefault(label, []).append((run.said["seconds"], run.cpu - start[label]))
+                whole.setdefault(label, []).append(run.wall)
             for python, client in itertools.product(pythons, PEERS) if number == 0 else ():
                 said = measure([python, str(HERE / "peers.py"), client, *arguments]).said
                 if said:
                     runs.setdefault(said["client"], []).append((said["seconds"], said["cpu"]))
-    base = [middle(column) for column in zip(*runs["bare aiohttp"], strict=True)]
     print(
         f"\nWork {name}: {rows:,} rows, concurrency {work['concurrency']}, {repeat} interleaved runs, medians\n"
     )
-    lines = []
-    drawn: dict[str, float] = {}
-    for label, values in runs.items():
-        seconds, cpu = (middle(column) for column in zip(*values, strict=True))
-        ratios = [pair[0] / mine[0] for pair, mine in zip(runs["bare aiohttp"], values, strict=False)]
-        drawn[label] = middle(ratios)
-        lines.append(
-            [
-                label,
-                f"{rows / seconds:,.0f}",
-                f"{middle(ratios):.2f}",
-                f"{cpu / rows * 1e3:.3f}",
-                f"{cpu / base[1]:.2f}",
-            ]
-        )
-    table(["client", "rows/s", "÷ bare", "CPU ms/row", "÷ bare"], lines)
+    speeds = _speeds(runs, rows, against)
     if plot is not None:
-        draw(plot, f"work {name}: rows/s, bare aiohttp = 1", drawn, ours="beatra-enrich")
-    print(
-        f"\nwhole process of beatra-enrich: {middle(whole):.2f} s, of which a run of one row has {start:.2f} s of CPU"
-    )
+        draw(plot, f"work {name}: rows/s, bare aiohttp = 1", speeds, ours="beatra-enrich")
+    for label, seconds in whole.items():
+        print(
+            f"\nwhole process of {label}: {middle(seconds):.2f} s; a run of one row has {start[label]:.2f} s of CPU"
+        )
+
+
+def _speeds(
+    runs: Mapping[str, Sequence[tuple[float, float]]], rows: int, against: str | None
+) -> dict[str, float]:
+    """Print the table of runs, each seconds and CPU seconds; gives rows/s of each client over bare's."""
+    other = next((label for label in runs if against is not None and label.endswith(f" {against}")), None)
+    lines: list[list[str]] = []
+    speeds: dict[str, float] = {}
+    for label, values in runs.items():
+        speeds[label] = _ratio([(v[0], b[0]) for v, b in zip(values, runs["bare aiohttp"], strict=False)])
+        line = [
+            label,
+            f"{rows / middle([seconds for seconds, _ in values]):,.0f}",
+            f"{speeds[label]:.2f}",
+            f"{middle([cpu for _, cpu in values]) / rows * 1e3:.3f}",
+            f"{_ratio([(b[1], v[1]) for v, b in zip(values, runs['bare aiohttp'], strict=False)]):.2f}",
+        ]
+        if other is not None:
+            line.append(f"{_ratio([(o[1], v[1]) for v, o in zip(values, runs[other], strict=False)]):.2f}")
+        lines.append(line)
+    head = ["client", "rows/s", "÷ bare", "CPU ms/row", "÷ bare"]
+    table([*head, f"CPU ÷ {against}"] if other is not None else head, lines)
+    return speeds
+
+
+def _ratio(pairs: Sequence[tuple[float, float]]) -> float:
+    """Give the median of second ÷ first."""
+    return middle([two / one for one, two in pairs])
 
 
 def unknown_limit(rows: int, concurrency: int, pythons: Sequence[str]) -> None:
@@ -128,12 +161,13 @@ def _went(rows: int, said: dict[str, Any], endpoint: Server) -> list[object]:
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("works", nargs="*", default=["A", "B", "C"])
+    parser.add_argument("works", nargs="*", default=["A", "B", "C", "paced"])
     parser.add_argument("--rows", type=int)
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument(
         "--peer", nargs="+", default=[], metavar="PYTHON", help="one that has some of the peers"
     )
+    parser.add_argument("--against", metavar="REF", help="a commit whose build is measured beside this one")
     parser.add_argument("--plot", type=Path, help="where to draw rows/s of work A or B, as an SVG")
     options = parser.parse_args()
     print(machine())
@@ -142,7 +176,14 @@ def main() -> None:
         if name == "C":
             unknown_limit(rows, WORKS["C"]["concurrency"], options.peer)
         else:
-            compare(name, rows, options.repeat, pythons=options.peer, plot=options.plot)
+            compare(
+                name,
+                rows,
+                options.repeat,
+                pythons=options.peer,
+                against=options.against,
+                plot=options.plot,
+            )
 
 
 if __name__ == "__main__":
