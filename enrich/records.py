@@ -311,6 +311,7 @@ class Summary:
         causes: why rows have no usable answer, the most frequent first.
         sandbox: whether the answers are the sandbox's: made up, and charged to nobody.
         reused: rows that keep an answer which was given under an earlier schema.
+        unknown_finish: rows that are ok although nobody knows what their finish reason means, by that reason.
     """
 
     rows: int
@@ -333,6 +334,7 @@ class Summary:
     causes: tuple[Trouble, ...] = ()
     sandbox: bool = False
     reused: int = 0
+    unknown_finish: dict[str, int] = field(default_factory=dict)
     perhaps_paid_twice: int | None = None
     bound_by: dict[str, Any] | None = None
     found: tuple[str, ...] = ()
@@ -362,6 +364,7 @@ class Summary:
             "causes": [cause.to_dict() for cause in self.causes],
             "sandbox": self.sandbox,
             "reused": self.reused,
+            "unknown_finish": self.unknown_finish,
             "bound_by": self.bound_by,
             "found": list(self.found),
         }

@@ -42,11 +42,24 @@ def closing(summary: Summary, command: Command, config: Config) -> str:
         lines.append(
             f"{counted(summary.reused, 'row')} keep an answer that was given under an earlier schema (`reuse: true`)"
         )
+    if summary.unknown_finish:
+        lines.append(_unknown_finish(summary.unknown_finish, command))
     if summary.sandbox:
         lines.append(SANDBOX_NOTE)
     if summary.exit_code == 3:
         lines.append(f"Hint: `{command.but('show', '--failed')}` shows these rows.")
     return "\n".join(lines)
+
+
+def _unknown_finish(found: dict[str, int], command: Command) -> str:
+    """Tell of answers that may be half ones."""
+    from enrich.base.words import counted
+
+    reasons = ", ".join(f"`{reason}`" for reason in list(found)[:CAUSES_MOST])
+    return (
+        f"{counted(sum(found.values()), 'row')} ok with a finish reason that nobody knows ({reasons}): whether these "
+        f"answers are whole shows only to who reads some, with `{command.but('show')}`"
+    )
 
 
 def _causes(summary: Summary, command: Command, config: Config) -> Iterator[str]:

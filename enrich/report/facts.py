@@ -149,13 +149,18 @@ class Spread:
 
 @dataclass(frozen=True, slots=True)
 class StepRows:
-    """How the rows stand at one step."""
+    """How the rows stand at one step.
+
+    Attributes:
+        unknown_finish: rows that are ok although their finish reason is in no table, by that reason.
+    """
 
     name: str
     statuses: tuple[tuple[str, int], ...]
     sources: tuple[tuple[str, int], ...]
     credits: float
     spreads: tuple[Spread, ...]
+    unknown_finish: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

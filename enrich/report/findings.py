@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from enrich.report.facts import Finding
-from enrich.report.texts import milliseconds, number, percent
+from enrich.report.texts import cut, milliseconds, number, percent
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -69,6 +69,13 @@ def _statuses(step: StepRows) -> Iterator[Finding]:
                 f"{count:,} of {asked:,} rows ({percent(count, asked)}) of step {step.name} are {status}."
             )
             yield Finding(title, detail, hint)
+    if step.unknown_finish:
+        reasons = ", ".join(f"{cut(reason, 40)} ({count:,})" for reason, count in step.unknown_finish[:5])
+        yield Finding(
+            "Answers that ended for an unknown reason",
+            f"Rows of step {step.name} are ok with a finish reason that is in no table: {reasons}.",
+            "Read some of them: they may be cut short. A schema tells whole answers from half ones.",
+        )
     if doubt := counts.get("in_doubt", 0):
         detail = f"{doubt:,} rows of step {step.name} may have been charged without an answer."
         yield Finding(

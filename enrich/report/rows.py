@@ -14,6 +14,7 @@ from enrich.files.source import open_source
 from enrich.report.facts import FailedRow, Rows, Sample, Spread, StepRows
 from enrich.report.texts import ANSWER_CHARACTERS, VALUE_CHARACTERS, cut, split_error
 from enrich.schema.schema import step_schema
+from enrich.wire.finish import ending
 
 if TYPE_CHECKING:
     from enrich.config import Config, StepConfig
@@ -30,6 +31,7 @@ RECORDED = (
     "error",
     "model",
     "request_id",
+    "finish_reason",
     "total_tokens",
     "credits",
     "attempts",
@@ -104,6 +106,7 @@ class _StepReader:
         self._chosen = chosen
         self._statuses: Counter[str] = Counter()
         self._sources: Counter[str] = Counter()
+        self._finish: Counter[str] = Counter()
         self._credits = 0.0
         self._labels = [_Labels(column) for column in self._values or [step.name]]
         self.samples: list[Sample] = []
@@ -116,10 +119,9 @@ class _StepReader:
         _count(self._sources, part.text("source"))
         credits_ = part.numbers("credits")
         self._credits += pc.sum(credits_).as_py() or 0.0
-        asked: Any = pc.and_(
-            pc.equal(part.text("status"), pa.scalar("ok")),
-            pc.not_equal(part.text("source"), pa.scalar("copy")),
-        )
+        good: Any = pc.equal(part.text("status"), pa.scalar("ok"))
+        asked: Any = pc.and_(good, pc.not_equal(part.text("source"), pa.scalar("copy")))
+        self._count_unknown_finish(part.text("finish_reason").filter(good))
         for labels in self._labels:
             labels.add(batch.column(labels.column).filter(asked))
         self._add_failures(part, first, failures)
@@ -130,6 +132,13 @@ class _StepReader:
         dearest = pc.select_k_unstable(credits_, COSTLIEST, [("", "descending")]).to_pylist()
         self.costliest += [self._sample(part, index, first) for index in dearest if credits_[index].as_py()]
         self.costliest = heapq.nlargest(COSTLIEST, self.costliest, key=lambda sample: sample.credits or 0.0)
+
+    def _count_unknown_finish(self, reasons: Any) -> None:
+        here: Counter[str] = Counter()
+        _count(here, reasons)
+        for reason, rows in here.items():
+            if ending(reason) == "unknown" and (reason in self._finish or len(self._finish) < MAX_DISTINCT):
+                self._finish[reason] += rows
 
     def _add_failures(self, part: _StepColumns, first: int, failures: _Failures) -> None:
         bad = pc.invert(pc.is_in(part.text("status"), pa.array(GOOD)))
@@ -180,6 +189,7 @@ class _StepReader:
             tuple(self._sources.most_common()),
             round(self._credits, 9),
             tuple(labels.spread() for labels in self._labels if labels.values),
+            tuple(self._finish.most_common()),
         )
 
 

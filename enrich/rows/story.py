@@ -166,6 +166,8 @@ class Stories:
         self._marks.set(row.index, step, outcome)
         if outcome.status in FAILED:
             self._troubles.add(self._steps[step].name, self._before + row.index, outcome, again=row.asked)
+        elif outcome.status == "ok":
+            self._troubles.note_ending(outcome.finish_reason)
         if outcome.source == "api":
             self._fitness.note(step, outcome.status)
         if _GRAVITY[outcome.status] > _GRAVITY[row.worst]:

@@ -1,4 +1,4 @@
-"""Counts why rows have no usable answer: by step, status and code, with one row for example."""
+"""Counts why rows have no usable answer, by step, status and code, and answers whose ending nobody knows."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from enrich.records import Trouble
+from enrich.wire.finish import ending
 
 if TYPE_CHECKING:
     from enrich.records import Outcome
@@ -19,9 +20,14 @@ MESSAGE_CHARACTERS = 300  # of an example's message
 
 
 class Troubles:
-    """Counts failed rows by their cause."""
+    """Counts failed rows by their cause.
+
+    Attributes:
+        unknown_finish: rows that are ok although their finish reason is in no table, by that reason.
+    """
 
     def __init__(self) -> None:
+        self.unknown_finish: Counter[str] = Counter()
         self._found: dict[tuple[str, str, str, bool], Trouble] = {}
 
     def add(self, step: str, row: int, outcome: Outcome, *, again: bool) -> None:
@@ -53,6 +59,12 @@ class Troubles:
             )
         else:
             self._found[name] = replace(known, rows=known.rows + 1, again=known.again or again)
+
+    def note_ending(self, finish_reason: str | None) -> None:
+        """Note how the answer of a row ended that is ok."""
+        if ending(finish_reason) == "unknown":
+            kept = finish_reason in self.unknown_finish or len(self.unknown_finish) < MOST_CAUSES
+            self.unknown_finish[finish_reason or "" if kept else OTHER] += 1
 
     def codes(self) -> tuple[tuple[str, int], ...]:
         """Give the codes with their rows, the most frequent first."""

@@ -71,6 +71,7 @@ def summarize(
         causes=session.troubles.ranked(),
         sandbox=session.job.endpoint is None,
         reused=sum(step.conversation.reused for step in session.job.steps),
+        unknown_finish=dict(session.troubles.unknown_finish.most_common()),
         bound_by=bound_by(session.engine.pace, session.job.config.limits) if session.engine else None,
         found=tuple(session.engine.pace.found()) if session.engine else (),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -103,7 +104,7 @@ def has_content(payload: Any) -> bool:
 def is_finished(payload: Any) -> bool:
     """Say whether a stream's chunk carries the finish reason."""
     choice = _first_choice(payload)
-    return choice is not None and isinstance(choice.get("finish_reason"), str)
+    return choice is not None and bool(_finish_reason(choice))
 
 
 # --- a body of JSON ------------------------------------------------------------------------------------
@@ -120,7 +121,7 @@ def _read_json(reply: Reply) -> Completion:
     return Completion(
         text=text,
         model=_text(payload.get("model")),
-        finish_reason=_text(choice.get("finish_reason")),
+        finish_reason=_finish_reason(choice),
         usage=_usage(payload.get("usage"), text),
         refusal=_text(message.get("refusal")),
         tool_calls=_calls_tools(message),
@@ -170,6 +171,16 @@ def _first_choice(payload: Any) -> dict[str, Any] | None:
 
 def _text(value: Any) -> str | None:
     return mend(value) if isinstance(value, str) else None
+
+
+def _finish_reason(choice: dict[str, Any]) -> str | None:
+    """Give why a choice ended; one that is no text in JSON, or its ``type``, so that it is never taken for none."""
+    reason = choice.get("finish_reason")
+    if isinstance(reason, dict):
+        reason = reason.get("type") or reason
+    if reason is None or reason is False or isinstance(reason, str):
+        return _text(reason)
+    return one_line(json.dumps(reason), 60)
 
 
 def _content(value: Any, reply: Reply) -> str | None:
@@ -243,7 +254,7 @@ class _Assembly:
         if choice is None:
             return
         self.has_choice = True
-        self.finish_reason = _text(choice.get("finish_reason")) or self.finish_reason
+        self.finish_reason = _finish_reason(choice) or self.finish_reason
         if isinstance(delta, dict):
             self._add_delta(delta, reply)
 

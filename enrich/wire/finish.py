@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from functools import cache
+from functools import lru_cache
 from typing import Literal
 
 Ending = Literal["whole", "truncated", "filtered", "broken", "unknown"]
@@ -41,7 +41,7 @@ _CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")
 _BETWEEN = re.compile(r"[\s.:-]+")
 
 
-@cache
+@lru_cache(1_024)  # reasons are the endpoint's words, of which there may be any number
 def ending(finish_reason: str | None) -> Ending:
     """Say what a finish reason means; ``whole`` for none at all, since a whole body of JSON need not give one."""
     if finish_reason is None:

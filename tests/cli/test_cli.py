@@ -36,6 +36,7 @@ FURTHER = {
     "causes",
     "sandbox",
     "reused",
+    "unknown_finish",
     "bound_by",
     "found",
 }  # what the summary holds beyond what is promised

@@ -159,3 +159,31 @@ def test_json_to_the_last_line(
         assert entries
         assert entries[-1]["level"] == "error"
         assert ended.code in (2, 3)
+
+
+def test_answers_that_ended_for_an_unknown_reason_are_counted_wherever_a_run_is_told_of(
+    cli: Callable[..., Ended], job: Callable[..., Path], endpoint: BookedEndpoint, tmp_path: Path
+) -> None:
+    """Without a schema they are ok and counted in the closing line, in `--json` and in the report, also when resumed."""
+    endpoint.script = lambda seen: None if b"three" in seen.raw else ended_by("because")
+    config = job()
+    told = cli("run", config, endpoint=endpoint)
+    assert told.code == 0
+    assert "2 rows ok with a finish reason that nobody knows (`because`)" in told.err
+    again = cli("run", config, "--json", endpoint=endpoint)
+    assert json.loads(again.out)["unknown_finish"] == {"because": 2}
+    assert cli("report", config, "-o", "report.html", endpoint=endpoint).code == 0
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "Answers that ended for an unknown reason" in page
+    assert "because (2)" in page
+
+
+def test_an_answer_of_unknown_ending_is_ok_only_where_it_fits_the_schema(
+    cli: Callable[..., Ended], job: Callable[..., Path], endpoint: BookedEndpoint
+) -> None:
+    """Half a JSON object is no answer, whatever the reason says that nobody knows."""
+    schema = {"type": "object", "properties": {"half": {"type": "string"}}, "required": ["half"]}
+    endpoint.script = lambda seen: ended_by("because")
+    ended = cli("run", job(step={"schema": schema, "reask": 0}), "--json", endpoint=endpoint)
+    summary = json.loads(ended.out)
+    assert (summary["invalid_output"], summary["ok"], summary["unknown_finish"]) == (3, 0, {})

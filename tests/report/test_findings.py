@@ -136,3 +136,10 @@ def test_the_remedy_of_a_storm_is_that_of_its_cause() -> None:
     ]
     assert "limits.requests_per_minute" in hints[0]
     assert "support" in hints[1]
+
+
+def test_answers_that_ended_for_a_reason_in_no_table_are_called_out() -> None:
+    """However few: their text may be half of what it should be, though they are ok."""
+    (finding,) = find(rows_of(unknown_finish=(("because", 2), ("moon", 1))), requests_of(), content=True)
+    assert finding.title == "Answers that ended for an unknown reason"
+    assert "because (2), moon (1)" in finding.detail

@@ -60,3 +60,13 @@ def test_codes_are_counted_over_steps() -> None:
         found.add(step, 0, Outcome("error", code), again=False)
     assert found.codes() == (("a", 2), ("b", 1))
     assert Counter(dict(found.codes())).total() == found.rows
+
+
+def test_endings_that_nobody_knows_are_counted() -> None:
+    """A reason that is in no table is counted by itself, known ones are not; of very many only a sum is kept."""
+    found = Troubles()
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(troubles, "MOST_CAUSES", 2)
+        for reason in (None, "stop", "because", "because", "", "moon", "stars"):
+            found.note_ending(reason)
+    assert found.unknown_finish == Counter({"because": 2, "": 1, OTHER: 2})

@@ -356,3 +356,15 @@ def test_stream_round_trip(text: str, cuts: list[int]) -> None:
     pieces = [text[a:b] for a, b in itertools.pairwise(places)]
     body = events(*[chunk({"content": piece}) for piece in pieces], chunk({"content": ""}, "stop"))
     assert completion(body, streamed=True).text == text
+
+
+@pytest.mark.parametrize(
+    ("sent", "read_as"),
+    [("stop", "stop"), (None, None), (False, None), (2, "2"), ({"type": "length"}, "length"), ({"a": 1}, '{"a": 1}')],
+)  # fmt: skip
+def test_a_finish_reason_that_is_no_text_is_not_taken_for_none(sent: object, read_as: str | None) -> None:
+    """A number, or an object, is kept as what it says."""
+    body = json.dumps({"choices": [{"message": {"content": "x"}, "finish_reason": sent}]}).encode()
+    found = read(Reply(body, None, 1.0))
+    assert isinstance(found, Completion)
+    assert found.finish_reason == read_as

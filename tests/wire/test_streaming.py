@@ -220,8 +220,9 @@ def test_broken_for_ever(tmp_path: Path) -> None:
         (WHOLE, True),
         (events(*USUAL[:-1]), False),
         (events(*USUAL) + b"data: {", False),
+        (events(*(chunk(word, "") for word in WORDS)), False),
     ],
-    ids=["finish", "usage-after", "done", "no-finish", "cut"],
+    ids=["finish", "usage-after", "done", "no-finish", "cut", "finish-empty"],
 )
 def test_stream_end(tmp_path: Path, sent: bytes, ok: bool) -> None:
     """For an endpoint that never sends [DONE] the finish reason ends a stream."""
