@@ -21,7 +21,7 @@ from enrich.frames.batches import job_config
 from enrich.frames.blocking import blocking
 from enrich.frames.door import open_door
 from enrich.runs.job import compile_job
-from tests.helpers.endpoint import KEY, BookedEndpoint, Raw, Seen, echo, envelope
+from tests.helpers.endpoint import BookedEndpoint, Raw, Seen, answer_to, envelope
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -31,12 +31,7 @@ STEP = {"name": "s", "prompt": "{{ t }}"}
 CONFIG: dict[str, Any] = {"steps": [STEP]}
 
 
-@pytest.fixture(autouse=True)
-def _environment(monkeypatch: pytest.MonkeyPatch, endpoint: BookedEndpoint, tmp_path: Path) -> None:
-    """Every call goes to the endpoint that keeps books, and keeps its ledger in the test's folder."""
-    monkeypatch.setenv("BEATRA_BASE_URL", endpoint.base_url)
-    monkeypatch.setenv("BEATRA_API_KEY", KEY)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+pytestmark = pytest.mark.usefixtures("our_endpoint")
 
 
 def batches(*sizes: int, distinct: int = 10_000) -> list[pa.RecordBatch]:
@@ -46,11 +41,6 @@ def batches(*sizes: int, distinct: int = 10_000) -> list[pa.RecordBatch]:
     return [pa.record_batch({"t": pa.array(part, pa.string())}) for part in texts]
 
 
-def answered(text: str | None) -> str:
-    """Say what the endpoint answers to a text."""
-    return echo({"messages": [{"content": text}]})
-
-
 def test_each_batch_comes_back_with_its_answers_in_order(endpoint: BookedEndpoint) -> None:
     """One batch out per batch in, of the same rows, input columns first."""
     given = batches(100, 1, 150, 50)
@@ -58,7 +48,7 @@ def test_each_batch_comes_back_with_its_answers_in_order(endpoint: BookedEndpoin
     assert [batch.num_rows for batch in out] == [100, 1, 150, 50]
     for before, after in zip(given, out, strict=True):
         assert after.column("t").equals(before.column("t"))
-        assert after.column("s").to_pylist() == [answered(text) for text in before.column("t").to_pylist()]
+        assert after.column("s").to_pylist() == [answer_to(text) for text in before.column("t").to_pylist()]
         assert set(after.column("s_status").to_pylist()) == {"ok"}
     assert len(endpoint.charges) == 301
 
@@ -273,7 +263,7 @@ def test_many_threads_may_ask_through_one_door(endpoint: BookedEndpoint) -> None
     with blocking(open_door(job, given[0].schema)) as door, ThreadPoolExecutor(8) as threads:
         answers = list(threads.map(door.ask, given))
     for asked, got in zip(given, answers, strict=True):
-        assert got["s"].to_pylist() == [answered(text) for text in asked["t"].to_pylist()]
+        assert got["s"].to_pylist() == [answer_to(text) for text in asked["t"].to_pylist()]
     assert door.summary is not None
     assert door.summary.rows == 480
     assert len(endpoint.posts) == 100

@@ -9,21 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.helpers.endpoint import KEY, BookedEndpoint
-
 if TYPE_CHECKING:
     import nbformat
     from nbclient import NotebookClient
+
+    from tests.helpers.endpoint import BookedEndpoint
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 @pytest.fixture(autouse=True)
-def _environment(monkeypatch: pytest.MonkeyPatch, endpoint: BookedEndpoint, tmp_path: Path) -> None:
+def _environment(monkeypatch: pytest.MonkeyPatch, our_endpoint: None) -> None:
     """Kernels and scripts meet an endpoint that keeps books and an empty cache directory."""
-    monkeypatch.setenv("BEATRA_BASE_URL", endpoint.base_url)
-    monkeypatch.setenv("BEATRA_API_KEY", KEY)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("JUPYTER_PLATFORM_DIRS", "1")
 
 

@@ -28,29 +28,19 @@ import enrich.frames.arguments
 import enrich.pandas
 from enrich.errors import BalanceSpent, BudgetSpent, ConfigError, InputError, RowsFailed, TemplateError
 from enrich.pandas import beatra
-from tests.helpers.endpoint import KEY, BookedEndpoint, Raw, Seen, echo, envelope
+from tests.helpers.endpoint import KEY, BookedEndpoint, Raw, Seen, answer_to, envelope
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
 
-@pytest.fixture(autouse=True)
-def _environment(monkeypatch: pytest.MonkeyPatch, endpoint: BookedEndpoint, tmp_path: Path) -> None:
-    """Every call goes to the endpoint that keeps books, and keeps its ledger in the test's folder."""
-    monkeypatch.setenv("BEATRA_BASE_URL", endpoint.base_url)
-    monkeypatch.setenv("BEATRA_API_KEY", KEY)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+pytestmark = pytest.mark.usefixtures("our_endpoint")
 
 
 def texts(count: int = 3) -> pd.DataFrame:
     """Give a frame of so many texts."""
     return pd.DataFrame({"t": [f"text {n}" for n in range(count)]})
-
-
-def answered(text: object) -> str:
-    """Say what the endpoint answers to a text."""
-    return echo({"messages": [{"content": str(text)}]})
 
 
 # --- shapes and dtypes ----------------------------------------------------------------------------------
@@ -131,7 +121,7 @@ def test_every_shape_of_frame_survives_unchanged(shape: str) -> None:
     assert out.columns.names == frame.columns.names
     assert {**out.attrs, "beatra": None} == {**same.attrs, "beatra": None}
     texts_in = frame.iloc[:, 0].tolist()
-    assert out.iloc[:, frame.shape[1]].tolist() == [answered(text) for text in texts_in]
+    assert out.iloc[:, frame.shape[1]].tolist() == [answer_to(text) for text in texts_in]
 
 
 def test_new_columns_have_explicit_dtypes(endpoint: BookedEndpoint) -> None:
@@ -299,7 +289,7 @@ def test_several_steps_from_a_list_or_a_file(endpoint: BookedEndpoint, job: Any)
     steps = [{"name": "a", "prompt": "{{ t }}"}, {"name": "b", "prompt": "{{ a }} {{ t }}"}]
     out = texts(2).beatra.run(steps, columns="answer")
     assert out.columns.tolist() == ["t", "a", "b"]
-    assert out["b"].tolist() == [answered(f"{a} {t}") for a, t in zip(out["a"], out["t"], strict=True)]
+    assert out["b"].tolist() == [answer_to(f"{a} {t}") for a, t in zip(out["a"], out["t"], strict=True)]
     assert len(endpoint.posts) == 4
     path = job([{"t": "one"}], steps=steps)
     assert enrich.run(path).exit_code == 0
@@ -391,7 +381,7 @@ def test_several_threads_at_once_pay_once(endpoint: BookedEndpoint) -> None:
     """The same call from many threads: every body is charged once, every thread has every answer."""
     with ThreadPoolExecutor(6) as pool:
         frames = list(pool.map(lambda _: texts(60).beatra.complete("{{ t }}"), range(6)))
-    want = [answered(f"text {n}") for n in range(60)]
+    want = [answer_to(f"text {n}") for n in range(60)]
     assert all(frame["answer"].tolist() == want for frame in frames)
     assert set(endpoint.charges_per_body.values()) == {1}
     assert len(endpoint.posts) == 60

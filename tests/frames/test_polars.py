@@ -10,7 +10,6 @@ import inspect
 import subprocess
 import sys
 from collections import Counter
-from typing import TYPE_CHECKING
 
 import polars as pl
 import pytest
@@ -19,28 +18,14 @@ from polars.testing import assert_frame_equal
 import enrich.polars
 from enrich.errors import ConfigError, TemplateError
 from enrich.polars import beatra
-from tests.helpers.endpoint import KEY, BookedEndpoint, echo
+from tests.helpers.endpoint import BookedEndpoint, answer_to
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
-
-@pytest.fixture(autouse=True)
-def _environment(monkeypatch: pytest.MonkeyPatch, endpoint: BookedEndpoint, tmp_path: Path) -> None:
-    """Every call goes to the endpoint that keeps books, and keeps its ledger in the test's folder."""
-    monkeypatch.setenv("BEATRA_BASE_URL", endpoint.base_url)
-    monkeypatch.setenv("BEATRA_API_KEY", KEY)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+pytestmark = pytest.mark.usefixtures("our_endpoint")
 
 
 def texts(count: int = 3) -> pl.DataFrame:
     """Give a frame of so many texts."""
     return pl.DataFrame({"t": [f"text {n}" for n in range(count)]}, schema={"t": pl.String})
-
-
-def answered(text: str) -> str:
-    """Say what the endpoint answers to a text."""
-    return echo({"messages": [{"content": text}]})
 
 
 EVERY_TYPE = texts(2).with_columns(
@@ -65,7 +50,7 @@ def test_the_frame_s_own_columns_survive_unchanged() -> None:
     """Every type comes back as it was, answers behind it."""
     out = EVERY_TYPE.beatra.complete("{{ t }}", name="a")
     assert_frame_equal(out.select(EVERY_TYPE.columns), EVERY_TYPE, categorical_as_str=False)
-    assert out["a"].to_list() == [answered("text 0"), answered("text 1")]
+    assert out["a"].to_list() == [answer_to("text 0"), answer_to("text 1")]
     assert out.columns[-14:-12] == ["a", "a_status"]
 
 
@@ -107,7 +92,7 @@ def test_a_query_is_collected_in_batches_while_answers_come(
     query = frame.lazy().filter(pl.col("n") >= 10)
     out = query.beatra.complete("{{ t }}")
     assert_frame_equal(out.select("t", "n"), frame.filter(pl.col("n") >= 10))
-    assert out["answer"].to_list() == [answered(text) for text in out["t"]]
+    assert out["answer"].to_list() == [answer_to(text) for text in out["t"]]
     assert Counter(out["answer_source"]) == {"api": 50, "copy": 40}
     assert out["answer_credits"].sum() == endpoint.credits
     again = query.beatra.run([{"name": "a", "prompt": "{{ t }}"}], columns="answer")

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from tests.helpers.endpoint import KEY, BookedEndpoint, Raw, echo
+from tests.helpers.endpoint import KEY, BookedEndpoint, Raw, answer_to
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -105,7 +105,7 @@ def _unlike_an_undisturbed_run(job: Job, endpoint: BookedEndpoint) -> list[str]:
         {
             "n": number,
             "t": text,
-            "s": echo({"messages": [{"content": text}]}),
+            "s": answer_to(text),
             "s_status": "ok",
             "s_error": None,
             "s_model": "served-1",

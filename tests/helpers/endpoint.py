@@ -30,6 +30,11 @@ def echo(body: dict[str, Any]) -> str:
     return hashlib.sha256(body["messages"][-1]["content"].encode()).hexdigest()[:24]
 
 
+def answer_to(prompt: object) -> str:
+    """Give the answer to a request that holds this prompt alone."""
+    return echo({"messages": [{"content": str(prompt)}]})
+
+
 @dataclass(frozen=True)
 class Seen:
     """One HTTP request as it came."""
@@ -82,6 +87,19 @@ def envelope(code: str, status: int, *, retryable: bool = False, message: str = 
     """Make an error as Beatra writes it."""
     error = {"code": code, "message": message, "retryable": retryable, "request_id": f"err-{uuid.uuid4()}"}
     return Raw(json.dumps({"error": error}).encode(), status)
+
+
+def out_of_service(endpoint: BookedEndpoint, *, after: int, seconds: float) -> None:
+    """Let an endpoint answer nothing but 503 for so long, once so many completions were charged."""
+    over = threading.Event()
+
+    def outage(seen: Seen) -> Raw | None:
+        if seen.method != "POST" or len(endpoint.charges) < after or over.is_set():
+            return None
+        threading.Timer(seconds, over.set).start()
+        return envelope("overloaded", 503, retryable=True)
+
+    endpoint.script = outage
 
 
 class BookedEndpoint(LoopbackServer):

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from tests.helpers.endpoint import BookedEndpoint, Raw, echo, envelope
+from tests.helpers.endpoint import BookedEndpoint, Raw, answer_to, echo, envelope
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -173,7 +173,7 @@ class Task:
 
     def _answer(self, row: dict[str, Any]) -> str:
         before = f" {echo({'messages': [{'content': row['t']}]})}" if len(self.mode.steps) > 1 else ""
-        return echo({"messages": [{"content": f"{row['t']}{before}"}]})
+        return answer_to(f"{row['t']}{before}")
 
 
 def make_task(name: str, folder: Path, rows: int, ledger: str | None = None) -> Task:

@@ -21,7 +21,7 @@ dg = pytest.importorskip("dagster", reason="pip install 'beatra-enrich[dagster]'
 
 from enrich.files.hold import hold_output  # noqa: E402
 from enrich.integrations.dagster import BeatraEnrichComponent, BeatraResource, beatra_asset  # noqa: E402
-from tests.helpers.endpoint import KEY, BookedEndpoint, Raw, Seen, envelope  # noqa: E402
+from tests.helpers.endpoint import KEY, BookedEndpoint, Raw, Seen, envelope, out_of_service  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -417,15 +417,7 @@ def test_a_retry_after_an_outage_goes_on_for_nothing(
 ) -> None:
     """The endpoint goes out of service in the middle; the policy's retries ask the rest, and nothing is charged twice."""
     monkeypatch.setattr("enrich.engine.outage.PATIENCE", 0.2)  # instead of five minutes
-    over = threading.Event()
-
-    def outage(seen: Seen) -> Raw | None:
-        if seen.method != "POST" or len(endpoint.charges) < 60 or over.is_set():
-            return None
-        threading.Timer(2, over.set).start()
-        return envelope("overloaded", 503, retryable=True)
-
-    endpoint.script = outage
+    out_of_service(endpoint, after=60, seconds=2)
     asset = asset_of(
         job(tmp_path, rows=120, limits={"concurrency": 4}),
         retry_policy=dg.RetryPolicy(max_retries=9, delay=1),

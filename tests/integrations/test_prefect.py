@@ -20,12 +20,11 @@ testing = pytest.importorskip("prefect.testing.utilities", reason="pip install p
 
 from prefect.settings import PREFECT_API_URL  # noqa: E402
 
-from tests.helpers.endpoint import KEY, BookedEndpoint, Seen, envelope  # noqa: E402
+from tests.helpers.endpoint import KEY, BookedEndpoint, out_of_service  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.helpers.endpoint import Raw
 
 EXAMPLES = Path(__file__).parent.parent.parent / "examples"
 FLOW = EXAMPLES / "prefect" / "flow.py"
@@ -96,15 +95,7 @@ def test_a_retry_after_an_outage_goes_on(
 ) -> None:
     """The endpoint goes out of service in the middle; the task's retries ask the rest, and nothing is charged twice."""
     monkeypatch.setattr("enrich.engine.outage.PATIENCE", 0.2)  # instead of five minutes
-    over = threading.Event()
-
-    def outage(seen: Seen) -> Raw | None:
-        if seen.method != "POST" or len(endpoint.charges) < 60 or over.is_set():
-            return None
-        threading.Timer(2, over.set).start()
-        return envelope("overloaded", 503, retryable=True)
-
-    endpoint.script = outage
+    out_of_service(endpoint, after=60, seconds=2)
     ask = example()["ask"].with_options(retries=9, retry_delay_seconds=1)
     summary = ask(job(tmp_path, 120), [])
     assert (summary["ok"], summary["requests"]) == (120, 60)

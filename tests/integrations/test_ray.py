@@ -14,7 +14,7 @@ from ray.exceptions import RayTaskError
 
 from enrich.errors import ConfigError, InputError, TemplateError
 from enrich.integrations.ray import enrich
-from tests.helpers.endpoint import KEY, BookedEndpoint, Raw, Seen, echo, envelope
+from tests.helpers.endpoint import KEY, BookedEndpoint, Raw, Seen, answer_to, echo, envelope
 from tests.integrations.cluster import (
     ask_cli,
     busiest_second,
@@ -59,7 +59,7 @@ def texts(rows: int = ROWS, distinct: int = 10_000, blocks: int = 8) -> Dataset:
 def answered(ds: Dataset, rows: int = ROWS) -> bool:
     """Say whether every row is there with the answer to its text."""
     found = ds.take_all()
-    right = all(row["s"] == echo({"messages": [{"content": row["t"]}]}) for row in found)
+    right = all(row["s"] == answer_to(row["t"]) for row in found)
     return right and sorted(row["n"] for row in found) == list(range(rows))
 
 

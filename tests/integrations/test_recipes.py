@@ -12,7 +12,7 @@ from pathlib import Path
 import pyarrow.dataset as ds
 import pytest
 
-from tests.helpers.endpoint import KEY, BookedEndpoint, Raw, Seen, echo
+from tests.helpers.endpoint import KEY, BookedEndpoint, Raw, Seen, answer_to
 
 FOLDER = Path(__file__).parent.parent.parent / "examples" / "recipes"
 RECIPES = sorted(path.stem.removesuffix("_recipe") for path in FOLDER.glob("*_recipe.py"))
@@ -43,7 +43,7 @@ def run(name: str, folder: Path, endpoint: BookedEndpoint) -> None:
     assert sorted(row["id"] for row in rows) == list(range(ROWS))
     for row in rows:
         prompt = f"The tone of this review: {row['review']}"
-        assert row["tone"] == echo({"messages": [{"content": prompt}]})
+        assert row["tone"] == answer_to(prompt)
 
 
 def check(name: str, folder: Path) -> None:

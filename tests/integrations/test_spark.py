@@ -22,7 +22,7 @@ from pyspark.sql import DataFrame, Observation, SparkSession
 
 from enrich.errors import ConfigError, LedgerError, TemplateError
 from enrich.integrations.spark import enrich, metrics
-from tests.helpers.endpoint import KEY, BookedEndpoint, Raw, Seen, echo, envelope
+from tests.helpers.endpoint import KEY, BookedEndpoint, Raw, Seen, answer_to, echo, envelope
 from tests.helpers.loopback import free_port
 from tests.integrations.cluster import (
     ask_cli,
@@ -110,7 +110,7 @@ def texts(spark: SparkSession, rows: int = ROWS, distinct: int = 10_000, parts: 
 def answered(frame: DataFrame) -> bool:
     """Say whether every row has the answer to its text."""
     rows = frame.collect()
-    return all(row.s == echo({"messages": [{"content": row.t}]}) and row.s_status == "ok" for row in rows)
+    return all(row.s == answer_to(row.t) and row.s_status == "ok" for row in rows)
 
 
 # --- what comes out ------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ import pytest
 
 from enrich.ledger.pages import INDEX_INTERIOR, INDEX_LEAF, TABLE_LEAF, Pages
 from tests.helpers.chaos import make_job, place, violations
-from tests.helpers.endpoint import BookedEndpoint, echo
+from tests.helpers.endpoint import BookedEndpoint, answer_to, echo
 from tests.helpers.warm import Warm
 
 if TYPE_CHECKING:
@@ -263,10 +263,7 @@ def served_right(job: Job, output: Path) -> bool:
     if not output.exists():
         return True
     rows = pq.read_table(output).to_pylist()
-    return all(
-        row["s"] is None or row["s"] == echo({"messages": [{"content": row["t"]}]}) + " word" * 200
-        for row in rows
-    )
+    return all(row["s"] is None or row["s"] == answer_to(row["t"]) + " word" * 200 for row in rows)
 
 
 @pytest.mark.parametrize("damage", KINDS, ids=lambda damage: damage.__name__)

@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from tests.helpers.chaos import Job, make_job, place, violations
-from tests.helpers.endpoint import BookedEndpoint, Raw, echo
+from tests.helpers.endpoint import BookedEndpoint, Raw, answer_to
 from tests.helpers.warm import Warm
 from tests.runs.test_stopping import until
 
@@ -239,7 +239,7 @@ def test_two_runs_do_not_wait_for_what_each_has_given_up(pair: tuple[Warm, Warm]
         assert jobs[0].table()["s_status"].to_pylist() == wanted
         endpoint.script = None
         assert pair[0].run(jobs[0].folder, "run", jobs[0].config, "-q", env=place(endpoint)).code == 0
-        assert jobs[0].table()["s"].to_pylist() == [echo({"messages": [{"content": text}]}) for text in texts]
+        assert jobs[0].table()["s"].to_pylist() == [answer_to(text) for text in texts]
         assert len(endpoint.charges) == len(texts)
 
 

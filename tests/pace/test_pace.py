@@ -13,7 +13,7 @@ from enrich.config import LimitsConfig, WindowConfig
 from enrich.pace.ceiling import Ceiling
 from enrich.pace.pace import Pace
 from enrich.pace.windows import Window
-from tests.helpers.gym import Gym, Ran, equal
+from tests.helpers.gym import Gym, Ran, equal, lognormal
 from tests.helpers.servers import (
     Bucket,
     Bursts,
@@ -32,25 +32,13 @@ from tests.helpers.virtual import (
     VirtualLoop,
     busiest,
     run_virtually,
+    unlimited,
 )
 
 if TYPE_CHECKING:
-    import random
-    from collections.abc import Callable
-
     from tests.helpers.gym import RetryAfter
     from tests.helpers.servers import Server
     from tests.helpers.virtual import Limit
-
-
-def unlimited() -> TokenBucketLimit:
-    """Give a server that lets everything through."""
-    return TokenBucketLimit(1e9, 1e9)
-
-
-def lognormal(median: float, spread: float = 0.5) -> Callable[[random.Random], float]:
-    """Give latencies of so many seconds."""
-    return lambda source: median * math.exp(spread * source.gauss(0, 1))
 
 
 def simulate(

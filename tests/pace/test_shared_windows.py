@@ -23,6 +23,7 @@ from tests.helpers.virtual import (
     VirtualLoop,
     busiest,
     run_virtually,
+    unlimited,
 )
 
 if TYPE_CHECKING:
@@ -30,11 +31,6 @@ if TYPE_CHECKING:
 
     from enrich.pace.lease import Lease, LeaseRequest
     from tests.helpers.virtual import Limit
-
-
-def unlimited() -> TokenBucketLimit:
-    """Give a server that lets everything through."""
-    return TokenBucketLimit(1e9, 1e9)
 
 
 def share(

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from enrich.errors import ConfigError
 from enrich.verbs.ledger import EXPORT, ledger_location, parse_age
 from tests.helpers.chaos import make_job, place
-from tests.helpers.endpoint import BookedEndpoint, Raw, echo, envelope
+from tests.helpers.endpoint import BookedEndpoint, Raw, answer_to, envelope
 from tests.helpers.warm import Warm
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def test_export_keeps_the_raw_bytes(warm: Warm, job: Job) -> None:
     assert set(rows) == set(job.texts)
     for text, row in rows.items():
         if row["state"] == "answered":
-            assert row["text"] == echo({"messages": [{"content": text}]})
+            assert row["text"] == answer_to(text)
             assert json.loads(row["answer"])["choices"][0]["message"]["content"] == row["text"]
         else:
             assert row["answer"] is None
