@@ -62,12 +62,54 @@ class Usage:
 
     Attributes:
         credits: Beatra's charge.
+        cached_tokens: those of the prompt that were read from a cache.
+        reasoning_tokens: those of the completion that were thought and not said.
+        credits_usd: what the charge is in US dollars, for show.
     """
 
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     total_tokens: int | None = None
     credits: float | None = None
+    cached_tokens: int | None = None
+    reasoning_tokens: int | None = None
+    credits_usd: float | None = None
+
+
+# What a completion costs, as columns, sums and reports name it.
+AMOUNTS = (
+    "prompt_tokens",
+    "completion_tokens",
+    "total_tokens",
+    "cached_tokens",
+    "reasoning_tokens",
+    "credits",
+    "credits_usd",
+)
+
+
+@dataclass(slots=True)
+class UsageSum:
+    """What completions cost together; what none of them names is 0."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    total_tokens: int = 0
+    cached_tokens: int = 0
+    reasoning_tokens: int = 0
+    credits: float = 0.0
+    credits_usd: float = 0.0
+
+    def add(self, usage: Usage | Outcome) -> None:
+        """Add what one more cost."""
+        for name in AMOUNTS:
+            if amount := getattr(usage, name):
+                setattr(self, name, getattr(self, name) + amount)
+
+    def amounts(self) -> dict[str, Any]:
+        """Give the sums by name; charges without the noise that adding floats up makes."""
+        sums = {name: getattr(self, name) for name in AMOUNTS}
+        return {**sums, "credits": round(self.credits, 9), "credits_usd": round(self.credits_usd, 12)}
 
 
 @frozen
@@ -258,6 +300,9 @@ class Outcome(NamedTuple):
     latency_ms: float | None = None
     source: Literal["api", "ledger", "copy"] | None = None
     follows: bytes | None = None
+    cached_tokens: int | None = None
+    reasoning_tokens: int | None = None
+    credits_usd: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,7 +340,10 @@ class Summary:
         statuses: rows per status; they sum to ``rows``. With several steps a row counts once, under its worst.
         requests: distinct requests sent in this run.
         attempts: HTTP requests sent in this run, retries included.
-        credits: spent in this run; None when the endpoint sent no credits.
+        cached_tokens: those of the prompts' tokens that were read from a cache, as far as the endpoint tells.
+        reasoning_tokens: those of the completions' tokens that were thought and not said, likewise.
+        credits: spent in this run.
+        credits_usd: what they are in US dollars, as far as the endpoint tells.
         seconds: wall time.
         retries: attempts that failed and were followed by another one, per cause.
         reason: one sentence on how it ended.
@@ -338,6 +386,13 @@ class Summary:
     perhaps_paid_twice: int | None = None
     bound_by: dict[str, Any] | None = None
     found: tuple[str, ...] = ()
+    cached_tokens: int = 0
+    reasoning_tokens: int = 0
+    credits_usd: float = 0.0
+
+    def amounts(self) -> dict[str, Any]:
+        """Give what was used and spent, by name."""
+        return {name: getattr(self, name) for name in AMOUNTS}
 
     def to_dict(self) -> dict[str, Any]:
         """Give the summary as one flat mapping, statuses beside the rest, as ``--json`` prints it."""
@@ -347,10 +402,7 @@ class Summary:
             **{status: self.statuses.get(status, 0) for status in STATUSES},
             "requests": self.requests,
             "attempts": self.attempts,
-            "prompt_tokens": self.prompt_tokens,
-            "completion_tokens": self.completion_tokens,
-            "total_tokens": self.total_tokens,
-            "credits": self.credits,
+            **self.amounts(),
             "seconds": round(self.seconds, 3),
             "rows_per_second": round(self.rows_per_second, 1),
             "retries": self.retries,

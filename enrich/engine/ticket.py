@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from enrich.engine.retry import History
+from enrich.records import UsageSum
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -75,7 +76,7 @@ class Ticket:
 
 
 @dataclass(slots=True)
-class Stats:
+class Stats(UsageSum):
     """What the run has done so far. The engine writes it; the progress display and the summary read it."""
 
     requests: int = 0
@@ -83,10 +84,6 @@ class Stats:
     perhaps_paid_twice: int | None = None
     answered: int = 0
     failed: int = 0
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    total_tokens: int = 0
-    credits: float = 0.0
     retries: Counter[str] = field(default_factory=Counter)
     failures: Counter[str] = field(default_factory=Counter)
     latencies: deque[float] = field(default_factory=lambda: deque(maxlen=1_000))

@@ -183,10 +183,7 @@ class Workers:
         desk.finish(ticket, result, reply=reply)
 
     def _count_answer(self, completion: Completion, reply: Reply) -> None:
-        stats, usage = self._desk.stats, completion.usage
+        stats = self._desk.stats
         stats.answered += 1
-        stats.prompt_tokens += usage.prompt_tokens or 0
-        stats.completion_tokens += usage.completion_tokens or 0
-        stats.total_tokens += usage.total_tokens or 0
-        stats.credits += usage.credits or 0.0
+        stats.add(completion.usage)
         stats.latencies.append(reply.latency_ms)

@@ -17,7 +17,7 @@ from pydantic import Field
 from enrich.api import any_config
 from enrich.base.loops import run_stoppable
 from enrich.errors import EnrichError
-from enrich.records import FAILED, STATUSES
+from enrich.records import AMOUNTS, FAILED, STATUSES
 from enrich.runs.lineage import column_origins
 from enrich.runs.options import RunOptions
 from enrich.runs.pipeline import run_job
@@ -341,15 +341,7 @@ def _rows(summary: Summary, context: dg.AssetExecutionContext) -> dict[str, int]
 def _counts(summary: Summary) -> dict[str, Any]:
     """Give the numbers of a run; what it spent is what this run spent, not what earlier ones did."""
     told = summary.to_dict()
-    names = (
-        "requests",
-        "attempts",
-        "prompt_tokens",
-        "completion_tokens",
-        "total_tokens",
-        "credits",
-        "seconds",
-    )
+    names = ("requests", "attempts", *AMOUNTS, "seconds")
     return {**{name: told[name] for name in (*STATUSES, *names)}, "ledger": summary.ledger}
 
 

@@ -56,7 +56,10 @@ class ModelUse:
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
+    cached_tokens: int
+    reasoning_tokens: int
     credits: float
+    credits_usd: float
 
 
 @dataclass(frozen=True, slots=True)

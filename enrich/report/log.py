@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import orjson
 
+from enrich.records import UsageSum
 from enrich.report.facts import FailedRow, FailureCause, Latency, ModelUse, Requests, Sample, Timeline
 from enrich.report.texts import ANSWER_CHARACTERS, PROMPT_CHARACTERS, cut, split_error
 from enrich.wire.completion import completion_of
@@ -175,20 +176,8 @@ class _Latencies:
 
 
 @dataclass(slots=True)
-class _Use:
+class _Use(UsageSum):
     answers: int = 0
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    total_tokens: int = 0
-    credits: float = 0.0
-
-    def add(self, completion: Completion) -> None:
-        usage = completion.usage
-        self.answers += 1
-        self.prompt_tokens += usage.prompt_tokens or 0
-        self.completion_tokens += usage.completion_tokens or 0
-        self.total_tokens += usage.total_tokens or 0
-        self.credits += usage.credits or 0.0
 
 
 @dataclass(slots=True)
@@ -238,7 +227,9 @@ class _Tally:
         if result is not None:
             served = result.model or record.model
             self.elsewhere += record.model not in ("auto", served)
-            self.uses.setdefault(served, _Use()).add(result)
+            use = self.uses.setdefault(served, _Use())
+            use.answers += 1
+            use.add(result.usage)
             if len(self.samples) < STANDINS:
                 self.samples.append(_sample(entry, result))
         elif (record.state == "failed" or record.in_doubt) and len(self.failures) < STANDIN_FAILURES:
@@ -253,17 +244,7 @@ class _Tally:
             failed_attempts=sum(reason.attempts for reason in self.reasons.values()),
             timeline=self.slices.timeline(),
             latency=self.latencies.latency(),
-            models=tuple(
-                ModelUse(
-                    model,
-                    u.answers,
-                    u.prompt_tokens,
-                    u.completion_tokens,
-                    u.total_tokens,
-                    round(u.credits, 9),
-                )
-                for model, u in uses
-            ),
+            models=tuple(ModelUse(model=model, answers=use.answers, **use.amounts()) for model, use in uses),
             causes=tuple(_cause(code, reason) for code, reason in reasons),
             tries=tuple(sorted(self.tries.items())),
             elsewhere=self.elsewhere,

@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from enrich.answer.columns import step_columns
 from enrich.engine.engine import settled_record
-from enrich.records import Completion, Outcome, Usage
+from enrich.records import AMOUNTS, Completion, Outcome, Usage, UsageSum
 from enrich.rows.conversation import judge
 
 if TYPE_CHECKING:
@@ -34,6 +34,10 @@ class Assembler:
         schema: of the output, see `enrich.answer.columns.output_schema`.
         marks: how each row stands.
         run: answers of this run have the source ``api``, older ones ``ledger``.
+
+    Attributes:
+        attempts: requests that were sent for the rows assembled so far.
+        spent: what their answers cost.
     """
 
     def __init__(
@@ -52,6 +56,8 @@ class Assembler:
         self._marks = marks
         self._read = read
         self._run = run
+        self.attempts = 0
+        self.spent = UsageSum()
         self._usual = ASSEMBLED_BYTES // FIRST_ROWS  # bytes of an outcome that is only in the ledger; learned
 
     async def batches(
@@ -77,6 +83,9 @@ class Assembler:
         columns: list[pa.Array[Any]] = []
         for number, step in enumerate(self._steps):
             outcomes = await self.outcomes(number, step, row, count)
+            for outcome in outcomes:
+                self.attempts += outcome.attempts
+                self.spent.add(outcome)
             columns += step_columns(step.builder.schema, outcomes)
         return columns
 
@@ -156,20 +165,28 @@ def _copy(outcome: Outcome) -> Outcome:
     """Give what a row has to show whose request is an earlier row's: the cost stands there."""
     source: Literal["copy"] | None = "copy" if outcome.source is not None else None
     return outcome._replace(
-        prompt_tokens=0, completion_tokens=0, total_tokens=0, credits=0.0, attempts=0, source=source
+        prompt_tokens=0,
+        completion_tokens=0,
+        total_tokens=0,
+        cached_tokens=_nothing(outcome.cached_tokens),
+        reasoning_tokens=_nothing(outcome.reasoning_tokens),
+        credits=0.0,
+        credits_usd=_nothing(outcome.credits_usd),
+        attempts=0,
+        source=source,
     )
+
+
+def _nothing(amount: _Number | None) -> _Number | None:
+    """Give no amount, where one is told of at all."""
+    return None if amount is None else amount - amount
 
 
 def _sum(outcome: Outcome, earlier: Sequence[_EarlierCost]) -> Outcome:
     """Add what earlier turns cost; what only some of them name counts."""
     for attempts, usage in earlier:
-        outcome = outcome._replace(
-            prompt_tokens=_add(outcome.prompt_tokens, usage.prompt_tokens),
-            completion_tokens=_add(outcome.completion_tokens, usage.completion_tokens),
-            total_tokens=_add(outcome.total_tokens, usage.total_tokens),
-            credits=_add(outcome.credits, usage.credits),
-            attempts=outcome.attempts + attempts,
-        )
+        costs: dict[str, Any] = {name: _add(getattr(outcome, name), getattr(usage, name)) for name in AMOUNTS}
+        outcome = outcome._replace(attempts=outcome.attempts + attempts, **costs)
     return outcome
 
 

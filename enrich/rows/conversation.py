@@ -336,6 +336,9 @@ def judge(reader: AnswerReader, settled: Settled) -> Outcome:
             settled.latency_ms,
             "api" if settled.fresh else "ledger",
             settled.parent,
+            usage.cached_tokens,
+            usage.reasoning_tokens,
+            usage.credits_usd,
         )
     status: RowStatus = "in_doubt" if settled.in_doubt else "error"
     error = str(result)

@@ -4,28 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import pyarrow.compute as pc
-
 from enrich.files.prefetch import prefetched
 from enrich.files.sink import open_sink
-from enrich.rows.assemble import ROWS
+from enrich.rows.assemble import ROWS, Assembler
 from enrich.rows.occurrences import Occurrences
 from enrich.runs.job import origin
 from enrich.runs.partition_todo import Ends, cut, folder_columns, remember_types
 from enrich.runs.partitions import describe
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Sequence
+    from collections import Counter
+    from collections.abc import Callable, Coroutine
     from pathlib import Path
 
-    import pyarrow as pa
-
     from enrich.base.interrupt import Interrupt
-    from enrich.config import Config, StepConfig
+    from enrich.config import Config
     from enrich.files.source import Source
     from enrich.records import RowStatus
     from enrich.rows.statuses import Marks
@@ -34,13 +30,6 @@ if TYPE_CHECKING:
 
 UNITS_AT_ONCE = 16  # units that are written side by side
 UNIT_ROWS_AT_ONCE = 16_384  # their rows, unless a single one has more
-TOTALS = (
-    "attempts",
-    "prompt_tokens",
-    "completion_tokens",
-    "total_tokens",
-    "credits",
-)  # that steps' columns hold
 
 
 class Units:
@@ -123,26 +112,26 @@ class Units:
         """Assemble one unit and put it in place."""
         job = self._session.job
         own = [name for name in part.source.schema.names if name not in folder_columns(part.source)]
-        totals: Counter[str] = Counter()
         with open_sink(part.unit.output, job.output_schema, scratch=scratch, given=own) as sink:
             batches = prefetched(part.source.batches(columns=own))
             async with contextlib.aclosing(batches):
                 assembler = self._session.assembler(self._marks)
                 async for batch in assembler.batches(batches, first_row=part.first_row):
                     interrupt.check()
-                    totals.update(usage_of(batch, job.config.steps))
                     await asyncio.to_thread(sink.write, batch)
             unit = await asyncio.to_thread(describe, part.unit, self._made, whole=part.whole)
-            await asyncio.to_thread(sink.commit, self._manifest(number, part, totals) | {"unit": unit})
+            manifest = self._manifest(number, part, assembler) | {"unit": unit}
+            await asyncio.to_thread(sink.commit, manifest)
         self._placed.append(number)
 
-    def _manifest(self, number: int, part: UnitToMake, totals: Counter[str]) -> dict[str, Any]:
+    def _manifest(self, number: int, part: UnitToMake, assembled: Assembler) -> dict[str, Any]:
         statuses = {status: count for status, count in self.ends.tallies[number].items() if count}
         return {
             **origin(self._session.job, part.source),
             "rows": part.source.num_rows,
             "statuses": statuses,
-            **{name: totals[name] for name in TOTALS},
+            "attempts": assembled.attempts,
+            **assembled.spent.amounts(),
         }
 
 
@@ -157,11 +146,3 @@ async def _room(writing: dict[asyncio.Task[None], int], rows: int) -> None:
 
 def _failed(task: asyncio.Task[None]) -> bool:
     return not task.cancelled() and task.exception() is not None
-
-
-def usage_of(batch: pa.RecordBatch, steps: Sequence[StepConfig]) -> dict[str, float]:
-    """Add up what a batch of the output cost, over its steps."""
-    return {
-        name: sum(pc.sum(batch.column(f"{step.name}_{name}")).as_py() or 0 for step in steps)
-        for name in TOTALS
-    }

@@ -44,6 +44,9 @@ class Snapshot:
     elapsed: float = 0.0
     found: str = ""
     bound_by: str = ""
+    cached_tokens: int = 0
+    reasoning_tokens: int = 0
+    credits_usd: float = 0.0
 
     @property
     def place(self) -> str:
@@ -69,10 +72,18 @@ class Snapshot:
         if self.found:
             parts.append(self.found)
         if self.tokens:
-            parts.append(f"{self.tokens:,} tokens")
+            parts.append(f"{self.tokens:,} tokens{self._of_them()}")
         if self.credits:
             parts.append(f"{self.credits:,.4g} credits")
+        if self.credits_usd:
+            parts.append(f"{self.credits_usd:,.4g} USD")
         return " · ".join(parts)
+
+    def _of_them(self) -> str:
+        """Tell which of the tokens were read from a cache, and which were thought."""
+        kinds = ((self.cached_tokens, "cached"), (self.reasoning_tokens, "reasoning"))
+        told = ", ".join(f"{count:,} {kind}" for count, kind in kinds if count)
+        return f" ({told})" if told else ""
 
     @property
     def failed(self) -> str:

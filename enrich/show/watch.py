@@ -107,7 +107,10 @@ class Watch:
         shown = replace(
             shown,
             tokens=stats.total_tokens,
+            cached_tokens=stats.cached_tokens,
+            reasoning_tokens=stats.reasoning_tokens,
             credits=stats.credits,
+            credits_usd=stats.credits_usd,
             failures=self._flow.failure_codes()[:3] if self._flow is not None else (),
             retries=tuple(stats.retries.most_common(3)),
         )

@@ -23,7 +23,7 @@ from enrich.errors import ConfigError, LedgerDamaged
 from enrich.files.sink import destination, open_sink
 from enrich.ledger.opening import open_ledger, require_ledger
 from enrich.ledger.repair import Salvage, repair
-from enrich.records import Completion, Usage, key_text
+from enrich.records import AMOUNTS, Completion, Usage, key_text
 from enrich.wire.completion import completion_of, read
 
 if TYPE_CHECKING:
@@ -56,7 +56,10 @@ EXPORT: Final = pa.schema(
         ("prompt_tokens", pa.int64()),
         ("completion_tokens", pa.int64()),
         ("total_tokens", pa.int64()),
+        ("cached_tokens", pa.int64()),
+        ("reasoning_tokens", pa.int64()),
         ("credits", pa.float64()),
+        ("credits_usd", pa.float64()),
         ("error", pa.string()),
         ("damaged", pa.list_(pa.string())),
     ]
@@ -313,10 +316,7 @@ def _exported(entry: Entry) -> dict[str, Any]:
         "text": completion.text if completion else None,
         "served_by": completion.model if completion else None,
         "finish_reason": completion.finish_reason if completion else None,
-        "prompt_tokens": usage.prompt_tokens,
-        "completion_tokens": usage.completion_tokens,
-        "total_tokens": usage.total_tokens,
-        "credits": usage.credits,
+        **{name: getattr(usage, name) for name in AMOUNTS},
         "error": _error(entry),
         "damaged": list(entry.damaged),
     }

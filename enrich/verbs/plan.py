@@ -25,7 +25,7 @@ from enrich.runs.summary import summarize
 from enrich.runs.unchanged import Done, all_answered, note_done, still_done
 from enrich.verbs.census import Census, ChosenRow
 from enrich.verbs.forecast import Estimate
-from enrich.verbs.plan_estimate import Counted, Measured, Spent, estimated
+from enrich.verbs.plan_estimate import FURTHER, Counted, Measured, Spent, estimated
 from enrich.verbs.plan_result import JobPlan, StepPlan
 
 if TYPE_CHECKING:
@@ -227,7 +227,7 @@ class _Survey:
                 await session.ledger.close_run(summary.to_dict())
                 limited = "rate_limited" in summary.retries
                 rate = summary.requests / (time.monotonic() - begun) if limited else None
-                return Spent(summary.attempts, summary.requests, summary.credits, rate)
+                return Spent(summary.attempts, summary.requests, summary.credits, summary.credits_usd, rate)
 
     async def measure(self, units: Sequence[ChosenRow]) -> list[list[Measured]]:
         """Read what these rows cost, per step; a row that is pending at a step is left out there."""
@@ -291,10 +291,14 @@ async def _one(batch: pa.RecordBatch) -> AsyncIterator[pa.RecordBatch]:
 
 def _measured(size: int, outcome: Outcome) -> Measured:
     asked = outcome.key is not None and outcome.source != "copy"
-    unpriced = outcome.source is not None and outcome.credits is None
+    answered = outcome.source is not None
+    amounts = {name: getattr(outcome, name) for name in FURTHER}
     return Measured(
         size if asked else 0,
         float(outcome.total_tokens or 0),
-        None if unpriced else outcome.credits or 0.0,
+        {
+            name: None if answered and amount is None else float(amount or 0)
+            for name, amount in amounts.items()
+        },
         outcome.latency_ms if asked else None,
     )

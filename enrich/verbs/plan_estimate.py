@@ -24,6 +24,12 @@ FEWEST_BYTES_PER_TOKEN, MOST_BYTES_PER_TOKEN = 2.0, 5.0
 LONGEST_GUESS = 1_024  # tokens of an answer at the upper end, where no limit is set
 
 
+FURTHER = (
+    "cached_tokens",
+    "reasoning_tokens",
+    "credits",
+    "credits_usd",
+)  # amounts that not every answer names
 USUAL_LATENCIES = (0.5, 2.0, 8.0)  # seconds of an answer: quick, usual, slow; before any was seen
 
 
@@ -33,13 +39,14 @@ class Measured:
 
     Attributes:
         size: bytes of its request; 0 when it asked nothing.
-        credits: None when the answer named none.
+        tokens: in all.
+        named: what else the answer names, of `FURTHER`; None for what it does not name.
         latency_ms: None when it asked nothing, or got no answer.
     """
 
     size: int
     tokens: float
-    credits: float | None
+    named: dict[str, float | None]
     latency_ms: float | None
 
 
@@ -49,6 +56,7 @@ class Spent(NamedTuple):
     attempts: int
     requests: int
     credits: float
+    credits_usd: float = 0.0
     rate: float | None = None  # requests per second, where the sample met the endpoint's limit
 
 
@@ -86,14 +94,11 @@ def estimated(
         changed: steps whose schema has changed.
     """
     tokens = Estimate(0.0, 0.0, 0.0)
-    credits_: Estimate | None = Estimate(0.0, 0.0, 0.0)
     size = sum(step.size for step in steps) / max(1, sum(step.plan.to_ask for step in steps))
     for step, seen in zip(steps, measured, strict=True):
         step_tokens = _extrapolated(step, [(m.size, m.tokens) for m in seen])
         tokens = tokens.plus(step_tokens or _guessed(step, size))
-        prices = [(m.size, m.credits) for m in seen if m.credits is not None]
-        step_credits = _extrapolated(step, prices) if len(prices) == len(seen) else None
-        credits_ = credits_.plus(step_credits) if credits_ is not None and step_credits is not None else None
+    named = {name: _named(name, steps, measured) for name in FURTHER}
     latencies = [m.latency_ms for seen in measured for m in seen if m.latency_ms is not None]
     latency = statistics.fmean(latencies) if latencies else None
     plans = tuple(step.plan for step in steps)
@@ -101,12 +106,12 @@ def estimated(
     assumed = seconds is None and any(plan.to_ask + plan.waiting for plan in plans)
     if assumed:
         seconds, bound_by = _assumed(config.limits, plans)
-    over, perhaps = _over(config.budget, plans, tokens, credits_)
+    over, perhaps = _over(config.budget, plans, tokens, named["credits"])
     return JobPlan(
         rows,
         plans,
         tokens,
-        credits_,
+        named["credits"],
         seconds,
         bound_by,
         max((sum(m.latency_ms is not None for m in seen) for seen in measured), default=0),
@@ -119,7 +124,23 @@ def estimated(
         assumed,
         why,
         changed,
+        cached_tokens=named["cached_tokens"],
+        reasoning_tokens=named["reasoning_tokens"],
+        credits_usd=named["credits_usd"],
+        sampled_credits_usd=spent.credits_usd,
     )
+
+
+def _named(name: str, steps: Sequence[Counted], measured: Sequence[Sequence[Measured]]) -> Estimate | None:
+    """Estimate what answers name over all steps; None where some of the measured rows do not name it."""
+    whole = Estimate(0.0, 0.0, 0.0)
+    for step, seen in zip(steps, measured, strict=True):
+        amounts = [(m.size, amount) for m in seen if (amount := m.named[name]) is not None]
+        of_step = _extrapolated(step, amounts) if len(amounts) == len(seen) else None
+        if of_step is None:
+            return None
+        whole = whole.plus(of_step)
+    return whole
 
 
 def _extrapolated(step: Counted, seen: Sequence[tuple[int, float]]) -> Estimate | None:

@@ -56,6 +56,10 @@ class JobPlan:
         unchanged: whether job, input and ledger are as they were when nothing was left to ask: no row was looked at.
         over: what is over the budget, a sentence each.
         perhaps_over: what is over it at the upper end of the range.
+        cached_tokens: those of ``tokens`` that would be read from a cache; None where answers do not tell.
+        reasoning_tokens: those of ``tokens`` that would be thought and not said; likewise.
+        credits_usd: what ``credits`` would be in US dollars; likewise.
+        sampled_credits_usd: what the sample cost in US dollars.
     """
 
     rows: int
@@ -76,6 +80,10 @@ class JobPlan:
     changed: tuple[str, ...] = ()
     reasked: Reasked | None = None
     unchanged: bool = False
+    cached_tokens: Estimate | None = None
+    reasoning_tokens: Estimate | None = None
+    credits_usd: Estimate | None = None
+    sampled_credits_usd: float = 0.0
 
     @property
     def in_ledger(self) -> int:
@@ -115,8 +123,11 @@ class JobPlan:
             "to_ask": self.to_ask,
             "waiting": sum(step.waiting for step in self.steps),
             "tokens": asdict(self.tokens),
-            "credits": asdict(self.credits) if self.credits is not None else None,
-            "seconds": asdict(self.seconds) if self.seconds is not None else None,
+            "cached_tokens": _plain(self.cached_tokens),
+            "reasoning_tokens": _plain(self.reasoning_tokens),
+            "credits": _plain(self.credits),
+            "credits_usd": _plain(self.credits_usd),
+            "seconds": _plain(self.seconds),
             "bound_by": self.bound_by,
             "seconds_assumed": self.assumed,
             "measured_rows": self.measured,
@@ -124,6 +135,7 @@ class JobPlan:
             "latency_ms": self.latency_ms,
             "sampled_requests": self.sampled,
             "sampled_credits": self.sampled_credits,
+            "sampled_credits_usd": self.sampled_credits_usd,
             "over_budget": list(self.over),
             "perhaps_over_budget": list(self.perhaps_over),
             "cannot_be_asked": [trouble.to_dict() for trouble in self.why],
@@ -155,6 +167,11 @@ class JobPlan:
         unknown = "not known before an answer was seen"
         lines.append(f"tokens      {_range(self.tokens, whole=True)}")
         lines.append(f"credits     {_range(self.credits) if self.credits is not None else unknown}")
+        for name, kind in (("  cached", self.cached_tokens), ("  reasoning", self.reasoning_tokens)):
+            if kind is not None and kind.high:
+                lines.insert(-1, f"{name:11} {_range(kind, whole=True)}")
+        if self.credits_usd is not None and self.credits_usd.high:
+            lines.append(f"USD         {_range(self.credits_usd)}")
         if self.seconds is not None:
             lines.append(f"time        {self._time()}")
         if self.unchanged:
@@ -168,6 +185,10 @@ class JobPlan:
         if not self.measured and self.to_ask:
             lines.append("Hint: --sample 50 asks 50 rows and measures; their answers are kept.")
         return "\n".join(lines)
+
+
+def _plain(estimate: Estimate | None) -> dict[str, Any] | None:
+    return asdict(estimate) if estimate is not None else None
 
 
 def _step_line(step: StepPlan) -> str:

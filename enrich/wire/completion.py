@@ -12,7 +12,7 @@ from enrich.wire.finish import ending
 from enrich.wire.sse import Event, EventParser, EventTooLarge
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from enrich.records import Record, Reply
 
@@ -25,6 +25,21 @@ EVENT_BEGINS = (
     b"retry:",
     b":",
 )  # what a stream begins with, whatever type it gives
+# Where servers say how much of the prompt came from a cache: OpenAI, vLLM and Azure; OpenAI's newer name; DeepSeek;
+# Anthropic's name, which gateways pass on; Moonshot. And how much of the completion was thought.
+CACHED = (
+    ("prompt_tokens_details", "cached_tokens"),
+    ("input_tokens_details", "cached_tokens"),
+    ("prompt_cache_hit_tokens",),
+    ("cache_read_input_tokens",),
+    ("cached_tokens",),
+)
+REASONING = (
+    ("completion_tokens_details", "reasoning_tokens"),
+    ("output_tokens_details", "reasoning_tokens"),
+    ("reasoning_tokens",),
+)
+MOST_DIGITS = 40  # characters of a number that is written as text
 MAX_PLAUSIBLE = 10**9  # tokens or credits of one completion; more is a defect of the endpoint
 
 
@@ -202,13 +217,44 @@ def _usage(value: Any, text: str | None) -> Usage:
     if not isinstance(value, dict):
         return Usage()
     usage = Usage(
-        prompt_tokens=_count(value.get("prompt_tokens")),
-        completion_tokens=_count(value.get("completion_tokens")),
-        total_tokens=_count(value.get("total_tokens")),
-        credits=_amount(value.get("credits")),
+        _count(value.get("prompt_tokens")),
+        _count(value.get("completion_tokens")),
+        _count(value.get("total_tokens")),
+        _amount(value.get("credits")),
+        _first_count(value, CACHED),
+        _first_count(value, REASONING),
+        _amount(_number(value.get("credits_usd_reference"))),
     )
     counted = usage.prompt_tokens or usage.completion_tokens or usage.total_tokens or usage.credits
-    return usage if counted or not text else Usage()
+    if counted or not text:
+        return usage
+    further = (usage.cached_tokens, usage.reasoning_tokens, usage.credits_usd)
+    return Usage(None, None, None, None, *further) if any(further) else Usage()
+
+
+def _first_count(usage: dict[str, Any], places: Sequence[tuple[str, ...]]) -> int | None:
+    """Give the count at the first of some places that holds one; servers agree on none of them."""
+    for *objects, name in places:
+        holder: Any = usage
+        for one in objects:
+            holder = holder.get(one)
+            if not isinstance(holder, dict):
+                break
+        else:
+            count = _count(_number(holder.get(name)))
+            if count is not None:
+                return count
+    return None
+
+
+def _number(value: Any) -> Any:
+    """Give the number that a text holds; anything else as it is."""
+    if not isinstance(value, str) or len(value) > MOST_DIGITS or not value.isascii():
+        return value
+    try:
+        return float(value)
+    except ValueError:
+        return None
 
 
 def _count(value: Any) -> int | None:

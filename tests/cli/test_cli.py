@@ -39,6 +39,9 @@ FURTHER = {
     "unknown_finish",
     "bound_by",
     "found",
+    "cached_tokens",
+    "reasoning_tokens",
+    "credits_usd",
 }  # what the summary holds beyond what is promised
 HEAVY = ("pandas", "pyarrow", "aiohttp", "pydantic", "numpy", "jinja2", "yaml", "rich", "uvloop")
 

@@ -108,6 +108,7 @@ class BookedEndpoint(LoopbackServer):
     Args:
         answer: gives the text of the answer to a request's body.
         script: may give another response to a request; None takes the usual course.
+        further: gives what else a request's usage says.
 
     Attributes:
         seen: every request, in order of arrival.
@@ -120,10 +121,12 @@ class BookedEndpoint(LoopbackServer):
         *,
         answer: Callable[[dict[str, Any]], str] = echo,
         script: Callable[[Seen], Raw | None] | None = None,
+        further: Callable[[dict[str, Any]], dict[str, Any]] = lambda _: {},
     ) -> None:
         super().__init__()
         self.answer = answer
         self.script = script
+        self.further = further
         self.seen: list[Seen] = []
         self.charges: list[Charge] = []
         self.conflicts = 0
@@ -221,12 +224,12 @@ class BookedEndpoint(LoopbackServer):
         request_id = f"chg-{next(self._ids)}"
         charge = Charge(key, seen.raw, request_id, prompt, len(text), (prompt + len(text)) / 1024)
         self.charges.append(charge)
-        answer = _completion(body, text, charge)
+        answer = _completion(body, text, charge, self.further(body))
         self._by_key[key] = (seen.raw, answer)
         return Raw(answer, headers={"Content-Type": "application/json", "X-Request-Id": request_id})
 
 
-def _completion(body: dict[str, Any], text: str, charge: Charge) -> bytes:
+def _completion(body: dict[str, Any], text: str, charge: Charge, further: dict[str, Any]) -> bytes:
     message = {"role": "assistant", "content": text}
     usage = {
         "prompt_tokens": charge.prompt_tokens,
@@ -234,6 +237,7 @@ def _completion(body: dict[str, Any], text: str, charge: Charge) -> bytes:
         "total_tokens": charge.prompt_tokens + charge.completion_tokens,
         "credits": charge.credits,
         "credits_usd_reference": charge.credits / 100,
+        **further,
     }
     model = "served-1" if body["model"] == "auto" else body["model"]
     choices = [{"index": 0, "message": message, "finish_reason": "stop"}]

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow.parquet as pq
 import pytest
 
+from enrich.records import AMOUNTS
 from tests.helpers.endpoint import KEY, BookedEndpoint, Raw, envelope
 
 if TYPE_CHECKING:
@@ -390,7 +391,12 @@ def test_a_task_does_what_the_command_line_does(
     assert (ran.xcom["rows"], ran.xcom["ok"], ran.xcom["requests"]) == (12, 12, 11)
     assert ran.xcom["credits"] == pytest.approx(endpoint.credits)
     assert len(json.dumps(ran.xcom)) < 900
-    assert event_of(made.name) == {"rows": 12, "ok": 12, "requests": 11, "credits": ran.xcom["credits"]}
+    assert event_of(made.name) == {
+        "rows": 12,
+        "ok": 12,
+        "requests": 11,
+        **{name: ran.xcom[name] for name in AMOUNTS},
+    }
     shown = rendered_fields(ran.run_id)
     assert shown["config"]["output"] == "out.parquet"
     assert shown["config"]["steps"] == STEPS

@@ -2,33 +2,10 @@ from __future__ import annotations
 
 import asyncio
 
-import pyarrow as pa
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from enrich.config import StepConfig
 from enrich.runs import partition_files
-from enrich.runs.partition_files import TOTALS, UNIT_ROWS_AT_ONCE, UNITS_AT_ONCE, _room, usage_of
-
-counts = st.integers(0, 1_000) | st.none()
-
-
-@given(st.lists(st.lists(counts, min_size=2 * len(TOTALS), max_size=2 * len(TOTALS)), max_size=5))
-def test_what_a_batch_cost_is_added_up_over_rows_and_steps(rows: list[list[int | None]]) -> None:
-    """Each figure of each step counts; what is not known counts as nothing."""
-    names = [f"{step}_{total}" for step in ("a", "b") for total in TOTALS]
-    columns = [pa.array([row[at] for row in rows], pa.int64()) for at in range(len(names))]
-    batch = pa.RecordBatch.from_arrays(columns, names=names)
-    steps = [StepConfig(name=name, prompt="x") for name in ("a", "b")]
-    expected = {
-        total: sum(row[at] or 0 for row in rows for at, name in enumerate(names) if name.endswith(total))
-        for total in TOTALS
-    }
-    expected["total_tokens"] = sum(
-        row[at] or 0 for row in rows for at, name in enumerate(names) if name.endswith("_total_tokens")
-    )
-    assert usage_of(batch, steps) == expected
+from enrich.runs.partition_files import UNIT_ROWS_AT_ONCE, UNITS_AT_ONCE, _room
 
 
 @pytest.mark.parametrize(

@@ -368,3 +368,49 @@ def test_a_finish_reason_that_is_no_text_is_not_taken_for_none(sent: object, rea
     found = read(Reply(body, None, 1.0))
     assert isinstance(found, Completion)
     assert found.finish_reason == read_as
+
+
+CACHED_AND_THOUGHT = [
+    ({"prompt_tokens_details": {"cached_tokens": 4}, "completion_tokens_details": {"reasoning_tokens": 2}}, 4, 2),
+    ({"input_tokens_details": {"cached_tokens": 4}, "output_tokens_details": {"reasoning_tokens": 2}}, 4, 2),
+    ({"prompt_cache_hit_tokens": 4, "reasoning_tokens": 2}, 4, 2),
+    ({"cache_read_input_tokens": 4, "prompt_tokens_details": {"cached_tokens": None}}, 4, None),
+    ({"cached_tokens": 4, "prompt_tokens_details": None, "completion_tokens_details": None}, 4, None),
+    ({"prompt_tokens_details": {"cached_tokens": 0}, "completion_tokens_details": {"reasoning_tokens": 0}}, 0, 0),
+    ({"prompt_tokens_details": {"cached_tokens": 4.0}, "completion_tokens_details": {"reasoning_tokens": "2"}}, 4, 2),
+    ({"prompt_tokens_details": {"cached_tokens": "many"}, "completion_tokens_details": "none"}, None, None),
+    ({"prompt_tokens_details": {"cached_tokens": True}, "completion_tokens_details": {"reasoning_tokens": -1}}, None, None),
+    ({"prompt_tokens_details": [4], "completion_tokens_details": {"reasoning_tokens": 1.5}}, None, None),
+    ({"prompt_tokens_details": {}, "completion_tokens_details": {"audio_tokens": 3}}, None, None),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("further", "cached", "thought"), CACHED_AND_THOUGHT)
+def test_cached_and_reasoning_tokens(
+    further: dict[str, Any], cached: int | None, thought: int | None
+) -> None:
+    """They are read wherever servers put them; what is no count is as good as not sent, and 0 is a count."""
+    usage = {**USAGE, **further}
+    for found in (
+        completion(answer({"content": "a"}, usage=usage)),
+        completion(events(chunk({"content": "a"}, "stop", usage=usage)), streamed=True),
+    ):
+        assert (found.usage.cached_tokens, found.usage.reasoning_tokens) == (cached, thought)
+        assert (found.usage.prompt_tokens, found.usage.credits) == (3, 0.25)
+
+
+@pytest.mark.parametrize(
+    ("reference", "told"),
+    [(0.0031, 0.0031), (1, 1.0), (0, 0.0), ("0.0031", 0.0031), ("1e-7", 1e-7), (None, None), ("free", None), ("nan", None),
+     (-1, None), (True, None), ({"usd": 1}, None), ("9" * 5000, None)],
+)  # fmt: skip
+def test_the_charge_in_dollars(reference: Any, told: float | None) -> None:
+    """It is read from a number or a text that holds one."""
+    usage = {**USAGE, "credits_usd_reference": reference}
+    assert completion(answer({"content": "a"}, usage=usage)).usage.credits_usd == told
+
+
+def test_usage_of_zeros_with_a_charge_in_dollars() -> None:
+    """Counts of nothing beside a text tell nothing; the charge beside them is kept."""
+    usage = {"prompt_tokens": 0, "completion_tokens": 0, "credits_usd_reference": 0.5, "cached_tokens": 0}
+    assert completion(answer({"content": "a"}, usage=usage)).usage == Usage(cached_tokens=0, credits_usd=0.5)

@@ -273,4 +273,4 @@ def _said(summary: Summary) -> str:
 def _counts(summary: Summary) -> dict[str, Any]:
     """Give what an asset's event tells of its rows."""
     statuses: dict[str, int] = {status: count for status, count in summary.statuses.items() if count}
-    return {"rows": summary.rows, **statuses, "requests": summary.requests, "credits": summary.credits}
+    return {"rows": summary.rows, **statuses, "requests": summary.requests, **summary.amounts()}
