@@ -155,7 +155,7 @@ class FrameAccessor:
             >>> import enrich.pandas
             >>> df = pd.DataFrame({"city": ["Oslo", "Lima", "Oslo"]})
             >>> df.beatra.plan("Where is {{ city }}?", ledger=None, base_url="sandbox")
-            Plan(rows=3, requests=2, known=0, to_ask=2)
+            Plan(rows=3, requests=2, known=0, to_ask=2, reasked=None)
         """
         return frames.plan(question, _source(self._frame))
 

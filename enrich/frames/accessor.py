@@ -6,14 +6,16 @@ import os
 import sys
 import tempfile
 import warnings
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import pyarrow as pa
 
 import enrich
 from enrich.errors import InputError, RowsFailed
+from enrich.frames import reasked
 from enrich.frames.arguments import Settings, as_config
 from enrich.frames.batches import as_async
 from enrich.frames.blocking import Background, blocking
@@ -23,10 +25,13 @@ from enrich.prompt.template import RowError
 from enrich.records import FAILED, Summary
 from enrich.rows.occurrences import Occurrences
 from enrich.runs.job import Job, compile_job
+from enrich.runs.reasked import Reasked
 from enrich.runs.session import open_session
 from enrich.show.display import displayed
 from enrich.show.watch import Watch
 from enrich.verbs.preview import request_texts
+
+T = TypeVar("T")
 
 ASKED_AT_ONCE = 8192  # rows asked and assembled as one
 SHOWN_FAILURES = 5  # rows named in the message of `errors="raise"`
@@ -54,12 +59,14 @@ class Plan:
         requests: distinct ones.
         known: those of them that the ledger has an answer to.
         to_ask: those that would be sent.
+        reasked: rows that were answered before and would be asked again, and why; None where there are none.
     """
 
     rows: int
     requests: int
     known: int
     to_ask: int
+    reasked: Reasked | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +146,8 @@ def ask(asked: Settings, source: FrameSource) -> Answers:
         RowsFailed: rows failed, and `errors` is `raise`.
     """
     with prepared(asked, source) as given:
+        if (rows := _held(asked, given)) is not None:
+            _tell(_in_background(reasked.refuse(rows, given.job)))
         with blocking(_door(given, asked)) as door:
             pieces = [answers for _, answers in door.answers(given.batches)]
         return _told(asked, given.job, pa.Table.from_batches(pieces, door.schema), door.summary)
@@ -147,10 +156,32 @@ def ask(asked: Settings, source: FrameSource) -> Answers:
 async def aask(asked: Settings, source: FrameSource) -> Answers:
     """Do what `ask` does, on the event loop that is running."""
     with prepared(asked, source) as given:
+        if (rows := _held(asked, given)) is not None:
+            _tell(await reasked.refuse(rows, given.job))
         async with _door(given, asked) as door:
             answered = door.answers(as_async(given.batches))
             pieces = [answers async for _, answers in answered]
         return _told(asked, given.job, pa.Table.from_batches(pieces, door.schema), door.summary)
+
+
+def _held(asked: Settings, given: FrameJob) -> reasked.FrameRows | None:
+    """Give rows that can be gone through beforehand, where an earlier call may have answered some."""
+    if asked.ledger is None or not given.rows:
+        return None
+    return reasked.FrameRows(given.schema, given.rows, list(given.batches))
+
+
+def _tell(found: Reasked | None) -> None:
+    if found is not None:
+        warnings.warn(str(found), stacklevel=_outside())
+
+
+def _in_background(work: Coroutine[object, object, T]) -> T:
+    background = Background()
+    try:
+        return background.call(work)
+    finally:
+        background.close()
 
 
 @contextlib.asynccontextmanager
@@ -221,14 +252,10 @@ def preview(asked: Settings, source: FrameSource) -> Page:
 def plan(asked: Settings, source: FrameSource) -> Plan:
     """Count what asking would come to; sends nothing."""
     with prepared(asked, source, key_needed=False) as given:
-        background = Background()
-        try:
-            return background.call(_plan(given))
-        finally:
-            background.close()
+        return _in_background(_plan(given, _held(asked, given)))
 
 
-async def _plan(given: FrameJob) -> Plan:
+async def _plan(given: FrameJob, held: reasked.FrameRows | None) -> Plan:
     rows = requests = known = 0
     with Occurrences() as seen:
         async with open_session(given.job, send=False) as session:
@@ -238,7 +265,8 @@ async def _plan(given: FrameJob) -> Plan:
                 rows += batch.num_rows
                 requests += len(keys)
                 known += sum(record.state == "answered" for record in records.values())
-    return Plan(rows, requests, known, requests - known)
+    again = await reasked.find(held, given.job) if held is not None else None
+    return Plan(rows, requests, known, requests - known, again)
 
 
 def _keys(job: Job, batch: pa.RecordBatch) -> Iterator[bytes]:

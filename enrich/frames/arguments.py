@@ -21,6 +21,9 @@ A = TypeVar("A")
 R = TypeVar("R")
 
 
+UNNAMED = "answer"  # what a question is called that is given no name
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """How to ask, whatever is asked.
@@ -33,6 +36,9 @@ class Settings:
         requests_per_minute: the most requests in any minute.
         tokens_per_minute: the most tokens in any minute.
         budget: what this call may spend, such as `{"credits": 5, "requests": 1000}`.
+        max_reasked: rows that were answered before and may be asked again, as after a changed model or column type (a
+            count, or a share such as `10%` of those); above it nothing is sent. 10 % by default, where more than 1,000
+            rows were answered; `100%` confirms. A question without a `name` is another one when its prompt is.
         errors: `null` leaves failed rows without an answer and warns in one line; `raise` raises at the end.
         progress: True or False; by default a bar in terminals and notebooks, nothing elsewhere.
         base_url: of the endpoint; by default BEATRA_BASE_URL. The word `sandbox` is the built-in emulator.
@@ -45,6 +51,7 @@ class Settings:
     requests_per_minute: float | None = None
     tokens_per_minute: float | None = None
     budget: Mapping[str, float] | None = None
+    max_reasked: int | str | None = None
     errors: Literal["null", "raise"] = "null"
     progress: bool | None = None
     base_url: str | None = None
@@ -77,7 +84,7 @@ class Question(Settings):
 
     prompt: str | None = None
     _: dataclasses.KW_ONLY
-    name: str = "answer"
+    name: str = UNNAMED
     system: str | None = None
     messages: Sequence[Mapping[str, str]] | None = None
     model: str = "auto"
@@ -149,6 +156,8 @@ def as_config(asked: Settings) -> JobConfig:
     document["limits"] = {**document.get("limits", {}), **limits}
     if asked.base_url is not None:
         document["endpoint"] = {**document.get("endpoint", {}), "base_url": asked.base_url}
+    if asked.max_reasked is not None:
+        document["max_reasked"] = asked.max_reasked
     if asked.budget is not None:
         document["budget"] = dict(asked.budget)
     config = validate_job(document, "what is asked")

@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
 import pyarrow as pa
@@ -23,7 +23,7 @@ from enrich.runs.scratch import occurrences_of
 from enrich.runs.session import open_session
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator, Sequence
+    from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 
     from enrich.config import Config
     from enrich.files.source import Source
@@ -49,6 +49,25 @@ CAUSES = {
 NO_CAUSE = frozenset(
     {"name", "limits", "stream", "check", "reask", "repair", "on_truncated", "when", "on_null", "on_empty"}
 )
+
+
+class Rows(Protocol):
+    """Rows that can be gone through more than once: an input's, or a frame's."""
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Of their columns."""
+
+    @property
+    def num_rows(self) -> int:
+        """How many there are."""
+
+    @property
+    def was_read(self) -> bool:
+        """Whether they came as texts, whose types are a guess."""
+
+    def batches(self, *, columns: Sequence[str], written: bool) -> Iterable[pa.RecordBatch]:
+        """Give them in order, once more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,21 +122,12 @@ async def refuse_reasked(config: Config, source: Source, job: Job, options: RunO
 
 async def find_reasked(config: Config, source: Source, job: Job, options: RunOptions) -> Reasked | None:
     """Compare with how this output was asked before; None when nothing would be asked again, as far as is known."""
-    look = _Look(config, source, options)
+    look = _Look(source, scope_of(config.input, options.limit), options)
     async with open_session(job, send=False, scope=look.scope, clock=options.clock) as session:
-        past = await _past(config, session.ledger)
+        past = await _past(_name(config), session.ledger)
         used = await session.ledger.last_run() is not None
     now = _way(job, source)
-    same = (
-        past["ways"]
-        and past["ways"][-1]["steps"] == now["steps"]
-        and past["ways"][-1]["types"] == now["types"]
-    )
-    older = [way for way in past["ways"] if (way["steps"], way["types"]) != (now["steps"], now["types"])]
-    if not past["ways"] and used:
-        older = [{**now, "steps": [{**step, "prompt_text": 1} for step in now["steps"]]}]
-    if same and source.num_rows <= past["ways"][-1]["rows"]:
-        older = []
+    older = _older(past["ways"], now, used=used)
     if older and source.num_rows:
         return await _against(look, job, now, older)
     if (
@@ -133,6 +143,60 @@ async def find_reasked(config: Config, source: Source, job: Job, options: RunOpt
     return None
 
 
+async def refuse_reasked_rows(rows: Rows, job: Job, name: str, options: RunOptions) -> Reasked | None:
+    """Look for rows without a file that would be paid for again, and remember how they are asked.
+
+    Args:
+        rows: of a frame.
+        job: what is asked of them.
+        name: under which it is remembered how they were asked.
+        options: of which the interrupt and the clock count.
+
+    Raises:
+        TooManyReasked: there are more of them than `max_reasked` allows.
+    """
+    found = await find_reasked_rows(rows, job, name, options)
+    if found is not None and too_many(found, job.config.max_reasked):
+        raise TooManyReasked(
+            f"{found}; `max_reasked` is {job.config.max_reasked or '10%'}, and nothing was sent",
+            hint='confirm it with max_reasked="100%" (`plan` says how much is to be asked), or undo the change '
+            "(prompt_text=1 keeps the old text of values); another question wants another `name`.",
+        )
+    async with open_session(job, send=False, clock=options.clock) as session:
+        await _note(name, rows, job, session.ledger)
+    return found
+
+
+async def find_reasked_rows(rows: Rows, job: Job, name: str, options: RunOptions) -> Reasked | None:
+    """Compare with how rows without a file were asked before under a name."""
+    look = _Look(rows, "", options)
+    async with open_session(job, send=False, clock=options.clock) as session:
+        past = await _past(name, session.ledger)
+        used = await session.ledger.last_run() is not None
+    now = _way(job, rows)
+    older = _older(past["ways"], now, used=used)
+    return await _against(look, job, now, older) if older and rows.num_rows else None
+
+
+def _older(ways: list[dict[str, Any]], now: dict[str, Any], *, used: bool) -> list[dict[str, Any]]:
+    """Give the ways of asking before this one that may have answers which it has not.
+
+    Args:
+        ways: that are remembered.
+        now: this one.
+        used: whether the ledger was: then, where none is remembered, values were spelled as they once were.
+    """
+    if not ways:
+        return [{**now, "steps": [{**step, "prompt_text": 1} for step in now["steps"]]}] if used else []
+    if _is_same(ways[-1], now) and now["rows"] <= ways[-1]["rows"]:
+        return []
+    return [way for way in ways if not _is_same(way, now)]
+
+
+def _is_same(way: dict[str, Any], other: dict[str, Any]) -> bool:
+    return (way["steps"], way["types"]) == (other["steps"], other["types"])
+
+
 async def _against(look: _Look, job: Job, now: dict[str, Any], older: list[dict[str, Any]]) -> Reasked | None:
     """Find the rows that an older way of asking has answers to, and this one has not."""
     states = await look.states(job)
@@ -145,7 +209,7 @@ async def _against(look: _Look, job: Job, now: dict[str, Any], older: list[dict[
         ):  # what was asked then cannot be asked of this input
             steps = [StepConfig.model_validate(step) for step in way["steps"]]
             config = job.config.model_copy(update={"steps": steps})
-            then = compile_job(config, look.source.schema, key_needed=False)
+            then = compile_job(config, look.rows.schema, key_needed=False)
             before = await look.states(then, way["types"])
             lost = np.zeros_like(again)
             for name in set(before.names) & set(states.names):
@@ -176,13 +240,12 @@ class _States:
 
 
 class _Look:
-    """Takes an input's rows through a job without sending anything."""
+    """Takes rows through a job without sending anything."""
 
-    def __init__(self, config: Config, source: Source, options: RunOptions) -> None:
-        self.config = config
-        self.source = source
+    def __init__(self, rows: Rows, scope: str, options: RunOptions) -> None:
+        self.rows = rows
+        self.scope = scope
         self.options = options
-        self.scope = scope_of(config.input, options.limit)
 
     async def states(self, job: Job, types: dict[str, str] | None = None) -> _States:
         """Say how each row stands.
@@ -191,11 +254,11 @@ class _Look:
             job: what is asked.
             types: of columns, where they are to be read as they were then.
         """
-        states = _States(self.source.num_rows, [step.name for step in job.steps])
-        with occurrences_of(self.config) as occurrences:
+        states = _States(self.rows.num_rows, [step.name for step in job.steps])
+        with occurrences_of(job.config) as occurrences:
             async with open_session(job, send=False, scope=self.scope, clock=self.options.clock) as session:
                 flow = session.flow(cast("Marks", states), occurrences)
-                batches = self.source.batches(columns=job.columns, written=True)
+                batches = self.rows.batches(columns=job.columns, written=True)
                 reading = prefetched(_as_then(batch, types or {}) for batch in batches)
                 async with contextlib.aclosing(reading):
                     row = 0
@@ -230,24 +293,28 @@ async def note_way(
     config: Config, source: Source, job: Job, ledger: Ledger, answered: int | None = None
 ) -> None:
     """Remember how an output is asked, and at the end how many rows have an answer."""
-    past = await _past(config, ledger)
-    now = _way(job, source)
-    ways = [way for way in past["ways"] if (way["steps"], way["types"]) != (now["steps"], now["types"])]
-    past["ways"] = [*ways, now][-KEPT:]
-    if answered is not None:
-        past.update(answered=answered, input=_digest(source))
-    await ledger.remember(_name(config), past)
+    more = {} if answered is None else {"answered": answered, "input": _digest(source)}
+    await _note(_name(config), source, job, ledger, **more)
 
 
-async def _past(config: Config, ledger: Ledger) -> dict[str, Any]:
-    return await ledger.recall(_name(config)) or {"ways": []}
+async def _note(name: str, rows: Rows, job: Job, ledger: Ledger, **more: Any) -> None:
+    past = await _past(name, ledger)
+    now = _way(job, rows)
+    ways = [way for way in past["ways"] if not _is_same(way, now)]
+    told = {**past, "ways": [*ways, now][-KEPT:], **more}
+    if told != past:
+        await ledger.remember(name, told)
+
+
+async def _past(name: str, ledger: Ledger) -> dict[str, Any]:
+    return await ledger.recall(name) or {"ways": []}
 
 
 def _name(config: Config) -> str:
     return f"asked:{config.output.path}"
 
 
-def _way(job: Job, source: Source) -> dict[str, Any]:
+def _way(job: Job, rows: Rows) -> dict[str, Any]:
     """Say how rows are asked: the steps, and the types of the columns that they use."""
     steps = []
     for step in job.steps:
@@ -255,8 +322,8 @@ def _way(job: Job, source: Source) -> dict[str, Any]:
             mode="json", by_alias=True, exclude_defaults=True, exclude={"answer_schema"}
         )
         steps.append(told if step.builder.schema is None else {**told, "schema": step.builder.schema.json})
-    typed = {} if source.was_read else {name: str(source.schema.field(name).type) for name in job.columns}
-    return {"steps": json.loads(json.dumps(steps)), "types": typed, "rows": source.num_rows}
+    typed = {} if rows.was_read else {name: str(rows.schema.field(name).type) for name in job.columns}
+    return {"steps": json.loads(json.dumps(steps)), "types": typed, "rows": rows.num_rows}
 
 
 def _digest(source: Source) -> str:

@@ -11,11 +11,11 @@ from enrich.base.location import is_url
 from enrich.rows.occurrences import Occurrences
 
 if TYPE_CHECKING:
-    from enrich.config import Config, JobConfig
+    from enrich.config import JobConfig
 
 
 @contextlib.contextmanager
-def occurrences_of(config: Config) -> Any:
+def occurrences_of(config: JobConfig) -> Any:
     """Count equal requests while the block runs, where each is to have an answer of its own; else give None."""
     if config.dedupe:
         yield None

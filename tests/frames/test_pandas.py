@@ -26,7 +26,15 @@ from pydantic import BaseModel
 import enrich.frames.accessor
 import enrich.frames.arguments
 import enrich.pandas
-from enrich.errors import BalanceSpent, BudgetSpent, ConfigError, InputError, RowsFailed, TemplateError
+from enrich.errors import (
+    BalanceSpent,
+    BudgetSpent,
+    ConfigError,
+    InputError,
+    RowsFailed,
+    TemplateError,
+    TooManyReasked,
+)
 from enrich.pandas import beatra
 from tests.helpers.endpoint import KEY, BookedEndpoint, Raw, Seen, answer_to, envelope
 
@@ -308,6 +316,56 @@ def test_preview_and_plan_send_nothing(endpoint: BookedEndpoint) -> None:
     assert not endpoint.posts
     frame.head(1).beatra.complete("Say {{ t }}")
     assert frame.beatra.plan("Say {{ t }}") == enrich.frames.accessor.Plan(4, 2, 1, 1)
+
+
+# --- rows that would be paid for again -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [({"model": "fast-1"}, "model"), ({"params": {"seed": 1}}, "params"), ({"prompt": "Tell {{ t }}"}, "prompt")],
+)  # fmt: skip
+def test_rows_that_would_be_paid_for_again_are_told_and_above_a_share_refused(
+    endpoint: BookedEndpoint, change: dict[str, Any], why: str
+) -> None:
+    """A plan says how many and why, a call stops before it sends anything, `100%` confirms and is warned."""
+    question = {"prompt": "Say {{ t }}", "name": "s"}
+    texts(4).beatra.complete(**question)
+    changed = {**question, **change}
+    said = f"4 of 4 rows that were answered before would be asked again; changed since: {why}"
+    assert str(texts(5).beatra.plan(**changed).reasked) == said
+    with pytest.raises(TooManyReasked, match=rf"{said}.*nothing was sent") as refused:
+        texts(5).beatra.complete(**changed, max_reasked="50%")
+    assert 'max_reasked="100%"' in str(refused.value.hint)
+    assert len(endpoint.posts) == 4
+    with pytest.warns(UserWarning, match=said):
+        texts(5).beatra.complete(**changed, max_reasked="100%")
+    assert len(endpoint.posts) == 9
+    texts(5).beatra.complete(**changed, max_reasked=0)  # it is known now: nothing to confirm
+    assert texts(5).beatra.plan(**changed).reasked is None
+    assert len(endpoint.posts) == 9
+
+
+def test_a_column_of_another_type_is_told_to_asynchronous_callers_too(endpoint: BookedEndpoint) -> None:
+    """A null makes whole numbers fractions in a frame; the prompts of all other rows change, and that is said."""
+    pd.DataFrame({"n": [1, 2, 3]}).beatra.complete("{{ n }}", name="s")
+    frame = pd.DataFrame({"n": [1.0, 2.0, None]})
+
+    async def ask() -> None:
+        await frame.beatra.acomplete("{{ n }}", name="s", on_null="skip", max_reasked=1)
+
+    with pytest.raises(TooManyReasked, match="the type of column `n`"):
+        asyncio.run(ask())
+    assert len(endpoint.posts) == 3
+
+
+def test_another_prompt_without_a_name_is_another_question(endpoint: BookedEndpoint) -> None:
+    """Who types another prompt knows that it is paid for; what stands nowhere in the call is what surprises."""
+    texts(4).beatra.complete("Say {{ t }}")
+    texts(4).beatra.complete("Tell {{ t }}", max_reasked=0)
+    with pytest.raises(TooManyReasked, match="changed since: model"):
+        texts(4).beatra.complete("Say {{ t }}", model="fast-1", max_reasked=0)
+    assert len(endpoint.posts) == 8
 
 
 # --- the books ------------------------------------------------------------------------------------------

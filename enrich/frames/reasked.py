@@ -1,0 +1,56 @@
+"""Rows of a frame that were answered before and would be paid for again: found before anything is sent."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from enrich.frames.arguments import UNNAMED
+from enrich.runs.options import RunOptions
+from enrich.runs.reasked import find_reasked_rows, refuse_reasked_rows
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    import pyarrow as pa
+
+    from enrich.runs.job import Job
+    from enrich.runs.reasked import Reasked
+
+
+@dataclass(frozen=True, slots=True)
+class FrameRows:
+    """A frame's rows, which can be gone through more than once."""
+
+    schema: pa.Schema
+    num_rows: int
+    held: Sequence[pa.RecordBatch]
+    was_read: bool = False
+
+    def batches(self, *, columns: Sequence[str], written: bool) -> Iterator[pa.RecordBatch]:  # noqa: ARG002  # nothing is written but what is there
+        """Give them in order, once more."""
+        return (batch.select(list(columns)) for batch in self.held)
+
+
+async def refuse(rows: FrameRows, job: Job) -> Reasked | None:
+    """Say how many rows would be paid for again, and remember how they are asked.
+
+    Raises:
+        TooManyReasked: there are more of them than `max_reasked` allows.
+    """
+    return await refuse_reasked_rows(rows, job, _name(job), RunOptions())
+
+
+async def find(rows: FrameRows, job: Job) -> Reasked | None:
+    """Say how many rows would be paid for again."""
+    return await find_reasked_rows(rows, job, _name(job), RunOptions())
+
+
+def _name(job: Job) -> str:
+    """Name the question: by its own name; without one it is what is asked, for who asks something else knows it."""
+    names = [step.name for step in job.steps]
+    told = [[step.prompt, step.system, step.messages] for step in job.config.steps]
+    whole = [names, json.dumps(told, default=str)] if names == [UNNAMED] else [names]
+    return f"asked:frame:{hashlib.sha256(json.dumps(whole).encode()).hexdigest()[:16]}"
