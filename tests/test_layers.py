@@ -76,7 +76,7 @@ def imported(path: Path) -> frozenset[str]:
 
 def known_to(name: str) -> set[str]:
     """Give the modules of ours that a module imports."""
-    ours = {found.removeprefix("enrich.") for found in imported(modules()[name])}
+    ours = {found.partition(".")[2] for found in imported(modules()[name]) if found.startswith("enrich.")}
     return {other for other in ours if other in modules()} - {name}
 
 

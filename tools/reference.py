@@ -113,6 +113,13 @@ had (a zone that the machine does not know, bytes that are no UTF-8) fails its r
 
 `when` judges the value: zero in any spelling, null, NaN, empty lists, structs and texts, `false`, `no`, `none` and `null` are false.
 
+Dates, times and moments compare with texts, whatever file they come from: `{{ day > '2026-11-22' }}`,
+`{{ at < '2026-11-22T10:30' }}`. A text without a zone is what the column's own clocks show. One that says nothing of the kind
+(`'22.11.2026'`) fails the row, where the column has a type.
+
+Periods and intervals of pandas are what pandas writes for them, `2026Q1` and `(0, 1]`, from a data frame and from a file. In a
+column of Python objects each value has the text that it would have in a column of its own type.
+
 Dot and brackets find data before anything of Python's: `{{ row.items }}` is a column, `row.items()` gives every column with its
 value. `{{ row["a b"] }}` reaches any name, also `row`, `self` and `loop`, which the template engine keeps. What would give another
 text at every run (`random`, `now()`, `today()`) is refused.

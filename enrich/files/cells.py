@@ -18,7 +18,7 @@ from enrich.base.moments import NANOSECONDS
 from enrich.base.texts import as_json, text_of
 from enrich.base.values import values
 from enrich.errors import OutputError
-from enrich.files.common_types import decoded
+from enrich.files.common_types import decoded, parts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,6 +29,7 @@ AS_THEY_ARE = (*TEXTS, types.is_boolean, types.is_integer, types.is_floating, ty
 PLAIN = (types.is_boolean, types.is_integer, types.is_floating, types.is_decimal, types.is_null)  # to CSV
 SECONDS = (-62_135_510_400, 253_402_214_400)  # the years 1 to 9999, less a day at each end for zones
 DAY_SECONDS = 86_400  # seconds
+NO_TEXT = "UTF8"  # what Arrow says of bytes that are no text
 
 
 def csv_cells(array: pa.Array[Any], name: str, *, guard: bool = True) -> pa.Array[Any]:
@@ -125,6 +126,10 @@ def check_text(array: pa.Array[Any], name: str) -> None:
     try:
         array.validate(full=True)
     except pa.ArrowInvalid as error:
+        if NO_TEXT not in str(error):  # a value such as 24:00:00, which has a text; bytes may lie beside it
+            for part in parts(array):
+                check_text(part, name)
+            return
         raise OutputError(
             f"the column `{name}` holds bytes that are no UTF-8, which text files are: {error}",
             hint="choose Parquet as the output, or leave it out with input.columns.",

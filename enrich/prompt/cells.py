@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import json
 import math
 import operator
@@ -13,6 +12,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from enrich.base.texts import express, text_of
 from enrich.base.values import LINE, WRITTEN, values
+from enrich.prompt.beside_text import as_moments, moment
+from enrich.prompt.pandas_values import pandas_texts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
@@ -106,13 +107,7 @@ class Cell(str):
             return int(written) if written.lstrip("-").isdecimal() else float(written)
         if written in ("true", "false"):
             return written == "true"
-        if len(written) >= len("2026-01-02") and written[4] == "-":
-            for read in (dt.date.fromisoformat, dt.datetime.fromisoformat):
-                try:
-                    return read(written)
-                except ValueError:
-                    continue
-        return written
+        return written if (found := moment(written)) is None else found
 
     def number(self) -> Any:
         """Give it as a number, or a date; raises TypeError for any other text."""
@@ -172,7 +167,8 @@ def _compare(operate: Callable[[Any, Any], bool]) -> Any:
         if isinstance(mine, int | float) and isinstance(theirs, int | float | Decimal):
             return operate(mine, theirs)
         if isinstance(other, str):
-            return operate(str(self), str(other))  # also of dates: their texts are in their order
+            pair = None if isinstance(mine, int | float) else as_moments(mine, str(other))
+            return operate(*pair) if pair else operate(str(self), str(other))
         return operate(mine, theirs) if type(mine) is type(theirs) else NotImplemented
 
     return method
@@ -264,7 +260,7 @@ def rows_of(batch: pa.RecordBatch) -> Iterator[dict[str, Any]]:
     columns = [
         _cells(batch.column(WRITTEN + name))
         if WRITTEN + name in names
-        else values(batch.column(name), null=NULL)
+        else _typed_cells(batch.schema.field(name), batch.column(name))
         for name in plain
     ]
     rows = zip(*columns, strict=True) if columns else iter([()] * batch.num_rows)
@@ -274,6 +270,14 @@ def rows_of(batch: pa.RecordBatch) -> Iterator[dict[str, Any]]:
 
 def _cells(texts: pa.Array[Any]) -> list[Any]:
     return [NULL if found is None else Cell(found) for found in texts.to_pylist()]
+
+
+def _typed_cells(field: pa.Field[Any], column: pa.Array[Any]) -> list[Any]:
+    read = pandas_texts(field)
+    if read is None:
+        return values(column, null=NULL)
+    texts = iter(read(column.drop_null()))
+    return [next(texts) if there else NULL for there in column.is_valid().to_pylist()]
 
 
 def typed_rows_of(batch: pa.RecordBatch) -> Iterator[dict[str, Any]]:

@@ -9,30 +9,31 @@ from pyarrow import types
 
 from enrich.errors import TemplateError
 from enrich.files.common_types import is_variant
+from enrich.prompt.pandas_values import NAME, pandas_texts
 
 BINARY = (types.is_binary, types.is_large_binary, types.is_binary_view, types.is_fixed_size_binary)
 TEXTUAL = ("arrow.uuid", "arrow.bool8")  # extension types that have a text though they are stored as bytes
-EXTENSION = b"ARROW:extension:name"  # on a field whose extension type is not registered
-PANDAS_PERIOD = b"pandas.period"
 GEOMETRIES = (b"geoarrow.wkb", b"ogc.wkb")
 
 
 def check_prompt_column(field: pa.Field[Any], where: str) -> None:
-    """Keep a column out of prompts that has binary in it, or means something else than what is stored.
+    """Keep a column out of prompts that has binary in it, or whose text nobody here knows.
 
     Args:
         field: the column.
         where: the step, for the message.
 
     Raises:
-        TemplateError: it is binary, or there is some in it; or it is a period of pandas, stored as a number.
+        TemplateError: it is binary, or there is some in it; or pandas wrote it and does not know it any more.
     """
-    name = (field.metadata or {}).get(EXTENSION, b"")
-    if name == PANDAS_PERIOD:
+    name = (field.metadata or {}).get(NAME, b"")
+    try:
+        pandas_texts(field)
+    except ValueError as error:
         raise TemplateError(
-            f"{where}: column `{field.name}` is a period of pandas, which its file holds as a number",
+            f"{where}: column `{field.name}` is a period or interval of pandas that it cannot read: {error}",
             hint="make it text where it is written: astype(str).",
-        )
+        ) from None
     if not _holds_binary(field.type):
         return
     if name in GEOMETRIES:

@@ -14,6 +14,7 @@ from jinja2.tests import TESTS
 from jinja2.visitor import NodeTransformer
 
 from enrich.base.texts import as_json
+from enrich.prompt.beside_text import beside
 from enrich.prompt.bounds import BoundedEnvironment
 from enrich.prompt.cells import NULL, Cell, text
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from jinja2.nodes import EvalContext
     from jinja2.runtime import Context
 
-METHOD, TEXT = "method of", "text of"  # filters of ours; no template can spell them
+METHOD, TEXT, BESIDE = "method of", "text of", "beside others"  # filters of ours; no template can spell them
 UNSTABLE_FILTERS = frozenset({"random"})
 UNSTABLE_FUNCTIONS = frozenset({"lipsum"})
 UNSTABLE_METHODS = frozenset(
@@ -43,6 +44,10 @@ _TEXT_FILTERS = (
         "striptags",
     ),
     *("title", "trim", "truncate", "upper", "urlize", "wordcount", "wordwrap", "pprint"),
+)
+_COMPARING_TESTS = (
+    *("==", "!=", "<", "<=", ">", ">=", "eq", "equalto", "ne"),
+    *("lt", "lessthan", "le", "gt", "greaterthan", "ge", "in"),
 )
 _LIST_FILTERS = ("map", "select", "reject", "selectattr", "rejectattr", "unique", "batch", "slice")
 
@@ -161,6 +166,11 @@ def _read(function: Callable[..., bool]) -> Callable[..., bool]:
     return test
 
 
+def _comparing(function: Any) -> Callable[[Any, Any], bool]:
+    """Have a test compare as the operator does that it stands for."""
+    return lambda value, other: function(beside(value), other if function is TESTS["in"] else beside(other))
+
+
 def make_environment() -> PromptEnvironment:
     """Make the environment that all templates share."""
     made = PromptEnvironment(
@@ -173,7 +183,8 @@ def make_environment() -> PromptEnvironment:
     made.filters.update({name: _texted(FILTERS[name]) for name in _TEXT_FILTERS if name != "pprint"})
     made.filters.update({name: _listed(FILTERS[name]) for name in _LIST_FILTERS})
     made.filters.update({"join": _joined, "format": _format, "tojson": to_json, "pprint": finalize})
-    made.filters.update({METHOD: made.method, TEXT: finalize})
+    made.filters.update({METHOD: made.method, TEXT: finalize, BESIDE: beside})
+    made.tests.update({name: _comparing(TESTS[name]) for name in _COMPARING_TESTS})
     for name in ("boolean", "false", "float", "integer", "number", "true"):
         made.tests[name] = _read(cast("Callable[..., bool]", TESTS[name]))
     made.tests["none"] = lambda value: value is None or value is NULL
@@ -186,7 +197,7 @@ ENVIRONMENT = make_environment()
 
 
 class _Settled(NodeTransformer):
-    """Marks what is called as a method, and has `~` join texts."""
+    """Marks what is called as a method, has `~` join texts, and dates compare with texts."""
 
     def visit_Call(self, node: nodes.Call) -> nodes.Node:  # noqa: N802  # Jinja's name for it
         self.generic_visit(node)
@@ -200,6 +211,20 @@ class _Settled(NodeTransformer):
         self.generic_visit(node)
         node.nodes = [nodes.Filter(n, TEXT, [], [], None, None, lineno=node.lineno) for n in node.nodes]
         return node
+
+    def visit_Compare(self, node: nodes.Compare) -> nodes.Node:  # noqa: N802  # Jinja's name for it
+        self.generic_visit(node)
+        node.expr = _beside_others(node.expr)
+        for operand in node.ops:
+            if operand.op not in ("in", "notin"):
+                operand.expr = _beside_others(operand.expr)
+        return node
+
+
+def _beside_others(node: nodes.Expr) -> nodes.Expr:
+    if isinstance(node, nodes.Const):
+        return node
+    return nodes.Filter(node, BESIDE, [], [], None, None, lineno=node.lineno)
 
 
 def settled(tree: nodes.Template, environment: PromptEnvironment) -> nodes.Template:

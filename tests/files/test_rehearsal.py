@@ -96,13 +96,19 @@ def test_a_damaged_arrow_file_is_no_danger(tmp_path: Path) -> None:
 
 
 def test_values_that_are_odd_are_no_damage(tmp_path: Path) -> None:
-    """24:00:00, and bytes that are no text beside other columns, are read from an Arrow file as they are."""
+    """24:00:00, and bytes that are no text beside it, are read from an Arrow file as they are; midnight has a text too."""
     midnight = pa.array([86_400_000_000, 1]).view(pa.time64("us"))
     pair = pa.StructArray.from_arrays([pa.concat_arrays([NO_UTF8, NO_UTF8]), midnight], ["a", "b"])
     for column in (midnight, pair):
         path = store(tmp_path / "in.arrow", column)
         trial(path, "parquet")
         assert open_source(InputConfig(path=str(path))).num_rows == 2
+    sound = pa.StructArray.from_arrays([midnight, pa.array(["a", "b"])], ["a", "b"])
+    for suffix in ("csv", "jsonl"):
+        trial(store(tmp_path / "midnight.arrow", midnight), suffix)
+        trial(store(tmp_path / "sound.arrow", sound), suffix)
+        with pytest.raises(OutputError, match="no UTF-8"):
+            trial(path, suffix)
 
 
 def test_an_interrupt_ends_it(tmp_path: Path) -> None:

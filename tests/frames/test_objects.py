@@ -1,5 +1,11 @@
+"""Columns of Python objects: each value by itself, as a column of its own type has it."""
+
 from __future__ import annotations
 
+import datetime as dt
+from decimal import Decimal
+
+import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
@@ -29,3 +35,42 @@ def test_objects_without_a_text_are_refused_by_name() -> None:
     things = pl.Series([Thing()], dtype=pl.Object)
     with pytest.raises(InputError, match="column `x` holds objects of Thing"):
         enrich.polars.beatra(pl.DataFrame({"x": things})).preview("{{ x }}", base_url="sandbox")
+
+
+def test_a_value_in_a_mixed_column_has_the_text_of_its_own_type() -> None:
+    """Whatever stands beside it: one question has one key."""
+    values = [
+        *(
+            pd.Timedelta(days=1, seconds=3),
+            dt.timedelta(hours=-2),
+            pd.Timestamp("2026-01-02 03:04"),
+            Decimal("1E+2"),
+        ),
+        *(
+            dt.date(2026, 1, 2),
+            np.datetime64("2026-01-02T03:04"),
+            np.float32(19.99),
+            True,
+            2**70,
+            ["a", None],
+        ),
+        *({"a": Decimal("1.50")}, pd.Period("2026-01"), np.array([1, 2])),
+    ]
+    for value in values:
+        alone = pd.Series([None, value, None], dtype=object).to_frame("x")
+        mixed = pd.Series([Thing, value, "text"], dtype=object).to_frame("x")
+        pages = [
+            enrich.pandas.beatra(frame.iloc[1:2] if frame is alone else frame).preview(
+                "{{ x }}", base_url="sandbox"
+            )
+            for frame in (alone, mixed)
+        ]
+        (content,) = [line for line in str(pages[0]).splitlines() if '"content"' in line]
+        assert content in str(pages[1]), value
+
+
+def test_bytes_in_a_mixed_column_are_refused() -> None:
+    """As they are in a column of their own."""
+    frame = pd.DataFrame({"x": pd.Series([b"raw", 1], dtype=object)})
+    with pytest.raises(InputError, match="column `x` holds bytes, which no prompt can hold"):
+        enrich.pandas.beatra(frame).preview("{{ x }}", base_url="sandbox")

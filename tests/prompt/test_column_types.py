@@ -68,8 +68,9 @@ def test_what_has_a_text_passes() -> None:
         check_prompt_column(pa.field("c", kind), "steps.s")
 
 
-def test_a_period_is_not_its_number() -> None:
-    """A period that pandas wrote is stored as a number, which says nothing to a model."""
-    field = pa.field("p", pa.int64(), metadata={"ARROW:extension:name": "pandas.period"})
-    with pytest.raises(TemplateError, match="column `p` is a period of pandas"):
-        check_prompt_column(field, "steps.s")
+def test_a_period_of_an_unknown_kind_is_refused() -> None:
+    """One whose frequency pandas does not know, or whose file does not say it, has no text."""
+    for said in ('{"freq": "fortnight"}', "", "[]"):
+        metadata = {"ARROW:extension:name": "pandas.period", "ARROW:extension:metadata": said}
+        with pytest.raises(TemplateError, match="column `p` is a period or interval of pandas"):
+            check_prompt_column(pa.field("p", pa.int64(), metadata=metadata), "steps.s")
