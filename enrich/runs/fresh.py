@@ -7,6 +7,7 @@ import json
 from typing import TYPE_CHECKING
 
 from enrich.rows.step import strayed_name
+from enrich.runs.learned import recall_formats
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -72,11 +73,6 @@ def _schema_digest(step: Step) -> str:
     return hashlib.sha256(json.dumps(sent).encode()).hexdigest()[:16]
 
 
-def formats_name(job: Job) -> str:
-    """Name the note of what the endpoint's models do not take."""
-    return f"formats:{job.base_url}"
-
-
 async def know_the_past(
     job: Job, ledger: Ledger, *, fresh: bool, scope: str, retry: frozenset[RowStatus]
 ) -> None:
@@ -85,7 +81,7 @@ async def know_the_past(
         generation = await ledger.generation(fingerprint, bump=True)
         await ledger.remember(_fresh_name(fingerprint, scope), {"generation": generation})
     if not fresh:  # else what an endpoint refused once is tried again
-        job.formats.know(await ledger.recall(formats_name(job)))
+        await recall_formats(job, ledger)
     for step in job.steps:
         newest = await ledger.generation(step.builder.fingerprint)
         unfinished = await under_way(ledger, step.builder.fingerprint, scope)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import hashlib
 import logging
 import time
 from dataclasses import dataclass, field
@@ -13,28 +11,22 @@ from typing import TYPE_CHECKING
 
 from pydantic import SecretStr
 
-from enrich.base.descriptors import room_for_connections
 from enrich.base.interrupt import DRAIN
-from enrich.config import LimitsConfig
 from enrich.config.endpoint import Endpoint
 from enrich.engine.engine import Engine, Stats
 from enrich.engine.retry import Policy
 from enrich.errors import RunInterrupted, RunStopped
 from enrich.ledger.opening import open_ledger
 from enrich.pace.budget import Budget
-from enrich.pace.lease import Leases
-from enrich.pace.pace import Pace
-from enrich.pace.shared_windows import LeasedSlots
-from enrich.pace.step_limits import Gate
-from enrich.pace.windows import OwnSlots
 from enrich.rows.assemble import Assembler
 from enrich.rows.flow import Flow
 from enrich.rows.troubles import Troubles
-from enrich.runs.fresh import formats_name, know_the_past
+from enrich.runs.fresh import know_the_past
+from enrich.runs.learned import recall_learned
+from enrich.runs.limits import connections, open_gates, open_pace
 from enrich.runs.promise import promise_of
 from enrich.wire import completion
 from enrich.wire.client import Client
-from enrich.wire.stream_end import StreamEnds
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Mapping
@@ -42,7 +34,7 @@ if TYPE_CHECKING:
     from enrich.base.clock import Clock
     from enrich.base.interrupt import Interrupt
     from enrich.ledger.protocol import Ledger
-    from enrich.pace.windows import Slots
+    from enrich.pace.step_limits import Gate
     from enrich.records import Ask, Completion, Failure, Reply, RowStatus
     from enrich.rows.occurrences import Occurrences
     from enrich.rows.statuses import Marks
@@ -150,18 +142,15 @@ async def open_session(
             yield Session(job, ledger, 0, None, retry, scope)
             return
         endpoint = job.endpoint or stack.enter_context(sandbox_endpoint(job.config.endpoint.timeout))
-        limits = job.config.limits
-        most = _connections(limits.most)
-        ends = await _known_ends(job, ledger, endpoint)
-        client = Client(endpoint, concurrency=most, ends=ends)
+        most = connections(job.config.limits.most)
+        learned = await recall_learned(job, ledger, endpoint)
+        client = Client(endpoint, concurrency=most, ends=learned.ends)
         transport = await stack.enter_async_context(client)
         output = job.config.output
         promise = await promise_of(job.config.endpoint, job.base_url, ledger)
         said = {"output": output and output.path, "base_url": job.base_url, "keeps_keys": promise.kept}
         run = await ledger.open_run(said)
-        await _warn_of_others(job, ledger)
-        slots = await _slots(job, ledger, limits, stack)
-        pace = Pace(limits, slots=slots, learned=await ledger.recall(pace_name(job)), most=most)
+        pace = await stack.enter_async_context(open_pace(job, ledger, learned=learned.pace, most=most))
         engine = Engine(
             ledger=ledger,
             transport=transport,
@@ -177,7 +166,7 @@ async def open_session(
         if interrupt is not None:
             interrupt.listener = engine.stop
             interrupt.check()
-        async with engine, _open_gates(job, ledger, engine) as gates:
+        async with engine, open_gates(job, ledger, engine) as gates:
             try:
                 yield Session(job, ledger, run, engine, retry, scope, gates)
             except BaseException:
@@ -186,86 +175,7 @@ async def open_session(
             finally:
                 await engine.drain(drain if engine.stopped is not None else 0.0)
                 with contextlib.suppress(RunStopped):  # a full disk: what was learned is learned again
-                    await ledger.remember(pace_name(job), pace.learned())
-                    await ledger.remember(formats_name(job), job.formats.learned())
-                    await ledger.remember(_stream_end_name(job), {"says_done": ends.says_done})
-
-
-def _connections(wanted: int) -> int:
-    """Give how many requests may be in flight: as many as are wanted, if this process may have as many files open."""
-    room = room_for_connections()
-    if room >= wanted:
-        return wanted
-    log.warning(
-        "this process may have only %s connections open: limits.concurrency is %s. Raise it with `ulimit -n`",
-        f"{room:,}",
-        f"{wanted:,}",
-    )
-    return room
-
-
-async def _warn_of_others(job: Job, ledger: Ledger) -> None:
-    """Say so when another run keeps limits of the same endpoint by itself: together they send more."""
-    limit = next(job.config.rates(), None)
-    if limit is None or job.endpoint is None or isinstance(ledger, Leases):
-        return
-    if any(other.get("base_url") == job.base_url for other in await ledger.beside()):
-        log.warning(
-            "another run on this ledger is at work: each keeps %s by itself, so together they may send more; "
-            "a ledger on PostgreSQL would share the limit",
-            limit,
-        )
-
-
-async def _slots(
-    job: Job, ledger: Ledger, limits: LimitsConfig, stack: contextlib.AsyncExitStack, *of: str
-) -> Slots:
-    """Share a limit of the account with every other run on the ledger, where the ledger can.
-
-    The sandbox is each run's own.
-
-    Args:
-        job: whose account it is.
-        ledger: through which it is shared.
-        limits: that hold.
-        stack: which lets go of them.
-        of: what the limit is of, when it is not the account's as a whole.
-    """
-    if job.endpoint is None or not isinstance(ledger, Leases):
-        return OwnSlots(limits)
-    key = job.endpoint.api_key
-    account = await ledger.fingerprint(job.endpoint.base_url, key.get_secret_value() if key else "", *of)
-    return await stack.enter_async_context(LeasedSlots(ledger, account, limits))
-
-
-@contextlib.asynccontextmanager
-async def _open_gates(job: Job, ledger: Ledger, engine: Engine) -> AsyncIterator[dict[str, Gate]]:
-    """Keep the gates of the steps that have limits of their own; one that fails stops the engine.
-
-    Runs share such a limit when they ask the same: the step's fingerprint is part of its name.
-    """
-    async with contextlib.AsyncExitStack() as stack:
-        gates: dict[str, Gate] = {}
-        for step in job.steps:
-            own = step.builder.step.limits
-            if own is None:
-                continue
-            limits = LimitsConfig(requests_per_minute=own.requests_per_minute, adaptive=False)
-            timed = own.requests_per_minute is not None
-            name = step.builder.fingerprint.hex()
-            slots = await _slots(job, ledger, limits, stack, name) if timed else OwnSlots(limits)
-            gates[step.name] = Gate(own.concurrency, slots)
-        engine.behind(list(gates.values()))
-        keepers = [
-            asyncio.create_task(gate.keep(engine.stop), name=f"beatra-gate-{name}")
-            for name, gate in gates.items()
-        ]
-        try:
-            yield gates
-        finally:
-            for keeper in keepers:
-                keeper.cancel()
-            await asyncio.gather(*keepers, return_exceptions=True)
+                    await learned.keep(job, ledger, pace)
 
 
 @contextlib.contextmanager
@@ -286,31 +196,6 @@ def _reading(
 ) -> Callable[[Reply], Completion | Failure]:
     """Give what reads the answers of this job's endpoint."""
     return partial(read, finish_optional=job.config.endpoint.finish_reason == "optional")
-
-
-async def _known_ends(job: Job, ledger: Ledger, endpoint: Endpoint) -> StreamEnds:
-    """Say how the endpoint ends its streams, as earlier runs learned it."""
-    ends = StreamEnds.of(endpoint)
-    told = await ledger.recall(_stream_end_name(job))
-    if told is not None and ends.says_done is None:
-        ends.says_done = told.get("says_done")
-    return ends
-
-
-def _stream_end_name(job: Job) -> str:
-    return f"stream_end:{job.base_url}"
-
-
-def pace_name(job: Job) -> str:
-    """Name the note on what an endpoint lets through: it is another for each account, which the key stands for.
-
-    Of the key it holds 32 bits of a hash, of which nothing can be guessed.
-    """
-    key = job.endpoint.api_key if job.endpoint is not None else None
-    if key is None:
-        return f"pace:{job.base_url}"
-    digest = hashlib.blake2b(key.get_secret_value().encode(), digest_size=4, person=b"beatra-pace")
-    return f"pace:{job.base_url}:{digest.hexdigest()}"
 
 
 def _log_retry(ask: Ask, failure: Failure, after: float | None) -> None:

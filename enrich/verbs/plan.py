@@ -17,10 +17,11 @@ from enrich.base.location import is_url
 from enrich.files.prefetch import prefetched
 from enrich.rows.statuses import Marks
 from enrich.runs.fresh import changed_schemas, scope_of
+from enrich.runs.learned import recall_rate
 from enrich.runs.prepare import prepare
 from enrich.runs.reasked import find_reasked
 from enrich.runs.scratch import occurrences_of
-from enrich.runs.session import open_session, pace_name
+from enrich.runs.session import open_session
 from enrich.runs.summary import summarize
 from enrich.runs.unchanged import Done, all_answered, note_done, still_done
 from enrich.verbs.census import Census, ChosenRow
@@ -162,9 +163,7 @@ class _Survey:
                     await flow.run(_until(batches, self._options))
                 self.why = tuple(trouble for trouble in session.troubles.ranked() if not trouble.asked)
                 self.changed = await changed_schemas(self._job, session.ledger)
-                learned = await session.ledger.recall(pace_name(self._job)) or {}
-                rates = [model.get("rate") for model in learned.get("models", {}).values()]
-                self.rate = min((rate for rate in rates if rate), default=None)
+                self.rate = await recall_rate(self._job, session.ledger)
                 if await session.ledger.version() == before and all_answered(flow.tally):
                     self.version = before
             return await asyncio.to_thread(self._counted, marks, census, size, known_only=known_only)
