@@ -47,7 +47,7 @@ def prepare(
 ) -> tuple[JobConfig, pa.Schema]:
     """Check a job, and make it one that every process can carry out alone and without paying twice.
 
-    It then holds no paths of prompts or schemas, no key, and the address that all requests are keyed by.
+    It then holds no paths of files of prompts or schemas, no key, and the address that all requests are keyed by.
 
     Args:
         config: a YAML file's path, its content as a mapping, or a `JobConfig`.
@@ -169,10 +169,12 @@ async def _reach_ledger(location: str) -> None:
 
 
 def _whole(step: StepConfig) -> StepConfig:
-    """Put a step's files, and a model that has to be imported, into the step."""
+    """Put a step's files into the step. A pydantic model stays one: it has a say in what an answer is in each process."""
     step = without_files(step)
     schema = step_schema(step)
-    return step if schema is None else step.model_copy(update={"answer_schema": schema.json})
+    if schema is None or schema.is_code:
+        return step
+    return step.model_copy(update={"answer_schema": schema.json})
 
 
 def _with_rates(config: JobConfig, split: int | None) -> JobConfig:

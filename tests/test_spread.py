@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pytest
+from pydantic import BaseModel
 
 from enrich.config import JobConfig
 from enrich.errors import ConfigError, LedgerError, TemplateError
 from enrich.runs.job import compile_job
-from enrich.spread import decoded, prepare
+from enrich.spread import decoded, decoded_schema, prepare
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -131,6 +133,28 @@ def test_a_job_travels_without_files_and_asks_the_same(config: dict[str, Any], t
         prepared = [step.builder.prepare({"t": "x"}) for step in (old, new)]
         assert prepared[0] == prepared[1]
         assert old.builder.ask(prepared[0]).body == new.builder.ask(prepared[1]).body
+
+
+class Tone(BaseModel):
+    """What only a program knows."""
+
+    price: Decimal = Decimal(1)
+
+
+def test_a_pydantic_model_stays_one(config: dict[str, Any]) -> None:
+    """Each process validates by it, and the columns are those that the driver promised; so does an import path."""
+    for schema in (Tone, f"{__name__}:Tone"):
+        job, joined = prepare(
+            {**config, "steps": [{"name": "s", "prompt": "{{ t }}", "schema": schema}]},
+            SCHEMA,
+            one_machine=True,
+        )
+        after = compile_job(job, SCHEMA)
+        reads = after.steps[0].builder.schema
+        assert reads is not None
+        assert reads.read({}) == ({"price": 1}, [])
+        assert decoded_schema(after.output_schema) == joined
+        assert pa.types.is_decimal(joined.field("s_price").type)
 
 
 def test_the_environments_address_travels(config: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:

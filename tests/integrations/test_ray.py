@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pytest
 import ray
+from pydantic import BaseModel, field_validator
 from ray.exceptions import RayTaskError
 
 from enrich.errors import ConfigError, InputError, TemplateError
@@ -110,6 +112,34 @@ def test_rows_are_those_of_the_command_line(endpoint: BookedEndpoint, ledger: st
     assert ours.schema.field("s_of").type == theirs.schema.field("s_of").type
     assert [row["s_status"] for row in plain(ours)].count("error") == 1
     paid_once(endpoint, 39)
+
+
+class Tone(BaseModel):
+    """What only a program knows: a rule, a default, a decimal."""
+
+    __module__ = "__main__"  # as in a notebook: it travels by what it says
+    label: str
+    price: Decimal = Decimal(1)
+
+    @field_validator("label")
+    @classmethod
+    def _known(cls, label: str) -> str:
+        if label != "pos":
+            raise ValueError("pos it must be")
+        return label
+
+
+def test_a_pydantic_model_validates_in_the_actors(endpoint: BookedEndpoint, ledger: str) -> None:
+    """Its rules and defaults hold there as in a run of one process, and its types are those of the columns."""
+    endpoint.answer = lambda body: json.dumps(
+        {"label": "pos" if "text 1" in body["messages"][-1]["content"] else "neg"}
+    )
+    step = {"name": "s", "prompt": "{{ t }}", "schema": Tone, "reask": 0}
+    out = whole(enrich(texts(4, blocks=2), job(endpoint, ledger, steps=[step])))
+    found = sorted(zip(*(out[name].to_pylist() for name in ("n", "s_status", "s_price")), strict=True))
+    assert found == [(n, "ok", 1) if n == 1 else (n, "invalid_output", None) for n in range(4)]
+    assert pa.types.is_decimal(out.schema.field("s_price").type)
+    assert "pos it must be" in str(out["s_error"].to_pylist())
 
 
 def test_pandas_blocks_do_as_well(endpoint: BookedEndpoint, ledger: str) -> None:

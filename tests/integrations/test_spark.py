@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyspark
 import pytest
+from pydantic import BaseModel, field_validator
 from pyspark import cloudpickle
 from pyspark.errors import PythonException
 from pyspark.sql import DataFrame, Observation, SparkSession
@@ -192,6 +193,35 @@ def test_rows_are_those_of_the_command_line(
     assert out.schema["s_label"].dataType.simpleString() == "string"
     assert out.schema.fields[: len(frame.columns)] == frame.schema.fields
     paid_once(endpoint, 39)
+
+
+class Tone(BaseModel):
+    """What only a program knows: a rule, a default, a decimal."""
+
+    __module__ = "__main__"  # as in a notebook: it travels by what it says
+    label: str
+    price: Decimal = Decimal(1)
+
+    @field_validator("label")
+    @classmethod
+    def _known(cls, label: str) -> str:
+        if label != "pos":
+            raise ValueError("pos it must be")
+        return label
+
+
+def test_a_pydantic_model_validates_in_the_executors(
+    spark: SparkSession, endpoint: BookedEndpoint, ledger: str
+) -> None:
+    """Its rules and defaults hold there as in a run of one process, and its types are those of the columns."""
+    endpoint.answer = lambda body: json.dumps(
+        {"label": "pos" if "text 1" in body["messages"][-1]["content"] else "neg"}
+    )
+    step = {"name": "s", "prompt": "{{ t }}", "schema": Tone, "reask": 0}
+    out = enrich(texts(spark, 4), job(endpoint, ledger, steps=[step]))
+    found = sorted((row.n, row.s_status, row.s_price) for row in out.collect())
+    assert found == [(n, "ok", 1) if n == 1 else (n, "invalid_output", None) for n in range(4)]
+    assert out.schema["s_price"].dataType.typeName() == "decimal"
 
 
 def test_large_strings_and_empty_partitions(
