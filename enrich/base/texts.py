@@ -7,13 +7,22 @@ import datetime as dt
 import functools
 import json
 import math
+from collections.abc import ItemsView, Iterator, KeysView, ValuesView
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from enrich.base.moments import DAY, Far, FarTimedelta, NanoTimedelta, duration_text
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
+
+
+PASSING = (
+    Iterator,
+    KeysView,
+    ValuesView,
+    ItemsView,
+)  # what goes through values: its own text is a place in memory
 
 
 def text_of(value: Any) -> str:
@@ -29,7 +38,7 @@ def text_of(value: Any) -> str:
         return digits(value)
     if isinstance(value, dt.timedelta):
         return duration_text(nanoseconds(value))
-    if isinstance(value, dict | list | tuple):
+    if isinstance(value, (dict, list, tuple, *PASSING)):
         return json_text(value)
     if isinstance(value, bytes | bytearray | memoryview):
         raise TypeError("the value is binary, which no prompt can hold")
@@ -72,8 +81,22 @@ def as_json(value: Any) -> Any:
 
 @functools.singledispatch
 def express(value: Any) -> Any:
-    """Express what JSON has no type for; further types may be registered. Any other value is its text."""
+    """Express what JSON has no type for; further types may be registered. Any other value is its text.
+
+    Raises:
+        TypeError: it has none but its place in memory, which is another in every process.
+    """
+    if callable(value) or object.__repr__(value) == str(value):
+        raise TypeError(f"{type(value).__name__} is no value that a text can hold")
     return str(value)
+
+
+@express.register(Iterator)
+@express.register(KeysView)
+@express.register(ValuesView)
+@express.register(ItemsView)
+def _(value: Iterable[Any]) -> Any:
+    return [as_json(item) for item in value]
 
 
 @express.register(dict)

@@ -28,19 +28,26 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
         elif operator == "**":
             if isinstance(left, int) and isinstance(right, int) and left.bit_length() * right > MAX_BITS:
                 _refuse("a power")
-        elif isinstance(left, _TEXTS) and _WIDTH.search(str(left)):
-            _refuse("a text of such a width")
+        elif isinstance(left, _TEXTS):
+            check_width(str(left))
         return super().call_binop(context, operator, left, right)
 
     def call(self, context: Any, obj: Any, /, *args: Any, **kwargs: Any) -> Any:
         """Call what a template calls; a text's own methods with numbers that a text can have."""
         owner = getattr(obj, "__self__", None)
-        if isinstance(owner, _TEXTS):
-            if any(isinstance(argument, int) and argument > MAX_BYTES for argument in args):
-                _refuse("a text of such a width")
-            if getattr(obj, "__name__", "") in ("format", "format_map") and _WIDTH.search(str(owner)):
-                _refuse("a text of such a width")
+        if isinstance(owner, _TEXTS) and any(isinstance(a, int) and a > MAX_BYTES for a in args):
+            _refuse("a text of such a width")
         return super().call(context, obj, *args, **kwargs)
+
+
+def check_width(pattern: str) -> None:
+    """Refuse what is to format a value where it gives a width beyond any prompt's.
+
+    Raises:
+        OverflowError: it does.
+    """
+    if _WIDTH.search(pattern):
+        _refuse("a text of such a width")
 
 
 def _refuse(what: str) -> None:

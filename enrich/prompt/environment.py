@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any, cast
 from jinja2 import StrictUndefined, Undefined, nodes
 from jinja2.exceptions import SecurityError
 from jinja2.filters import FILTERS, make_attrgetter
+from jinja2.sandbox import SandboxedFormatter
 from jinja2.tests import TESTS
 from jinja2.visitor import NodeTransformer
 
 from enrich.base.texts import as_json
 from enrich.prompt.beside_text import beside
-from enrich.prompt.bounds import BoundedEnvironment
+from enrich.prompt.bounds import BoundedEnvironment, check_width
 from enrich.prompt.cells import NULL, Cell, text
 
 if TYPE_CHECKING:
@@ -89,6 +90,28 @@ class PromptEnvironment(BoundedEnvironment):
         if operator == "%" and type(left) is str and not isinstance(right, Mapping):
             right = tuple(map(_formatted, right if isinstance(right, tuple) else (right,)))
         return super().call_binop(context, operator, left, right)
+
+    def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
+        """Have `"…".format(…)` write values as the rest of a template does."""
+        if super().wrap_str_format(value) is None:
+            return None
+        pattern, mapped, write = str(value.__self__), value.__name__ == "format_map", _Formatter(self).vformat
+
+        def call(*args: Any, **kwargs: Any) -> str:
+            return write(pattern, (), *args) if mapped else write(pattern, args, kwargs)
+
+        return call
+
+
+class _Formatter(SandboxedFormatter):
+    def format_field(self, value: Any, format_spec: str) -> str:
+        check_width(format_spec)
+        return super().format_field(value, format_spec) if format_spec else str(finalize(value))
+
+    def convert_field(self, value: Any, conversion: Any) -> Any:
+        if isinstance(value, int | float | str):
+            return super().convert_field(value, conversion)
+        return value if conversion is None else finalize(value)
 
 
 def _bearer(obj: Any, name: str) -> Any:

@@ -34,6 +34,8 @@ JSON_MODE = {"type": "json_object"}
 LOOSE_MODE = "json_schema, not strict"  # for schemas that strict servers do not take
 
 Messages = list[dict[str, str]]
+# Marks without width: of joining, of direction, of a text's begin; soft hyphens.
+UNSEEN = dict.fromkeys(map(ord, "\u200b\u200c\u200d\u200e\u200f\u2060\ufeff\u00ad\u180e"))
 
 
 def idempotency_key(base_url: str, body: bytes, ordinal: int = 0) -> bytes:
@@ -111,7 +113,7 @@ class RequestBuilder:
             if type(value) not in NEVER_NULL:
                 self._check(name, value)
         messages = [{"role": m.role, "content": m.content.render(values)} for m in self._messages]
-        if self._may_be_empty and not messages[-1]["content"].strip():
+        if self._may_be_empty and is_blank(messages[-1]["content"]):
             raise RowError("empty_prompt", f"steps.{self.step.name}: the prompt is empty")
         if not self._per_row:
             return Prepared(messages, {})
@@ -236,3 +238,11 @@ class RequestBuilder:
 
 def _token_limits(fields: Mapping[str, Any]) -> dict[str, int]:
     return {name: fields[name] for name in TOKEN_LIMITS if isinstance(fields.get(name), int)}
+
+
+def is_blank(prompt: str) -> bool:
+    """Say whether nobody could read anything in a prompt: blanks, and marks that no one sees."""
+    first = prompt[:1]
+    if first and not first.isspace() and ord(first) not in UNSEEN:  # as nearly always
+        return False
+    return not prompt.translate(UNSEEN).strip()

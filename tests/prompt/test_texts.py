@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 from decimal import Decimal
 from typing import Any
 
@@ -195,6 +196,33 @@ def test_texts_of_typed_values() -> None:
 
 
 @pytest.mark.parametrize(
+    ("source", "text"),
+    [
+        ("{{ x | reverse }} {{ [x | reverse] }}", '["b", "a"] [["b", "a"]]'),
+        ("{{ {'k': x | reverse} | tojson }}", '{"k": ["b", "a"]}'),
+        ("{{ o.keys() }} {{ o.values() }} {{ o.items() }}", '["d"] ["2026-01-02"] [["d", "2026-01-02"]]'),
+        ("{{ o | items }} {{ [o.keys()] | tojson }}", '[["d", "2026-01-02"]] [["d"]]'),
+        ("{{ '{} {}'.format(x | reverse, o) }}", '["b", "a"] {"d": "2026-01-02"}'),
+        ("{{ '{o[d]:%d} {0[1]} {0!s}'.format(x, o=o) }}", '02 b ["a", "b"]'),
+        ("{{ '{o.d}'.format_map(row) }} {{ '{:>3}|{:.1f}|{!r}'.format(7, 1.25, 'q') }}", "2026-01-02   7|1.2|'q'"),
+    ],
+)  # fmt: skip
+def test_what_goes_through_values_is_a_list(source: str, text: str) -> None:
+    """Never a place in memory, which is another in every process and would be paid for at each run."""
+    day = pa.array([{"d": dt.date(2026, 1, 2)}])
+    assert rendered(source, x=["a", "b"], o=day) == text
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["{{ [q] }}", "{{ [q] | tojson }}", "{{ '{}'.format(q) }}", "{{ [cycler(1)] }}", "{{ '{:>3999999999}'.format(x) }}"],
+)  # fmt: skip
+def test_what_has_no_text_fails_the_row(source: str) -> None:
+    """A macro or another of the engine's own things, within a list as well; and a text that no prompt could hold."""
+    assert failure("{% macro q() %}{% endmacro %}" + source, x="a").startswith("template_error")
+
+
+@pytest.mark.parametrize(
     ("value", "true"),
     [
         *((Decimal("0.00"), False), (-0.0, False), (float("nan"), False), (None, False), ([], False), ({}, False), (0, False)),
@@ -213,12 +241,14 @@ def test_truth_is_that_of_the_value(value: Any, true: bool) -> None:
 def test_an_empty_prompt_is_not_paid_for(on_empty: Any, code: str | None) -> None:
     """A row whose prompt is blank fails or is skipped, unless `on_empty` is `send`."""
     builder = RequestBuilder(StepConfig(name="s", prompt=" {{ x }}\n", on_empty=on_empty), "http://h/v1")
+    assert builder.prepare({"x": "\u200bx"}).messages[0]["content"] == " \u200bx"
     if code is None:
         assert builder.prepare({"x": ""}).messages[0]["content"] == " "
         return
-    with pytest.raises(RowError) as caught:
-        builder.prepare({"x": ""})
-    assert caught.value.code == code
+    for blank in ("", "\xa0", "\u200b \ufeff"):  # nobody sees any of these
+        with pytest.raises(RowError) as caught:
+            builder.prepare({"x": blank})
+        assert caught.value.code == code
     assert builder.skips(code) is (on_empty == "skip")
 
 
