@@ -126,7 +126,7 @@ class Walk:
                 self.stages.begin()
                 kept = [outcome for outcome in self._marks.read(row, batch.num_rows, 0).outcomes if outcome]
                 self.stages.end("take up what was kept")
-                columns = [*batch.columns, *step_columns(None, kept)]
+                columns = [*batch.columns, *step_columns(self._step.columns, None, kept)]
                 made = pa.RecordBatch.from_arrays(columns, schema=self._job.output_schema)
                 self.stages.end("columns")
                 sink.write(made)

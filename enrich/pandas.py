@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
@@ -292,7 +293,7 @@ def _plain(question: Question) -> Question:
             "a Series of answers holds their texts alone, and a schema or several steps give columns",
             hint='series.to_frame("value").beatra gives a frame of columns.',
         )
-    return question
+    return dataclasses.replace(question, columns="text", rename=None)
 
 
 def _texts(frame: pd.DataFrame, answers: Answers, name: str) -> pd.Series[Any]:

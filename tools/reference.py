@@ -15,7 +15,7 @@ import pyarrow as pa
 
 import enrich
 from enrich import errors
-from enrich.answer.columns import RECORD_COLUMNS
+from enrich.answer.columns import FURTHER_COLUMNS, RECORD_COLUMNS
 from enrich.cli.app import EXIT_CODES, main
 from enrich.config import Config
 from enrich.config.problems import model_in
@@ -31,21 +31,77 @@ if TYPE_CHECKING:
 FOLDER = Path(__file__).parent.parent / "docs" / "reference"
 NOTE = "<!-- Made from the code by `python -m tools.reference`; edit the code instead. -->"
 
+# What each column means, and where it comes from on the wire.
 COLUMN_MEANINGS = {
-    "status": "how the row stands; see [Statuses](../concepts/statuses.md)",
-    "error": "null, or `code: message`",
-    "model": "the model that served it; with `model: auto` it differs from what was asked",
-    "request_id": "`X-Request-Id` of the answering response, on failure of the last error: what support asks for",
-    "finish_reason": "why the answer ended, as the model says: `stop`, `length`, `content_filter`, …",
-    "prompt_tokens": "null when the server sent no usage",
-    "completion_tokens": "null when the server sent no usage",
-    "total_tokens": "null when the server sent no usage",
-    "credits": "Beatra's charge",
-    "attempts": "requests sent for this row, over all runs",
-    "latency_ms": "of the answering attempt, in milliseconds",
-    "source": "`api` (asked in this run), `ledger` (paid for in an earlier run), `copy` (same request as an earlier row)",
-    "idempotency_key": "the key that the request is paid for once under",
+    "status": (
+        "how the row stands; see [Statuses](../concepts/statuses.md)",
+        "the finish reason, the schema, `check`",
+    ),
+    "error": (
+        "null, or `code: message`",
+        "`error.code` and `error.message`, or what is wrong with the answer",
+    ),
+    "model": ("the model that served it; with `model: auto` it differs from what was asked", "`model`"),
+    "request_id": (
+        "of the answering response, on failure of the last error: what support asks for",
+        "the header `X-Request-Id`",
+    ),
+    "finish_reason": (
+        "why the answer ended, as the model says: `stop`, `length`, `content_filter`, …",
+        "`choices[0].finish_reason`",
+    ),
+    "prompt_tokens": ("null when the server sent no usage", "`usage.prompt_tokens`"),
+    "completion_tokens": ("null when the server sent no usage", "`usage.completion_tokens`"),
+    "total_tokens": ("null when the server sent no usage", "`usage.total_tokens`"),
+    "credits": ("Beatra's charge", "`usage.credits`"),
+    "attempts": ("requests sent for this row, over all runs", "counted"),
+    "latency_ms": ("of the answering attempt, in milliseconds", "measured"),
+    "source": (
+        "`api` (asked in this run), `ledger` (paid for in an earlier run), `copy` (same request as an earlier row)",
+        "the ledger",
+    ),
+    "idempotency_key": ("the key that the request is paid for once under", "the header `Idempotency-Key`"),
+    "cached_tokens": (
+        "those of the prompt's tokens that were read from a cache; null where the endpoint does not tell",
+        (
+            "`usage.prompt_tokens_details.cached_tokens`, or `input_tokens_details`, `prompt_cache_hit_tokens`, "
+            "`cache_read_input_tokens`, `cached_tokens`"
+        ),
+    ),
+    "reasoning_tokens": (
+        "those of the completion's tokens that were thought and not said; null where the endpoint does not tell",
+        "`usage.completion_tokens_details.reasoning_tokens`, or `output_tokens_details`, `reasoning_tokens`",
+    ),
+    "credits_usd": ("the charge in US dollars, for show", "`usage.credits_usd_reference`"),
 }
+CHOICE = """## Which of them are written
+
+`columns` of a step says which of its columns are written, and in which order: a list of names (`status`, `model`, a property of
+the schema …) and words.
+
+| word | means |
+|---|---|
+| `answer` | the text and the typed fields |
+| `text`, `fields` | one without the other |
+| `tokens` | prompt, completion and total tokens |
+| `minimal` | `answer`, `status`, `error` |
+| `standard` | the first table; so it is where nothing is said |
+| `all` | both tables |
+
+`rename` gives columns other names, `output.columns` chooses among those of the input:
+
+```yaml
+output: {path: out.parquet, columns: [id]}
+steps:
+  - name: tone
+    prompt: "The tone of: {{ review }}"
+    columns: [answer, status, error, model, credits_usd]
+    rename: {answer: tone_of_voice}
+```
+
+What is left out is not lost: it stays in the ledger, later steps see it under its usual name, and `collect` with another choice
+writes it at no cost. The choice is no part of any request. Data frames take the same: `df.beatra.complete(…, columns="minimal")`,
+or a list."""
 
 
 def pages() -> dict[str, str]:
@@ -259,30 +315,27 @@ def _help(command: click.Command, path: str) -> str:
 def columns() -> str:
     """List the columns that a step adds."""
     lines = [
-        "| column | Arrow type | meaning |",
-        "|---|---|---|",
-        "| `s` | string | the answer's text (with a schema: the raw text) |",
-        "| `s_<field>` | from the schema | one typed column per top-level property, nested ones as struct or list |",
+        *COLUMN_TABLE,
+        "| `s` | string | the answer's text (with a schema: the raw text) | `choices[0].message.content` |",
+        "| `s_<field>` | from the schema | one typed column per top-level property, nested ones as struct or list | the JSON in it |",
+        *map(_column, RECORD_COLUMNS),
     ]
-    for suffix, kind in RECORD_COLUMNS:
-        shown = (
-            "dictionary&lt;string&gt;"
-            if suffix in ("status", "source")
-            else str(kind).replace("double", "float64")
-        )
-        lines.append(f"| `s_{suffix}` | {shown} | {COLUMN_MEANINGS[suffix]} |")
     return (
         "\n\n".join(
             [
                 NOTE,
-                "# Output columns",
+                "# What each column is",
                 "All input columns, untouched and in input order, one output row per input row; then, for a step named `s`:",
                 "\n".join(lines),
+                "These are written where a step's `columns` names them:",
+                "\n".join([*COLUMN_TABLE, *map(_column, FURTHER_COLUMNS)]),
                 f"A status is one of {', '.join(f'`{status}`' for status in STATUSES)}.",
                 (
                     "Usage and credits stand on exactly one row per completion (0 on `copy` rows), so a column's sum is what the "
                     "answers cost. A column of the input that has one of these names is refused before anything is sent."
                 ),
+                CHOICE,
+                "## The manifest",
                 (
                     "The output's metadata carries a manifest of the run (version, fingerprints of configuration and templates, "
                     "counts per status, totals): in the file for Parquet and Arrow, beside it as `<output>.manifest.json` for text."
@@ -291,6 +344,17 @@ def columns() -> str:
         )
         + "\n"
     )
+
+
+COLUMN_TABLE = ("| column | Arrow type | meaning | comes from |", "|---|---|---|---|")
+
+
+def _column(column: tuple[str, pa.DataType]) -> str:
+    """Write the line of one column."""
+    suffix, kind = column
+    shown = "dictionary<string>" if pa.types.is_dictionary(kind) else str(kind).replace("double", "float64")
+    shown = shown.replace("<", "&lt;").replace(">", "&gt;")
+    return f"| `s_{suffix}` | {shown} | {' | '.join(COLUMN_MEANINGS[suffix])} |"
 
 
 def exit_codes() -> str:

@@ -14,13 +14,14 @@ from enrich.schema.schema import CATEGORY
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from enrich.answer.choice import Column
     from enrich.schema.schema import AnswerSchema
 
 SOURCES = ("api", "ledger", "copy")
 
 
 # suffix and type; all but the last are named as in an outcome
-RECORD_COLUMNS = (
+RECORD_COLUMNS: tuple[tuple[str, pa.DataType], ...] = (
     ("status", CATEGORY),
     ("error", pa.string()),
     ("model", pa.string()),
@@ -35,11 +36,17 @@ RECORD_COLUMNS = (
     ("source", CATEGORY),
     ("idempotency_key", pa.string()),
 )
+# What is written only where it is asked for, behind the others.
+FURTHER_COLUMNS: tuple[tuple[str, pa.DataType], ...] = (
+    ("cached_tokens", pa.int64()),
+    ("reasoning_tokens", pa.int64()),
+    ("credits_usd", pa.float64()),
+)
 CATEGORIES = {"status": STATUSES, "source": SOURCES}  # every batch has the same ones: files stay in one piece
 
 
 def step_fields(name: str, schema: AnswerSchema | None) -> list[pa.Field[Any]]:
-    """Give the output columns of one step, in order.
+    """Give the columns of one step that are written where nothing else is said, in order.
 
     Args:
         name: the step's name; it prefixes every column.
@@ -53,12 +60,12 @@ def step_fields(name: str, schema: AnswerSchema | None) -> list[pa.Field[Any]]:
     ]
 
 
-def output_schema(input_schema: pa.Schema, steps: Sequence[tuple[str, AnswerSchema | None]]) -> pa.Schema:
+def output_schema(input_schema: pa.Schema, steps: Sequence[tuple[str, Sequence[pa.Field[Any]]]]) -> pa.Schema:
     """Join the input's columns, untouched, and those of every step.
 
     Args:
         input_schema: its metadata is kept, and told of the new columns.
-        steps: name and answer schema of each step, in order.
+        steps: name and written columns of each step, in order.
 
     Raises:
         ConfigError: two columns would have the same name.
@@ -71,35 +78,42 @@ def output_schema(input_schema: pa.Schema, steps: Sequence[tuple[str, AnswerSche
             )
         owners[name] = "the input"
     fields = list(input_schema)
-    for step, schema in steps:
-        for field in step_fields(step, schema):
+    for step, written in steps:
+        for field in written:
             if field.name in owners:
                 raise ConfigError(
                     f"step `{step}` makes a column `{field.name}`, which {owners[field.name]} has too",
-                    hint="rename the step or the schema's property, or leave the input column out with input.columns.",
+                    hint="rename the step, or one of the two with the step's `rename`, or leave the input column out with "
+                    "output.columns.",
                 )
             owners[field.name] = f"step `{step}`"
             fields.append(field)
     return retell_metadata(input_schema.metadata, pa.schema(fields))
 
 
-def step_columns(schema: AnswerSchema | None, outcomes: Sequence[Outcome]) -> list[pa.Array[Any]]:
-    """Build one step's columns, as `step_fields` lists them.
+def step_columns(
+    columns: Sequence[Column], schema: AnswerSchema | None, outcomes: Sequence[Outcome]
+) -> list[pa.Array[Any]]:
+    """Build one step's columns.
 
     Args:
+        columns: which, see `enrich.answer.choice.choose`.
         schema: of the answer, or None.
         outcomes: one per row, in order.
     """
     parts = dict(zip(Outcome._fields, zip(*outcomes, strict=True), strict=True)) if outcomes else {}
     parts["idempotency_key"] = [key and key_text(key) for key in parts.get("key", ())]
-    columns: list[pa.Array[Any]] = [pa.array(parts.get("text", ()), pa.string())]
-    if schema is not None:
-        answers = [values or {} for values in parts.get("values", ())]
-        for name, column in schema.columns.items():
-            columns.append(_array([answer.get(name) for answer in answers], column.type, column.categories))
-    for suffix, kind in RECORD_COLUMNS:
-        columns.append(_array(parts.get(suffix, ()), kind, CATEGORIES.get(suffix, ())))
-    return columns
+    answers = [values or {} for values in parts.get("values", ())]
+    made: list[pa.Array[Any]] = []
+    for column in columns:
+        if column.is_value and schema is not None:
+            typed = schema.columns[column.of]
+            found = [answer.get(column.of) for answer in answers]
+            made.append(_array(found, typed.type, typed.categories))
+        else:
+            categories = CATEGORIES.get(column.of, ())
+            made.append(_array(parts.get(column.of, ()), column.field.type, categories))
+    return made
 
 
 def _array(values: Sequence[Any], kind: pa.DataType, categories: Sequence[str]) -> pa.Array[Any]:

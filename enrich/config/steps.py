@@ -104,6 +104,10 @@ class StepConfig(Section):
         on_truncated: `retry` asks once more with twice the tokens when the answer ran out of them.
         check: an expression on the parsed answer that must be true.
         limits: of this step alone, within those of the run.
+        columns: which of the step's columns are written, in this order: names such as `status`, `model`, `credits` or a
+            property of the schema, and the words `answer`, `text`, `fields`, `tokens`, `minimal`, `standard` (the default)
+            and `all`. What is left out stays in the ledger, and later steps see it.
+        rename: names for written columns in place of the usual ones, such as `{status: state}`.
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
@@ -136,6 +140,8 @@ class StepConfig(Section):
     on_truncated: Literal["keep", "retry"] = "keep"
     check: str | None = None
     limits: StepLimits | None = None
+    columns: str | list[str] | None = None
+    rename: dict[str, Annotated[str, Field(min_length=1)]] = {}
 
     @model_validator(mode="after")
     def _one_way_to_ask(self) -> Self:

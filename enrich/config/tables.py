@@ -127,6 +127,7 @@ class OutputConfig(Section):
         format: told from the suffix unless given; `parquet` in a folder.
         compression: a Parquet codec, or none.
         row_group_rows: rows in one Parquet row group.
+        columns: the input's columns that are written, in this order; all of them unless given.
         csv: how a CSV or TSV file is written.
     """
 
@@ -136,6 +137,7 @@ class OutputConfig(Section):
     compression: str = "zstd"
     row_group_rows: Annotated[int, Field(ge=1), Number] = 131_072
     csv: CsvOutput = CsvOutput()
+    columns: list[str] | None = None
 
     @model_validator(mode="before")
     @classmethod

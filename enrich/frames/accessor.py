@@ -203,32 +203,32 @@ def _told(asked: Settings, job: Job, table: pa.Table, summary: Summary | None) -
         causes = ", ".join(f"{count:,} {status}" for status, count in counts)
         text = f"{failed:,} of {summary.rows:,} rows have no answer: {causes}"
         if asked.errors == "raise":
-            raise RowsFailed(f"{text}\n" + "\n".join(_failures(job, table)))
-        names = ", ".join(f"{step.name}_error" for step in job.steps)
-        warnings.warn(f"{text}; {names} says why", stacklevel=_outside())
-    return Answers(table.select(_chosen(asked, job, table)), summary)
+            raise RowsFailed(f"{text}\n" + "\n".join(_failures(job, table, summary)))
+        names = [column.field.name for step in job.steps for column in step.columns if column.of == "error"]
+        why = f"{', '.join(names)} says why" if names else _causes(summary)
+        warnings.warn(f"{text}; {why}", stacklevel=_outside())
+    return Answers(table, summary)
 
 
-def _failures(job: Job, table: pa.Table) -> Iterator[str]:
-    """Tell of the first rows that failed."""
+def _causes(summary: Summary) -> str:
+    return ", ".join(f"{cause.rows:,} {cause.code} at step {cause.step}" for cause in summary.causes)
+
+
+def _failures(job: Job, table: pa.Table, summary: Summary) -> Iterator[str]:
+    """Tell of the first rows that failed, as far as the columns that were chosen do."""
     left = SHOWN_FAILURES
     for step in job.steps:
-        statuses, errors = (table[f"{step.name}_{suffix}"] for suffix in ("status", "error"))
+        names = {column.of: column.field.name for column in step.columns if not column.is_value}
+        if "status" not in names or "error" not in names:
+            for cause in summary.causes:
+                if cause.step == step.name:
+                    yield f"  row {cause.row - 1}, {cause.step}: {cause.status}: {cause.code}: {cause.message}"
+            continue
+        statuses, errors = table[names["status"]], table[names["error"]]
         for row, status in enumerate(statuses):
             if left and status.as_py() in FAILED:
                 left -= 1
                 yield f"  row {row}, {step.name}: {status}: {errors[row]}"
-
-
-def _chosen(asked: Settings, job: Job, table: pa.Table) -> list[str]:
-    if asked.columns == "all":
-        return table.column_names
-    own = [(step.name, step.builder.schema) for step in job.steps]
-    return [
-        column
-        for name, schema in own
-        for column in (name, *(f"{name}_{f.name}" for f in (schema.fields if schema else ())))
-    ]
 
 
 def _outside() -> int:

@@ -29,7 +29,8 @@ class Settings:
     """How to ask, whatever is asked.
 
     Args:
-        columns: `all`, or `answer` for the answer's own columns: its text and, with a schema, its fields.
+        columns: which columns are written: `standard`, `minimal` (answer, status, error), `all`, `answer` for the
+            answer's own (its text and, with a schema, its fields), or a list of names such as `["answer", "model"]`.
         ledger: a path; answers that it holds are not paid for again. `auto` is the configuration file's own
             where there is one, else `ledger.db` in the user's cache directory; None forgets everything.
         concurrency: the most requests in flight; by default as many as bring more answers.
@@ -45,7 +46,7 @@ class Settings:
         api_key: by default BEATRA_API_KEY.
     """
 
-    columns: Literal["all", "answer"] = "all"
+    columns: str | Sequence[str] = "standard"
     ledger: str | Path | None = "auto"
     concurrency: int | None = None
     requests_per_minute: float | None = None
@@ -79,6 +80,7 @@ class Question(Settings):
         on_empty: what becomes of rows whose prompt is blank: `error`, `skip` or `send`.
         prompt_text: how values become text; 1 as versions before 0.9 spelled them.
         reask: how often an answer that breaks the schema is asked again.
+        rename: names for columns in place of the usual ones, such as `{"status": "state"}`.
         steps: in place of all of these, several steps: a configuration file, or a list of steps as it has them.
     """
 
@@ -98,6 +100,7 @@ class Question(Settings):
     on_empty: Literal["error", "skip", "send"] = "error"
     prompt_text: Literal[1, 2] = 2
     reask: int = 1
+    rename: Mapping[str, str] | None = None
     steps: str | Path | Sequence[Mapping[str, Any]] | None = None
 
 
@@ -148,6 +151,8 @@ def as_config(asked: Settings) -> JobConfig:
         ConfigError: something is wrong with the arguments.
     """
     document = _document(asked)
+    columns = asked.columns if isinstance(asked.columns, str) else list(asked.columns)
+    document["steps"] = [{"columns": columns, **step} for step in document["steps"]]
     limits = {
         name: value
         for name in ("concurrency", "requests_per_minute", "tokens_per_minute")
@@ -161,16 +166,14 @@ def as_config(asked: Settings) -> JobConfig:
     if asked.budget is not None:
         document["budget"] = dict(asked.budget)
     config = validate_job(document, "what is asked")
-    for name in ("columns", "errors"):
-        value, known = getattr(asked, name), _CHOICES[name]
-        if value not in known:
-            raise ConfigError(f"{name}={value!r} is not one of {', '.join(known)}")
+    if asked.errors not in ERRORS:
+        raise ConfigError(f"errors={asked.errors!r} is not one of {', '.join(ERRORS)}")
     own = asked.ledger is None or asked.ledger == "auto"
     ledger = config.ledger_location() if own else str(asked.ledger)
     return config.model_copy(update={"ledger": ledger, "input": None, "output": None})
 
 
-_CHOICES = {"columns": ("all", "answer"), "errors": ("null", "raise")}
+ERRORS = ("null", "raise")
 _STEP_FIELDS = tuple(
     f.name for f in dataclasses.fields(Question) if f.name not in Settings.__slots__ and f.name != "steps"
 )

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from enrich.answer.columns import step_fields
 from enrich.base.interrupt import DRAIN
 from enrich.errors import EnrichError, InputError, RunInterrupted, RunStopped
 from enrich.rows.occurrences import Occurrences
@@ -66,7 +65,7 @@ class Door:
         self._input_schema = input_schema
         self._seen = seen
         self._occurrences = occurrences
-        fields = [step_fields(step.name, step.builder.schema) for step in session.job.steps]
+        columns = itertools.chain.from_iterable(step.columns for step in session.job.steps)
         self._waiting: deque[tuple[pa.RecordBatch, asyncio.Task[pa.RecordBatch]]] = deque()
         self._open: dict[Flow, Marks] = {}
         self._tally: Counter[RowStatus] = Counter()
@@ -76,7 +75,7 @@ class Door:
         self._last = _BatchTurn()
         self._last.read.set()
         self._last.assembled.set()
-        self.schema = pa.schema(list(itertools.chain.from_iterable(fields)))
+        self.schema = pa.schema([column.field for column in columns])
         self.summary: Summary | None = None
 
     @property

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from enrich import spread
+from enrich.answer.choice import written_names
 from enrich.errors import ConfigError
 from enrich.frames.batches import enrich_batches, job_config
-from enrich.records import STATUSES
+from enrich.records import AMOUNTS, STATUSES
+from enrich.schema.schema import step_schema
 
 try:
     from pyspark.sql import functions as F  # noqa: N812  # as everybody who uses Spark writes it
@@ -23,8 +25,6 @@ if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame
 
     from enrich.frames.batches import AnyConfig
-
-SPENT_COLUMNS = ("prompt_tokens", "completion_tokens", "credits")  # columns that say what a completion cost
 
 
 def enrich(
@@ -84,8 +84,9 @@ def metrics(config: AnyConfig) -> list[Column]:
 
     Returns:
         `rows`; per step, such as `tone`, the rows of each status (`tone_ok`, `tone_error`, …), and what this action
-        spent: `tone_requests`, `tone_prompt_tokens`, `tone_completion_tokens`, `tone_credits`. What earlier actions
-        or attempts paid for is not in it.
+        spent: `tone_requests`, `tone_prompt_tokens`, `tone_completion_tokens`, `tone_credits` and the other amounts.
+        What earlier actions or attempts paid for is not in it, and of columns that the step does not write (`columns`)
+        nothing can be counted.
 
     Example:
         >>> observation = Observation("tone")  # doctest: +SKIP
@@ -94,13 +95,18 @@ def metrics(config: AnyConfig) -> list[Column]:
     columns = [F.count(F.lit(1)).alias("rows")]
     for step in job_config(config).steps:
         name = step.name
-        asked = F.col(f"{name}_source") == "api"
-        columns += [
-            F.count_if(F.col(f"{name}_status") == status).alias(f"{name}_{status}") for status in STATUSES
-        ]
+        written = written_names(step, step_schema(step))
+        if (status_column := written.get(f"{name}_status")) is not None:
+            columns += [
+                F.count_if(F.col(status_column) == status).alias(f"{name}_{status}") for status in STATUSES
+            ]
+        if (source := written.get(f"{name}_source")) is None:
+            continue
+        asked = F.col(source) == "api"
         columns.append(F.count_if(asked).alias(f"{name}_requests"))
         columns += [
-            F.coalesce(F.sum(F.when(asked, F.col(f"{name}_{what}"))), F.lit(0)).alias(f"{name}_{what}")
-            for what in SPENT_COLUMNS
+            F.coalesce(F.sum(F.when(asked, F.col(amount))), F.lit(0)).alias(f"{name}_{what}")
+            for what in AMOUNTS
+            if (amount := written.get(f"{name}_{what}")) is not None
         ]
     return columns

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from enrich.answer.choice import written_names
 from enrich.config import InputConfig
 from enrich.files.source import open_source
 from enrich.report.facts import FailedRow, Rows, Sample, Spread, StepRows
@@ -101,19 +102,25 @@ class _StepReader:
     def __init__(self, step: StepConfig, chosen: frozenset[int]) -> None:
         schema = step_schema(step)
         self._name = step.name
-        self._values = [f"{step.name}_{field.name}" for field in schema.fields] if schema is not None else []
-        self.columns = [step.name, *self._values, *(f"{step.name}_{suffix}" for suffix in RECORDED)]
+        values = [f"{step.name}_{field.name}" for field in schema.fields] if schema is not None else []
+        written = written_names(step, schema)
+        known = [step.name, *values, *(f"{step.name}_{suffix}" for suffix in RECORDED)]
+        self._written = {name: written[name] for name in known if name in written}
+        self._values = [name for name in values if name in written]
+        self.columns = [*self._written.values()]
         self._chosen = chosen
         self._statuses: Counter[str] = Counter()
         self._sources: Counter[str] = Counter()
         self._finish: Counter[str] = Counter()
         self._credits = 0.0
-        self._labels = [_Labels(column) for column in self._values or [step.name]]
+        labels = self._values or [name for name in [step.name] if name in written]
+        self._labels = [_Labels(column) for column in labels]
         self.samples: list[Sample] = []
         self.costliest: list[Sample] = []
 
     def add(self, batch: pa.RecordBatch, first: int, failures: _Failures) -> None:
         """Add the rows of one batch, whose first row has this number."""
+        batch = self._as_usual(batch)
         part = _StepColumns(batch, self._name)
         _count(self._statuses, part.text("status"))
         _count(self._sources, part.text("source"))
@@ -139,6 +146,13 @@ class _StepReader:
         for reason, rows in here.items():
             if ending(reason) == "unknown" and (reason in self._finish or len(self._finish) < MAX_DISTINCT):
                 self._finish[reason] += rows
+
+    def _as_usual(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """Give the columns that the step wrote under their usual names, and nulls for those that it did not."""
+        usual = {name: batch.column(written) for name, written in self._written.items()}
+        for name in (self._name, *(f"{self._name}_{suffix}" for suffix in RECORDED)):
+            usual.setdefault(name, pa.nulls(batch.num_rows))
+        return pa.RecordBatch.from_arrays([*usual.values()], names=[*usual])
 
     def _add_failures(self, part: _StepColumns, first: int, failures: _Failures) -> None:
         bad = pc.invert(pc.is_in(part.text("status"), pa.array(GOOD)))

@@ -86,7 +86,7 @@ class Assembler:
             for outcome in outcomes:
                 self.attempts += outcome.attempts
                 self.spent.add(outcome)
-            columns += step_columns(step.builder.schema, outcomes)
+            columns += step_columns(step.columns, step.builder.schema, outcomes)
         return columns
 
     async def outcomes(self, number: int, step: Step, row: int, count: int) -> list[Outcome]:

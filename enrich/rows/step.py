@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from enrich.answer.choice import Column
     from enrich.answer.reader import AnswerReader
     from enrich.prompt.request import RequestBuilder
     from enrich.records import Outcome
@@ -21,6 +22,7 @@ class Step:
         given: the columns that later steps may use, as far as the row has an answer.
         needs: the earlier steps whose answers its templates use.
         follows: the earlier steps of which its templates use anything at all.
+        columns: those that are written.
     """
 
     name: str
@@ -31,6 +33,7 @@ class Step:
     given: tuple[str, ...]
     needs: tuple[str, ...]
     follows: tuple[str, ...]
+    columns: tuple[Column, ...]
 
 
 def strayed_name(builder: RequestBuilder) -> str:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from enrich.answer.choice import choose
 from enrich.answer.columns import output_schema, step_fields
 from enrich.answer.reader import AnswerReader
 from enrich.base.location import ObjectUrl, is_url
@@ -20,7 +21,7 @@ from enrich.config import URL_VARIABLE, Place, read_by, refuse, refuse_overlaps
 from enrich.config.endpoint import Endpoint, resolve_endpoint
 from enrich.engine.fallback import ModelBreaker
 from enrich.engine.formats import Formats
-from enrich.errors import OutputError
+from enrich.errors import ConfigError, OutputError, did_you_mean
 from enrich.files.metadata import retell_metadata
 from enrich.files.storage import has_magic
 from enrich.prompt.column_types import check_prompt_column
@@ -34,7 +35,8 @@ from enrich.schema.schema import step_schema
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
-    from enrich.config import Config, EndpointConfig, JobConfig
+    from enrich.answer.choice import Column
+    from enrich.config import Config, EndpointConfig, JobConfig, OutputConfig
     from enrich.files.source import Source
     from enrich.records import RowStatus
     from enrich.schema.schema import AnswerSchema
@@ -50,6 +52,7 @@ class Job:
     Attributes:
         steps: compiled, in order.
         columns: the input columns that the templates need, in input order.
+        passed: the input columns that the output holds, in its order.
         output_schema: of the output.
         base_url: what requests are keyed by: the endpoint's URL, or ``sandbox``.
         endpoint: where requests go; None for the sandbox, whose address is known once it runs.
@@ -59,6 +62,7 @@ class Job:
     config: JobConfig
     steps: tuple[Step, ...]
     columns: tuple[str, ...]
+    passed: tuple[str, ...]
     output_schema: pa.Schema
     base_url: str
     endpoint: Endpoint | None
@@ -89,24 +93,52 @@ def compile_job(
     """
     base_url, endpoint = _endpoint(config.endpoint, api_key, key_needed=key_needed)
     schemas = [step_schema(step) for step in config.steps]
-    joined = output_schema(
-        input_schema, [(s.name, schema) for s, schema in zip(config.steps, schemas, strict=True)]
+    chosen = [choose(step, schema) for step, schema in zip(config.steps, schemas, strict=True)]
+    kept = _kept(config.output, input_schema)
+    written = [
+        (step.name, [column.field for column in columns])
+        for step, columns in zip(config.steps, chosen, strict=True)
+    ]
+    joined = output_schema(kept, written)
+    if not len(joined):
+        raise ConfigError(
+            "the output would have no columns", hint="name some in output.columns, or in a step's `columns`."
+        )
+    joined = retell_metadata(
+        joined.metadata, pa.schema([field for field in joined if field.name not in leave_out])
     )
-    kept = pa.schema([field for field in joined if field.name not in leave_out])
-    joined = retell_metadata(joined.metadata, kept)
     breaker = ModelBreaker()
     formats = Formats()
     steps: list[Step] = []
-    for step, schema in zip(config.steps, schemas, strict=True):
+    for step, schema, written_columns in zip(config.steps, schemas, chosen, strict=True):
         reader = AnswerReader(step, schema)
         conversation = Conversation(
             RequestBuilder(step, base_url, schema), reader, breaker, retry=retry, formats=formats
         )
-        steps.append(_compiled(conversation, reader, input_schema, steps))
+        steps.append(_compiled(conversation, reader, input_schema, steps, written_columns))
     needed = frozenset[str]().union(*(s.builder.columns for s in steps))
     whole = any(s.builder.whole_row for s in steps)
     columns = tuple(name for name in input_schema.names if whole or name in needed)
-    return Job(config, tuple(steps), columns, joined, base_url, endpoint, formats)
+    passed = tuple(name for name in kept.names if name not in leave_out)
+    return Job(config, tuple(steps), columns, passed, joined, base_url, endpoint, formats)
+
+
+def _kept(output: OutputConfig | None, input_schema: pa.Schema) -> pa.Schema:
+    """Give the input's columns that are written.
+
+    Raises:
+        ConfigError: `output.columns` names one that is not there.
+    """
+    if output is None or output.columns is None:
+        return input_schema
+    names = list(dict.fromkeys(output.columns))
+    for name in names:
+        if name not in input_schema.names:
+            raise ConfigError(
+                f"output.columns: the input has no column `{name}`",
+                hint=did_you_mean(name, input_schema.names),
+            )
+    return retell_metadata(input_schema.metadata, pa.schema([input_schema.field(name) for name in names]))
 
 
 def fingerprint(config: JobConfig) -> tuple[str, list[bytes]]:
@@ -204,7 +236,11 @@ def _endpoint(
 
 
 def _compiled(
-    conversation: Conversation, reader: AnswerReader, input_schema: pa.Schema, earlier: Sequence[Step]
+    conversation: Conversation,
+    reader: AnswerReader,
+    input_schema: pa.Schema,
+    earlier: Sequence[Step],
+    columns: tuple[Column, ...],
 ) -> Step:
     """Compare a step's templates with the columns there are: the input's, and what earlier steps give."""
     builder = conversation.builder
@@ -213,6 +249,11 @@ def _compiled(
     where = f"steps.{step.name}"
     check_columns(builder.templates, [*input_schema.names, *given])
     for name in sorted(builder.columns):
+        if name in given and name in input_schema.names:
+            raise ConfigError(
+                f"{where}: `{name}` is a column of the input and of step `{given[name]}`",
+                hint="rename that step; `rename` and `columns` change only what is written.",
+            )
         if name in given:
             continue
         check_prompt_column(input_schema.field(name), where)
@@ -230,6 +271,7 @@ def _compiled(
         given=_given(step.name, builder.schema),
         needs=needs,
         follows=follows,
+        columns=columns,
     )
 
 

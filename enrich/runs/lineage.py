@@ -36,10 +36,12 @@ def column_origins(job: Job, input_schema: pa.Schema) -> dict[str, Origin]:
     answer comes from whatever that step uses.
     """
     origins = {name: Origin((name,)) for name in input_schema.names}
+    written = {name: origins[name] for name in job.passed}
     for step in job.steps:
         origin = Origin(_used(step, input_schema.names, origins), step.name)
         origins.update({field.name: origin for field in step_fields(step.name, step.builder.schema)})
-    return origins
+        written.update({column.field.name: origin for column in step.columns})
+    return written
 
 
 def _used(step: Step, inputs: Sequence[str], origins: dict[str, Origin]) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from enrich.files.sink import open_sink
 from enrich.rows.assemble import ROWS, Assembler
 from enrich.rows.occurrences import Occurrences
 from enrich.runs.job import origin
-from enrich.runs.partition_todo import Ends, cut, folder_columns, remember_types
+from enrich.runs.partition_todo import Ends, cut, remember_types
 from enrich.runs.partitions import describe
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ class Units:
     async def _put(self, number: int, part: UnitToMake, interrupt: Interrupt, scratch: Path) -> None:
         """Assemble one unit and put it in place."""
         job = self._session.job
-        own = [name for name in part.source.schema.names if name not in folder_columns(part.source)]
+        own = job.passed
         with open_sink(part.unit.output, job.output_schema, scratch=scratch, given=own) as sink:
             batches = prefetched(part.source.batches(columns=own))
             async with contextlib.aclosing(batches):

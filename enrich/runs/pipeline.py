@@ -277,9 +277,9 @@ async def _assemble(work: _Work, summary: Summary) -> None:
     """Write the output in input order from what the ledger holds, and put it in place whole."""
     config, source, options, job = work.config, work.source, work.options, work.session.job
     options.progress.phase("writing the output", source.num_rows)
-    given = source.schema.names
+    given = job.passed
     with open_sink(config.output, job.output_schema, scratch=scratch_of(config), given=given) as sink:
-        batches = prefetched(source.batches())
+        batches = prefetched(source.batches(columns=given))
         async with contextlib.aclosing(batches):
             async for batch in work.session.assembler(work.marks).batches(batches):
                 options.interrupt.check()

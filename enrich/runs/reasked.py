@@ -319,7 +319,7 @@ def _way(job: Job, rows: Rows) -> dict[str, Any]:
     steps = []
     for step in job.steps:
         told = without_files(step.builder.step).model_dump(
-            mode="json", by_alias=True, exclude_defaults=True, exclude={"answer_schema"}
+            mode="json", by_alias=True, exclude_defaults=True, exclude={"answer_schema", "columns", "rename"}
         )
         steps.append(told if step.builder.schema is None else {**told, "schema": step.builder.schema.json})
     typed = {} if rows.was_read else {name: str(rows.schema.field(name).type) for name in job.columns}

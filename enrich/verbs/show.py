@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from enrich.answer.choice import written_names
+from enrich.answer.columns import step_fields
 from enrich.base.location import is_url
 from enrich.config import InputConfig
 from enrich.errors import ConfigError, InputError, OutputError, TemplateError
@@ -137,15 +139,23 @@ def show_job(config: Config, wanted: Wanted) -> Shown:
                 f"--columns {name}: the output has no such column", hint=f"there is {', '.join(names)}."
             )
     condition = _condition(wanted.where, names)
+    usual = _usual_names(builders, names)
     statuses = [f"{step.name}_status" for step in config.steps]
+    if wanted.failed:
+        _check_statuses(statuses, usual)
     rows: list[ShownRow] = []
     for number, values in enumerate(_values(source), start=1):
         if len(rows) == wanted.rows:
             break
-        if wanted.failed and not any(values[status] in FAILED for status in statuses):
+        told = {
+            **dict.fromkeys(name for name in usual),
+            **values,
+            **{n: values[w] for n, w in usual.items() if w},
+        }
+        if wanted.failed and not any(told[status] in FAILED for status in statuses):
             continue
         if condition is None or _is_true(condition, values):
-            rows.append(ShownRow(number, values, tuple(_turn(builder, values) for builder in builders)))
+            rows.append(ShownRow(number, values, tuple(_turn(builder, told) for builder in builders)))
     sandbox = (
         bool((read_manifest(config.output.path) or {}).get("sandbox"))
         if not config.output.partitioned
@@ -163,12 +173,38 @@ def _open(config: Config) -> Source:
         )
     source = open_source(InputConfig(path=path, format=config.output.format))
     for step in config.steps:
-        if f"{step.name}_status" not in source.schema.names:
+        written = written_names(step, step_schema(step))
+        if written and not set(written.values()).intersection(source.schema.names):
+            first = written.get(f"{step.name}_status") or next(iter(written.values()))
             raise InputError(
-                f"{path} has no column {step.name}_status: it is not this job's, or was made before step {step.name}",
+                f"{path} has no column {first}: it is not this job's, or was made before step {step.name}",
                 hint="run the job again: nothing is sent twice.",
             )
     return source
+
+
+def _usual_names(builders: Sequence[RequestBuilder], names: Sequence[str]) -> dict[str, str | None]:
+    """Give the columns of all steps as templates name them, and under which name the output has each, if at all."""
+    usual: dict[str, str | None] = {}
+    for builder in builders:
+        usual |= dict.fromkeys(field.name for field in step_fields(builder.step.name, builder.schema))
+        written = written_names(builder.step, builder.schema)
+        usual |= {name: column for name, column in written.items() if column in names}
+    return usual
+
+
+def _check_statuses(statuses: Sequence[str], usual: Mapping[str, str | None]) -> None:
+    """Refuse to look for failed rows in an output that does not say which they are.
+
+    Raises:
+        ConfigError: it does not.
+    """
+    for status in statuses:
+        if usual[status] is None:
+            raise ConfigError(
+                f"--failed: the output has no column {status}",
+                hint="`columns` of the step leaves it out; beatra-enrich collect CONFIG with another choice adds it for nothing.",
+            )
 
 
 def _usual(builders: Sequence[RequestBuilder], names: Sequence[str], *, failed: bool) -> list[str]:
@@ -177,7 +213,9 @@ def _usual(builders: Sequence[RequestBuilder], names: Sequence[str], *, failed: 
     for builder in builders:
         step = builder.step.name
         fields = [f"{step}_{field.name}" for field in builder.schema.fields] if builder.schema else [step]
-        answers += [f"{step}_status", f"{step}_error"] if failed else [*fields, f"{step}_status"]
+        shown = [f"{step}_status", f"{step}_error"] if failed else [*fields, f"{step}_status"]
+        written = written_names(builder.step, builder.schema)
+        answers += [written[name] for name in shown if name in written]
     used = frozenset[str]().union(*(builder.columns for builder in builders))
     inputs = [name for name in names if name in used and name not in answers]
     own = {f"{b.step.name}" for b in builders} | set(answers)
@@ -229,12 +267,12 @@ def _prompt(builder: RequestBuilder, values: Mapping[str, Any]) -> str:
 
 def _answer(step: StepConfig, builder: RequestBuilder, values: Mapping[str, Any]) -> dict[str, Any]:
     status, name = values[f"{step.name}_status"], step.name
-    found = {f"{name}_status": status}
+    found = {f"{name}_status": status} if status is not None else {}
     if values[f"{name}_error"]:
         found[f"{name}_error"] = values[f"{name}_error"]
     if values[name] is not None:
         found[name] = values[name]
-    if status == "ok" and builder.schema is not None:
+    if status in ("ok", None) and builder.schema is not None:
         found |= {f"{name}_{field.name}": values[f"{name}_{field.name}"] for field in builder.schema.fields}
     return found
 

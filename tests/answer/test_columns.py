@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from enrich.answer.choice import choose
 from enrich.answer.columns import SOURCES, output_schema, step_columns, step_fields
+from enrich.config import StepConfig
 from enrich.errors import ConfigError
 from enrich.records import STATUSES, Outcome
 from enrich.schema.schema import load_schema
@@ -34,7 +36,11 @@ INPUT = pa.schema(FIELDS, metadata={"own": "x"})
 def table(name: str, outcomes: list[Outcome], *, typed: bool = False) -> pa.Table:
     """Build a step's columns and put them under its fields."""
     schema = SCHEMA if typed else None
-    result = pa.Table.from_arrays(step_columns(schema, outcomes), schema=pa.schema(step_fields(name, schema)))
+    columns = choose(StepConfig(name=name, prompt="x"), schema)
+    assert [column.field for column in columns] == step_fields(name, schema)
+    result = pa.Table.from_arrays(
+        step_columns(columns, schema, outcomes), schema=pa.schema(step_fields(name, schema))
+    )
     result.validate(full=True)
     return result
 
@@ -163,7 +169,10 @@ def test_every_row_is_its_own_outcome(outcomes: list[Outcome]) -> None:
 
 def test_dictionaries_are_the_same_in_every_batch() -> None:
     """Categories do not depend on the rows, so that files written batch by batch stay whole."""
-    first, second = (step_columns(SCHEMA, [Outcome(status=s)]) for s in ("ok", "pending"))
+    first, second = (
+        step_columns(choose(StepConfig(name="s", prompt="x"), SCHEMA), SCHEMA, [Outcome(status=s)])
+        for s in ("ok", "pending")
+    )
     pairs = [
         (one.dictionary, other.dictionary)
         for one, other in zip(first, second, strict=True)
@@ -181,7 +190,7 @@ def test_sources_are_those_of_an_outcome() -> None:
 
 def test_the_output_schema() -> None:
     """The output has the input's columns untouched, then each step's; metadata is kept."""
-    schema = output_schema(INPUT, [("a", None), ("b", SCHEMA)])
+    schema = output_schema(INPUT, [("a", step_fields("a", None)), ("b", step_fields("b", SCHEMA))])
     assert list(schema)[:2] == list(INPUT)
     assert schema.field("review").metadata == {b"k": b"v"}
     assert schema.metadata == {b"own": b"x"}
@@ -210,5 +219,8 @@ B_STATUS = load_schema({"properties": {"b_status": {"type": "string"}}})
 def test_columns_never_collide(names: list[str], steps: list[tuple[str, Any]], message: str) -> None:
     """Two columns of one name, wherever they come from, are refused with a hint."""
     with pytest.raises(ConfigError, match=message) as caught:
-        output_schema(pa.schema([(name, pa.string()) for name in names]), steps)
+        output_schema(
+            pa.schema([(name, pa.string()) for name in names]),
+            [(name, step_fields(name, schema)) for name, schema in steps],
+        )
     assert "rename" in caught.value.hint

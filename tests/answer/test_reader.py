@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
+from enrich.answer.choice import choose
 from enrich.answer.columns import step_columns, step_fields
 from enrich.answer.json_values import NOT_JSON
 from enrich.answer.reader import MAX_PROBLEMS, SEVERAL, Answer, AnswerReader, reask_messages
@@ -407,7 +408,10 @@ def _reply(text: str) -> Reply:
 def _from_pandas(schema: AnswerSchema, answers: list[Answer], path: Path) -> list[dict[str, Any]]:
     """Take answers through columns and a Parquet file to pandas."""
     outcomes = [Outcome(a.status, a.error, None, a.text, a.values) for a in answers]
-    table = pa.Table.from_arrays(step_columns(schema, outcomes), schema=pa.schema(step_fields("s", schema)))
+    columns_ = choose(StepConfig(name="s", prompt="x"), schema)
+    table = pa.Table.from_arrays(
+        step_columns(columns_, schema, outcomes), schema=pa.schema(step_fields("s", schema))
+    )
     table.validate(full=True)
     pq.write_table(table, path)
     frame = pd.read_parquet(path, dtype_backend="pyarrow")

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from enrich.answer.columns import output_schema
+from enrich.answer.columns import output_schema, step_fields
 from enrich.files.metadata import retell_metadata
 from enrich.schema.schema import load_schema
 
@@ -28,9 +28,14 @@ ANSWER = load_schema(
 SPARK = b"org.apache.spark.sql.parquet.row.metadata"
 
 
+S = ("s", step_fields("s", ANSWER))
+PLAIN = ("s", step_fields("s", None))
+T = ("t", step_fields("t", None))
+
+
 def told(schema: pa.Schema, key: bytes) -> Any:
     """Give what an output with a typed and a plain step says under a key."""
-    out = output_schema(schema, [("s", ANSWER), ("t", None)])
+    out = output_schema(schema, [S, T])
     text = (out.metadata or {}).get(key)
     return text and json.loads(text)
 
@@ -40,7 +45,7 @@ def test_spark_is_told_of_the_new_columns() -> None:
     schema = pq.read_schema(DATA / "spark_nested.parquet")
     before = json.loads(schema.metadata[SPARK])["fields"]
     fields = told(schema, SPARK)["fields"]
-    assert [field["name"] for field in fields] == output_schema(schema, [("s", ANSWER), ("t", None)]).names
+    assert [field["name"] for field in fields] == output_schema(schema, [S, T]).names
     assert fields[: len(before)] == before
     types = {field["name"]: field["type"] for field in fields}
     assert (types["s"], types["s_label"], types["s_score"]) == ("string", "string", "double")
@@ -70,14 +75,14 @@ def test_a_column_that_was_left_out_is_not_told_of() -> None:
 def test_pandas_reads_its_index_and_the_new_columns() -> None:
     """A frame comes back with its index, its dtypes and the new columns as pandas would have them."""
     schema = pq.read_schema(DATA / "pandas_index.parquet")
-    out = output_schema(schema, [("s", ANSWER)])
+    out = output_schema(schema, [S])
     frame = out.empty_table().to_pandas()
     assert frame.index.name == "key"
     assert isinstance(frame["s"].dtype, pd.StringDtype)
     assert str(frame["s_score"].dtype) == "float64"
     names = [column["name"] for column in told(schema, b"pandas")["columns"]]
     assert names[:4] == ["review", "stars", "day", "key"]
-    assert set(names) == {*schema.names, *output_schema(schema, [("s", ANSWER), ("t", None)]).names}
+    assert set(names) == {*schema.names, *output_schema(schema, [S, T]).names}
 
 
 @pytest.mark.parametrize(
@@ -86,7 +91,7 @@ def test_pandas_reads_its_index_and_the_new_columns() -> None:
 def test_schemas_in_other_languages_are_dropped(key: bytes) -> None:
     """What cannot be told of the new columns goes; what is no schema stays."""
     schema = pa.schema([("a", pa.string())], metadata={key: "{}", "mine": "kept"})
-    assert output_schema(schema, [("s", None)]).metadata == {b"mine": b"kept"}
+    assert output_schema(schema, [PLAIN]).metadata == {b"mine": b"kept"}
 
 
 def test_a_key_that_is_not_what_its_writer_writes_is_dropped() -> None:
@@ -94,7 +99,7 @@ def test_a_key_that_is_not_what_its_writer_writes_is_dropped() -> None:
     for key in (SPARK, b"pandas", b"geo", b"huggingface"):
         for text in (b"", b"{", b"[]", b"{}", b"null", b"1"):
             schema = pa.schema([("a", pa.string())], metadata={key: text})
-            assert key not in (output_schema(schema, [("s", None)]).metadata or {})
+            assert key not in (output_schema(schema, [PLAIN]).metadata or {})
 
 
 def test_geometries_and_features() -> None:
@@ -106,6 +111,6 @@ def test_geometries_and_features() -> None:
     schema = pa.schema([("g", pa.binary())], metadata={"geo": geo, "huggingface": features})
     assert told(schema, b"geo")["columns"] == {"g": {"encoding": "WKB"}}
     assert retell_metadata(schema.metadata, pa.schema([("a", pa.string())])).metadata.get(b"geo") is None
-    plain = output_schema(schema, [("t", None)]).metadata[b"huggingface"]
+    plain = output_schema(schema, [T]).metadata[b"huggingface"]
     assert json.loads(plain)["info"]["features"]["t_credits"] == {"dtype": "float64", "_type": "Value"}
     assert told(schema, b"huggingface") is None  # of a nested column the key has nothing to say

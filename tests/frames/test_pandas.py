@@ -234,7 +234,7 @@ def test_what_cannot_work_is_refused_before_anything_is_sent(endpoint: BookedEnd
         texts().beatra.complete()
     with pytest.raises(ConfigError, match="temperature: "):
         texts().beatra.complete("{{ t }}", temperature=3)
-    with pytest.raises(ConfigError, match="columns='some' is not one of all, answer"):
+    with pytest.raises(ConfigError, match="columns: the step has no column `some`"):
         texts().beatra.complete("{{ t }}", columns="some")
     with pytest.raises(TypeError, match=r"complete\(\) has no argument `sytem`; did you mean `system`"):
         texts().beatra.complete("{{ t }}", sytem="x")
@@ -261,6 +261,23 @@ def test_a_pydantic_model_gives_typed_columns(endpoint: BookedEndpoint) -> None:
     out = texts(2).beatra.complete("{{ t }}", name="r", schema=Review, columns="answer")
     assert out.columns.tolist() == ["t", "r", "r_label", "r_score"]
     assert out["r_score"].tolist() == [0.5, 0.5]
+
+
+def test_columns_are_chosen_as_in_a_configuration(endpoint: BookedEndpoint) -> None:
+    """Words, names and `rename` mean the same; the choice costs nothing, and failures are told whatever it is."""
+    frame = texts(2)
+    slim = frame.beatra.complete("{{ t }}", name="r", columns=["model", "answer"], rename={"model": "by"})
+    assert slim.columns.tolist() == ["t", "by", "r"]
+    whole = frame.beatra.complete("{{ t }}", name="r", columns="all")
+    assert whole["r_credits_usd"].sum() == pytest.approx(endpoint.credits / 100)
+    assert len(endpoint.posts) == 2
+    steps = [{"name": "a", "prompt": "{{ t }}", "columns": []}, {"name": "b", "prompt": "{{ a }}"}]
+    assert frame.beatra.run(steps, columns="minimal").columns.tolist() == ["t", "b", "b_status", "b_error"]
+    endpoint.script = lambda _: envelope("invalid_request", 400)
+    with pytest.warns(UserWarning, match="2 invalid_request at step r"):
+        frame.beatra.complete("{{ t }}?", name="r", columns="answer")
+    with pytest.raises(RowsFailed, match="row 0, r: error: invalid_request"):
+        frame.beatra.complete("{{ t }}??", name="r", columns="answer", errors="raise")
 
 
 def test_every_argument_reaches_the_request(endpoint: BookedEndpoint) -> None:

@@ -18,7 +18,9 @@ from pydantic import (
 )
 
 import enrich.pandas  # noqa: F401  # registers the accessor
+from enrich.answer.choice import choose
 from enrich.answer.columns import step_columns
+from enrich.config import StepConfig
 from enrich.records import Outcome
 from enrich.schema.schema import AnswerSchema, load_schema
 from tests.helpers.endpoint import KEY, BookedEndpoint
@@ -57,7 +59,8 @@ def arrow(schema: AnswerSchema, value: Any) -> dict[str, Any]:
     values, problems = schema.read(value)
     assert problems == []
     outcome = Outcome("ok", text="", values=values)
-    columns = step_columns(schema, [outcome])[1 : 1 + len(schema.fields)]
+    chosen = choose(StepConfig(name="s", prompt="x", columns="fields"), schema)
+    columns = step_columns(chosen, schema, [outcome])
     return {field.name: column.to_pylist()[0] for field, column in zip(schema.fields, columns, strict=True)}
 
 

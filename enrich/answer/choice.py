@@ -1,0 +1,113 @@
+"""Which of a step's columns are written, in which order, and under which names."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import pyarrow as pa
+
+from enrich.answer.columns import FURTHER_COLUMNS, RECORD_COLUMNS
+from enrich.errors import ConfigError, did_you_mean
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from enrich.config import StepConfig
+    from enrich.schema.schema import AnswerSchema
+
+TEXT: Final = ""  # the short name of the answer's text, whose column is called as the step is
+# Words for one column or several. A schema's property of the same name is meant as well.
+WORDS: Final = ("answer", "text", "fields", "tokens", "minimal", "standard", "all")
+
+
+class Column(NamedTuple):
+    """One column of a step that is written.
+
+    Attributes:
+        of: what it shows: a property of the schema, or an attribute of an outcome.
+        is_value: whether ``of`` is a property of the schema.
+        field: its type, and the name under which it is written.
+    """
+
+    of: str
+    is_value: bool
+    field: pa.Field[Any]
+
+
+def choose(step: StepConfig, schema: AnswerSchema | None) -> tuple[Column, ...]:
+    """Give the columns of a step that are written, in their order.
+
+    Raises:
+        ConfigError: ``columns`` or ``rename`` names what the step does not have.
+    """
+    there = _columns(step.name, schema)
+    chosen = step.columns
+    words = ["standard"] if chosen is None else [chosen] if isinstance(chosen, str) else chosen
+    where = f"steps.{step.name}"
+    names = dict.fromkeys(name for word in words for name in _meant(word, there, where))
+    renamed = {_one(name, there, f"{where}.rename"): written for name, written in step.rename.items()}
+    return tuple(
+        there[name]._replace(field=there[name].field.with_name(renamed.get(name, there[name].field.name)))
+        for name in names
+    )
+
+
+def written_names(step: StepConfig, schema: AnswerSchema | None) -> dict[str, str]:
+    """Give, for each column of a step that is written, its name in templates and the name under which it is written."""
+    usual = {
+        (column.of, column.is_value): column.field.name for column in _columns(step.name, schema).values()
+    }
+    return {usual[column.of, column.is_value]: column.field.name for column in choose(step, schema)}
+
+
+def _columns(step: str, schema: AnswerSchema | None) -> dict[str, Column]:
+    """Give every column that a step can have, by its short name; a schema's property comes before a further column."""
+    there = {TEXT: Column("text", is_value=False, field=pa.field(step, pa.string()))}
+    for field in schema.fields if schema is not None else ():
+        there[field.name] = Column(field.name, is_value=True, field=field.with_name(f"{step}_{field.name}"))
+    for name, kind in RECORD_COLUMNS:
+        if name in there:
+            raise ConfigError(
+                f"step `{step}` makes a column `{step}_{name}`, which step `{step}` has too",
+                hint="rename the step or the schema's property.",
+            )
+        there[name] = Column(name, is_value=False, field=pa.field(f"{step}_{name}", kind))
+    for name, kind in FURTHER_COLUMNS:
+        there.setdefault(name, Column(name, is_value=False, field=pa.field(f"{step}_{name}", kind)))
+    return there
+
+
+def _meant(word: str, there: Mapping[str, Column], where: str) -> Sequence[str]:
+    """Give the short names of the columns that a word of ``columns`` stands for."""
+    if word not in WORDS:
+        return [_one(word, there, f"{where}.columns")]
+    fields = [name for name, column in there.items() if column.is_value]
+    record = [name for name, _ in RECORD_COLUMNS]
+    groups: dict[str, Sequence[str]] = {
+        "answer": [TEXT, *fields],
+        "text": [TEXT],
+        "fields": fields,
+        "tokens": [name for name in record if name.endswith("_tokens")],
+        "minimal": [TEXT, *fields, "status", "error"],
+        "standard": [TEXT, *fields, *record],
+        "all": list(there),
+    }
+    return [*groups[word], *([word] if word in fields else [])]
+
+
+def _one(name: str, there: Mapping[str, Column], where: str) -> str:
+    """Give the short name of a column, which may be called by its whole name too.
+
+    Raises:
+        ConfigError: there is none of this name.
+    """
+    if name and name in there:
+        return name
+    whole = {column.field.name: short for short, column in there.items()}
+    if name in whole:
+        return whole[name]
+    if name in ("answer", "text"):
+        return TEXT
+    known = ["answer", *(short for short in there if short)]
+    known += WORDS[1:] if where.endswith(".columns") else ()
+    raise ConfigError(f"{where}: the step has no column `{name}`", hint=did_you_mean(name, known))
