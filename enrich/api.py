@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 from enrich.base.interrupt import DRAIN
 from enrich.base.loops import run_stoppable, run_sync
 from enrich.config import Config, complete_config, load_config
+from enrich.runs.collect import collect_job
 from enrich.runs.job import SANDBOX
 from enrich.runs.options import RunOptions
-from enrich.runs.pipeline import collect_job, run_job
+from enrich.runs.pipeline import run_job
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

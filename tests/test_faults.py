@@ -292,7 +292,7 @@ def test_stopping_fault(kind: str, mode: Mode, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", WAITS)
-def test_waits_as_asked(kind: str, tmp_path: Path) -> None:
+def test_retry_after_as_asked(kind: str, tmp_path: Path) -> None:
     """A rate limit that says when to come back is taken at its word."""
     with ThreadedSandbox(SandboxOptions(), script=[kind]) as sandbox:
         ran = run(config_of(tmp_path, ["one"], sandbox.base_url), first_wait=True)

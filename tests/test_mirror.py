@@ -25,7 +25,7 @@ ELSEWHERE = {
     "base.texts": "base/test_values.py",
     "base.reading": "bad_input/test_battery.py",  # pipes, devices and huge files
     "config.overlap": "bad_input/test_overlaps.py",
-    "base.reach": "pace/test_pace.py",
+    "base.concurrency": "pace/test_pace.py",
     "engine.claiming": "engine/test_engine.py",  # four parts of one machine, tested running
     "engine.desk": "engine/test_engine.py",
     "engine.dispatching": "engine/test_engine.py",
@@ -36,6 +36,7 @@ ELSEWHERE = {
     "frames.blocking": "frames/test_batches.py",
     "frames.door": "frames/test_batches.py",
     "frames.accessor": "frames/test_pandas.py",
+    "frames.reasked": "frames/test_pandas.py",
     "frames.arguments": "frames/test_pandas.py",
     "pace.bound": "pace/test_pace.py",  # parts of one pace, tested against servers in virtual time
     "pace.ceiling": "pace/test_pace.py",

@@ -14,7 +14,15 @@ ROOT = Path(__file__).parent.parent
 def test_moves_and_climbs_are_counted() -> None:
     """A package entered again is a move again; only a move to a higher one is a climb; modules of one package are one place."""
     heights = {"base": 0, "files": 1, "runs": 2}
-    way = ["runs.job", "files.find", "files.source", "base.words", "files.source", "base.words", "runs.job"]
+    way = [
+        "runs.job",
+        "files.input_files",
+        "files.source",
+        "base.words",
+        "files.source",
+        "base.words",
+        "runs.job",
+    ]
     assert counted(way, heights.__getitem__) == (3, 5, 2)
     assert counted(["runs.job", "runs.lock"], heights.__getitem__) == (1, 0, 0)
 

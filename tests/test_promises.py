@@ -27,7 +27,8 @@ from enrich.ledger import room
 from enrich.records import Failure, Fate, Reply
 from enrich.runs import session
 from enrich.runs.options import RunOptions
-from enrich.runs.pipeline import run_job, settle_doubt_job
+from enrich.runs.pipeline import run_job
+from enrich.runs.retry import retry_job
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -211,7 +212,7 @@ class Promises(RuleBasedStateMachine):
                 self.again[body] += 1
         else:
             self.skipped = True
-        summary = self._carry_out(settle_doubt_job(how), [], retry=frozenset({"error"}))
+        summary = self._carry_out(retry_job(how), [], retry=frozenset({"error"}))
         assert summary is not None
         if summary.statuses["pending"]:  # rows that were never asked: the output stays as it was
             assert summary.exit_code == 4, summary.reason

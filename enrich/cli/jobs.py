@@ -75,12 +75,12 @@ def retry(config: Path, statuses: str, in_doubt: Literal["resend", "skip"] | Non
       beatra-enrich retry config.yaml --status truncated,filtered
       beatra-enrich retry config.yaml --in-doubt resend
     """
-    from enrich.runs.pipeline import settle_doubt_job
+    from enrich.runs.retry import retry_job
 
     chosen = statuses_of(statuses)
     loaded = load(config, options)
     command = command_line("retry", config, options)
-    execute(settle_doubt_job(in_doubt), loaded, options, command=command, retry=chosen)
+    execute(retry_job(in_doubt), loaded, options, command=command, retry=chosen)
 
 
 @main.command()
@@ -98,7 +98,7 @@ def collect(config: Path, out: str | None, **options: Any) -> None:
     Example:
       beatra-enrich collect config.yaml -o so-far.parquet
     """
-    from enrich.runs.pipeline import collect_job
+    from enrich.runs.collect import collect_job
 
     command = command_line("run", config, options)
     options["output"] = out or options["output"]

@@ -3,7 +3,8 @@
 Whatever is wrong with a configuration by itself is found here, before any file of the user's is opened.
 """
 
-from enrich.config.endpoint import DEFAULT_BASE_URL, KEY_VARIABLE, URL_VARIABLE, Endpoint, EndpointConfig
+from enrich.config.api_key import KEY_VARIABLE
+from enrich.config.endpoint import DEFAULT_BASE_URL, URL_VARIABLE, Endpoint, EndpointConfig
 from enrich.config.job import Config, JobConfig
 from enrich.config.ledger_url import holds_password, without_password
 from enrich.config.limits import RATES, BudgetConfig, LimitsConfig, RetryConfig, WindowConfig

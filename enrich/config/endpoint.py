@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ipaddress
 import re
-import stat
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Literal
 from urllib.parse import SplitResult, parse_qsl, urlsplit
@@ -12,6 +11,7 @@ from urllib.parse import SplitResult, parse_qsl, urlsplit
 from pydantic import AfterValidator, SecretStr, field_validator
 
 from enrich.base.reading import read_small
+from enrich.config.api_key import KEY_VARIABLE, find_key, is_variable
 from enrich.config.section import FilePath, Seconds, Section
 from enrich.errors import ConfigError
 
@@ -21,11 +21,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 DEFAULT_BASE_URL = "https://api.beatra.ai/v1"
-KEY_VARIABLE = "BEATRA_API_KEY"
 URL_VARIABLE = "BEATRA_BASE_URL"
 MAX_URL = 2_048  # characters
 MAX_CA_FILE = 16 << 20  # bytes; all the world's authorities together have a quarter of a million
-MAX_KEY_FILE = 65_536  # bytes; a file beyond that holds something else
 RESERVED_HEADERS = frozenset(  # what each request says for itself
     {
         "accept-encoding",
@@ -47,8 +45,6 @@ LOCAL_SUFFIXES = (
     ".localdomain",
 )  # names that no public server has
 _AUTHORIZES = re.compile(r"(?i)key|token|auth|secret")  # of a header that stands in for the key
-_VISIBLE_ASCII = re.compile(r"[!-~]+")
-_VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*")  # what is not written like this may be a key in the wrong place
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _HEADER_VALUE = re.compile(r"[\t -~]*")
 
@@ -63,12 +59,6 @@ def _check_signs(url: str) -> None:
         raise ValueError(f"a URL of {len(url):,} characters; it has at most {MAX_URL:,}")
     if re.search(r"[\x00-\x20\x7f\\\ud800-\udfff]", url):
         raise ValueError("it holds a blank, a line end or another sign that no URL can")
-
-
-def _is_variable(name: str) -> str:
-    if not re.fullmatch(r"[^\s=\0]{1,255}", name):
-        raise ValueError("it is no name of an environment variable")
-    return name
 
 
 class EndpointConfig(Section):
@@ -93,7 +83,7 @@ class EndpointConfig(Section):
 
     base_url: str | None = None
     timeout: Seconds = 120.0
-    api_key_env: Annotated[str, AfterValidator(_is_variable)] = KEY_VARIABLE
+    api_key_env: Annotated[str, AfterValidator(is_variable)] = KEY_VARIABLE
     api_key_file: FilePath | None = None
     headers: dict[str, str] = {}
     ca_file: FilePath | None = None
@@ -157,7 +147,7 @@ def resolve_endpoint(config: EndpointConfig, env: Mapping[str, str]) -> Endpoint
     own_network = parts.scheme == "http" and is_near(parts.hostname or "")
     keyless = local or own_network or any(_AUTHORIZES.search(name) for name in config.headers)
     may_go = parts.scheme == "https" or config.allow_http
-    key = _find_key(config, env, needed=may_go and not keyless, as_told=local)
+    key = find_key(config, env, needed=may_go and not keyless, as_told=local)
     secrets = key is not None or bool(config.headers)
     if parts.scheme == "http" and not (local or config.allow_http):
         _refuse_http(parts, config, secrets=secrets, own_network=own_network)
@@ -300,58 +290,3 @@ def _check_headers(headers: Mapping[str, str]) -> dict[str, str]:
                 f"endpoint.headers.{name}: the value holds line ends or characters beyond ASCII"
             )
     return dict(headers)
-
-
-def _find_key(
-    config: EndpointConfig, env: Mapping[str, str], *, needed: bool, as_told: bool
-) -> SecretStr | None:
-    """Find the key; None without one, unless it is needed, or ``as_told``: a variable that is named, or empty, is a slip."""
-    if config.api_key_file is not None:
-        return _checked_key(
-            _read_key_file(config.api_key_file), f"endpoint.api_key_file {config.api_key_file}"
-        )
-    variable = (
-        config.api_key_env if _VARIABLE.fullmatch(config.api_key_env) else "that endpoint.api_key_env names"
-    )
-    key = env.get(config.api_key_env, "").strip()
-    if key:
-        return _checked_key(key, f"the environment variable {variable}")
-    slip = as_told and (config.api_key_env in env or config.api_key_env != KEY_VARIABLE)
-    if not needed and not slip:
-        return None
-    raise ConfigError(
-        "there is no API key; searched in this order:\n"
-        "  1. endpoint.api_key_file in the configuration: not set\n"
-        f"  2. the environment variable {variable}: {'empty' if config.api_key_env in env else 'not set'}",
-        hint=f"export {variable}=sk-…"
-        if variable == config.api_key_env
-        else "endpoint.api_key_env takes the name of a variable, such as BEATRA_API_KEY, never the key.",
-    )
-
-
-def _read_key_file(path: Path) -> str:
-    try:
-        content, info = read_small(path, MAX_KEY_FILE)
-    except OSError as error:
-        raise ConfigError(
-            f"endpoint.api_key_file cannot be read: {error.strerror}",
-            hint="it takes the path of a file that holds the key, relative to the configuration; never the key.",
-        ) from None
-    mode = stat.S_IMODE(info.st_mode)
-    if mode & 0o077:
-        raise ConfigError(
-            f"endpoint.api_key_file {path} can be read by others (mode {mode:04o})",
-            hint=f"chmod 600 {path}",
-        )
-    return content.decode("utf-8", "replace").removeprefix("\ufeff").strip()
-
-
-def _checked_key(key: str, where: str) -> SecretStr:
-    if not key:
-        raise ConfigError(f"{where} is empty", hint="write the key into it, and nothing else.")
-    if not _VISIBLE_ASCII.fullmatch(key):
-        raise ConfigError(
-            f"the API key in {where} holds blanks, line ends or characters beyond ASCII",
-            hint="copy the key once more; it is one word such as sk-…",
-        )
-    return SecretStr(key)

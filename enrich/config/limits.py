@@ -9,7 +9,7 @@ from pydantic import (
     model_validator,
 )
 
-from enrich.base.reach import reach
+from enrich.base.concurrency import reach
 from enrich.config.section import Number, PerMinute, Seconds, Section
 
 UNTOLD = 64  # requests in flight where nothing is told and nothing is to be found out

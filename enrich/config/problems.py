@@ -10,7 +10,7 @@ from pydantic import (
     ValidationError,
 )
 
-from enrich.config.endpoint import KEY_VARIABLE
+from enrich.config.api_key import KEY_VARIABLE
 from enrich.errors import did_you_mean, shortened
 
 PROBLEMS_SHOWN = 20  # places that are told of

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from enrich.config import Place, refuse
 from enrich.errors import InputError
 from enrich.files.csv_escapes import EscapedText
-from enrich.files.find import first_duplicate, open_text, readable
+from enrich.files.input_files import first_duplicate, open_text, readable
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Sequence
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from enrich.config.tables import CsvOptions
-    from enrich.files.find import SourceFile
+    from enrich.files.input_files import SourceFile
 
 READ_BYTES = 1 << 18  # bytes looked at once for what is no text
 UTF8 = ("utf-8", "utf-8-sig")

@@ -17,13 +17,13 @@ from enrich.errors import InputError
 from enrich.files.csv_dialect import Dialect, check_encoding, check_options, dialect_of, records
 from enrich.files.csv_quotes import quotes_are_sound
 from enrich.files.csv_types import Guess, given_types, typed, unfit
-from enrich.files.find import open_text, readable
+from enrich.files.input_files import open_text, readable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from enrich.config.tables import CsvOptions
-    from enrich.files.find import SourceFile
+    from enrich.files.input_files import SourceFile
 
     Skip = Literal["skip"]
     OnBadRow = Callable[[arrow_csv.InvalidRow], Skip]

@@ -16,13 +16,13 @@ from pyarrow import json as arrow_json
 
 from enrich.base.values import LINE
 from enrich.errors import InputError
-from enrich.files.find import open_text, readable
+from enrich.files.input_files import open_text, readable
 from enrich.files.json_array import array_lines, is_array
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from enrich.files.find import SourceFile
+    from enrich.files.input_files import SourceFile
 
 BLOCK_BYTES = 1 << 22  # bytes read and parsed at once; a longer line makes its block longer
 BEGIN_BYTES = 4096  # bytes of a file's begin that tell an array from lines

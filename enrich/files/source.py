@@ -11,9 +11,9 @@ import pyarrow as pa
 
 from enrich.base.values import WRITTEN
 from enrich.errors import InputError, did_you_mean
-from enrich.files.arrow_source import scan_arrow, scan_parquet
+from enrich.files.arrow_source import scan_arrow
 from enrich.files.csv_source import CsvReader, scan_csv
-from enrich.files.find import (
+from enrich.files.input_files import (
     SourceFile,
     check_unchanged,
     choose_partitions,
@@ -22,6 +22,7 @@ from enrich.files.find import (
     first_duplicate,
 )
 from enrich.files.jsonl_source import JsonlReader, scan_jsonl
+from enrich.files.parquet_source import scan_parquet
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

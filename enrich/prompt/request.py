@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import uuid
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -12,6 +11,7 @@ import orjson
 from enrich.base.moments import Unreadable
 from enrich.prompt import parameters
 from enrich.prompt.cells import Cell, is_null
+from enrich.prompt.idempotency import ROUND_STRIDE, idempotency_key
 from enrich.prompt.messages import compile_messages
 from enrich.prompt.parameters import TOKEN_LIMITS
 from enrich.prompt.template import Expression, RowError, Template, compile_condition
@@ -23,12 +23,6 @@ if TYPE_CHECKING:
     from enrich.config import StepConfig
     from enrich.schema.schema import AnswerSchema
 
-NAMESPACE = uuid.UUID("7e0b0c5e-6d0c-5d5c-9d5b-1f6a3c2b8e44")  # of every key this program makes
-_NAMESPACE = NAMESPACE.bytes
-_VERSION_5 = [bytes([byte & 0x0F | 0x50]) for byte in range(256)]
-_VARIANT = [bytes([byte & 0x3F | 0x80]) for byte in range(256)]
-GENERATION_STRIDE = 1 << 32  # between the ordinals of `--fresh` generations; above any count of duplicates
-ROUND_STRIDE = 1 << 48  # between ordinals of the rounds that `retry` adds; far above any count of duplicates
 NEVER_NULL = frozenset({str, int, bool, Cell})  # types of values that need no closer look
 JSON_MODE = {"type": "json_object"}
 LOOSE_MODE = "json_schema, not strict"  # for schemas that strict servers do not take
@@ -36,22 +30,6 @@ LOOSE_MODE = "json_schema, not strict"  # for schemas that strict servers do not
 Messages = list[dict[str, str]]
 # Marks without width: of joining, of direction, of a text's begin; soft hyphens.
 UNSEEN = dict.fromkeys(map(ord, "\u200b\u200c\u200d\u200e\u200f\u2060\ufeff\u00ad\u180e"))
-
-
-def idempotency_key(base_url: str, body: bytes, ordinal: int = 0) -> bytes:
-    """Derive a request's key: uuid5 over base URL, body and ordinal, as 16 bytes.
-
-    The same request has the same key in every run, process and machine, so the server can recognise a repeat.
-
-    Args:
-        base_url: where the request goes.
-        body: the exact bytes.
-        ordinal: 0, unless the user asked for a separate answer to the same body.
-    """
-    name = b"%b%b\0%b\0%d" % (_NAMESPACE, base_url.encode(), body, ordinal)
-    digest = hashlib.sha1(name, usedforsecurity=False).digest()
-    version, variant = _VERSION_5[digest[6]], _VARIANT[digest[8]]  # the fields of RFC 9562, 5.5
-    return b"%b%b%c%b%b" % (digest[:6], version, digest[7], variant, digest[9:16])
 
 
 @frozen

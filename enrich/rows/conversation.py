@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Literal
 from enrich.answer.reader import AnswerReader, reask_messages
 from enrich.engine.formats import Formats
 from enrich.engine.retry import leaves_model, refuses_format
-from enrich.prompt.request import GENERATION_STRIDE, LOOSE_MODE, ROUND_STRIDE
+from enrich.prompt.idempotency import GENERATION_STRIDE, ROUND_STRIDE
+from enrich.prompt.request import LOOSE_MODE
 from enrich.records import Ask, Completion, Outcome, Settled, frozen
 from enrich.wire.meanings import meaning
 
@@ -124,7 +125,7 @@ class Conversation:
 
         Args:
             prepared: the rendered row.
-            ordinal: see `enrich.prompt.request.idempotency_key`.
+            ordinal: see `enrich.prompt.idempotency.idempotency_key`.
         """
         ordinal = yield from self._latest(prepared, ordinal)
         outcome = yield from self._round(_Turn(prepared, ordinal))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from enrich.engine.outage import unfit_error
 from enrich.prompt.cells import given
-from enrich.prompt.request import GENERATION_STRIDE
+from enrich.prompt.idempotency import GENERATION_STRIDE
 from enrich.prompt.template import RowError
 from enrich.records import FAILED, STATUSES, Outcome
 from enrich.rows.conversation import UNFIT

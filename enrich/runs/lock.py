@@ -10,7 +10,7 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING, Literal
 
 from enrich.errors import OutputLocked, RunInterrupted
-from enrich.files.hold import hold_output
+from enrich.files.output_lock import hold_output
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence

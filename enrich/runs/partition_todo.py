@@ -13,8 +13,8 @@ import pyarrow as pa
 
 from enrich.base.location import child
 from enrich.errors import ConfigError
-from enrich.files.find import common_format, has_wildcards
-from enrich.files.hold import hold_output
+from enrich.files.input_files import common_format, has_wildcards
+from enrich.files.output_lock import hold_output
 from enrich.files.source import InputFiles, Source, find_input, open_source
 from enrich.ledger.opening import open_ledger
 from enrich.records import FAILED

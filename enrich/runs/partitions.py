@@ -22,7 +22,7 @@ import pyarrow as pa
 from enrich.base.location import child, is_url
 from enrich.errors import InputError, OutputError
 from enrich.files import storage
-from enrich.files.find import COMPRESSIONS, check_unchanged, readable
+from enrich.files.input_files import COMPRESSIONS, check_unchanged, readable
 from enrich.files.sink import read_manifest
 from enrich.files.writers import OUTPUT_FORMATS
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from enrich.config import OutputConfig
-    from enrich.files.find import SourceFile
+    from enrich.files.input_files import SourceFile
     from enrich.records import RowStatus
 
 NAME = "part-0"  # of the file in a partition's folder

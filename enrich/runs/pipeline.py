@@ -1,4 +1,4 @@
-"""The main path of a file job: prepare, ask, assemble; `collect` goes the same way and sends nothing."""
+"""The main path of a file job: prepare, ask, assemble; `collect` and `retry` go the same way."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import contextlib
 import logging
 import time
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from enrich.errors import EnrichError, OutputLocked, RunInterrupted, RunStopped, UsageError
 from enrich.files.prefetch import prefetched
@@ -18,14 +18,12 @@ from enrich.runs.fresh import changed_schemas, note_schemas, scope_of, settle_fr
 from enrich.runs.lock import held
 from enrich.runs.partition_files import Units
 from enrich.runs.partition_todo import places
-from enrich.runs.prepare import look_at_folder, open_job, prepare
-from enrich.runs.promise import promise_of
+from enrich.runs.prepare import look_at_folder, open_job
 from enrich.runs.reasked import NEITHER, note_way, refuse_reasked
 from enrich.runs.scratch import occurrences_of, scratch_of
 from enrich.runs.session import Session, open_session
 from enrich.runs.summary import (
     check_finished,
-    collected,
     finished,
     left_alone,
     manifest,
@@ -46,8 +44,6 @@ if TYPE_CHECKING:
     from enrich.runs.options import RunOptions
     from enrich.runs.partition_todo import Folder
 
-DOUBT_ROWS = 65_536  # rows looked at once for requests in doubt
-
 log = logging.getLogger("enrich")
 
 
@@ -60,15 +56,10 @@ async def run_job(config: Config, options: RunOptions) -> Summary:
         UsageError: something is wrong that was found before anything was sent.
         OutputLocked: another run holds this output.
     """
-    return await _alone(_run, config, options)
+    return await alone(run_held, config, options)
 
 
-async def collect_job(config: Config, options: RunOptions) -> Summary:
-    """Assemble an output from the ledger as it stands; send nothing. Unanswered rows are ``pending``."""
-    return await _alone(_collect, config, options)
-
-
-async def _alone(
+async def alone(
     job: Callable[[Config, RunOptions], Coroutine[object, object, Summary]],
     config: Config,
     options: RunOptions,
@@ -85,7 +76,7 @@ async def _alone(
 
 
 @dataclass(slots=True)
-class _Work:
+class Work:
     """One job under way: where its rows come from, how they stand, and the files they go to.
 
     Attributes:
@@ -101,7 +92,7 @@ class _Work:
     units: Units | None
 
     async def write(
-        self, finish: Callable[[_Work], Summary], allow: Callable[[Counter[RowStatus]], None]
+        self, finish: Callable[[Work], Summary], allow: Callable[[Counter[RowStatus]], None]
     ) -> Summary:
         """Take every row to its verdict and put the output in place, or each of its files as soon as it is whole.
 
@@ -109,7 +100,7 @@ class _Work:
             finish: sums the run up.
             allow: raises when what was found must not replace an output.
         """
-        asking = _ask(self.session, self.flow, self.source, self.options)
+        asking = ask_rows(self.session, self.flow, self.source, self.options)
         if self.units is not None:
             await self.units.make(asking, self.options.interrupt, scratch_of(self.config), allow=allow)
             return finish(self)
@@ -125,13 +116,13 @@ class _Work:
         return None if self.units is None else self.units.counts()
 
 
-async def _run(config: Config, options: RunOptions) -> Summary:
+async def run_held(config: Config, options: RunOptions) -> Summary:
     """Ask what is not answered and write the output; a run that must stop sums up how far it came."""
     begun, since = time.monotonic(), time.time()
     folder = await look_at_folder(config, options)
     if folder is not None and not folder.todo:
         return nothing_to_do(config, folder, time.monotonic() - begun)
-    async with _open_work(config, options, folder, send=True) as work:
+    async with open_work(config, options, folder, send=True) as work:
         session = work.session
         await _tell_of_schemas(session)
         async with pulsing(options.progress, session.ledger, run=session.run, output=config.output.path):
@@ -154,7 +145,7 @@ async def _run(config: Config, options: RunOptions) -> Summary:
             return summary
 
 
-async def _note_done(work: _Work, since: float) -> None:
+async def _note_done(work: Work, since: float) -> None:
     """Keep that nothing is left to ask, for who asks next; the run itself is good without.
 
     Args:
@@ -179,28 +170,14 @@ async def _tell_of_schemas(session: Session) -> None:
         )
 
 
-async def _collect(config: Config, options: RunOptions) -> Summary:
-    """Write the output from what the ledger holds; what it lacks is ``pending``."""
-    begun = time.monotonic()
-    folder = await look_at_folder(config, options)
-    if folder is not None and not folder.todo:
-        return nothing_to_do(config, folder, time.monotonic() - begun)
-    async with _open_work(config, options, folder, send=False) as work:
-        return await work.write(_gather, lambda _: None)
-
-
-def _finish(work: _Work) -> Summary:
+def _finish(work: Work) -> Summary:
     return finished(work.session, work.flow.tally, work.partitions())
 
 
-def _gather(work: _Work) -> Summary:
-    return replace(collected(work.session, work.flow), partitions=work.partitions())
-
-
 @contextlib.asynccontextmanager
-async def _open_work(
+async def open_work(
     config: Config, options: RunOptions, folder: Folder | None, *, send: bool
-) -> AsyncIterator[_Work]:
+) -> AsyncIterator[Work]:
     """Open what a job works on; whatever is wrong with it is found before anything is sent."""
     source, job = await open_job(config, options, folder, send=send)
     if send and not (options.fresh or options.retry):
@@ -225,47 +202,10 @@ async def _open_work(
         ) as session:
             units = None if folder is None else Units(config, folder, source, session=session, marks=marks)
             flow = session.flow(marks, occurrences, closed=units.ends.row if units is not None else None)
-            yield _Work(config, options, source, session, marks, flow, units)
+            yield Work(config, options, source, session, marks, flow, units)
 
 
-def settle_doubt_job(
-    how: Literal["resend", "skip"] | None,
-) -> Callable[[Config, RunOptions], Coroutine[object, object, Summary]]:
-    """Give the job behind `retry`: carry out the operator's word on rows in doubt, then ask the chosen rows again."""
-
-    async def settle_and_run(config: Config, options: RunOptions) -> Summary:
-        if how is not None:
-            await _settle_doubt(config, options, how)
-        return await _run(config, options)
-
-    async def job(config: Config, options: RunOptions) -> Summary:
-        return await _alone(settle_and_run, config, options)
-
-    return job
-
-
-async def _settle_doubt(config: Config, options: RunOptions, how: Literal["resend", "skip"]) -> None:
-    """Find the requests in doubt among this job's rows, and settle them."""
-    source, job = await prepare(config, options)
-    with (
-        Marks(source.num_rows, len(job.steps), scratch_of(config)) as marks,
-        occurrences_of(config) as occurrences,
-    ):
-        scope = scope_of(config.input, options.limit)
-        async with open_session(job, send=False, scope=scope, clock=options.clock) as session:
-            promise = await promise_of(config.endpoint, job.base_url, session.ledger)
-            young = not promise.kept  # no key protects what was sent a moment ago
-            await _ask(session, session.flow(marks, occurrences), source, options)
-            for number in range(len(job.steps)):
-                for row in range(0, source.num_rows, DOUBT_ROWS):
-                    count = min(DOUBT_ROWS, source.num_rows - row)
-                    asked = {key for key in marks.read(row, count, number).keys if key is not None}
-                    known = await session.ledger.lookup(list(asked))
-                    keys = [k for k, r in known.items() if r.in_doubt or (young and r.state == "sent")]
-                    await session.ledger.settle_doubt(keys, how, young=young)
-
-
-async def _ask(session: Session, flow: Flow, source: Source, options: RunOptions) -> None:
+async def ask_rows(session: Session, flow: Flow, source: Source, options: RunOptions) -> None:
     """See to it that every request is answered in the ledger, in whatever order answers come."""
     options.progress.asking(source.num_rows, flow, session.engine)
     batches = prefetched(source.batches(columns=session.job.columns, written=True))
@@ -273,7 +213,7 @@ async def _ask(session: Session, flow: Flow, source: Source, options: RunOptions
         await flow.run(batches)
 
 
-async def _assemble(work: _Work, summary: Summary) -> None:
+async def _assemble(work: Work, summary: Summary) -> None:
     """Write the output in input order from what the ledger holds, and put it in place whole."""
     config, source, options, job = work.config, work.source, work.options, work.session.job
     options.progress.phase("writing the output", source.num_rows)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from enrich.base.reach import reach
+from enrich.base.concurrency import reach
 from enrich.pace.bound import Cause
 from enrich.pace.windows import request_windows, token_windows
 

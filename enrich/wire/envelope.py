@@ -11,7 +11,7 @@ import orjson
 
 from enrich.records import Failure, Fate
 from enrich.wire.meanings import is_known, meaning
-from enrich.wire.waits import said_wait
+from enrich.wire.retry_after import said_wait
 
 MAX_EVIDENCE = 2048  # bytes of a failing body that are kept
 MAX_MESSAGE = 500  # characters of a message

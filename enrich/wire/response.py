@@ -16,10 +16,10 @@ from enrich.records import Failure, Fate, Reply
 from enrich.wire.completion import BLANK, EVENT_BEGINS
 from enrich.wire.decoding import Decoder, UndecodableError
 from enrich.wire.envelope import MAX_EVIDENCE, http_failure, one_line
+from enrich.wire.retry_after import PASSED_ON, read_retry_after
 from enrich.wire.sse import MAX_EVENT, EventTooLarge
 from enrich.wire.stream_end import ENDED_EARLY, NO_DONE, NO_FINISH, StreamEnds, StreamWatch
 from enrich.wire.unanswered import NETWORK_ERRORS, no_response
-from enrich.wire.waits import PASSED_ON, read_retry_after
 
 if TYPE_CHECKING:
     from aiohttp import ClientResponse

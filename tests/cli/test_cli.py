@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from enrich.cli.app import main
-from enrich.files.hold import hold_output
+from enrich.files.output_lock import hold_output
 from tests.conftest import SCRIPT
 from tests.helpers.endpoint import KEY, BookedEndpoint, Raw, envelope
 

@@ -479,7 +479,7 @@ async def test_shared_deadline(tmp_path: Path) -> None:
     assert timeouts[1] == pytest.approx(100.0, abs=60)
 
 
-async def test_waits_are_told(tmp_path: Path) -> None:
+async def test_retry_after_are_told(tmp_path: Path) -> None:
     """Each further attempt is told of, with its cause and the wait; another way of asking as well."""
     told: list[tuple[bytes, str, float | None]] = []
     limited = Failure("rate_limited", "", Fate.REFUSED, status=429, retryable=True, retry_after=0.05)

@@ -16,7 +16,7 @@ import yaml
 
 from enrich.config import load_config, validate_config
 from enrich.errors import ConfigError
-from enrich.files.hold import hold_output
+from enrich.files.output_lock import hold_output
 from enrich.files.sink import read_manifest
 from tests.helpers.chaos import place
 from tests.helpers.s3 import CREDENTIALS, S3, SECRET

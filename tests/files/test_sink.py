@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from enrich.config import OutputConfig
 from enrich.errors import DiskFull, EnrichError, OutputError, OutputLocked
 from enrich.files import writers
-from enrich.files.hold import hold_output
+from enrich.files.output_lock import hold_output
 from enrich.files.sink import open_sink, preflight, read_manifest
 
 if TYPE_CHECKING:
@@ -577,7 +577,7 @@ def test_the_format_can_be_named(out: Path) -> None:
 
 HOLD = """
 import sys
-from enrich.files.hold import hold_output
+from enrich.files.output_lock import hold_output
 with hold_output(sys.argv[1]):
     print("holding", flush=True)
     sys.stdin.read()
@@ -613,7 +613,7 @@ def test_one_output_under_two_names_is_one(out: Path) -> None:
 TAKE_TURNS = """
 import sys
 from enrich.errors import OutputLocked
-from enrich.files.hold import hold_output
+from enrich.files.output_lock import hold_output
 taken = 0
 while taken < 200:
     try:

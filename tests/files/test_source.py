@@ -26,7 +26,7 @@ from pydantic import ValidationError
 from enrich.config import CsvOptions, InputConfig
 from enrich.errors import InputError, OutputError
 from enrich.files.csv_dialect import Dialect, records
-from enrich.files.find import find_files
+from enrich.files.input_files import find_files
 from enrich.files.source import Source, open_source
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from enrich.base.location import ObjectUrl, is_url, plain, suffixes
 from enrich.errors import ConfigError, InputError
 from enrich.files import storage
-from enrich.files.find import find_files
+from enrich.files.input_files import find_files
 from tests.helpers.s3 import BUCKET, CREDENTIALS, S3, SECRET
 
 if TYPE_CHECKING:

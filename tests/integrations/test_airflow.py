@@ -607,7 +607,7 @@ def test_while_another_run_holds_the_output_a_try_fails(
     job: Callable[..., Job], endpoint: BookedEndpoint
 ) -> None:
     """As after a task that Airflow took for dead: a later try may find the output free."""
-    from enrich.files.hold import hold_output
+    from enrich.files.output_lock import hold_output
 
     made = job()
     with hold_output(str(made.output)):

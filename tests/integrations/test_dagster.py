@@ -19,7 +19,7 @@ import yaml
 
 dg = pytest.importorskip("dagster", reason="pip install 'beatra-enrich[dagster]'")
 
-from enrich.files.hold import hold_output  # noqa: E402
+from enrich.files.output_lock import hold_output  # noqa: E402
 from enrich.integrations.dagster import BeatraEnrichComponent, BeatraResource, beatra_asset  # noqa: E402
 from tests.helpers.endpoint import KEY, BookedEndpoint, Raw, Seen, envelope, out_of_service  # noqa: E402
 

@@ -11,7 +11,8 @@ import pytest
 
 from enrich.config import load_config
 from enrich.runs.options import RunOptions
-from enrich.runs.pipeline import run_job, settle_doubt_job
+from enrich.runs.pipeline import run_job
+from enrich.runs.retry import retry_job
 from tests.helpers.chaos import make_job, place, violations
 from tests.helpers.endpoint import BookedEndpoint, Raw
 from tests.helpers.warm import Warm
@@ -144,7 +145,7 @@ async def run_later(job: Job, hours: float, how: str | None = None) -> list[str]
     if how is None:
         await run_job(config, options)
     else:
-        await settle_doubt_job(how)(config, options)  # type: ignore[arg-type]  # a literal
+        await retry_job(how)(config, options)  # type: ignore[arg-type]  # a literal
     return [str(status) for status in job.table().column("s_status").to_pylist()]
 
 

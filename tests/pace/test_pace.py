@@ -452,7 +452,7 @@ def test_adaptive_false_goes_to_the_concurrency_at_once() -> None:
     assert pace.wait("m") > 0
 
 
-def test_waits_are_explained(caplog: pytest.LogCaptureFixture) -> None:
+def test_retry_after_are_explained(caplog: pytest.LogCaptureFixture) -> None:
     """With -v what was found out is said."""
     caplog.set_level("INFO", "enrich")
     gym(FixedWindow(1200, 10.0), 6000, service=lognormal(0.05), retry_after="whole")

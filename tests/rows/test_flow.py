@@ -14,8 +14,9 @@ import yaml
 import enrich
 from enrich.base.loops import run_sync
 from enrich.errors import TemplateError
+from enrich.runs.collect import collect_job
 from enrich.runs.options import RunOptions
-from enrich.runs.pipeline import collect_job, run_job
+from enrich.runs.pipeline import run_job
 from tests.helpers.endpoint import KEY, BookedEndpoint, Raw, Seen, echo, envelope
 
 if TYPE_CHECKING:

@@ -24,7 +24,7 @@ from pyarrow import csv
 import enrich
 from enrich.config import load_config
 from enrich.errors import ConfigError, InputError, OutputError, OutputLocked, RunInterrupted
-from enrich.files.hold import hold_output
+from enrich.files.output_lock import hold_output
 from enrich.files.sink import read_manifest
 from enrich.files.source import open_source
 from enrich.runs import pipeline

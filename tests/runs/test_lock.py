@@ -14,7 +14,7 @@ import pytest
 import enrich
 from enrich.base.interrupt import Interrupt
 from enrich.errors import OutputLocked, RunInterrupted
-from enrich.files.hold import hold_output
+from enrich.files.output_lock import hold_output
 from enrich.runs.lock import held
 from tests.helpers.endpoint import KEY
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from enrich.base.loops import run_sync
 from enrich.config import InputConfig, OutputConfig, validate_config
 from enrich.errors import ConfigError
-from enrich.files.find import find_files
+from enrich.files.input_files import find_files
 from enrich.files.source import open_source
 from enrich.runs.partition_todo import LOCKED_APART, Ends, UnitToMake, _wider, cut, places, plan_folder
 from enrich.runs.partitions import find_units

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from enrich.base.location import child, without_slash
 from enrich.config import OutputConfig
 from enrich.errors import InputError
-from enrich.files.find import HIVE_NULL, SourceFile, choose_partitions, find_files
+from enrich.files.input_files import HIVE_NULL, SourceFile, choose_partitions, find_files
 from enrich.files.sink import open_sink
 from enrich.runs.partitions import (
     Made,

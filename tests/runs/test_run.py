@@ -18,7 +18,7 @@ import pytest
 
 import enrich
 from enrich.errors import OutputLocked
-from enrich.files.hold import hold_output
+from enrich.files.output_lock import hold_output
 from tests.helpers.endpoint import KEY, BookedEndpoint, Raw, Seen, echo, envelope
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import pytest
 from multidict import CIMultiDict
 
 from enrich.wire.envelope import http_failure
-from enrich.wire.waits import read_retry_after
+from enrich.wire.retry_after import read_retry_after
 
 NOW = 1_750_000_000.0  # seconds since the epoch, for dates in headers
 
