@@ -147,6 +147,15 @@ class Marks:
         self._forget(count)
         return Standing(keys, outcomes, part["copy"].astype(bool).tolist())
 
+    def asked(self, row: int, count: int, step: int) -> frozenset[bytes]:
+        """Give the keys of the requests of so many rows, those included that were left without an answer."""
+        part = self._array()[row : row + count, step]
+        raw = part.tobytes()
+        places = np.flatnonzero((part["note"] == BY_KEY) | (part["note"] == LEFT)).tolist()
+        starts = [place * RECORD.itemsize for place in places]
+        self._forget(count)
+        return frozenset(raw[start : start + 16] for start in starts)
+
     def piece(self, row: int, count: int, *, most: int, usual: int) -> int:
         """Say how many of so many rows, from ``row`` on, have outcomes of so many bytes; at least one.
 

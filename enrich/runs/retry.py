@@ -53,7 +53,6 @@ async def _settle_doubt(config: Config, options: RunOptions, how: Literal["resen
             for number in range(len(job.steps)):
                 for row in range(0, source.num_rows, DOUBT_ROWS):
                     count = min(DOUBT_ROWS, source.num_rows - row)
-                    asked = {key for key in marks.read(row, count, number).keys if key is not None}
-                    known = await session.ledger.lookup(list(asked))
+                    known = await session.ledger.lookup(list(marks.asked(row, count, number)))
                     keys = [k for k, r in known.items() if r.in_doubt or (young and r.state == "sent")]
                     await session.ledger.settle_doubt(keys, how, young=young)

@@ -77,6 +77,8 @@ def test_what_was_noted_is_read_back(table: Table) -> None:
                     assert key == given_.key
                     assert kept == (given_ if given_.source is not None else None)
             assert standing.copies == [False] * len(rows)
+            keys = {outcome.key for row in rows if (outcome := row[step]) is not None}
+            assert marks.asked(0, len(rows), step) == keys - {None}
 
 
 @settings(max_examples=40)
