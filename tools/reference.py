@@ -15,13 +15,13 @@ import pyarrow as pa
 
 import enrich
 from enrich import errors
-from enrich.answer.columns import FURTHER_COLUMNS, RECORD_COLUMNS
 from enrich.cli.app import EXIT_CODES, main
 from enrich.config import Config
 from enrich.config.problems import model_in
 from enrich.prompt.cells import rows_of
 from enrich.prompt.template import compile_template
 from enrich.records import STATUSES
+from enrich.schema.choice import FURTHER_COLUMNS, RECORD_COLUMNS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,39 +9,17 @@ import pyarrow as pa
 from enrich.errors import ConfigError
 from enrich.files.metadata import retell_metadata
 from enrich.records import STATUSES, Outcome, key_text
-from enrich.schema.schema import CATEGORY
+from enrich.schema.choice import RECORD_COLUMNS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from enrich.answer.choice import Column
+    from enrich.schema.choice import Column
     from enrich.schema.schema import AnswerSchema
 
 SOURCES = ("api", "ledger", "copy")
 
 
-# suffix and type; all but the last are named as in an outcome
-RECORD_COLUMNS: tuple[tuple[str, pa.DataType], ...] = (
-    ("status", CATEGORY),
-    ("error", pa.string()),
-    ("model", pa.string()),
-    ("request_id", pa.string()),
-    ("finish_reason", pa.string()),
-    ("prompt_tokens", pa.int64()),
-    ("completion_tokens", pa.int64()),
-    ("total_tokens", pa.int64()),
-    ("credits", pa.float64()),
-    ("attempts", pa.int32()),
-    ("latency_ms", pa.float64()),
-    ("source", CATEGORY),
-    ("idempotency_key", pa.string()),
-)
-# What is written only where it is asked for, behind the others.
-FURTHER_COLUMNS: tuple[tuple[str, pa.DataType], ...] = (
-    ("cached_tokens", pa.int64()),
-    ("reasoning_tokens", pa.int64()),
-    ("credits_usd", pa.float64()),
-)
 CATEGORIES = {"status": STATUSES, "source": SOURCES}  # every batch has the same ones: files stay in one piece
 
 
@@ -97,7 +75,7 @@ def step_columns(
     """Build one step's columns.
 
     Args:
-        columns: which, see `enrich.answer.choice.choose`.
+        columns: which, see `enrich.schema.choice.choose`.
         schema: of the answer, or None.
         outcomes: one per row, in order.
     """

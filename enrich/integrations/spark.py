@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from enrich import spread
-from enrich.answer.choice import written_names
 from enrich.errors import ConfigError
 from enrich.frames.batches import enrich_batches, job_config
 from enrich.records import AMOUNTS, STATUSES
+from enrich.schema.choice import written_names
 from enrich.schema.schema import step_schema
 
 try:

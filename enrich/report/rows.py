@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from enrich.answer.choice import written_names
 from enrich.config import InputConfig
 from enrich.files.source import open_source
 from enrich.report.facts import FailedRow, Rows, Sample, Spread, StepRows
 from enrich.report.texts import ANSWER_CHARACTERS, VALUE_CHARACTERS, cut, split_error
+from enrich.schema.choice import written_names
 from enrich.schema.schema import step_schema
 from enrich.wire.finish import ending
 

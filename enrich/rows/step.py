@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from enrich.answer.choice import Column
     from enrich.answer.reader import AnswerReader
     from enrich.prompt.request import RequestBuilder
     from enrich.records import Outcome
     from enrich.rows.conversation import Conversation
+    from enrich.schema.choice import Column
 
 
 @dataclass(slots=True)

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from enrich.answer.choice import choose
 from enrich.answer.columns import output_schema, step_fields
 from enrich.answer.reader import AnswerReader
 from enrich.base.location import ObjectUrl, is_url
@@ -30,15 +29,16 @@ from enrich.prompt.template import check_columns
 from enrich.rows.conversation import Conversation
 from enrich.rows.step import Step
 from enrich.runs.partitions import find_units
+from enrich.schema.choice import choose
 from enrich.schema.schema import step_schema
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
-    from enrich.answer.choice import Column
     from enrich.config import Config, EndpointConfig, JobConfig, OutputConfig
     from enrich.files.source import Source
     from enrich.records import RowStatus
+    from enrich.schema.choice import Column
     from enrich.schema.schema import AnswerSchema
 
 SANDBOX = "sandbox"  # the base URL that stands for the built-in emulator

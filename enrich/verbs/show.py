@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from enrich.answer.choice import written_names
 from enrich.answer.columns import step_fields
 from enrich.base.location import is_url
 from enrich.config import InputConfig
@@ -18,6 +17,7 @@ from enrich.files.source import open_source
 from enrich.prompt.request import RequestBuilder
 from enrich.prompt.template import RowError, check_columns, compile_value
 from enrich.records import FAILED
+from enrich.schema.choice import written_names
 from enrich.schema.schema import step_schema
 
 if TYPE_CHECKING:

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from enrich.answer.choice import choose
 from enrich.answer.columns import SOURCES, output_schema, step_columns, step_fields
 from enrich.config import StepConfig
 from enrich.errors import ConfigError
 from enrich.records import STATUSES, Outcome
+from enrich.schema.choice import choose
 from enrich.schema.schema import load_schema
 
 CATEGORY = pa.dictionary(pa.int32(), pa.string())

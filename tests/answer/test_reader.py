@@ -12,13 +12,13 @@ import pytest
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
-from enrich.answer.choice import choose
 from enrich.answer.columns import step_columns, step_fields
 from enrich.answer.json_values import NOT_JSON
 from enrich.answer.reader import MAX_PROBLEMS, SEVERAL, Answer, AnswerReader, reask_messages
 from enrich.config import StepConfig
 from enrich.errors import TemplateError
 from enrich.records import Completion, Outcome, Reply, Usage
+from enrich.schema.choice import choose
 from enrich.schema.schema import AnswerSchema, load_schema
 from enrich.wire.completion import read as read_reply
 from tests.schema.test_schema import NUMBERS, PARTS, SENTIMENT, TEXT, objects

@@ -18,10 +18,10 @@ from pydantic import (
 )
 
 import enrich.pandas  # noqa: F401  # registers the accessor
-from enrich.answer.choice import choose
 from enrich.answer.columns import step_columns
 from enrich.config import StepConfig
 from enrich.records import Outcome
+from enrich.schema.choice import choose
 from enrich.schema.schema import AnswerSchema, load_schema
 from tests.helpers.endpoint import KEY, BookedEndpoint
 

@@ -6,11 +6,11 @@ import pyarrow as pa
 import pytest
 from pydantic import BaseModel
 
-from enrich.answer.choice import choose, written_names
 from enrich.answer.columns import step_columns, step_fields
 from enrich.config import StepConfig
 from enrich.errors import ConfigError
 from enrich.records import Outcome
+from enrich.schema.choice import choose, written_names
 from enrich.schema.schema import load_schema
 
 SCHEMA = load_schema({"properties": {"label": {"enum": ["pos", "neg"]}, "score": {"type": "number"}}})

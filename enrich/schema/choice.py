@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import pyarrow as pa
 
-from enrich.answer.columns import FURTHER_COLUMNS, RECORD_COLUMNS
 from enrich.errors import ConfigError, did_you_mean
+from enrich.schema.schema import CATEGORY
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -15,6 +15,28 @@ if TYPE_CHECKING:
     from enrich.config import StepConfig
     from enrich.schema.schema import AnswerSchema
 
+# suffix and type; all but the last are named as in an outcome
+RECORD_COLUMNS: tuple[tuple[str, pa.DataType], ...] = (
+    ("status", CATEGORY),
+    ("error", pa.string()),
+    ("model", pa.string()),
+    ("request_id", pa.string()),
+    ("finish_reason", pa.string()),
+    ("prompt_tokens", pa.int64()),
+    ("completion_tokens", pa.int64()),
+    ("total_tokens", pa.int64()),
+    ("credits", pa.float64()),
+    ("attempts", pa.int32()),
+    ("latency_ms", pa.float64()),
+    ("source", CATEGORY),
+    ("idempotency_key", pa.string()),
+)
+# What is written only where it is asked for, behind the others.
+FURTHER_COLUMNS: tuple[tuple[str, pa.DataType], ...] = (
+    ("cached_tokens", pa.int64()),
+    ("reasoning_tokens", pa.int64()),
+    ("credits_usd", pa.float64()),
+)
 TEXT: Final = ""  # the short name of the answer's text, whose column is called as the step is
 # Words for one column or several. A schema's property of the same name is meant as well.
 WORDS: Final = ("answer", "text", "fields", "tokens", "minimal", "standard", "all")
