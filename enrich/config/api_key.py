@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from enrich.config.endpoint import EndpointConfig
-
 KEY_VARIABLE = "BEATRA_API_KEY"
 MAX_KEY_FILE = 65_536  # bytes; a file beyond that holds something else
 _VISIBLE_ASCII = re.compile(r"[!-~]+")
@@ -31,28 +29,35 @@ def is_variable(name: str) -> str:
 
 
 def find_key(
-    config: EndpointConfig, env: Mapping[str, str], *, needed: bool, as_told: bool
+    env: Mapping[str, str], *, file: Path | None, variable: str, needed: bool, as_told: bool
 ) -> SecretStr | None:
-    """Find the key; None without one, unless it is needed, or ``as_told``: a variable that is named, or empty, is a slip."""
-    if config.api_key_file is not None:
-        return _checked_key(
-            _read_key_file(config.api_key_file), f"endpoint.api_key_file {config.api_key_file}"
-        )
-    variable = (
-        config.api_key_env if _VARIABLE.fullmatch(config.api_key_env) else "that endpoint.api_key_env names"
-    )
-    key = env.get(config.api_key_env, "").strip()
+    """Find the key; None without one, where that is no slip.
+
+    Args:
+        env: the environment.
+        file: that holds it (``endpoint.api_key_file``); it goes before the environment.
+        variable: that holds it (``endpoint.api_key_env``).
+        needed: whether there has to be one.
+        as_told: a variable that was named, or that is empty, is a slip.
+
+    Raises:
+        ConfigError: there is none, or it is no key.
+    """
+    if file is not None:
+        return _checked_key(_read_key_file(file), f"endpoint.api_key_file {file}")
+    called = variable if _VARIABLE.fullmatch(variable) else "that endpoint.api_key_env names"
+    key = env.get(variable, "").strip()
     if key:
-        return _checked_key(key, f"the environment variable {variable}")
-    slip = as_told and (config.api_key_env in env or config.api_key_env != KEY_VARIABLE)
+        return _checked_key(key, f"the environment variable {called}")
+    slip = as_told and (variable in env or variable != KEY_VARIABLE)
     if not needed and not slip:
         return None
     raise ConfigError(
         "there is no API key; searched in this order:\n"
         "  1. endpoint.api_key_file in the configuration: not set\n"
-        f"  2. the environment variable {variable}: {'empty' if config.api_key_env in env else 'not set'}",
+        f"  2. the environment variable {called}: {'empty' if variable in env else 'not set'}",
         hint=f"export {variable}=sk-…"
-        if variable == config.api_key_env
+        if called == variable
         else "endpoint.api_key_env takes the name of a variable, such as BEATRA_API_KEY, never the key.",
     )
 

@@ -147,7 +147,13 @@ def resolve_endpoint(config: EndpointConfig, env: Mapping[str, str]) -> Endpoint
     own_network = parts.scheme == "http" and is_near(parts.hostname or "")
     keyless = local or own_network or any(_AUTHORIZES.search(name) for name in config.headers)
     may_go = parts.scheme == "https" or config.allow_http
-    key = find_key(config, env, needed=may_go and not keyless, as_told=local)
+    key = find_key(
+        env,
+        file=config.api_key_file,
+        variable=config.api_key_env,
+        needed=may_go and not keyless,
+        as_told=local,
+    )
     secrets = key is not None or bool(config.headers)
     if parts.scheme == "http" and not (local or config.allow_http):
         _refuse_http(parts, config, secrets=secrets, own_network=own_network)
