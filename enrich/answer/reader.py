@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from enrich.answer.json_values import NOT_JSON, SaidTwiceError, exact, objects
 from enrich.answer.reasoning import part
+from enrich.base.words import is_blank
 from enrich.errors import TemplateError, did_you_mean
 from enrich.prompt.template import Expression, RowError, compile_value
 from enrich.records import frozen
@@ -61,7 +62,7 @@ class AnswerReader:
         if unfit is not None:
             status, error = unfit
             return Answer(status, completion.text, error)
-        if completion.text is None or not completion.text.strip():
+        if completion.text is None or is_blank(completion.text):
             return self._without_text(completion)
         return self._valued(completion.text, completion)
 
@@ -82,7 +83,7 @@ class AnswerReader:
             values, problems = self._parse(text, self._schema)
         else:
             said = part(text, anywhere=False)
-            if not said.strip():
+            if is_blank(said):
                 return self._without_text(completion, "reasoning alone")
         problems = problems or self._broken_rule({"answer": said, **(values or {})})
         if problems:

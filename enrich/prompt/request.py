@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from enrich.base.moments import Unreadable
+from enrich.base.words import is_blank
 from enrich.prompt import parameters
 from enrich.prompt.cells import Cell, is_null
 from enrich.prompt.idempotency import ROUND_STRIDE, idempotency_key
@@ -28,8 +29,6 @@ JSON_MODE = {"type": "json_object"}
 LOOSE_MODE = "json_schema, not strict"  # for schemas that strict servers do not take
 
 Messages = list[dict[str, str]]
-# Marks without width: of joining, of direction, of a text's begin; soft hyphens.
-UNSEEN = dict.fromkeys(map(ord, "\u200b\u200c\u200d\u200e\u200f\u2060\ufeff\u00ad\u180e"))
 
 
 @frozen
@@ -216,11 +215,3 @@ class RequestBuilder:
 
 def _token_limits(fields: Mapping[str, Any]) -> dict[str, int]:
     return {name: fields[name] for name in TOKEN_LIMITS if isinstance(fields.get(name), int)}
-
-
-def is_blank(prompt: str) -> bool:
-    """Say whether nobody could read anything in a prompt: blanks, and marks that no one sees."""
-    first = prompt[:1]
-    if first and not first.isspace() and ord(first) not in UNSEEN:  # as nearly always
-        return False
-    return not prompt.translate(UNSEEN).strip()

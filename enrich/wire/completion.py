@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,8 @@ EVENT_BEGINS = (
     b"retry:",
     b":",
 )  # what a stream begins with, whatever type it gives
+PROMPT = (("prompt_tokens",), ("input_tokens",))  # as OpenAI's newer API and Anthropic's call them too
+COMPLETION = (("completion_tokens",), ("output_tokens",))
 # Where servers say how much of the prompt came from a cache: OpenAI, vLLM and Azure; OpenAI's newer name; DeepSeek;
 # Anthropic's name, which gateways pass on; Moonshot. And how much of the completion was thought.
 CACHED = (
@@ -39,6 +42,7 @@ REASONING = (
     ("output_tokens_details", "reasoning_tokens"),
     ("reasoning_tokens",),
 )
+_THOUGHT = re.compile("reason|think|thought")  # in the type of a part that is no answer
 MOST_DIGITS = 40  # characters of a number that is written as text
 MAX_PLAUSIBLE = 10**9  # tokens or credits of one completion; more is a defect of the endpoint
 
@@ -138,7 +142,7 @@ def _read_json(reply: Reply) -> Completion:
         model=_text(payload.get("model")),
         finish_reason=_finish_reason(choice),
         usage=_usage(payload.get("usage"), text),
-        refusal=_text(message.get("refusal")),
+        refusal=_refusal(message),
         tool_calls=_calls_tools(message),
     )
 
@@ -193,19 +197,34 @@ def _finish_reason(choice: dict[str, Any]) -> str | None:
     reason = choice.get("finish_reason")
     if isinstance(reason, dict):
         reason = reason.get("type") or reason
-    if reason is None or reason is False or isinstance(reason, str):
-        return _text(reason)
+    if not reason or isinstance(reason, str):
+        return _text(reason) or None
     return one_line(json.dumps(reason), 60)
 
 
 def _content(value: Any, reply: Reply) -> str | None:
-    """Give the text of a ``content``: a string, null, or a list of parts of which the texts are joined."""
+    """Give the text of a ``content``: a string, null, or parts of which the texts are joined, without the reasoning."""
     if value is None or isinstance(value, str):
         return _text(value)
     if not isinstance(value, list):
         raise _unusable("no_choices", f"the answer's content is a {type(value).__name__}, not text", reply)
-    texts = [part["text"] for part in value if isinstance(part, dict) and isinstance(part.get("text"), str)]
+    texts = [text for part in value if (text := _part_text(part)) is not None]
     return mend("".join(texts)) if texts else None
+
+
+def _part_text(part: Any) -> str | None:
+    if isinstance(part, dict):
+        part = None if _THOUGHT.search(str(part.get("type"))) else part.get("text")
+    return part if isinstance(part, str) else None
+
+
+def _refusal(message: dict[str, Any]) -> str | None:
+    """Give what a model says in refusing, beside its content or as a part of it; None where it does not refuse."""
+    said = _text(message.get("refusal"))
+    if not said and isinstance(content := message.get("content"), list):
+        parts = (part.get("refusal") for part in content if isinstance(part, dict))
+        said = next((mend(part) for part in parts if isinstance(part, str)), None)
+    return said if said and said.strip() else None
 
 
 def _calls_tools(message: dict[str, Any]) -> bool:
@@ -216,11 +235,15 @@ def _usage(value: Any, text: str | None) -> Usage:
     """Read the usage; nothing but zeros beside a text was not counted: it tells nothing."""
     if not isinstance(value, dict):
         return Usage()
+    prompt, completion = (_first_count(value, names) for names in (PROMPT, COMPLETION))
+    total = _count(_number(value.get("total_tokens")))
+    if "total_tokens" not in value and prompt is not None and completion is not None:
+        total = prompt + completion
     usage = Usage(
-        _count(value.get("prompt_tokens")),
-        _count(value.get("completion_tokens")),
-        _count(value.get("total_tokens")),
-        _amount(value.get("credits")),
+        prompt,
+        completion,
+        total,
+        _amount(_number(value.get("credits"))),
         _first_count(value, CACHED),
         _first_count(value, REASONING),
         _amount(_number(value.get("credits_usd_reference"))),

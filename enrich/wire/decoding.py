@@ -18,6 +18,15 @@ if TYPE_CHECKING:
 MAX_CODINGS = 2  # one over the other; more is an attack
 _MAGIC = {"gzip": b"\x1f\x8b", "zstd": b"\x28\xb5\x2f\xfd"}  # what a body of that coding begins with
 
+_PLAIN = (
+    b"{",
+    b"[",
+    b"data:",
+    b"event:",
+    b"<html",
+    b"<!DOCTYPE",
+)  # what one begins with that is not compressed
+
 
 class UndecodableError(Exception):
     """The body is in a coding that is not known here, or it is broken."""
@@ -26,13 +35,14 @@ class UndecodableError(Exception):
 class Decoder:
     """Unpacks a body, chunk by chunk, in the order of its ``Content-Encoding``.
 
-    A body that does not begin as its coding does is taken as it is: proxies unpack one and leave the header.
+    A body that does not begin as its coding does is taken as it is: proxies unpack one and leave the header, and some
+    servers name there what is no coding at all (``UTF-8``).
 
     Args:
         codings: the header's value.
 
     Raises:
-        UndecodableError: a coding is not known here.
+        UndecodableError: there are too many.
     """
 
     def __init__(self, codings: str) -> None:
@@ -41,9 +51,6 @@ class Decoder:
         if len(self._names) > MAX_CODINGS:
             raise UndecodableError("more than two codings")
         self._unpackers: list[DecompressionBaseHandler] | None = None
-        for name in self._names:
-            if not _is_known(name):
-                raise UndecodableError("not known here")
 
     def __bool__(self) -> bool:
         return bool(self._names)
@@ -52,7 +59,7 @@ class Decoder:
         """Unpack the next bytes; gives at most a byte more than there is ``room`` for.
 
         Raises:
-            UndecodableError: they are no such coding.
+            UndecodableError: they are no such coding, or one that is not known here.
         """
         if self._unpackers is None:
             self._unpackers = self._begin(chunk)
@@ -65,10 +72,11 @@ class Decoder:
 
     def _begin(self, chunk: bytes) -> list[DecompressionBaseHandler]:
         outermost = self._names[-1]
-        if chunk.lstrip()[:1] in (b"{", b"[") or not chunk.startswith(
-            _MAGIC.get(outermost, b"")[: len(chunk)]
-        ):
+        magic = _MAGIC.get(outermost, b"")
+        if chunk.lstrip().startswith(_PLAIN) or not chunk.startswith(magic[: len(chunk)]):
             return []
+        if not all(map(_is_known, self._names)):
+            raise UndecodableError("not known here")
         return [_unpacker(name, chunk) for name in reversed(self._names)]
 
 

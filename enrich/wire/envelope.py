@@ -88,7 +88,8 @@ def loads(data: bytes) -> Any:
     r"""Read JSON.
 
     What orjson refuses is tried once more, for the sake of what was paid for: it refuses lone surrogates
-    (``\ud83d``, where a text was cut within an emoji; see `mend`) and numbers beyond a double.
+    (``\ud83d``, where a text was cut within an emoji; see `mend`) and numbers beyond a double. NaN and the infinities,
+    which servers write among log probabilities, are null.
 
     Raises:
         ValueError: it is no whole JSON in UTF-8.
@@ -98,7 +99,7 @@ def loads(data: bytes) -> Any:
         return orjson.loads(data)
     except orjson.JSONDecodeError as refused:
         try:
-            return json.loads(data.decode(), parse_constant=_no_constant, parse_int=_whole)
+            return json.loads(data.decode(), parse_constant=_nothing, parse_int=_whole)
         except RecursionError:
             raise refused from None
 
@@ -108,8 +109,8 @@ def _whole(digits: str) -> int | None:
     return int(digits) if len(digits) <= MOST_DIGITS else None
 
 
-def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
+def _nothing(_: str) -> None:
+    """Read a constant that JSON has not."""
 
 
 def mend(text: str) -> str:

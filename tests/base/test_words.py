@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from enrich.base.words import counted, duration
+from enrich.base.words import counted, duration, is_blank
 
 UNIT = {"s": 1, "min": 60, "h": 3_600}
 
@@ -58,3 +58,12 @@ def test_durations(seconds: float, text: str) -> None:
 def test_counts(count: int, text: str) -> None:
     """One alone is singular; thousands are parted."""
     assert counted(count, "row") == text
+
+
+@pytest.mark.parametrize(
+    ("text", "blank"),
+    [("", True), (" \n\u00a0\u3000", True), ("\u200b", True), (" \ufeff\u2060 ", True), ("\u200bx", False), ("x", False), ("\u0301", False)],
+)  # fmt: skip
+def test_what_nobody_sees_is_blank(text: str, blank: bool) -> None:
+    """Blanks of any kind, and marks without width; but no text that holds one of them."""
+    assert is_blank(text) is blank

@@ -537,8 +537,9 @@ def bare_deflate(data: bytes) -> bytes:
         ("gzip, gzip", lambda data: gzip.compress(gzip.compress(data))),
         ("GZIP, identity", gzip.compress),
         ("gzip", bytes),
+        ("UTF-8", bytes),
     ],
-    ids=["gzip", "x-gzip", "deflate", "bare", "twice", "case", "header-only"],
+    ids=["gzip", "x-gzip", "deflate", "bare", "twice", "case", "header-only", "no-coding"],
 )
 async def test_compressed_though_identity_was_asked(coding: str, pack: Callable[[bytes], bytes]) -> None:
     """A gateway that compresses whatever is asked is understood: answers, streams and errors."""
