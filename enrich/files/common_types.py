@@ -8,7 +8,7 @@ import pyarrow as pa
 from pyarrow import types
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
 UNITS = ("s", "ms", "us", "ns")  # from coarse to fine
 TEXTS = (pa.string(), pa.string_view(), pa.large_string())
@@ -16,6 +16,7 @@ BINARIES = (pa.binary(), pa.binary_view(), pa.large_binary())
 SIGNED = (pa.int8(), pa.int16(), pa.int32(), pa.int64())
 UNSIGNED = (pa.uint8(), pa.uint16(), pa.uint32(), pa.uint64())
 FLOATS = (pa.float16(), pa.float32(), pa.float64())
+CELLS = 1 << 22  # rows times columns, those within structs too, that are in memory at one time, at most
 INDEX = pa.int32()  # of categories that files bring together: as many as there may be
 
 
@@ -190,6 +191,11 @@ def parts(array: pa.Array[Any]) -> list[pa.Array[Any]]:
     if isinstance(array, pa.ListArray | pa.LargeListArray | pa.FixedSizeListArray):
         return [array.values]
     return []
+
+
+def width(kinds: Iterable[pa.DataType]) -> int:
+    """Count columns, in the place of structs and lists those that they are made of."""
+    return sum(width([k.field(i).type for i in range(k.num_fields)]) if k.num_fields else 1 for k in kinds)
 
 
 def has_dictionary(kind: pa.DataType, bits: int = 65) -> bool:

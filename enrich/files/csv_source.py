@@ -317,9 +317,11 @@ def _check_quotes(dialect: Dialect) -> None:
     if not options.quote:
         return
     is_ascii_based = not dialect.encoding.startswith(("utf-16", "utf-32", "utf_16", "utf_32", "cp037"))
-    if options.escape is None and is_ascii_based:
+    if is_ascii_based and (options.quote + (options.escape or "") + dialect.delimiter).isascii():
         with readable(dialect.file.path), open_text(dialect.file) as stream:
-            if quotes_are_sound(stream, quote=options.quote, delimiter=dialect.delimiter):
+            if quotes_are_sound(
+                stream, quote=options.quote, delimiter=dialect.delimiter, escape=options.escape
+            ):
                 return
     line = 1
     try:

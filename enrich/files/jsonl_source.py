@@ -7,6 +7,7 @@ import codecs
 import io
 import itertools
 import json
+import math
 import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from pyarrow import json as arrow_json
 
 from enrich.base.values import LINE
 from enrich.errors import InputError
+from enrich.files.common_types import CELLS
 from enrich.files.input_files import open_text, readable
 from enrich.files.json_array import array_lines, is_array
 
@@ -51,14 +53,14 @@ class JsonlReader:
         self,
         file: SourceFile,
         columns: Sequence[str],
-        max_rows: int,  # noqa: ARG002  # batches follow the blocks
+        max_rows: int,
         *,
         written: bool = False,
     ) -> Iterator[pa.RecordBatch]:
         """Stream at least one column of a file."""
         schema = pa.schema([self.schema.field(name) for name in columns])
         with readable(file.path):
-            for block in _blocks(file):
+            for block in _cut(_blocks(file), lambda _: max_rows):
                 table = _parse(block.data, schema)
                 if written:
                     lines = [line for line in block.data.split(b"\n") if line.strip()]
@@ -103,7 +105,9 @@ def scan_jsonl(
     rows = {}
     for file in files:
         with readable(file.path):
-            rows[file.path] = sum(_survey(file, block, found) for block in _blocks(file))
+            rows[file.path] = sum(
+                _survey(file, block, found) for block in _cut(_blocks(file), _lines_of_any_keys)
+            )
         if not rows[file.path]:
             raise InputError(f"{file.path} is empty: it has no row", hint="leave it out.")
     found.schema = _widened(known, found.schema)
@@ -148,6 +152,24 @@ def _blocks(file: SourceFile) -> Iterator[_Block]:
             line, rest = line + block.data.count(b"\n"), tail
     if rest:
         yield _Block(rest, line)
+
+
+def _cut(blocks: Iterable[_Block], most: Callable[[_Block], int]) -> Iterator[_Block]:
+    """Cut blocks into ones of at most so many lines."""
+    for block in blocks:
+        count = most(block)
+        lines = block.data.split(b"\n")
+        if len(lines) <= count:
+            yield block
+            continue
+        for start in range(0, len(lines), count):
+            yield _Block(b"\n".join(lines[start : start + count]), block.line + start, block.unit)
+
+
+def _lines_of_any_keys(block: _Block) -> int:
+    """Say how many lines fit into `CELLS` though each of their keys be another."""
+    keys = block.data.count(b":") / max(1, block.data.count(b"\n"))
+    return max(1, math.isqrt(int(CELLS / max(1, keys))))
 
 
 def _array_blocks(file: SourceFile) -> Iterator[_Block]:

@@ -12,6 +12,7 @@ import pyarrow as pa
 from enrich.base.values import WRITTEN
 from enrich.errors import InputError, did_you_mean
 from enrich.files.arrow_source import scan_arrow
+from enrich.files.common_types import CELLS, width
 from enrich.files.csv_source import CsvReader, scan_csv
 from enrich.files.input_files import (
     SourceFile,
@@ -79,7 +80,7 @@ class Source:
         """Stream the rows, in the same order every time.
 
         Args:
-            max_rows: rows in one batch, at most.
+            max_rows: rows in one batch, at most; fewer of a table of very many columns.
             columns: only these, in this order; all by default; none gives batches that have rows alone.
             written: add what stands in text files and names of folders, see `enrich.base.values.WRITTEN`.
 
@@ -87,6 +88,7 @@ class Source:
             InputError: a column is not there, or a file changed since the source was opened.
         """
         names = self.schema.names if columns is None else choose(columns, self.schema.names)
+        max_rows = max(1, min(max_rows, CELLS // max(1, width(self.schema.field(n).type for n in names))))
         left = self.num_rows
         for file in self.files:
             if left <= 0:

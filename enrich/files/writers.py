@@ -13,6 +13,7 @@ from enrich.base.location import suffixes
 from enrich.errors import OutputError
 from enrich.files.categories import Categories, write_whole_dictionaries
 from enrich.files.cells import FORMULA, csv_cells, csv_type, json_lines, json_values
+from enrich.files.common_types import width
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
 
 MANIFEST_KEY = b"beatra_enrich"
 ROW_GROUP_BYTES = 16 << 20  # bytes of Arrow data in one Parquet row group
-TEXT_ROWS = 8_192  # rows that are Python objects at one time
+TEXT_ROWS = 8_192  # rows that are Python objects at one time,
+TEXT_CELLS = 1 << 20  # and values
 NARROW_BITS = 32  # indices of fewer bits run out when dictionaries are joined
 OUTPUT_FORMATS: dict[str, Format] = {
     ".parquet": "parquet",
@@ -336,5 +338,6 @@ def _size(batch: pa.RecordBatch) -> int:
 
 
 def _parts(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
-    for start in range(0, batch.num_rows, TEXT_ROWS):
-        yield batch.slice(start, TEXT_ROWS)
+    rows = max(1, min(TEXT_ROWS, TEXT_CELLS // max(1, width(batch.schema.types))))
+    for start in range(0, batch.num_rows, rows):
+        yield batch.slice(start, rows)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from enrich.config import InputConfig
 from enrich.errors import InputError
-from enrich.files.csv_escapes import EscapedText
+from enrich.files.csv_escapes import EscapedText, _Escapes
 from enrich.files.csv_quotes import quotes_are_sound
 from enrich.files.source import open_source
 
@@ -137,15 +137,42 @@ def test_escape_is_a_character_of_its_own(tmp_path: Path) -> None:
 
 
 @settings(max_examples=300)
-@given(content=st.text(st.sampled_from('ab,"\n\r\ufeffé¿'), max_size=30))
-def test_unsound_quotes_are_found(content: str) -> None:
+@given(
+    content=st.text(st.sampled_from('ab,"\n\r\\\ufeffé¿'), max_size=30), escape=st.sampled_from([None, "\\"])
+)
+def test_unsound_quotes_are_found(content: str, escape: str | None) -> None:
     """Whenever Python's strict reader refuses quotes, the quick look does not find them sound."""
+    text: Any = io.StringIO(content, newline="")
+    if escape:
+        text = io.StringIO(escaped(content, 7), newline="")
     try:
-        list(csv.reader(io.StringIO(content, newline=""), strict=True))
+        list(csv.reader(text, strict=True, escapechar=escape))
     except csv.Error as error:
         if "expected after" in str(error):
             stream: Any = io.BytesIO(content.encode())
-            assert not quotes_are_sound(stream, quote='"', delimiter=",")
+            assert not quotes_are_sound(stream, quote='"', delimiter=",", escape=escape)
+
+
+def escaped(content: str, size: int, quote: str = '"') -> str:
+    """Give a text with every escape character before what it escapes, or doubled."""
+    text = io.TextIOWrapper(io.BytesIO(content.encode()), encoding="utf-8", newline="")
+    read = EscapedText(text, escape="\\", quote=quote, delimiter=",", chunk=size)
+    return io.BufferedReader(read).read().decode()
+
+
+@settings(max_examples=400)
+@given(
+    content=st.text(st.sampled_from('a,"\n\r\\\ufeffé'), max_size=30)
+    | st.lists(
+        st.sampled_from(['"a"', '"\\""', '"\\\\"', "\\", ",", "\n", "\r\n", '"\n"', '""', "é"]), max_size=20
+    ).map("".join),
+    size=st.integers(1, 12),
+)
+def test_rows_are_escaped_as_fields_are(content: str, size: int) -> None:
+    """The quick way and the thorough one give the same, wherever the text is cut and whatever its quotes are."""
+    thorough = _Escapes("\\", '"', ",")
+    text = io.TextIOWrapper(io.BytesIO(b""), encoding="utf-8", newline="")
+    assert escaped(content, size) == "".join(thorough._doubled_fields(content, text, size))
 
 
 @settings(max_examples=300)
@@ -162,7 +189,5 @@ def test_escaped_texts_come_back(rows: list[tuple[str, str]], size: int) -> None
         return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
     content = "".join(f"{field(a)},{field(b)}\n" for a, b in rows)
-    text = io.TextIOWrapper(io.BytesIO(content.encode()), encoding="utf-8", newline="")
-    escaped = EscapedText(text, escape="\\", quote='"', delimiter=",", chunk=size)
-    lines = io.TextIOWrapper(io.BufferedReader(escaped), encoding="utf-8", newline="")
+    lines = io.StringIO(escaped(content, size), newline="")
     assert [tuple(row) for row in csv.reader(lines, escapechar="\\")] == rows

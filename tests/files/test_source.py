@@ -25,6 +25,7 @@ from pydantic import ValidationError
 
 from enrich.config import CsvOptions, InputConfig
 from enrich.errors import InputError, OutputError
+from enrich.files.common_types import CELLS, width
 from enrich.files.csv_dialect import Dialect, records
 from enrich.files.input_files import find_files
 from enrich.files.source import Source, open_source
@@ -512,6 +513,19 @@ def test_jsonl_problems_are_located(tmp_path: Path, line: str, problem: str) -> 
     error = refusal(write(tmp_path / "a.jsonl", content))
     assert "a.jsonl line " in error.message
     assert re.search(problem, error.message)
+
+
+@pytest.mark.parametrize("shape", ['{{"k{0}": 1, "l{0}": 2}}\n', '{{"o": {{"k{0}": 1, "l{0}": 2}}}}\n'])
+def test_rows_of_ever_other_keys_are_read_a_few_at_a_time(tmp_path: Path, shape: str) -> None:
+    """Each key is a column for all rows, and 3,000 rows have 6,000: memory stays bounded, also where they lie in objects."""
+    path = write(tmp_path / "a.jsonl", "".join(shape.format(number) for number in range(3_000)))
+    source = open_source(InputConfig(path=str(path)))
+    batches = list(source.batches())
+    assert width(source.schema.types) == 6_000
+    assert max(batch.num_rows for batch in batches) * 6_000 <= CELLS
+    assert sum(batch.num_rows for batch in batches) == 3_000
+    last = batches[-1].slice(batches[-1].num_rows - 1).to_pylist()[0]
+    assert {name for name, value in last.get("o", last).items() if value is not None} == {"k2999", "l2999"}
 
 
 def test_jsonl_conflict_in_a_later_block(tmp_path: Path) -> None:
