@@ -29,6 +29,7 @@ def run(
     input: str | None = None,  # noqa: A002  # named as the flag and the key
     output: str | None = None,
     fresh: bool = False,
+    force: bool = False,
     sandbox: bool = False,
     base_url: str | None = None,
     api_key: str | None = None,
@@ -48,6 +49,7 @@ def run(
         input: read these rows instead.
         output: write here instead.
         fresh: ask everything anew, and pay for it.
+        force: go through all rows though nothing has changed since the last finished run.
         sandbox: send to the built-in emulator instead of the endpoint.
         base_url: of the endpoint, instead of the configuration's.
         api_key: instead of the one that the configuration names.
@@ -75,7 +77,7 @@ def run(
     loaded = any_config(
         config, overrides, input=input, output=output, partitions=partitions, base_url=base_url
     )
-    options = RunOptions(limit=limit, fresh=fresh, drain=drain, api_key=api_key, lock=lock)
+    options = RunOptions(limit=limit, fresh=fresh, force=force, drain=drain, api_key=api_key, lock=lock)
     return run_stoppable(lambda: run_job(loaded, options), options.interrupt.fire)
 
 

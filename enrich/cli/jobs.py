@@ -26,6 +26,11 @@ if TYPE_CHECKING:
 @CONFIG
 @job_options
 @click.option("--fresh", is_flag=True, help="Ask everything anew, and pay for it again.")
+@click.option(
+    "--force",
+    is_flag=True,
+    help="Go through all rows though nothing has changed since the last finished run.",
+)
 @click.option("--confirm", is_flag=True, help="Show the plan first, and ask whether to go on.")
 @lock_option
 @output_options
@@ -45,7 +50,8 @@ def run(config: Path, *, confirm: bool, **options: Any) -> None:
     loaded = load(config, options)
     if confirm:
         confirm_plan(loaded, options)
-    execute(run_job, loaded, options, command=command_line("run", config, options), fresh=options["fresh"])
+    command = command_line("run", config, options)
+    execute(run_job, loaded, options, command=command, fresh=options["fresh"], force=options["force"])
 
 
 @main.command(epilog=EXIT_CODES)

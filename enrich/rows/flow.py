@@ -288,7 +288,7 @@ class Flow:
         step = self._steps[row.step]
         if step.conversation.strayed and step.name not in self._noted:
             self._noted.add(step.name)
-            await self._ledger.remember(strayed_name(step.builder), {"strayed": True})
+            await self._ledger.remember(strayed_name(step.builder.fingerprint), {"strayed": True})
         if query.corrects and f"{step.name}:corrects" not in self._noted:
             self._noted.add(f"{step.name}:corrects")
             log.warning(

@@ -36,9 +36,9 @@ class Step:
     columns: tuple[Column, ...]
 
 
-def strayed_name(builder: RequestBuilder) -> str:
+def strayed_name(fingerprint: bytes) -> str:
     """Name the note that answers of this step may stand elsewhere than under its first request's key."""
-    return f"strayed:{builder.fingerprint.hex()}"
+    return f"strayed:{fingerprint.hex()}"
 
 
 def given_by(step: Step, outcome: Outcome) -> dict[str, Any]:

@@ -88,7 +88,7 @@ async def know_the_past(
         step.generation = unfinished or newest
         step.conversation.older = 0 if unfinished else newest
         step.conversation.reused = 0
-        name = strayed_name(step.builder)
+        name = strayed_name(step.builder.fingerprint)
         if retry:
             await ledger.remember(name, {"strayed": True})
         step.conversation.strayed = bool(retry) or await ledger.recall(name, vital=True) is not None

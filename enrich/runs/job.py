@@ -141,13 +141,20 @@ def _kept(output: OutputConfig | None, input_schema: pa.Schema) -> pa.Schema:
     return retell_metadata(input_schema.metadata, pa.schema([input_schema.field(name) for name in names]))
 
 
-def fingerprint(config: JobConfig) -> tuple[str, list[bytes]]:
+def fingerprint(
+    config: JobConfig, *, api_key: str | None = None, key_needed: bool = False
+) -> tuple[str, list[bytes]]:
     """Give a digest of whatever decides what a job asks and writes, and the fingerprint of each step.
+
+    Args:
+        config: the job.
+        api_key: as for `compile_job`.
+        key_needed: as for `compile_job`.
 
     Raises:
         ConfigError, TemplateError: a step cannot be compiled.
     """
-    base_url, _ = _endpoint(config.endpoint, None, key_needed=False)
+    base_url, _ = _endpoint(config.endpoint, api_key, key_needed=key_needed)
     schemas = [step_schema(step) for step in config.steps]
     builders = [RequestBuilder(s, base_url, schema) for s, schema in zip(config.steps, schemas, strict=True)]
     facts = [

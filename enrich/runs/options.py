@@ -26,6 +26,7 @@ class RunOptions:
     Attributes:
         limit: only the first so many rows.
         fresh: ask everything anew.
+        force: go through all rows where nothing has changed since the last finished run, too.
         retry: only rows of these statuses, again.
         progress: told what is going on; whoever made it may show it.
         interrupt: fired by a signal handler.
@@ -39,6 +40,7 @@ class RunOptions:
 
     limit: int | None = None
     fresh: bool = False
+    force: bool = False
     retry: frozenset[RowStatus] = frozenset()
     progress: Watch = field(default_factory=Watch)
     interrupt: Interrupt = field(default_factory=Interrupt)

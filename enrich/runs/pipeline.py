@@ -20,6 +20,7 @@ from enrich.runs.partition_files import Units
 from enrich.runs.partition_todo import places
 from enrich.runs.prepare import look_at_folder, open_job
 from enrich.runs.reasked import NEITHER, note_way, refuse_reasked
+from enrich.runs.repeat import note_finished, repeated
 from enrich.runs.scratch import occurrences_of, scratch_of
 from enrich.runs.session import Session, open_session
 from enrich.runs.summary import (
@@ -122,6 +123,8 @@ async def run_held(config: Config, options: RunOptions) -> Summary:
     folder = await look_at_folder(config, options)
     if folder is not None and not folder.todo:
         return nothing_to_do(config, folder, time.monotonic() - begun)
+    if (before := await repeated(config, options)) is not None:
+        return before
     async with open_work(config, options, folder, send=True) as work:
         session = work.session
         await _tell_of_schemas(session)
@@ -142,6 +145,11 @@ async def run_held(config: Config, options: RunOptions) -> Summary:
                 summary = replace(summary, partitions=work.partitions())
             await _close(session, summary)
             await _report(config, session, options)
+            if not options.retry:
+                limit, job = options.limit, session.job
+                await note_finished(
+                    config, work.source, job, session.ledger, limit=limit, summary=summary, since=since
+                )
             return summary
 
 

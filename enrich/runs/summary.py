@@ -126,7 +126,7 @@ def collected(session: Session, flow: Flow) -> Summary:
 
 def left_alone(config: Config, error: OutputLocked, seconds: float) -> Summary:
     """Sum up a run that did nothing, for another one has its output."""
-    return _idle(config, f"nothing done: {error.message}", seconds)
+    return idle(config, f"nothing done: {error.message}", seconds)
 
 
 def nothing_to_do(config: Config, folder: Folder, seconds: float) -> Summary:
@@ -134,10 +134,11 @@ def nothing_to_do(config: Config, folder: Folder, seconds: float) -> Summary:
     counts = folder.counts([], [])
     waiting = f", {counts['pending']:,} never run" if counts["pending"] else ""
     reason = f"nothing to do: {counted(counts['unchanged'], 'partition')} unchanged{waiting}"
-    return replace(_idle(config, reason, seconds), partitions=counts)
+    return replace(idle(config, reason, seconds), partitions=counts)
 
 
-def _idle(config: Config, reason: str, seconds: float) -> Summary:
+def idle(config: Config, reason: str, seconds: float) -> Summary:
+    """Sum up a run that did nothing."""
     return Summary(
         rows=0,
         statuses=dict.fromkeys(STATUSES, 0),

@@ -25,7 +25,7 @@ from enrich.runs.fresh import scope_of, under_way
 
 if TYPE_CHECKING:
     from collections import Counter
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from enrich.config import Config
     from enrich.files.source import Source
@@ -132,8 +132,22 @@ def _name(config: Config) -> str:
 
 def _can_be_told(config: Config, job: Job) -> bool:
     """Say whether all that a job rests on can be looked at: files of a folder are made one by one, programs change."""
-    code = any(step.builder.schema is not None and step.builder.schema.is_code for step in job.steps)
-    return not (code or config.output.partitioned)
+    return not (is_code(job) or config.output.partitioned)
+
+
+def is_code(job: Job) -> bool:
+    """Say whether a program of the user's reads answers, of which a digest says nothing."""
+    return any(step.builder.schema is not None and step.builder.schema.is_code for step in job.steps)
+
+
+async def decisions(ledger: Ledger, steps: Iterable[bytes], scope: str) -> list[list[Any]]:
+    """Give what earlier runs decided about steps, by their fingerprints: which answers serve, and which are asked anew."""
+    decided: list[Any] = []
+    for name in steps:
+        unfinished = await under_way(ledger, name, scope)
+        is_strayed = await ledger.recall(strayed_name(name), vital=True) is not None
+        decided.append([name.hex(), await ledger.generation(name), unfinished, is_strayed])
+    return decided
 
 
 def _told_apart(source: Source, since: float) -> bool:
@@ -153,12 +167,8 @@ async def _identity(config: Config, source: Source, job: Job, ledger: Ledger, li
         ]
         for step in job.steps
     ]
-    decided: list[Any] = []
-    for step in job.steps:
-        name, strayed = step.builder.fingerprint, strayed_name(step.builder)
-        unfinished = await under_way(ledger, name, scope_of(config.input, limit))
-        is_strayed = await ledger.recall(strayed, vital=True) is not None
-        decided.append([name.hex(), await ledger.generation(name), unfinished, is_strayed])
+    fingerprints = [step.builder.fingerprint for step in job.steps]
+    decided = await decisions(ledger, fingerprints, scope_of(config.input, limit))
     facts = [
         __version__,
         platform.python_version(),
