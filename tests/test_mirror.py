@@ -10,10 +10,10 @@ PACKAGE = TESTS.parent / "enrich"
 # Modules, or whole packages, without a file of their name each: where they are tested, and why there.
 ELSEWHERE = {
     # one promise of several modules, tested against real parts as a whole
-    "sandbox": "sandbox/test_sandbox.py",  # over HTTP, as the API that it stands in for
+    "sandbox.error_bodies": "sandbox/test_breakage.py",
     "ledger": "ledger/test_protocol.py",  # both ledgers by one contract
     "files": "files/test_source.py",  # what a reader of a file gets, whatever its format
-    "wire": "wire/test_client.py",  # over real connections
+    "wire.post": "wire/test_client.py",  # over real connections
     "schema": "schema/test_schema.py",  # what a schema takes and refuses
     "integrations": "integrations/test_airflow.py",  # in the real schedulers
     "cli": "cli/test_cli.py",  # as a process

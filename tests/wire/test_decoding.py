@@ -1,0 +1,86 @@
+"""Bodies that come compressed, though identity was asked for."""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from typing import TYPE_CHECKING
+
+import pytest
+
+from enrich.records import Fate
+from tests.helpers.byte_server import (
+    ANSWER,
+    DONE,
+    STOP,
+    WORD,
+    failure_of,
+    reply_to,
+    response,
+    sending,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+async def test_declared_bomb() -> None:
+    """A body that says it is too large is not read at all."""
+    failure = await failure_of(sending(response(b"x", length=10**12), then="hold"))
+    assert failure.code == "body_too_large"
+
+
+async def test_compressed_bomb() -> None:
+    """A body that unpacks to more than an answer can have is not unpacked further."""
+    bomb = gzip.compress(b"0" * 50_000_000)
+    failure = await failure_of(sending(response(bomb, 200, "Content-Encoding: gzip")))
+    assert (failure.code, failure.fate, failure.evidence) == ("compressed_answer", Fate.UNKNOWN, b"")
+    twice = gzip.compress(gzip.compress(b"0" * 50_000_000))
+    failure = await failure_of(sending(response(twice, 200, "Content-Encoding: gzip, gzip")))
+    assert failure.code == "compressed_answer"
+    refused = await failure_of(sending(response(bomb, 500, "Content-Encoding: gzip")))
+    assert refused.code == "http_500"
+
+
+def bare_deflate(data: bytes) -> bytes:
+    """Compress without zlib's own head, as some servers understand `deflate`."""
+    packer = zlib.compressobj(wbits=-15)
+    return packer.compress(data) + packer.flush()
+
+
+@pytest.mark.parametrize(
+    ("coding", "pack"),
+    [
+        ("gzip", gzip.compress),
+        ("x-gzip", gzip.compress),
+        ("deflate", zlib.compress),
+        ("deflate", bare_deflate),
+        ("gzip, gzip", lambda data: gzip.compress(gzip.compress(data))),
+        ("GZIP, identity", gzip.compress),
+        ("gzip", bytes),
+        ("UTF-8", bytes),
+    ],
+    ids=["gzip", "x-gzip", "deflate", "bare", "twice", "case", "header-only", "no-coding"],
+)
+async def test_compressed_though_identity_was_asked(coding: str, pack: Callable[[bytes], bytes]) -> None:
+    """A gateway that compresses whatever is asked is understood: answers, streams and errors."""
+    told = f"Content-Encoding: {coding}"
+    assert (await reply_to(sending(response(pack(ANSWER), 200, told)))).body == ANSWER
+    error = pack(b'{"error": {"code": "context_length_exceeded", "message": "too long"}}')
+    assert (await failure_of(sending(response(error, 400, told)))).code == "context_length_exceeded"
+    whole = f"{WORD}\n\n{STOP}\n\n{DONE}\n\n".encode()
+    packed = pack(whole)
+    reply = await reply_to(
+        sending(response(packed[:9], 200, told, length=len(packed)), packed[9:]), stream=True
+    )
+    assert (reply.streamed, reply.body) == (True, whole)
+
+
+@pytest.mark.parametrize(
+    ("coding", "body"), [("wavelet", b"?"), ("gzip", b"\x1f\x8bnonsense"), ("gzip, gzip, gzip", b"?")]
+)
+async def test_coding_that_cannot_be_read(coding: str, body: bytes) -> None:
+    """An answer in a coding that is not known, or broken, came but is no use."""
+    failure = await failure_of(sending(response(body, 200, f"Content-Encoding: {coding}")))
+    assert (failure.code, failure.fate) == ("compressed_answer", Fate.UNKNOWN)
+    assert (await failure_of(sending(response(body, 503, f"Content-Encoding: {coding}")))).code == "http_503"
