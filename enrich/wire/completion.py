@@ -113,10 +113,15 @@ def stream_error(event: Event, payload: Any, request_id: str | None, *, begun: b
     )
 
 
+def is_done(event: Event) -> bool:
+    """Say whether an event ends a stream, blanks around its word or not."""
+    return event.data == DONE or event.data.strip() == DONE
+
+
 def has_content(payload: Any) -> bool:
     """Say whether a stream's chunk carries some of the answer's text."""
     choice = _first_choice(payload)
-    delta = choice.get("delta") if choice else None
+    delta = choice.get("delta", choice.get("message")) if choice else None
     return isinstance(delta, dict) and bool(delta.get("content"))
 
 
@@ -255,6 +260,11 @@ def _usage(value: Any, text: str | None) -> Usage:
     return Usage(None, None, None, None, *further) if any(further) else Usage()
 
 
+def _tells(usage: dict[str, Any]) -> bool:
+    """Say whether a usage holds more than zeros."""
+    return any(_number(value) for value in usage.values())
+
+
 def _first_count(usage: dict[str, Any], places: Sequence[tuple[str, ...]]) -> int | None:
     """Give the count at the first of some places that holds one; servers agree on none of them."""
     for *objects, name in places:
@@ -316,14 +326,17 @@ class _Assembly:
                 "no_choices", f"a chunk of the stream is a {type(payload).__name__}, not an object", reply
             )
         self.model = self.model or _text(payload.get("model"))
-        if isinstance(payload.get("usage"), dict):
-            self.usage = payload["usage"]
+        usage = payload.get("usage")
+        if isinstance(usage, dict) and (self.usage is None or _tells(usage)):
+            self.usage = usage
         choice = _first_choice(payload)
-        delta = choice.get("delta") if choice else None
         if choice is None:
             return
         self.has_choice = True
         self.finish_reason = _finish_reason(choice) or self.finish_reason
+        delta = choice.get(
+            "delta", choice.get("message")
+        )  # who makes a stream of a whole answer may leave it one
         if isinstance(delta, dict):
             self._add_delta(delta, reply)
 
@@ -355,9 +368,11 @@ def _read_stream(reply: Reply, *, finish_optional: bool) -> Completion:
     assembly = _Assembly()
     done = False
     for event in _events(reply):
-        if event.data == DONE:
+        if is_done(event):
             done = True
             break
+        if not event.data.strip():  # some keep a connection open so
+            continue
         if event.event == "error" or b'"error"' in event.data:
             _raise_event(event, reply)
         assembly.add(_loads(event.data, reply, "a chunk of the stream"), reply)

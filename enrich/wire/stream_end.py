@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Self
 
 from enrich.config.endpoint import DEFAULT_BASE_URL
-from enrich.wire.completion import DONE, has_content, is_finished, stream_error
+from enrich.wire.completion import has_content, is_done, is_finished, stream_error
 from enrich.wire.envelope import loads
 from enrich.wire.sse import EventParser
 
@@ -111,7 +111,7 @@ class StreamWatch:
             EventTooLarge: an event is larger than any chunk of a completion.
         """
         for event in self._parser.feed(chunk):
-            if event.data == DONE:
+            if is_done(event):
                 self.done = True
                 return None
             failure = self._see(event) if self._is_of_interest(event) else None

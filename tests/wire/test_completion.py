@@ -460,3 +460,10 @@ def test_an_empty_refusal_is_none(said: str | None) -> None:
 def test_usage_in_other_words(usage: dict[str, Any], told: Usage) -> None:
     """Numbers in quotes, other names, and a total that is left out are understood; nothing is made up."""
     assert completion(answer({"content": "yes"}, usage=usage)).usage == told
+
+
+def test_zeros_behind_a_usage_do_not_take_its_place() -> None:
+    """Some servers tell the usage with the last chunk, and then once more as nothing but zeros."""
+    zeros = {"choices": [], "usage": {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}}
+    body = events(chunk({"content": "yes"}, "stop", usage=USAGE), zeros)
+    assert completion(body, streamed=True).usage == Usage(3, 5, 8, 0.25)

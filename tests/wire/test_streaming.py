@@ -143,6 +143,9 @@ def test_cut_into_pieces(tmp_path: Path, end: bytes, seed: int) -> None:
         (events(chunk("y" * 600_000), chunk(finish="stop"), DONE), "y" * 600_000),  # a line above 512 KiB
         (b"event: message\nid: 1\nretry: 5\n" + WHOLE, "".join(WORDS)),
         (WHOLE + b"data: what comes after the end\n\n", "".join(WORDS)),
+        (events(*USUAL, b"[DONE] "), "".join(WORDS)),
+        (b"data:\n\ndata: \n\n" + WHOLE, "".join(WORDS)),
+        (events(chunk(finish="stop").replace(b'"delta": {}', b'"message": {"content": "m"}'), DONE), "m"),
         (
             b"data: "
             + chunk("z").replace(b', "', b',\ndata: "')
@@ -158,6 +161,9 @@ def test_cut_into_pieces(tmp_path: Path, end: bytes, seed: int) -> None:
         "long-line",
         "other-fields",
         "after-done",
+        "blank-behind-done",
+        "empty-events",
+        "message-for-delta",
         "multi-data",
     ],
 )
