@@ -19,11 +19,9 @@ ELSEWHERE = {
     "cli": "cli/test_cli.py",  # as a process
     "prompt": "prompt/test_request.py",  # by the request that comes out
     "answer.repair": "answer/test_reader.py",
-    "base.command": "cli/test_options.py",  # typed again, it is the command that ran
     "base.descriptors": "test_machine.py",
     "base.moments": "base/test_values.py",
     "base.texts": "base/test_values.py",
-    "base.reading": "bad_input/test_battery.py",  # pipes, devices and huge files
     "config.overlap": "bad_input/test_overlaps.py",
     "base.concurrency": "pace/test_pace.py",
     "engine.claiming": "engine/test_engine.py",  # four parts of one machine, tested running
