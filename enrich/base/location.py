@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
+from typing import Any
 from urllib.parse import unquote
 
 STORES = ("s3", "gs", "az", "abfs")  # schemes of object stores
@@ -141,6 +143,11 @@ def child(location: str, name: str) -> str:
         return str(Path(location, name))
     url = ObjectUrl.parse(location)
     return str(url.at(f"{url.key.rstrip('/')}/{name}".lstrip("/")))
+
+
+def native(path: str) -> Any:
+    """Give a path of this machine as Arrow takes every one: its bytes, which need be no UTF-8."""
+    return os.fsencode(path)
 
 
 def suffixes(location: str) -> list[str]:

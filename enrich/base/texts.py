@@ -7,9 +7,12 @@ import datetime as dt
 import functools
 import json
 import math
+import re
 from collections.abc import ItemsView, Iterator, KeysView, ValuesView
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
+
+import orjson
 
 from enrich.base.moments import DAY, Far, FarTimedelta, NanoTimedelta, duration_text
 
@@ -61,6 +64,15 @@ def nanoseconds(duration: dt.timedelta) -> int:
 def json_text(value: Any, *, indent: int | None = None, sort_keys: bool = False) -> str:
     """Write a value as JSON on one line, or indented; see `as_json`."""
     return json.dumps(as_json(value), ensure_ascii=False, indent=indent, sort_keys=sort_keys)
+
+
+def json_bytes(value: Any) -> bytes:
+    """Write JSON's own types as JSON; what is no UTF-8 in the name of a file as Python shows it."""
+    try:
+        return orjson.dumps(value)
+    except TypeError:
+        text = json.dumps(value, ensure_ascii=False)
+        return re.sub("[\ud800-\udfff]", lambda half: f"\\\\u{ord(half[0]):x}", text).encode()
 
 
 def as_json(value: Any) -> Any:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 from pyarrow import types
 
+from enrich.base.location import native
 from enrich.files.common_types import as_schema, categories, has_dictionary, parts
 
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ def write_whole_dictionaries(path: Path) -> None:
     """Write an Arrow file again whose dictionaries grew, now with each in one piece: Polars reads no others."""
     with tempfile.TemporaryFile(dir=path.parent, prefix=".beatra-categories-") as whole:
         with (
-            pa.memory_map(str(path)) as grown,
+            pa.memory_map(native(str(path))) as grown,
             pa.ipc.open_file(grown) as reader,
             pa.ipc.new_file(whole, reader.schema) as writer,
         ):

@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from enrich.base.location import ObjectUrl, is_url, plain
+from enrich.base.texts import json_bytes
 from enrich.errors import DiskFull, EnrichError, OutputError, RunStopped
 from enrich.files import storage
 from enrich.files.access import OutputPlace, access_errors, folders, make_folder
@@ -83,7 +84,7 @@ class Sink:
         Raises:
             DiskFull: there is no room for the rest; the target is as it was.
         """
-        text = orjson.dumps(manifest)
+        text = json_bytes(manifest)
         with self._busy, _write_errors(self._target):
             self._writer.finish(text)
             self._close_streams()

@@ -29,7 +29,7 @@ from urllib.parse import parse_qsl
 import pyarrow as pa
 from pyarrow import fs
 
-from enrich.base.location import AZURE, CREDENTIALS, ObjectUrl, is_url
+from enrich.base.location import AZURE, CREDENTIALS, ObjectUrl, is_url, native
 from enrich.errors import ConfigError, did_you_mean
 from enrich.files import azure
 
@@ -153,7 +153,7 @@ def open_file(location: str) -> pa.NativeFile:
     if is_url(location):
         url = ObjectUrl.parse(location)
         return _store(url).open_input_file(url.path)
-    return fs.LocalFileSystem().open_input_file(location)
+    return fs.LocalFileSystem().open_input_file(native(location))
 
 
 def open_stream(location: str) -> pa.NativeFile:

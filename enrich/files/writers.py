@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
-from enrich.base.location import suffixes
+from enrich.base.location import native, suffixes
 from enrich.errors import OutputError
 from enrich.files.categories import Categories, write_whole_dictionaries
 from enrich.files.cells import FORMULA, csv_cells, csv_type, json_lines, json_values
@@ -73,7 +73,7 @@ class Writer(Protocol):
 
 def open_streams(path: Path, config: OutputConfig) -> list[pa.NativeFile]:
     """Open the file, and what compresses into it; the last one is to be written to, and closed first."""
-    file = pa.OSFile(str(path), "wb")
+    file = pa.OSFile(native(str(path)), "wb")
     compression = TEXT_COMPRESSIONS.get(_suffix(config, compressed=True))
     if compression and format_of(config) in TEXT_FORMATS:
         return [file, pa.CompressedOutputStream(file, compression)]

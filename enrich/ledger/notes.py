@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from enrich.errors import LedgerDamaged
 from enrich.ledger.checks import generation_crc, note_crc
+from enrich.ledger.rows import storable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,6 +46,7 @@ def recall(tx: Transaction, name: str, *, vital: bool) -> bytes | None:
     Raises:
         LedgerError: it is vital, and damaged.
     """
+    name = storable(name)  # it may hold a path
     line = tx.run("recall", (name,)).fetchone()
     if line is None:
         return None
@@ -58,6 +60,7 @@ def recall(tx: Transaction, name: str, *, vital: bool) -> bytes | None:
 
 def remember(tx: Transaction, name: str, value: str) -> None:
     """Write a note."""
+    name, value = storable(name), storable(value)
     tx.run("remember", (name, value, note_crc(name.encode(), value.encode())))
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import orjson
 import psycopg
 
+from enrich.base.texts import json_bytes
 from enrich.errors import EnrichError, LedgerError
 from enrich.ledger.checks import boot_number
 from enrich.ledger.postgres_database import Database, DatabaseClock, open_both
@@ -90,7 +91,7 @@ class PostgresLedger(SqlLedger[PostgresTransaction]):
     async def open_run(self, info: dict[str, Any]) -> int:
         """Register a run and keep its lease until `close_run`; gives its number."""
         self._must_be_closed()
-        values = (self._clock.wall(), self._lease, orjson.dumps(info).decode())
+        values = (self._clock.wall(), self._lease, json_bytes(info).decode())
         row = await self._submit(lambda tx: tx.run("insert_run", values).fetchone())
         assert row is not None  # noqa: S101  # the statement returns the number
         self._rules.run = row[0]
@@ -99,7 +100,7 @@ class PostgresLedger(SqlLedger[PostgresTransaction]):
 
     async def close_run(self, summary: dict[str, Any]) -> None:
         """Mark the run ended: what it left ``sent`` may be claimed by the next."""
-        await self._write("end_run", self._clock.wall(), orjson.dumps(summary).decode(), self._rules.run)
+        await self._write("end_run", self._clock.wall(), json_bytes(summary).decode(), self._rules.run)
         await self._let_go()
 
     async def _keep_alive(self) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeVar
 
 import orjson
 
+from enrich.base.texts import json_bytes
 from enrich.ledger import notes
 from enrich.ledger.commit import GroupCommit
 from enrich.ledger.protocol import Claim, Entry, Listed, Part, RunInfo, Totals, VerifyReport
@@ -152,7 +153,7 @@ class SqlLedger(ABC, Generic[Tx]):
 
     async def remember(self, name: str, value: dict[str, Any]) -> None:
         """Keep a small value for the next run."""
-        text = orjson.dumps(value).decode()
+        text = json_bytes(value).decode()
         await self._submit(lambda tx: notes.remember(tx, name, text))
 
     # --- looking after it ----------------------------------------------------------------------------------

@@ -9,9 +9,8 @@ import sqlite3
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import orjson
-
 from enrich.base.clock import Clock, SystemClock
+from enrich.base.texts import json_bytes
 from enrich.errors import DiskFull, EnrichError, LedgerError
 from enrich.ledger import sqlite_file
 from enrich.ledger.checks import boot_number
@@ -99,13 +98,13 @@ class SqliteLedger(SqlLedger[SqliteTransaction]):
         """
         self._must_be_closed()
         await asyncio.to_thread(self._room.set_aside)
-        opening = functools.partial(self._open_run, orjson.dumps(info).decode())
+        opening = functools.partial(self._open_run, json_bytes(info).decode())
         self._rules.run = await self._submit(opening)
         return self._rules.run
 
     async def close_run(self, summary: dict[str, Any]) -> None:
         """Mark the run ended."""
-        await self._write("end_run", self._clock.wall(), orjson.dumps(summary).decode(), self._rules.run)
+        await self._write("end_run", self._clock.wall(), json_bytes(summary).decode(), self._rules.run)
         self._rules.run = 0
         self._locks.release()
 

@@ -16,6 +16,7 @@ import orjson
 from markupsafe import Markup
 
 from enrich.base.location import ObjectUrl, is_url
+from enrich.base.texts import json_bytes
 from enrich.base.version import __version__
 from enrich.config import Place, refuse_target
 from enrich.errors import OutputError, UsageError
@@ -101,7 +102,7 @@ async def gather(config: Config, ledger: Ledger, *, content: bool) -> Report:
             hint="beatra-enrich run CONFIG goes on with it; beatra-enrich status CONFIG shows how far it came.",
         )
     summary, output = last.summary, config.output.path
-    if summary["output"] != output:
+    if summary["output"] != orjson.loads(json_bytes(output)):  # as the ledger has it
         raise UsageError(
             f"the last run in {config.ledger_shown()} wrote {summary['output']}, not {output}",
             hint=f"add --output {summary['output']}, or run this job again: nothing is sent twice.",

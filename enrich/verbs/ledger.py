@@ -12,10 +12,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-import orjson
 import pyarrow as pa
 
 from enrich.base.clock import SystemClock
+from enrich.base.texts import json_bytes
 from enrich.base.version import __version__
 from enrich.base.words import counted
 from enrich.config import OutputConfig, Place, load_config, refuse_target, without_password
@@ -161,7 +161,7 @@ def _json_line(listed: Listed) -> str:
     del said["number"], said["standing"]
     said |= {"key": key_text(listed.key), "state": listed.standing}
     said["sent_at"] = _moment(listed.sent_at).isoformat(timespec="seconds")
-    return orjson.dumps(said).decode()
+    return json_bytes(said).decode()
 
 
 class Exported(NamedTuple):

@@ -483,3 +483,47 @@ def test_the_key_stands_nowhere(
     assert KEY not in "".join(ended.out + ended.err for ended in said)
     for path in tmp_path.rglob("*"):
         assert path.is_dir() or KEY.encode() not in path.read_bytes(), path
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "arrow", "csv", "jsonl.gz"])
+def test_names_of_files_need_be_no_utf8(
+    cli: Callable[..., Ended], endpoint: BookedEndpoint, tmp_path: Path, suffix: str
+) -> None:
+    """Configuration, input, output, report and exports are found, written and told under whatever name they have."""
+    name = os.fsdecode(b"caf\xe9")
+    (tmp_path / name).mkdir()
+    (tmp_path / name / f"{name}.csv").write_text("id,review\n1,good\n2,bad\n")
+    config, output = f"{name}.yaml", f"{name}.{suffix}"
+    (tmp_path / config).write_text(
+        "input: in\noutput: out.parquet\nsteps: [{name: s, prompt: 'Say: {{ review }}'}]\n"
+    )
+    told = ("--input", name, "--output", output)
+    done = cli("run", config, *told, "--json", endpoint=endpoint)
+    assert done.code == 0, done.err
+    assert json.loads(done.out)["output"].endswith(output)
+    assert (tmp_path / output).is_file()
+    commands = (
+        ("run",),
+        ("collect", "-o", f"{name}2.{suffix}"),
+        ("plan",),
+        ("status",),
+        ("show",),
+        ("check",),
+    )
+    for command, *more in (
+        *commands,
+        ("report", "-o", f"{name}.html"),
+        ("ledger", "export", "-o", f"{name}3.csv"),
+    ):
+        words = [command, more.pop(0)] if command == "ledger" else [command]
+        given = (
+            ()
+            if command in ("status", "ledger")
+            else ("--output", output)
+            if command in ("report", "show")
+            else told
+        )
+        done = cli(*words, config, *given, *more, endpoint=endpoint)
+        assert done.code == 0, (command, done.err)
+    assert (tmp_path / f"{name}.html").is_file()
+    assert len(endpoint.posts) == 2
