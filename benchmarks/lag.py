@@ -46,11 +46,13 @@ async def watched(config: Path) -> list[float]:
 
 def run(config: Path) -> None:
     """Run in a process of its own and say how late the clock was."""
-    from enrich.base.loops import loop_factory, tune_collector
+    from enrich.base.collector import collect_seldom, keep_imports
+    from enrich.base.loops import loop_factory
 
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    tune_collector()
+    collect_seldom()
+    keep_imports()
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         late = sorted(runner.run(watched(config)))
     shares = {share: late[int(len(late) * share / 100)] * 1e3 for share in (50, 95, 99)}

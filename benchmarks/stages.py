@@ -145,13 +145,14 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=50_000)
     rows = parser.parse_args().rows
 
-    from enrich.base.loops import tune_collector
+    from enrich.base.collector import collect_seldom, keep_imports
 
     os.environ["BEATRA_API_KEY"] = KEY
     print(machine(), "\n")
     with tempfile.TemporaryDirectory(dir=".") as folder:
         walk = Walk(write_job(Path(folder), URL, rows))
-        tune_collector()
+        collect_seldom()
+        keep_imports()
         asyncio.run(walk.go())
     spent = walk.stages.spent
     total = sum(spent.values())

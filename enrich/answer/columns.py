@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from enrich.answer.arrays import arrow_array, categorical
 from enrich.errors import ConfigError
 from enrich.files.metadata import retell_metadata
 from enrich.records import STATUSES, Outcome, key_text
@@ -87,17 +88,12 @@ def step_columns(
         if column.is_value and schema is not None:
             typed = schema.columns[column.of]
             found = [answer.get(column.of) for answer in answers]
-            made.append(_array(found, typed.type, typed.categories))
+            made.append(_column(found, typed.type, typed.categories))
         else:
             categories = CATEGORIES.get(column.of, ())
-            made.append(_array(parts.get(column.of, ()), column.field.type, categories))
+            made.append(_column(parts.get(column.of, ()), column.field.type, categories))
     return made
 
 
-def _array(values: Sequence[Any], kind: pa.DataType, categories: Sequence[str]) -> pa.Array[Any]:
-    if not categories:
-        return pa.array(values, kind)
-    index: dict[str | None, int | None] = {category: i for i, category in enumerate(categories)}
-    index[None] = None
-    indices = pa.array([index[value] for value in values], pa.int32())
-    return pa.DictionaryArray.from_arrays(indices, pa.array(categories, pa.string()))
+def _column(values: Sequence[Any], kind: pa.DataType, categories: Sequence[str]) -> pa.Array[Any]:
+    return categorical(values, categories) if categories else arrow_array(values, kind)

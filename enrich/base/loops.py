@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
-import gc
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, TypeVar
 
@@ -13,8 +12,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine
 
 T = TypeVar("T")
-
-GC_THRESHOLD = 50_000  # allocations between young collections; the default 700 costs a tenth of a request
 
 
 def loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
@@ -74,13 +71,6 @@ def run_stoppable(main: Callable[[], Coroutine[object, object, T]], stop: Callab
 def _run(main: Callable[[], Coroutine[object, object, T]]) -> T:
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
         return runner.run(main())
-
-
-def tune_collector() -> None:
-    """Set the garbage collector for a process that does nothing but run a job: what was imported stays."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(GC_THRESHOLD, 20, 100)
 
 
 @contextlib.asynccontextmanager

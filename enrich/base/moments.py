@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, Final, Self, cast
 import numpy as np
 import pyarrow as pa
 
+from enrich.base.flat import numbers, present
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -140,10 +142,8 @@ class Unreadable:
 
 def _counts(array: pa.Array[Any]) -> Counts:
     """Give the integers behind an array; 0 for null."""
-    wide = array.type.bit_width == 64
-    ints = array.view(pa.int64() if wide else pa.int32())
-    found = (ints.fill_null(0) if ints.null_count else ints).to_numpy(zero_copy_only=False)
-    return found if wide else found.astype(np.int64)
+    found = numbers(array, f"int{array.type.bit_width}").astype(np.int64)
+    return np.where(present(array), found, 0) if array.null_count else found
 
 
 def dates(array: pa.Array[Any]) -> list[Any]:

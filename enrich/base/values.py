@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from enrich.base import moments
+from enrich.base.flat import numbers, present
 from enrich.base.moments import Unreadable
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def _reader(kind: pa.DataType) -> Read:
     if is_.is_string(kind) or is_.is_large_string(kind) or is_.is_string_view(kind):
         return _strings
     if is_.is_floating(kind):
-        return _doubles if is_.is_float64(kind) else functools.partial(_floats, kind=kind)
+        return _doubles if is_.is_float64(kind) else _floats
     if is_.is_decimal(kind):
         return _decimals
     if is_.is_temporal(kind) and not is_.is_interval(kind):
@@ -86,7 +87,7 @@ def _nested_reader(kind: pa.DataType) -> Read:  # noqa: PLR0911  # one for each 
 def _with_nulls(found: Values, array: pa.Array[Any], null: Any) -> Values:
     """Put what stands for null where the array has one."""
     if array.null_count:
-        for place in np.flatnonzero(array.is_null().to_numpy(zero_copy_only=False)).tolist():
+        for place in np.flatnonzero(~present(array)).tolist():
             found[place] = null
     return found
 
@@ -113,16 +114,12 @@ def _decoded(buffer: pa.Buffer | None, null: Any) -> Any:
 
 
 def _doubles(array: pa.Array[Any], null: Any) -> Values:
-    if not array.null_count:
-        return cast("Values", array.to_numpy(zero_copy_only=False).tolist())
-    return _with_nulls(array.fill_null(0.0).to_numpy(zero_copy_only=False).tolist(), array, null)
+    return _with_nulls(numbers(array).tolist(), array, null)
 
 
-def _floats(array: pa.Array[Any], null: Any, kind: pa.DataType) -> Values:
+def _floats(array: pa.Array[Any], null: Any) -> Values:
     """Give the doubles whose shortest text is that of the narrower number."""
-    narrow = np.float16 if pa.types.is_float16(kind) else np.float32
-    wide = array.cast(pa.float32()).fill_null(0.0).to_numpy(zero_copy_only=False).astype(narrow)
-    return _with_nulls([float(text) for text in map(str, wide)], array, null)
+    return _with_nulls([float(text) for text in map(str, numbers(array))], array, null)
 
 
 def _decimals(array: pa.Array[Any], null: Any) -> Values:
@@ -153,7 +150,7 @@ def _runs(array: pa.Array[Any], null: Any) -> Values:
     """Read runs by hand: Arrow decodes them of few types."""
     runs = cast("pa.RunEndEncodedArray[Any, Any]", array)
     known = values(runs.values, null=null)
-    ends = runs.run_ends.to_numpy()
+    ends = numbers(runs.run_ends)
     places = np.searchsorted(ends, np.arange(array.offset, array.offset + len(array)), side="right")
     return [known[place] for place in places.tolist()]
 
@@ -177,7 +174,7 @@ def _structs(array: pa.Array[Any], null: Any) -> Values:
 
 def _lists(array: pa.Array[Any], null: Any) -> Values:
     lists = cast("pa.ListArray[Any]", array)
-    offsets = lists.offsets.to_numpy().tolist()
+    offsets = numbers(lists.offsets).tolist()
     items = values(lists.values.slice(offsets[0], offsets[-1] - offsets[0]), null=null)
     return _with_nulls(_cut(items, offsets), array, null)
 
@@ -191,13 +188,12 @@ def _fixed_lists(array: pa.Array[Any], null: Any) -> Values:
     size = cast("pa.FixedSizeListType[Any, Any]", array.type).list_size
     items = values(cast("pa.FixedSizeListArray[Any]", array).flatten(), null=null)
     places = iter(range(0, len(items) + 1, size)) if size else iter([0] * len(array))
-    present = array.is_valid().to_pylist()
-    return [items[(at := next(places)) : at + size] if there else null for there in present]
+    return [items[(at := next(places)) : at + size] if there else null for there in present(array).tolist()]
 
 
 def _maps(array: pa.Array[Any], null: Any) -> Values:
     maps = cast("pa.MapArray[Any, Any]", array)
-    offsets = maps.offsets.to_numpy().tolist()
+    offsets = numbers(maps.offsets).tolist()
     first, length = offsets[0], offsets[-1] - offsets[0]
     keys = values(maps.keys.slice(first, length), null=null)
     items = values(maps.items.slice(first, length), null=null)
@@ -228,7 +224,7 @@ def _stored(array: pa.Array[Any], null: Any) -> Values:
 def _views(array: pa.Array[Any], null: Any) -> Values:
     views = cast("pa.ListViewArray[Any]", array)
     items = values(views.values, null=null)
-    places = zip(views.offsets.to_numpy().tolist(), views.sizes.to_numpy().tolist(), strict=True)
+    places = zip(numbers(views.offsets).tolist(), numbers(views.sizes).tolist(), strict=True)
     return _with_nulls([items[start : start + size] for start, size in places], array, null)
 
 
@@ -236,10 +232,9 @@ def _unions(array: pa.Array[Any], null: Any) -> Values:
     union = cast("pa.UnionArray", array)
     kind = cast("pa.UnionType", array.type)
     children = {code: values(union.field(i), null=null) for i, code in enumerate(kind.type_codes)}
-    places = range(len(array)) if kind.mode == "sparse" else union.offsets.to_numpy().tolist()
+    places = range(len(array)) if kind.mode == "sparse" else numbers(union.offsets).tolist()
     return [
-        children[code][place]
-        for code, place in zip(union.type_codes.to_numpy().tolist(), places, strict=True)
+        children[code][place] for code, place in zip(numbers(union.type_codes).tolist(), places, strict=True)
     ]
 
 

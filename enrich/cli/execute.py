@@ -31,8 +31,8 @@ def execute(
     **run_options: Any,
 ) -> None:
     """Run a job with its progress on stderr and its result on stdout, and leave with its exit code."""
+    from enrich.base.collector import keep_imports
     from enrich.base.interrupt import Interrupt
-    from enrich.base.loops import tune_collector
     from enrich.cli.signals import graceful
     from enrich.runs.options import RunOptions
     from enrich.show.logs import PROGRESS, set_up_logs, tell
@@ -60,7 +60,7 @@ def execute(
             async with shown(watch, sys.stderr, live=live, log=PROGRESS if as_events else None):
                 return await job(config, given)
 
-    tune_collector()
+    keep_imports()
     summary = run_async(main_path)
     if options["as_json"]:
         click.echo(json.dumps(summary.to_dict()))

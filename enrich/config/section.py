@@ -93,4 +93,7 @@ FilePath = Annotated[Path, AfterValidator(_sound)]
 class Section(BaseModel):
     """A part of the configuration: unknown keys are errors, and so are numbers without an end."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, allow_inf_nan=False)
+    # Built when it is used first, and within the section that holds it: else each would be built for itself as well.
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, populate_by_name=True, allow_inf_nan=False, defer_build=True
+    )

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, cast
 
 import orjson
 import pyarrow as pa
-import pyarrow.compute as pc
 from pyarrow import types
 
 from enrich.base.moments import NANOSECONDS
@@ -38,6 +37,8 @@ def csv_cells(array: pa.Array[Any], name: str, *, guard: bool = True) -> pa.Arra
     Raises:
         OutputError: it holds bytes that are no text, or a moment in a zone that this machine does not know.
     """
+    import pyarrow.compute as pc
+
     kind = array.type
     if isinstance(array, pa.DictionaryArray):
         return csv_cells(decoded(array), name, guard=guard)
@@ -66,6 +67,8 @@ def csv_type(kind: pa.DataType) -> pa.DataType:
 
 def _is_near(array: pa.Array[Any]) -> bool:
     """Say whether Arrow writes all of these dates, times or moments as they are."""
+    import pyarrow.compute as pc
+
     kind = cast("Any", array.type)
     bounds: Any = pc.min_max(array.view(pa.int64() if kind.bit_width == 64 else pa.int32())).as_py()
     least: int | None = bounds["min"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from enrich.errors import InputError, did_you_mean
 
@@ -58,6 +57,8 @@ class Guess:
 
 
 def _writes_back(texts: pa.Array[Any], type_: pa.DataType, decimal: str) -> bool:
+    import pyarrow.compute as pc
+
     if _is_fraction(type_) and decimal != ".":
         if pc.any(pc.match_substring(texts, ".")).as_py():
             return False
@@ -76,6 +77,8 @@ def typed(texts: pa.Array[Any], type_: pa.DataType, decimal: str) -> pa.Array[An
     Raises:
         pa.ArrowInvalid: a text cannot become it.
     """
+    import pyarrow.compute as pc
+
     if type_ == pa.string():
         return texts
     if _is_fraction(type_) and decimal != ".":

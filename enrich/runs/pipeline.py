@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 from enrich.errors import EnrichError, OutputLocked, RunInterrupted, RunStopped, UsageError
 from enrich.files.prefetch import prefetched
 from enrich.files.sink import open_sink
-from enrich.report.page import write_report
 from enrich.rows.statuses import Marks
 from enrich.runs.fresh import changed_schemas, note_schemas, scope_of, settle_fresh
 from enrich.runs.lock import held
@@ -254,6 +253,8 @@ async def _report(config: Config, session: Session, options: RunOptions) -> None
     """Write the page on this run where one is wanted; what stands in its way is told, and does not undo the run."""
     if config.report is None:
         return
+    from enrich.report.page import write_report
+
     options.progress.phase("writing the report", None)
     try:
         await write_report(config, session.ledger, config.report)

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from enrich.base.words import counted
 from enrich.config import StepConfig
@@ -275,6 +274,8 @@ async def _one(batch: pa.RecordBatch) -> AsyncIterator[pa.RecordBatch]:
 
 def _as_then(batch: pa.RecordBatch, types: dict[str, str]) -> pa.RecordBatch:
     """Give whole numbers that have become fractions since their old type, as far as they still are whole."""
+    import pyarrow.compute as pc
+
     for place, field in enumerate(batch.schema):
         if pa.types.is_floating(field.type) and types.get(field.name, "").startswith(("int", "uint")):
             column = batch.column(place)

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-import jsonschema_rs
 import pyarrow as pa
 from pydantic import BaseModel
 
@@ -22,6 +21,8 @@ from enrich.schema.words import pointer, shorten, show
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
+
+    import jsonschema_rs
 
     from enrich.config import StepConfig
 
@@ -191,6 +192,8 @@ def load_schema(spec: Mapping[str, Any] | str | Path | type[BaseModel]) -> Answe
 
 
 def _validator(document: dict[str, Any]) -> jsonschema_rs.Validator:
+    import jsonschema_rs
+
     try:
         return jsonschema_rs.validator_for(document, validate_formats=True, offline=True)
     except jsonschema_rs.ValidationError as error:

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import gc
 import signal
-import subprocess
 import sys
 import threading
 from typing import TYPE_CHECKING
 
 import pytest
 
-from enrich.base.loops import loop_factory, run_stoppable, run_sync, tune_collector
+from enrich.base.loops import loop_factory, run_stoppable, run_sync
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -149,16 +147,3 @@ def test_the_fast_loop_is_used_where_it_is_installed(monkeypatch: pytest.MonkeyP
     assert run_sync(kind) == "uvloop"
     monkeypatch.setitem(sys.modules, "uvloop", None)
     assert run_sync(kind) == "asyncio"
-
-
-def test_the_collector_is_tuned_for_a_process_of_one_job() -> None:
-    """What was imported is left alone from then on, and young collections are rare; garbage still goes."""
-    code = (
-        "import gc, weakref; from enrich.base.loops import tune_collector; tune_collector()\n"
-        "class Node: pass\n"
-        "node = Node(); node.self = node; gone = weakref.ref(node); del node; gc.collect()\n"
-        "print(gc.get_freeze_count() > 1_000, gc.get_threshold()[0] > 10_000, gone() is None)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["True", "True", "True"]
-    assert gc.get_freeze_count() == 0, f"{tune_collector.__name__} is for a process of its own"

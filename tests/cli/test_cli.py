@@ -8,6 +8,7 @@ import signal
 import stat
 import subprocess
 import sys
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -43,6 +44,19 @@ FURTHER = {
     "reasoning_tokens",
     "credits_usd",
 }  # what the summary holds beyond what is promised
+UNNEEDED = (  # by a run of one row between Parquet files
+    *(
+        "json_repair",
+        "jsonschema_rs",
+        "pandas",
+        "polars",
+        "psycopg",
+        "pyarrow.compute",
+        "pyarrow.dataset",
+        "pyarrow.flight",
+    ),
+    *("rich", "rstr", "enrich.frames", "enrich.report", "enrich.sandbox", "enrich.verbs"),
+)
 HEAVY = ("pandas", "pyarrow", "aiohttp", "pydantic", "numpy", "jinja2", "yaml", "rich", "uvloop")
 
 
@@ -439,6 +453,33 @@ def test_help_and_version_answer_fast(cli: Callable[..., Ended]) -> None:
     for flag in ("--help", "--version"):
         done = subprocess.run([sys.executable, "-c", code, flag], capture_output=True, text=True, check=True)
         assert done.stderr == "[]\n"
+
+
+@pytest.mark.parametrize(
+    ("kind", "needed"), [("parquet", ()), ("csv", ("pyarrow.compute",)), ("jsonl", ("pyarrow.compute",))]
+)
+def test_a_run_loads_what_it_needs(
+    kind: str, needed: tuple[str, ...], job: Callable[..., Path], endpoint: BookedEndpoint
+) -> None:
+    """A run without a frame loads no pandas, nor anything else that other jobs alone have a use for."""
+    row = {"t": "one", "f": 0.5, "n": None, "m": datetime(2026, 1, 2, tzinfo=UTC)}
+    step = {"prompt": "{{ t }} {{ f }} {{ m }} {{ n }}", "on_null": "render"}
+    config = job(
+        [row, {**row, "f": None, "m": None}],
+        step=step,
+        output=f"out.{kind}",
+        endpoint={"base_url": endpoint.base_url},
+    )
+    code = (
+        "import sys\nfrom enrich.cli.app import main\n"
+        "try: main(sys.argv[1:])\nexcept SystemExit as end: print(end.code)\n"
+        f"print([m for m in {UNNEEDED!r} if m in sys.modules and m not in {needed!r}])"
+    )
+    command = [sys.executable, "-c", code, "run", str(config), "-q"]
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=True, env={**os.environ, "BEATRA_API_KEY": KEY}
+    )
+    assert done.stdout.split("\n") == ["0", "[]", ""]
 
 
 def test_every_command_has_help_with_an_example(cli: Callable[..., Ended]) -> None:
