@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from typing import TYPE_CHECKING
 
 from enrich.engine.ticket import Stage
 from enrich.errors import RunStopped
 from enrich.pace.bound import Cause
+from enrich.pace.windows import TICK
 
 if TYPE_CHECKING:
     from collections import deque
@@ -65,7 +67,11 @@ class Dispatcher:
                     return ready
                 if wait < soonest:
                     soonest, cause = wait, desk.pace.why_wait(model)
-        await self._wait(soonest, cause)
+        if soonest > TICK:
+            await self._wait(soonest, cause)
+        else:  # those that may go by then go together, whatever else happens meanwhile
+            with desk.pace.bound.by(cause):
+                await asyncio.sleep(TICK)
         return None
 
     def _blocked(self) -> tuple[float, Cause] | None:

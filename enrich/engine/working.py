@@ -26,6 +26,8 @@ SPARE_WORKERS = 64  # workers beyond those whose requests are in flight: they wa
 
 IN_FLIGHT_BYTES = 64 << 20  # of answers that may be on their way at once
 FEWEST_IN_FLIGHT = 32  # requests, however large their answers
+PATIENCE = 0.008  # seconds that an answer waits at most for others to be made durable with it
+PATIENCE_SHARE = 0.15  # of the time that the answer took, likewise
 ANSWER_WEIGHT = 0.05  # of the newest answer in the mean size
 FEWER = 0.8  # of what was in flight when no file could be opened any more
 
@@ -168,7 +170,7 @@ class Workers:
         desk = self._desk
         desk.pace.landed(ticket.sent)
         self._answer_size += ANSWER_WEIGHT * (len(reply.body) - self._answer_size)
-        await desk.ledger.answer(ticket.ask.key, reply)
+        await desk.ledger.answer(ticket.ask.key, reply, within=self._patience(reply))
         result = self._read(reply)
         if isinstance(result, Failure):
             self._judge.tell_pace(ticket, result)
@@ -181,6 +183,10 @@ class Workers:
         desk.give_back(ticket, result)
         self._count_answer(result, reply)
         desk.finish(ticket, result, reply=reply)
+
+    def _patience(self, reply: Reply) -> float:
+        """Give the seconds that an answer may wait for others to be made durable with it; none where no other is out."""
+        return min(PATIENCE, PATIENCE_SHARE * reply.latency_ms / 1e3) if self._desk.in_flight else 0.0
 
     def _count_answer(self, completion: Completion, reply: Reply) -> None:
         stats = self._desk.stats

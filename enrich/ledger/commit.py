@@ -1,4 +1,8 @@
-"""Group commit: one thread takes everything that is queued, commits it once, then resolves all its futures."""
+"""Group commit: one thread takes everything that is queued, commits it once, then resolves all its futures.
+
+What may wait a moment is committed together with what comes meanwhile: a commit costs its two wake-ups of a thread and its
+way to the disk, however little it holds.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,8 @@ from typing import TYPE_CHECKING, Generic, Literal, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any
+
+ENOUGH = 32  # tasks that wait for nobody any more: larger groups make a task little cheaper
 
 Task = TypeVar("Task")
 
@@ -23,7 +29,7 @@ class GroupCommit(Generic[Task]):
         name: the thread's name.
 
     A task is queued the moment it is submitted: cancelling whoever waits for it does not stop it. The thread is woken
-    once per turn of the event loop: waking it for each task would cost more than the task.
+    once per turn of the event loop, and not before some task is due: waking it for each would cost more than the task.
     """
 
     def __init__(self, commit: Callable[[Sequence[Task]], Sequence[Any]], name: str) -> None:
@@ -31,14 +37,20 @@ class GroupCommit(Generic[Task]):
         self._loop = asyncio.get_running_loop()
         self._lock = threading.Lock()
         self._queue: list[tuple[Task, asyncio.Future[Any]]] = []
+        self._timer: asyncio.TimerHandle | None = None  # for what is not due yet
+        self._due = False  # whether the thread is to take what is queued
         self._idle = True
         self._open = True
         self._turns: SimpleQueue[Literal["look", "end"]] = SimpleQueue()
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
         self._thread.start()
 
-    def submit(self, task: Task) -> asyncio.Future[Any]:
+    def submit(self, task: Task, *, within: float = 0.0) -> asyncio.Future[Any]:
         """Queue a task.
+
+        Args:
+            task: to be carried out.
+            within: seconds that it may wait for others.
 
         Raises:
             RuntimeError: `close` was called.
@@ -48,14 +60,34 @@ class GroupCommit(Generic[Task]):
         future = self._loop.create_future()
         with self._lock:
             self._queue.append((task, future))
+            count = len(self._queue)
+        if within <= 0.0 or count >= ENOUGH:
+            self._hurry()
+        elif self._timer is None or self._timer.when() > self._loop.time() + within:
+            self._cancel_timer()
+            self._timer = self._loop.call_later(within, self._hurry)
+        return future
+
+    def _hurry(self) -> None:
+        """Have all that is queued carried out with the next commit."""
+        self._cancel_timer()
+        with self._lock:
+            self._due = True
             idle, self._idle = self._idle, False
         if idle:
             self._loop.call_soon(self._turns.put, "look")
-        return future
+
+    def _cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     async def close(self) -> None:
         """Carry out what is queued, then end the thread."""
         self._open = False
+        self._cancel_timer()
+        with self._lock:
+            self._due = True
         self._turns.put("look")
         self._turns.put("end")
         await asyncio.to_thread(self._thread.join)
@@ -73,7 +105,10 @@ class GroupCommit(Generic[Task]):
 
     def _take(self) -> list[tuple[Task, asyncio.Future[Any]]]:
         with self._lock:
-            taken, self._queue = self._queue, []
+            taken: list[tuple[Task, asyncio.Future[Any]]] = []
+            if self._due:
+                taken, self._queue = self._queue, taken
+            self._due = False
             self._idle = not taken
             return taken
 

@@ -147,9 +147,10 @@ class PostgresLedger(SqlLedger[PostgresTransaction]):
         lines = self._rules.new_lines(asks)
         return await self._submit(_Claims(self._rules, asks, lines, resend_failed=resend_failed))
 
-    async def answer(self, key: bytes, reply: Reply) -> None:
+    async def answer(self, key: bytes, reply: Reply, *, within: float = 0.0) -> None:
         """Keep a raw answer. A second one to the same request changes nothing."""
-        await self._submit(_Answer(self._rules.answer_line(key, reply, self._clock.wall())))
+        line = self._rules.answer_line(key, reply, self._clock.wall())
+        await self._submit(_Answer(line), within=within)
 
     async def prune(self, older_than_s: float) -> int:
         """Forget requests that were answered or failed so many seconds ago; gives how many.

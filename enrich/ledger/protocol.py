@@ -242,8 +242,8 @@ class Ledger(Protocol):
             DiskFull: there is no room for an answer; the failure was not logged.
         """
 
-    async def answer(self, key: bytes, reply: Reply) -> None:
-        """Keep a raw answer."""
+    async def answer(self, key: bytes, reply: Reply, *, within: float = 0.0) -> None:
+        """Keep a raw answer; it may wait so many seconds to be made durable together with others."""
 
     async def reject(self, key: bytes, failure: Failure, *, final: bool, answer: bytes | None = None) -> None:
         """Take an answer that proved unusable back: to ``failed`` when ``final``, else to ``sent``.

@@ -111,7 +111,7 @@ class SqlLedger(ABC, Generic[Tx]):
         return await self._submit(lambda tx: self._rules.again(tx, key, failure))
 
     @abstractmethod
-    async def answer(self, key: bytes, reply: Reply) -> None:
+    async def answer(self, key: bytes, reply: Reply, *, within: float = 0.0) -> None:
         """Keep a raw answer. A second one to the same request changes nothing."""
 
     async def reject(self, key: bytes, failure: Failure, *, final: bool, answer: bytes | None = None) -> None:
@@ -228,8 +228,8 @@ class SqlLedger(ABC, Generic[Tx]):
 
     # --- to the threads ------------------------------------------------------------------------------------
 
-    async def _submit(self, work: Callable[[Tx], T]) -> T:
-        result: T = await self._commits.submit(work)
+    async def _submit(self, work: Callable[[Tx], T], *, within: float = 0.0) -> T:
+        result: T = await self._commits.submit(work, within=within)
         return result
 
     async def _write(self, name: str, *values: Any) -> None:

@@ -157,9 +157,10 @@ class SqliteLedger(SqlLedger[SqliteTransaction]):
 
         return await self._submit(work)
 
-    async def answer(self, key: bytes, reply: Reply) -> None:
+    async def answer(self, key: bytes, reply: Reply, *, within: float = 0.0) -> None:
         """Keep a raw answer. A second one to the same request changes nothing."""
-        await self._commits.submit(self._rules.answer_line(key, reply, self._clock.wall()))
+        line = self._rules.answer_line(key, reply, self._clock.wall())
+        await self._commits.submit(line, within=within)
 
     async def reject(self, key: bytes, failure: Failure, *, final: bool, answer: bytes | None = None) -> None:
         """Move an unusable answer into the log: the request is ``failed`` when ``final``, else ``sent``."""

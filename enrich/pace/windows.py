@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 SMOOTH = 0.05  # seconds' worth of requests that may go at once
 SLACK = 0.005  # share of a window that may go at once, and that is kept back for it
+TICK = 0.008  # seconds within which requests go together: each wake-up costs as much as a request
 JITTER = 0.03  # seconds by which requests may draw together on their way
 GUARDED = 1_000  # requests per window up to which the window is held to when they really went
 TOKENS_KEPT = 0.025  # share of a token window that is kept back for estimates that were too low
@@ -35,6 +36,11 @@ class Window:
     def burst(self) -> float:
         """Give how much may go at once: enough to make up for a late timer, too little to be a spike."""
         return 1 + min(SLACK * self.amount, SMOOTH * self.amount / self.seconds)
+
+    @property
+    def together(self) -> float:
+        """Give the seconds after which those that may go by then go together: what they wait is no turn lost."""
+        return min(TICK, (self.burst - 1) / self.rate)
 
     @property
     def rate(self) -> float:
@@ -155,7 +161,9 @@ class OwnSlots:
     others = 1.0
 
     def __init__(self, limits: LimitsConfig, monotonic: Callable[[], float] = time.monotonic) -> None:
-        self._limiters = [AsyncLimiter(w.burst, w.burst / w.rate) for w in request_windows(limits)]
+        self._limiters = [
+            (AsyncLimiter(w.burst, w.burst / w.rate), w.together) for w in request_windows(limits)
+        ]
         self._guards = [Guard(w, monotonic) for w in request_windows(limits) if 1 <= w.amount <= GUARDED]
         self._buckets = [TokenBucket(w, monotonic) for w in token_windows(limits)]
         self._monotonic = monotonic
@@ -165,7 +173,9 @@ class OwnSlots:
         for bucket in self._buckets:
             while (wait := bucket.wait()) > 0:  # noqa: ASYNC110  # the time is known, and may grow meanwhile
                 await asyncio.sleep(wait)
-        for limiter in self._limiters:
+        for limiter, together in self._limiters:
+            if together and not limiter.has_capacity():
+                await asyncio.sleep(together)
             await limiter.acquire()
         for guard in self._guards:
             while (wait := guard.wait()) > 0:  # noqa: ASYNC110  # the time is known
