@@ -7,6 +7,7 @@ way to the disk, however little it holds.
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Generic, Literal, TypeVar
@@ -37,7 +38,8 @@ class GroupCommit(Generic[Task]):
         self._loop = asyncio.get_running_loop()
         self._lock = threading.Lock()
         self._queue: list[tuple[Task, asyncio.Future[Any]]] = []
-        self._timer: asyncio.TimerHandle | None = None  # for what is not due yet
+        self._timer: asyncio.Handle | None = None  # for what is not due yet
+        self._at = math.inf  # when it is, on the loop's clock
         self._due = False  # whether the thread is to take what is queued
         self._idle = True
         self._open = True
@@ -63,8 +65,9 @@ class GroupCommit(Generic[Task]):
             count = len(self._queue)
         if within <= 0.0 or count >= ENOUGH:
             self._hurry()
-        elif self._timer is None or self._timer.when() > self._loop.time() + within:
+        elif self._loop.time() + within < self._at:
             self._cancel_timer()
+            self._at = self._loop.time() + within
             self._timer = self._loop.call_later(within, self._hurry)
         return future
 
@@ -80,7 +83,7 @@ class GroupCommit(Generic[Task]):
     def _cancel_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-            self._timer = None
+            self._timer, self._at = None, math.inf
 
     async def close(self) -> None:
         """Carry out what is queued, then end the thread."""

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 SMOOTH = 0.05  # seconds' worth of requests that may go at once
 SLACK = 0.005  # share of a window that may go at once, and that is kept back for it
-TICK = 0.008  # seconds within which requests go together: each wake-up costs as much as a request
+TOGETHER = 0.02  # seconds within which requests go together: each wake-up costs as much as a request
+TICK = 0.008  # the same where no limit was told: there the moments at which they go tell something
 JITTER = 0.03  # seconds by which requests may draw together on their way
 GUARDED = 1_000  # requests per window up to which the window is held to when they really went
 TOKENS_KEPT = 0.025  # share of a token window that is kept back for estimates that were too low
@@ -40,7 +41,7 @@ class Window:
     @property
     def together(self) -> float:
         """Give the seconds after which those that may go by then go together: what they wait is no turn lost."""
-        return min(TICK, (self.burst - 1) / self.rate)
+        return min(TOGETHER, (self.burst - 1) / self.rate)
 
     @property
     def rate(self) -> float:

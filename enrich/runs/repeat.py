@@ -22,7 +22,7 @@ import pyarrow as pa
 from enrich.base.location import is_url
 from enrich.base.version import __version__
 from enrich.base.words import counted
-from enrich.errors import RunStopped
+from enrich.errors import LedgerError, RunStopped
 from enrich.files import storage
 from enrich.files.source import find_input
 from enrich.ledger.opening import open_ledger
@@ -145,7 +145,12 @@ def _summed_up(config: Config, told: dict[str, Any], seconds: float) -> Summary:
 
 async def _told(location: str, config: Config) -> dict[str, Any] | None:
     """Give what the last finished run left; whoever works with the ledger is left alone."""
-    ledger = await open_ledger(location, read_only=True)
+    try:
+        ledger = await open_ledger(location, read_only=True)
+    except (
+        LedgerError
+    ):  # such as one that a killed run did not finish making; the run that opens it says more
+        return None
     try:
         return await ledger.recall(_name(config))
     finally:

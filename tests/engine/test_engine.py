@@ -15,6 +15,7 @@ from enrich.config import BudgetConfig, LimitsConfig
 from enrich.engine import outage
 from enrich.engine.engine import CLAIM_HOLDS, Engine
 from enrich.engine.retry import Policy
+from enrich.engine.working import PATIENCE, PATIENCE_SHARE
 from enrich.errors import BudgetSpent, DiskFull, EndpointFailing, KeyRefused, RunInterrupted
 from enrich.ledger import opening, postgres
 from enrich.ledger.protocol import DOUBT_AFTER, attempt_id
@@ -565,6 +566,36 @@ async def test_full_disk(tmp_path: Path) -> None:
         await b.engine.drain(5.0)
     assert isinstance(b.engine.stopped, DiskFull)
     assert b.wire.sent == []
+
+
+async def test_an_answer_waits_for_others_only_while_some_are_out(tmp_path: Path) -> None:
+    """It waits a share of the time that it took, and few milliseconds at most; the last one waits for nobody."""
+    waits: asyncio.Queue[float] = asyncio.Queue()
+    seen: list[float] = []
+
+    class Noting:
+        def __init__(self, ledger: Any) -> None:
+            self._ledger = ledger
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._ledger, name)
+
+        async def answer(self, key: bytes, answer: Reply, *, within: float = 0.0) -> None:
+            waits.put_nowait(within)
+            await self._ledger.answer(key, answer, within=within)
+
+    slow = Reply(reply().body, "r-1", 10_000.0)
+    quick = Reply(reply().body, "r-2", 1.0)
+    async with bench(tmp_path, {1: [slow], 2: [quick], 3: [slow]}, wrap=Noting) as b:
+        b.wire.gates = {ask(n).body: asyncio.Event() for n in (1, 2, 3)}
+        b.submit(ask(1), ask(2), ask(3))
+        await b.wire.until(lambda: b.wire.flying == 3)
+        for number in (1, 2, 3):
+            b.wire.gates[ask(number).body].set()
+            seen.append(await waits.get())
+        await b.finish()
+    assert seen == [PATIENCE, PATIENCE_SHARE * 0.001, 0.0]
+    assert all(len(settled) == 1 for settled in b.settled.values())
 
 
 async def test_defect_in_the_wire(tmp_path: Path) -> None:
