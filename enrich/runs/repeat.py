@@ -10,17 +10,12 @@ import asyncio
 import contextlib
 import hashlib
 import json
-import platform
 import time
 from dataclasses import replace
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
-
 from enrich.base.location import is_url
-from enrich.base.version import __version__
 from enrich.base.words import counted
 from enrich.errors import LedgerError, RunStopped
 from enrich.files import storage
@@ -29,7 +24,7 @@ from enrich.ledger.opening import open_ledger
 from enrich.runs.fresh import scope_of
 from enrich.runs.job import fingerprint
 from enrich.runs.summary import idle
-from enrich.runs.unchanged import NO_MATTER, SECRET, SETTLED, decisions, is_code
+from enrich.runs.unchanged import SETTLED, decisions, is_code, surroundings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -180,14 +175,8 @@ def _facts(
     digest, steps = fingerprint(config, **key)
     per_file = max(1, BLOCKS // len(files))
     facts = [
-        __version__,
-        platform.python_version(),
-        pa.__version__,
-        metadata.version("jinja2"),
+        *surroundings(config, limit),
         digest,
-        limit,
-        config.model_dump(mode="json", exclude=set(NO_MATTER)),
-        config.endpoint.model_dump(mode="json", exclude=set(SECRET)),
         [[f.path, f.size, f.mtime_ns, f.version, f.inode, f.ctime_ns, f.partition] for f in files],
         [_sampled(f.path, f.size, per_file) for f in files],
         [

@@ -158,6 +158,19 @@ def _told_apart(source: Source, since: float) -> bool:
     )
 
 
+def surroundings(config: Config, limit: int | None) -> list[Any]:
+    """Give what any job rests on beside its rows and steps: the versions at work, and what else was told."""
+    return [
+        __version__,
+        platform.python_version(),
+        pa.__version__,
+        metadata.version("jinja2"),
+        limit,
+        config.model_dump(mode="json", exclude=set(NO_MATTER)),
+        config.endpoint.model_dump(mode="json", exclude=set(SECRET)),
+    ]
+
+
 async def _identity(config: Config, source: Source, job: Job, ledger: Ledger, limit: int | None) -> str:
     """Digest what decides which requests a job makes, and which answers serve."""
     steps = [
@@ -170,14 +183,8 @@ async def _identity(config: Config, source: Source, job: Job, ledger: Ledger, li
     fingerprints = [step.builder.fingerprint for step in job.steps]
     decided = await decisions(ledger, fingerprints, scope_of(config.input, limit))
     facts = [
-        __version__,
-        platform.python_version(),
-        pa.__version__,
-        metadata.version("jinja2"),
+        *surroundings(config, limit),
         job.base_url,
-        limit,
-        config.model_dump(mode="json", exclude=set(NO_MATTER)),
-        config.endpoint.model_dump(mode="json", exclude=set(SECRET)),
         steps,
         decided,
         [str(field) for field in source.schema],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import re
@@ -109,16 +110,29 @@ _FINE_FRACTION = re.compile(r"\.\d{6}\d*[1-9]")
 
 
 def _coerce_datetime(value: Any) -> datetime:
+    moment = _read_moment(value)
+    if moment is not None and moment.tzinfo is not None:
+        with contextlib.suppress(ValueError, OverflowError):
+            return moment.astimezone(UTC)
+    raise Misfit(f': {show(value)} is not a "date-time" of the years 1 to 9999 with a time zone')
+
+
+def _coerce_naive_datetime(value: Any) -> datetime:
+    moment = _read_moment(value)
+    if moment is None or moment.tzinfo is not None:
+        raise Misfit(f": {show(value)} is not a date and time of the years 1 to 9999 without a time zone")
+    return moment
+
+
+def _read_moment(value: Any) -> datetime | None:
+    """Read a date and time with or without a zone; None where there is none."""
     text = _coerce_string(value)
     if _FINE_FRACTION.search(text):
         raise Misfit(f": {show(value)} is finer than a microsecond")
     try:
-        moment = datetime.fromisoformat(text.upper())
-        if moment.tzinfo is not None:
-            return moment.astimezone(UTC)
-    except (ValueError, OverflowError):
-        pass
-    raise Misfit(f': {show(value)} is not a "date-time" of the years 1 to 9999 with a time zone')
+        return datetime.fromisoformat(text.upper())
+    except ValueError:
+        return None
 
 
 def exact_json(value: Any) -> str:
@@ -141,19 +155,6 @@ def exact_json(value: Any) -> str:
     for token, number in written.items():
         text = text.replace(token, number, 1)
     return text
-
-
-def _coerce_naive_datetime(value: Any) -> datetime:
-    text = _coerce_string(value)
-    if _FINE_FRACTION.search(text):
-        raise Misfit(f": {show(value)} is finer than a microsecond")
-    try:
-        moment = datetime.fromisoformat(text.upper())
-    except ValueError:
-        moment = None
-    if moment is None or moment.tzinfo is not None:
-        raise Misfit(f": {show(value)} is not a date and time of the years 1 to 9999 without a time zone")
-    return moment
 
 
 def _coerce_json(value: Any) -> str:

@@ -8,27 +8,16 @@ import pytest
 
 from enrich.config import InputConfig, load_config
 from enrich.files.source import open_source
-from enrich.ledger.opening import open_ledger
 from enrich.runs.fresh import know_the_past, scope_of, settle_fresh, under_way
 from enrich.runs.job import Job, compile_job
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import Callable
     from pathlib import Path
 
     from enrich.ledger.protocol import Ledger
 
 MINE, OTHER = "mine", "other"
-
-
-@pytest.fixture
-async def ledger(tmp_path: Path) -> AsyncIterator[Ledger]:
-    """A ledger on disk."""
-    opened = await open_ledger(str(tmp_path / "ledger.db"))
-    try:
-        yield opened
-    finally:
-        await opened.close()
 
 
 @pytest.fixture

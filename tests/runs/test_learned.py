@@ -14,23 +14,13 @@ from enrich.runs.job import Job, compile_job
 from enrich.runs.learned import Learned, recall_formats, recall_learned, recall_rate
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import Callable
     from pathlib import Path
 
     from enrich.config.endpoint import Endpoint
     from enrich.ledger.protocol import Ledger
 
 MINE, OTHERS = "sk-mine-0123456789", "sk-of-others-0123456789"
-
-
-@pytest.fixture
-async def ledger(tmp_path: Path) -> AsyncIterator[Ledger]:
-    """A ledger on disk."""
-    opened = await open_ledger(str(tmp_path / "ledger.db"))
-    try:
-        yield opened
-    finally:
-        await opened.close()
 
 
 @pytest.fixture
