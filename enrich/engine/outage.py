@@ -140,7 +140,8 @@ def _is_trouble(failure: Failure) -> bool:
     if (
         failure.code in {"model_unavailable", TOO_MANY_FILES}
         or failure.status == 429
-        or meaning(failure) is not None
+        or meaning(failure)
+        not in (None, "unavailable")  # a server that loads its only model is away as a whole
     ):
         return False
     return failure.fate is not Fate.REFUSED or (failure.status or 0) >= 500

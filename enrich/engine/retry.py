@@ -63,7 +63,7 @@ class History:
             attempts=self.attempts + counts(failure),
             unknowns=self.unknowns + (failure.fate is Fate.UNKNOWN),
             unusable=self.unusable + (failure.code in UNUSABLE),
-            unavailable=self.unavailable + (failure.code == "model_unavailable"),
+            unavailable=self.unavailable + (meaning(failure) == "unavailable"),
             failures=self.failures + 1,
             waited=waited,
         )
@@ -219,12 +219,12 @@ def leaves_model(failure: Failure) -> bool:
 
     A 404 without a word may be the model's too: a gateway that routes by it knows no other way to say so.
     """
-    return failure.code == "model_unavailable" or failure.status in GONE or lacks_model(failure)
+    return meaning(failure) == "unavailable" or failure.status in GONE or lacks_model(failure)
 
 
 def _leaves_model(failure: Failure, history: History, policy: Policy) -> bool:
     """Say whether this model is no use: it is not there, cannot do this, or was unavailable for more than a moment."""
-    if failure.code != "model_unavailable":
+    if meaning(failure) != "unavailable":
         return leaves_model(failure)
     lasting = history.unavailable > MAX_UNAVAILABLE or waits_too_long(failure)
     return lasting or _is_spent(failure, history, policy)
@@ -288,7 +288,7 @@ def _wait(failure: Failure, history: History, policy: Policy, random: Callable[[
     """Give the seconds to wait: exponential with full jitter, or what the server asks and a little more."""
     if failure.retry_after:
         return failure.retry_after * (1 + SPREAD * random())
-    if failure.code == "model_unavailable" and history.unavailable <= MAX_UNAVAILABLE:
+    if meaning(failure) == "unavailable" and history.unavailable <= MAX_UNAVAILABLE:
         return random() * min(policy.max_wait, QUICK_WAIT)
     if is_rate_limit(failure):  # how many go is the pace's to say; this is for the one that was refused
         return random() * min(policy.max_wait, LIMITED_WAIT, BASE_WAIT * 2.0 ** min(history.failures - 1, 30))

@@ -71,7 +71,7 @@ class AnswerSchema:
             if wrong:
                 return None, (self._broken(value) or wrong)[:MAX_ERRORS]
         else:
-            wrong = self._broken(value)
+            wrong = self._broken(value) or self._beside_the_point(value)
             if wrong:
                 return None, wrong
         try:
@@ -86,6 +86,18 @@ class AnswerSchema:
         except UnicodeEncodeError:
             return ["/: holds half of a surrogate pair, which is no Unicode text"]
         return [shorten(f"{pointer(error.instance_path) or '/'}: {error.message}") for error in errors]
+
+    def _beside_the_point(self, value: Any) -> list[str]:
+        """Find an object that says something, but nothing of what was asked: a wrapper around the answer, for one.
+
+        A schema that requires nothing takes it, and every column would be null.
+        """
+        if not (isinstance(value, dict) and value) or any(name in value for name in self.columns):
+            return []
+        if self.json.get("patternProperties") or isinstance(self.json.get("additionalProperties"), dict):
+            return []
+        wanted, given = (", ".join(list(names)[:MAX_ERRORS]) for names in (self.columns, value))
+        return [shorten(f"/: has none of the properties {wanted}; it has {given}")]
 
     def validate(self, value: Any) -> list[str]:
         """Say what is wrong with an answer, as `read` does: nothing, when its columns can hold it."""

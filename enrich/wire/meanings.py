@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from enrich.records import Failure
 
-Meaning = Literal["key", "balance", "no_model", "no_format", "filtered"]
+Meaning = Literal["key", "balance", "no_model", "no_format", "filtered", "unavailable"]
 
 
 def _words(text: str) -> frozenset[str]:
@@ -50,6 +50,12 @@ NO_MODEL = _words(  # not this model, here: another one may be
     org_model_access_denied project_model_access_denied team_model_access_denied unknown_model user_model_access_denied
     """
 )
+UNAVAILABLE = _words(  # this model, just now: nothing was done, and another one may be there
+    """
+    model_unavailable
+    model_busy model_loading model_not_ready model_overloaded model_starting modelnotready modelnotreadyexception
+    """
+)
 FILTERED = _words(  # this row's text was withheld, before or instead of an answer
     """
     content_blocked content_filter content_filtered content_policy_violation contentfilter contentfiltererror
@@ -73,6 +79,7 @@ _KEY_SAID = re.compile(
 _BALANCE_SAID = re.compile(
     r"(?:credit )?balance is (?:too low|insufficient|not enough)|insufficient (?:account )?(?:balance|credits?|funds|quota)"
     r"|exceeded your current quota|used all (?:of )?(?:your |its )?(?:available )?credits|out of credits|not enough credits"
+    r"|billing (?:is |has |must |account |to )*(?:not |be |been )*(?:enabled|disabled|active)"
     r"|(?:monthly |hard )?(?:spending|billing|budget) (?:hard )?limit (?:has been |was )?(?:reached|exceeded)|budget has been exceeded"
     r"|余额不足|欠费",
     re.IGNORECASE,
@@ -103,6 +110,10 @@ _SCHEMA_SAID = re.compile(
 )
 _FILTER_SAID = re.compile(
     r"content (?:management )?polic|content[_ ]filter|requires moderation|was flagged|flagged (?:for|as|by)|inappropriate content",
+    re.IGNORECASE,
+)
+_LOADING_SAID = re.compile(
+    r"\bloading (?:the )?model\b|\bmodel\b[^.]{0,80}\b(?:is |still |currently |being )+(?:loading|loaded|starting|warming)",
     re.IGNORECASE,
 )
 _NAMES_FORMAT = frozenset({"unsupported_option"})
@@ -136,6 +147,8 @@ def _meaning(code: str, message: str, status: int, *, retryable: bool) -> Meanin
         return by_code or "balance"
     if code in _NAMES_FORMAT:
         return "no_format" if "response_format" in message else None
+    if status == 503 and _LOADING_SAID.search(message):
+        return "unavailable"
     if retryable or status in _PASSING:
         return None
     said = next((told for words, told in _readings(status) if words.search(message)), None)
@@ -162,6 +175,7 @@ _TABLES: tuple[tuple[frozenset[str], Meaning], ...] = (
     (NO_MODEL, "no_model"),
     (NO_FORMAT, "no_format"),
     (FILTERED, "filtered"),
+    (UNAVAILABLE, "unavailable"),
 )
 _SAID: tuple[tuple[re.Pattern[str], Meaning], ...] = (
     (_BALANCE_SAID, "balance"),

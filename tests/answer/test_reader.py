@@ -77,6 +77,25 @@ def test_status(given: dict[str, Any], status: str, error: str | None) -> None:
     assert found.values == (GOOD if status == "ok" else None)
 
 
+@pytest.mark.parametrize(
+    ("text", "fits"),
+    [
+        ('{"answer": {"label": "pos"}}', False),
+        ('{"name": "s", "arguments": {"label": "pos"}}', False),
+        ('```json\n{"result": {"label": "pos"}}\n```', False),
+        ("{}", True),
+        ('{"label": null}', True),
+        ('{"label": "pos", "more": 1}', True),
+    ],
+)
+def test_an_object_beside_the_point_is_no_answer(text: str, fits: bool) -> None:
+    """A schema that requires nothing takes a wrapper around the answer, and every column would be null without a word."""
+    schema = load_schema({"properties": {"label": {"type": ["string", "null"]}}})
+    found = answer(text, schema)
+    assert found.status == ("ok" if fits else "invalid_output")
+    assert fits or "has none of the properties label" in (found.error or "")
+
+
 def test_tool_calls_that_were_asked_for() -> None:
     """Tool calls are an answer to a step that offers tools."""
     offering = reader(None, params={"tools": [{"type": "function"}]})

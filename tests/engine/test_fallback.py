@@ -116,6 +116,25 @@ def test_next_model(tmp_path: Path, kind: str, stream: bool) -> None:
     assert ran.summary.statuses["ok"] == 1
 
 
+def test_a_model_that_is_loading_is_left_for_the_next(tmp_path: Path) -> None:
+    """In other servers' words too: asked three times, it did nothing that may be charged."""
+
+    def script(seen: Seen) -> Raw | None:
+        if b'"model":"slow-1"' not in seen.raw:
+            return None
+        return Raw(b'{"error": {"code": 503, "message": "Loading model", "type": "unavailable_error"}}', 503)
+
+    step = {"model": "slow-1", "fallback_models": ["served-1"]}
+    with BookedEndpoint(script=script) as endpoint:
+        ran = run(config_of(tmp_path, ["one"], endpoint.base_url, step=step))
+        assert len(endpoint.charges) == 1
+    assert (ran.rows[0]["s_status"], ran.rows[0]["s_model"], ran.rows[0]["s_attempts"]) == (
+        "ok",
+        "served-1",
+        4,
+    )
+
+
 def test_finally_auto(tmp_path: Path) -> None:
     """When all named models are unavailable, `auto` is asked; the served model is in the output."""
     with ThreadedSandbox(unavailable("fast-1", "smart-1")) as sandbox:
