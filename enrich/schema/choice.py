@@ -37,7 +37,9 @@ FURTHER_COLUMNS: tuple[tuple[str, pa.DataType], ...] = (
     ("reasoning_tokens", pa.int64()),
     ("credits_usd", pa.float64()),
 )
-TEXT: Final = ""  # the short name of the answer's text, whose column is called as the step is
+TEXT: Final = (
+    "\0"  # the short name of the answer's text, whose column is called as the step is; no property has it
+)
 # Words for one column or several. A schema's property of the same name is meant as well.
 WORDS: Final = ("answer", "text", "fields", "tokens", "minimal", "standard", "all")
 
@@ -123,13 +125,13 @@ def _one(name: str, there: Mapping[str, Column], where: str) -> str:
     Raises:
         ConfigError: there is none of this name.
     """
-    if name and name in there:
+    if name in there and name != TEXT:
         return name
     whole = {column.field.name: short for short, column in there.items()}
     if name in whole:
         return whole[name]
     if name in ("answer", "text"):
         return TEXT
-    known = ["answer", *(short for short in there if short)]
+    known = ["answer", *(short for short in there if short not in (TEXT, ""))]
     known += WORDS[1:] if where.endswith(".columns") else ()
     raise ConfigError(f"{where}: the step has no column `{name}`", hint=did_you_mean(name, known))

@@ -50,6 +50,13 @@ def test_words_and_names(columns: Any, expected: list[str]) -> None:
     assert names(columns) == expected
 
 
+def test_a_property_without_a_name_takes_no_column_away() -> None:
+    """JSON allows it; the answer's text stays beside it."""
+    unnamed = load_schema({"properties": {"": {"type": "string"}}})
+    assert names("answer", unnamed) == ["s", "s_"]
+    assert names(None, unnamed) == [field.name for field in step_fields("s", unnamed)]
+
+
 def test_all_begins_with_the_standard() -> None:
     """`all` adds to the standard columns and changes none of them."""
     everything = names("all")
