@@ -1,14 +1,12 @@
-"""A folder as output: only what is new or changed is made, nothing is paid twice, nobody sees half a partition."""
+"""Partitioned data sets: only what is new is asked, and each output is made once."""
 
 from __future__ import annotations
 
 import json
 import os
 import random
-import signal
 import time
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,66 +16,34 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
-import yaml
-from pyarrow import csv
 
 import enrich
 from enrich.config import load_config
-from enrich.errors import ConfigError, InputError, OutputError, OutputLocked, RunInterrupted
-from enrich.files.output_lock import hold_output
+from enrich.errors import ConfigError, InputError, OutputError, RunInterrupted
 from enrich.files.sink import read_manifest
 from enrich.files.source import open_source
 from enrich.runs import pipeline
 from enrich.runs.partition_todo import remember_types
 from enrich.runs.partitions import keep_known, read_known
-from tests.helpers.chaos import end_of, let_go_under_strace, tracing_refused
-from tests.helpers.endpoint import KEY, BookedEndpoint, envelope
+from tests.helpers.days import (
+    ROWS,
+    counted,
+    day,
+    outputs,
+    write_config,
+    write_day,
+)
+from tests.helpers.endpoint import BookedEndpoint, envelope
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from tests.helpers.warm import Ended, Warm
+    from tests.helpers.warm import Ended
 
-ROWS = 4  # of a day
+pytestmark = pytest.mark.usefixtures("our_key")
+
+
 VOLATILE = ("latency_ms", "request_id", "source")  # what differs from run to run
-
-
-def day(number: int) -> str:
-    """Name a partition."""
-    return f"day=2026-11-{number:02}"
-
-
-def write_day(folder: Path, number: int, rows: Iterable[int] = range(ROWS), name: str = "a") -> Path:
-    """Write a file of a day."""
-    path = folder / "data" / day(number) / f"{name}.parquet"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.table({"id": list(rows), "t": [f"text {number}-{row}" for row in rows]}), path)
-    past = time.time_ns() - 60_000_000_000
-    os.utime(path, ns=(past, past))
-    return path
-
-
-def write_config(folder: Path, **config: Any) -> Path:
-    """Write a job over the folder `data`."""
-    step = {"name": "s", "prompt": "{{ day }}: {{ t }}", **config.pop("step", {})}
-    document = {"input": "data/", "output": "out/", "steps": [step], **config}
-    path = folder / "config.yaml"
-    path.write_text(yaml.safe_dump(document), encoding="utf-8")
-    return path
-
-
-@pytest.fixture
-def month(tmp_path: Path) -> Path:
-    """Five days of data, and a job over them."""
-    for number in range(1, 6):
-        write_day(tmp_path, number)
-    return write_config(tmp_path)
-
-
-@pytest.fixture(autouse=True)
-def _key(endpoint: BookedEndpoint, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("BEATRA_BASE_URL", endpoint.base_url)
-    monkeypatch.setenv("BEATRA_API_KEY", KEY)
 
 
 @pytest.fixture
@@ -86,28 +52,12 @@ def command(cli: Callable[..., Ended], endpoint: BookedEndpoint) -> Callable[...
     return partial(cli, endpoint=endpoint)
 
 
-def outputs(folder: Path) -> dict[str, tuple[int, int, bytes]]:
-    """Give each file of the output with its inode, time and bytes."""
-    return {
-        str(path.relative_to(folder / "out")): (
-            path.stat().st_ino,
-            path.stat().st_mtime_ns,
-            path.read_bytes(),
-        )
-        for path in sorted((folder / "out").rglob("*.*"))
-        if path.is_file() and not path.name.startswith(".")
-    }
-
-
 def rows_of(path: Path, *, but: Iterable[str] = VOLATILE) -> list[dict[str, Any]]:
     """Give an output's rows in the order of its partitions, without what differs from run to run."""
     table = ds.dataset(path, partitioning="hive").to_table()
     names = sorted(name for name in table.column_names if not name.endswith(tuple(but)))
     rows = table.select(names).to_pylist()
     return sorted(rows, key=lambda row: json.dumps(row, sort_keys=True, default=str))
-
-
-# --- what is made ----------------------------------------------------------------------------------------
 
 
 def test_a_second_run_sends_and_writes_nothing(month: Path, endpoint: BookedEndpoint, tmp_path: Path) -> None:
@@ -122,12 +72,6 @@ def test_a_second_run_sends_and_writes_nothing(month: Path, endpoint: BookedEndp
     assert again.partitions == counted(selected=5, unchanged=5)
     assert outputs(tmp_path) == before
     assert len(endpoint.posts) == 5 * ROWS
-
-
-def counted(**counts: int) -> dict[str, int]:
-    """Give the summary's counts of partitions."""
-    names = ("selected", "processed", "unchanged", "pending", "failed", "left_over")
-    return {name: counts.get(name, 0) for name in names}
 
 
 def test_an_added_day_sends_its_rows_only(month: Path, endpoint: BookedEndpoint, tmp_path: Path) -> None:
@@ -340,9 +284,6 @@ def test_a_vanished_file_of_a_partition_takes_its_rows_along(month: Path, tmp_pa
     assert pq.read_table(tmp_path / "out" / day(2) / "part-0.parquet").num_rows == ROWS
 
 
-# --- the same rows as one file ---------------------------------------------------------------------------
-
-
 def test_the_rows_are_those_of_a_plain_run(month: Path, tmp_path: Path) -> None:
     """Read as a data set, the folder holds what one file would; its sums are what was charged, copies included."""
     write_day(tmp_path, 4, [0, 0, 1, 2, 2, 2])
@@ -440,9 +381,6 @@ def test_a_key_that_json_lines_leave_out_today_is_null(endpoint: BookedEndpoint,
     assert enrich.run(config).statuses["ok"] == 1
 
 
-# --- partitions chosen -----------------------------------------------------------------------------------
-
-
 def test_partition_restricts_the_run(month: Path, command: Callable[..., Ended], tmp_path: Path) -> None:
     """Only these are looked at and made; of one key, any."""
     ended = command("run", month, "--json", "--partition", day(2), "--partition", day(4))
@@ -497,169 +435,6 @@ def test_a_run_date_can_be_set(month: Path, command: Callable[..., Ended], tmp_p
     assert pq.read_table(tmp_path / "day3.parquet").num_rows == ROWS
 
 
-# --- stops, kills, locks -----------------------------------------------------------------------------------
-
-
-def test_what_is_finished_when_a_run_stops_is_in_place(
-    month: Path, endpoint: BookedEndpoint, tmp_path: Path
-) -> None:
-    """A budget spent in the third partition leaves two whole ones; the next run pays for the rest alone."""
-    stopped = enrich.run(month, overrides=[f"budget.requests={2 * ROWS + 2}", "limits.concurrency=1"])
-    assert stopped.exit_code == 4
-    assert stopped.partitions == counted(selected=5, processed=2, pending=3)
-    assert stopped.statuses["pending"] == 3 * ROWS - 2
-    assert list(outputs(tmp_path)) == [f"{day(number)}/part-0.parquet" for number in (1, 2)]
-    assert enrich.run(month).requests == 3 * ROWS - 2
-
-
-@pytest.mark.parametrize(
-    ("form", "kills"),
-    [
-        ("parquet", 2),
-        ("csv", 2),
-        *(
-            pytest.param(form, 60, marks=(pytest.mark.slow, pytest.mark.timeout(900)))
-            for form in ("parquet", "csv")
-        ),
-    ],
-)
-def test_killed_at_random_each_partition_is_old_or_new(
-    warm: Warm, endpoint: BookedEndpoint, tmp_path: Path, form: str, kills: int
-) -> None:
-    """SIGKILL at any time: every file is whole, of one run; nothing is charged twice; leftovers go with the next run."""
-    chance = random.Random(form)
-    for number in range(1, 9):
-        write_day(tmp_path, number)
-    config = write_config(tmp_path, output={"path": "out/", "format": form}, limits={"concurrency": 3})
-    env = {"BEATRA_BASE_URL": endpoint.base_url, "BEATRA_API_KEY": KEY}
-    start = time.monotonic()
-    assert warm.run(tmp_path, "run", config, "-q", env=env).code == 0
-    longest = time.monotonic() - start
-    files = {path.name for path in (tmp_path / "out").rglob("*") if path.is_file()}
-    for attempt in range(1, kills + 1):
-        old, new = ids_by_day(tmp_path), list(range(attempt, attempt + ROWS))
-        for number in range(1, 9):
-            write_day(tmp_path, number, new)
-        running = warm.start(tmp_path, "run", config, "-q", env=env)
-        time.sleep(chance.uniform(0, longest))
-        running.signal(signal.SIGKILL)
-        running.wait()
-        for name, ids in ids_by_day(tmp_path).items():
-            assert ids in (old[name], new)
-        ended = warm.run(tmp_path, "run", config, "-q", env=env)
-        assert ended.code == 0, ended.err
-        assert list(ids_by_day(tmp_path).values()) == [new] * 8
-        assert json.loads(warm.run(tmp_path, "run", config, "--json", env=env).out)["rows"] == 0
-    assert set(endpoint.charges_per_body.values()) == {1}
-    assert {path.name for path in (tmp_path / "out").rglob("*") if path.is_file()} == files
-
-
-@pytest.mark.skipif(tracing_refused() is not None, reason=str(tracing_refused()))
-@pytest.mark.timeout(600)
-@pytest.mark.parametrize(
-    ("call", "numbers"),
-    [
-        ("rename", range(1, 4)),  # of a thread: which one gets which rename is not the same every time
-        *(
-            pytest.param(call, range(1, 30), marks=pytest.mark.slow)
-            for call in ("rename", "unlink", "fsync", "mkdir")
-        ),
-    ],
-)
-def test_killed_at_the_very_swap(
-    warm: Warm, endpoint: BookedEndpoint, tmp_path: Path, call: str, numbers: range
-) -> None:
-    """SIGKILL as the n-th file is renamed, removed or synced: each partition is the old one or the new one, and whole."""
-    config = write_config(tmp_path, output={"path": "out/", "format": "csv"})
-    env = {"BEATRA_BASE_URL": endpoint.base_url, "BEATRA_API_KEY": KEY}
-    for day_number in (1, 2, 3):
-        write_day(tmp_path, day_number)
-    assert warm.run(tmp_path, "run", config, "-q", env=env).code == 0
-    killed = 0
-    for nth in numbers:
-        old, new = ids_by_day(tmp_path), list(range(nth, nth + ROWS))
-        for day_number in (1, 2, 3):
-            write_day(tmp_path, day_number, new)
-        running = warm.start(tmp_path, "run", config, "-q", env=env, stopped=True)
-        inject = ("-e", f"trace={call}", "-e", f"inject={call}:signal=KILL:when={nth}")
-        strace = let_go_under_strace(running, tmp_path / "strace.log", *inject)
-        killed += running.wait().code == -signal.SIGKILL
-        end_of(strace)
-        assert all(ids in (old[name], new) for name, ids in ids_by_day(tmp_path).items())
-        assert warm.run(tmp_path, "run", config, "-q", env=env).code == 0
-        assert list(ids_by_day(tmp_path).values()) == [new] * 3
-        assert not list((tmp_path / "out").rglob(".part-0.csv.*.tmp"))
-    assert killed or call == "mkdir"
-    assert set(endpoint.charges_per_body.values()) == {1}
-
-
-def ids_by_day(folder: Path) -> dict[str, list[int]]:
-    """Give the ids in each partition of the output."""
-    (form,) = {path.suffix[1:] for path in (folder / "out").rglob("part-0.*")}
-    read = pq.read_table if form == "parquet" else csv.read_csv
-    return {
-        path.parent.name: [row["id"] for row in read(path).to_pylist()]
-        for path in sorted((folder / "out").rglob("part-0.*"))
-    }
-
-
-def test_requests_are_in_flight_across_partitions(
-    endpoint: BookedEndpoint, warm: Warm, tmp_path: Path
-) -> None:
-    """Partitions of one row each are asked together, as rows of one job: the concurrency is full."""
-    for number in range(1, 31):
-        write_day(tmp_path, number, range(1))
-    config = write_config(tmp_path, limits={"concurrency": 20, "adaptive": False})
-    endpoint.pause()
-    env = {"BEATRA_BASE_URL": endpoint.base_url, "BEATRA_API_KEY": KEY}
-    running = warm.start(tmp_path, "run", config, "-q", env=env)
-    while len(endpoint.posts) < 20:
-        time.sleep(0.01)
-    endpoint.resume()
-    assert running.wait().code == 0
-    assert len(outputs(tmp_path)) == 30
-
-
-def test_runs_on_different_partitions_go_on_at_once(
-    month: Path, endpoint: BookedEndpoint, warm: Warm, tmp_path: Path
-) -> None:
-    """Each holds its own; on the same one, and over the whole folder, the second is sent away."""
-    env = {"BEATRA_BASE_URL": endpoint.base_url, "BEATRA_API_KEY": KEY}
-    endpoint.pause()
-    running = warm.start(tmp_path, "run", month, "-q", "--partition", day(1), env=env)
-    endpoint.arrived.wait()
-    for wanted in ([day(1)], []):
-        with pytest.raises(OutputLocked, match=r"another run \(process \d+\)"):
-            enrich.run(month, partitions=wanted)
-    assert enrich.run(month, partitions=[day(1)], lock="skip").exit_code == 0
-    endpoint.resume()
-    assert enrich.run(month, partitions=[day(2)]).statuses["ok"] == ROWS
-    assert running.wait().code == 0
-    assert enrich.run(month).partitions == counted(selected=5, processed=3, unchanged=2)
-    assert set(endpoint.charges_per_body.values()) == {1}
-    with hold_output(tmp_path / "out"), pytest.raises(OutputLocked):
-        enrich.run(month, partitions=[day(2)])
-
-
-def test_a_run_over_everything_waits_for_those_on_a_part(
-    month: Path, endpoint: BookedEndpoint, warm: Warm, tmp_path: Path
-) -> None:
-    """--lock wait: it goes on when the last of them has ended, and does what is left."""
-    env = {"BEATRA_BASE_URL": endpoint.base_url, "BEATRA_API_KEY": KEY}
-    endpoint.pause()
-    running = warm.start(tmp_path, "run", month, "-q", "--partition", day(1), env=env)
-    endpoint.arrived.wait()
-    with ThreadPoolExecutor(1) as thread:
-        waiting = thread.submit(enrich.run, month, lock="wait")
-        endpoint.resume()
-        assert waiting.result().partitions == counted(selected=5, processed=4, unchanged=1)
-    assert running.wait().code == 0
-    assert {path.name for path in tmp_path.iterdir() if path.name.endswith(".lock")} == set()
-
-
-# --- rows that failed --------------------------------------------------------------------------------------
-
-
 def test_partitions_with_errors_are_taken_up_again(month: Path, endpoint: BookedEndpoint) -> None:
     """As in a plain job a further run sends what failed once more, where that may help; the other partitions stay."""
     endpoint.script = lambda seen: envelope("invalid_request", 400) if b"text 2-1" in seen.raw else None
@@ -691,9 +466,6 @@ def test_retry_asks_only_the_failed_rows_of_finished_partitions(
     assert [name for name in after if after[name] != before[name]] == [f"{day(2)}/part-0.parquet"]
     nothing = json.loads(command("retry", month, "--json").out)
     assert nothing["reason"] == "nothing to do: 5 partitions unchanged, 1 never run"
-
-
-# --- the other commands ------------------------------------------------------------------------------------
 
 
 def test_collect_writes_what_there_is_and_run_finishes_it(
@@ -758,9 +530,6 @@ def test_the_manifest_tells_what_a_partition_was_made_of(month: Path, tmp_path: 
     (entry,) = manifest["unit"]["files"]
     assert entry["name"] == f"{day(1)}/a.parquet"
     assert len(entry["digest"]) == 32
-
-
-# --- what cannot be ----------------------------------------------------------------------------------------
 
 
 def test_what_cannot_be_is_refused_before_anything_is_sent(
