@@ -35,6 +35,7 @@ UNHEARD: Final = (
 )
 MIGRATION_LOCK: Final = 0x42656C31  # the advisory lock under which the tables are made
 IS_IT_UP: Final = "check the `ledger` URL and that the database is up, then run the same command again."
+POOLER_TRIES: Final = 5  # statements of each connection, by which a pooler shows its mode
 RIGHTS: Final = (
     "whoever makes the tables needs CREATE on the database; whoever uses them needs USAGE on the schema beatra,"
     " and SELECT, INSERT, UPDATE and DELETE on its tables."
@@ -144,10 +145,13 @@ def open_both(database: Database, *, make: bool) -> tuple[Connection, Connection
     """Open a connection that writes and one that reads, the tables made or brought up to date.
 
     Raises:
-        LedgerError: the database cannot hold a ledger, has none and none is to be made, or one of a newer version.
+        LedgerError: the database cannot hold a ledger, has none and none is to be made, or one of a newer version; or it
+            is reached through a pooler that hands a session around.
     """
     with contextlib.ExitStack() as opened:
         writer = opened.enter_context(contextlib.closing(database.connect()))
+        reader = opened.enter_context(contextlib.closing(database.connect()))
+        _check_pooler(database, writer, reader)
         encoding = writer.info.parameter_status("server_encoding")
         if encoding != "UTF8":
             raise LedgerError(
@@ -161,9 +165,37 @@ def open_both(database: Database, *, make: bool) -> tuple[Connection, Connection
             )
         if version != len(SCHEMAS):
             migrate(writer)
-        reader = opened.enter_context(contextlib.closing(database.connect()))
         opened.pop_all()
     return writer, reader
+
+
+def _check_pooler(database: Database, one: Connection, other: Connection) -> None:
+    """Refuse a pooler in transaction mode: there what one connection sets is another's, and prepared statements go astray.
+
+    It gives two connections, one after the other, the same session; the server never does, nor a pooler in session mode.
+
+    Raises:
+        LedgerError: there is one.
+    """
+    if one.info.backend_pid == _session(one):
+        return  # no pooler stands in between
+    of_one, of_other = set(), set()
+    for _ in range(POOLER_TRIES):
+        of_one.add(_session(one))
+        of_other.add(_session(other))
+    if len(of_one) == len(of_other) == 1 and of_one != of_other:
+        return
+    for connection in (one, other):
+        connection.execute(b"RESET ALL")  # others get these sessions next
+    raise LedgerError(
+        f"the ledger {database} is reached through a pooler in transaction mode, which keeps nothing that a connection sets",
+        hint="set pool_mode = session for this database in PgBouncer, or name the port of the database itself.",
+    )
+
+
+def _session(connection: Connection) -> int:
+    row = connection.execute(b"SELECT pg_backend_pid()", prepare=False).fetchone()
+    return int(row[0]) if row else 0
 
 
 def _version(connection: Connection) -> int:

@@ -283,14 +283,30 @@ async def test_a_pooler_in_between(url: str, postgres_server: Server, tmp_path: 
         await ledger.close()
 
 
+@pytest.mark.skipif(shutil.which("pgbouncer") is None, reason="there is no pgbouncer on this machine")
+@pytest.mark.parametrize("mode", ["transaction", "statement"])
+async def test_a_pooler_that_hands_sessions_around_is_refused(
+    url: str, postgres_server: Server, tmp_path: Path, mode: str
+) -> None:
+    """As the ledger is opened, in one line that names the pooler's mode; nothing is made in the database."""
+    database = urlsplit(url).path[1:]
+    with bouncing(postgres_server, tmp_path, database, mode) as port:
+        for _ in range(3):
+            with pytest.raises(LedgerError, match="through a pooler in transaction mode") as raised:
+                await open_ledger(f"postgresql://beatra@127.0.0.1:{port}/{database}")
+            assert "pool_mode = session" in raised.value.hint
+    with pytest.raises(LedgerError, match="there is no ledger"):
+        await open_ledger(url, make=False)
+
+
 @contextlib.contextmanager
-def bouncing(server: Server, folder: Path, database: str) -> Iterator[int]:
+def bouncing(server: Server, folder: Path, database: str, mode: str = "session") -> Iterator[int]:
     """Run a pooler before a server; gives its port."""
     port = free_port()
     settings = folder / "pgbouncer.ini"
     settings.write_text(
         f"[databases]\n{database} = host=127.0.0.1 port={server.port} user=beatra\n[pgbouncer]\nlisten_port={port}\n"
-        "listen_addr=127.0.0.1\nauth_type=any\npool_mode=session\nunix_socket_dir=\n",
+        f"listen_addr=127.0.0.1\nauth_type=any\npool_mode={mode}\nunix_socket_dir=\n",
         encoding="utf-8",
     )
     command = ["pgbouncer", "/dev/stdin"]  # its user may not read the folder
