@@ -67,12 +67,11 @@ class AnswerReader:
         return self._valued(completion.text, completion)
 
     def _without_text(self, completion: Completion, what: str = "no content") -> Answer:
+        """Judge an answer that says nothing, be it null or empty: without a text there is nothing to correct."""
         if completion.tool_calls and self._tools and self._schema is None:
             return Answer("ok", None)
         what = "tool calls" if completion.tool_calls else what
         error = f"no_content: the model answered with {what}"
-        if self._schema is not None and completion.text is not None:  # worth asking for JSON once more
-            return Answer("invalid_output", completion.text, error, problems=(NOT_JSON,))
         return Answer("invalid_output", None, error, problems=(what,))
 
     def _valued(self, text: str, completion: Completion) -> Answer:

@@ -259,6 +259,18 @@ def test_answers_that_are_none(job: Callable[..., Path], raw: Raw, status: str, 
         assert (row["s_label"], row["s_score"], row["s_credits"]) == (None, None, 0.5)
 
 
+@pytest.mark.parametrize("content", [None, "", " \n"])
+def test_an_answer_without_a_text_is_not_asked_again_by_itself(
+    job: Callable[..., Path], content: str | None
+) -> None:
+    """Null and empty alike: there is nothing to correct, and each further request would be paid for."""
+    path = job(TEXTS[:2], step={"schema": SENTIMENT, "reask": 2})
+    raw = _finishing("stop", content)
+    with BookedEndpoint(script=lambda seen: raw if seen.method == "POST" else None) as endpoint:
+        assert run(path, endpoint).statuses["invalid_output"] == 2
+        assert len(endpoint.posts) == 2
+
+
 def test_twice_the_tokens(job: Callable[..., Path]) -> None:
     """`on_truncated: retry` asks once more with twice the tokens, which the row's usage counts."""
     path = job(TEXTS[:3], step={"on_truncated": "retry", "max_tokens": "{{ n * 10 }}"})
