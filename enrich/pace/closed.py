@@ -34,6 +34,7 @@ class Closed:
         since: when the first refused one was sent.
         freed: requests that ended since the last probe was refused.
         refusals: probes that were refused.
+        in_vain: those of them that went because another request had ended.
     """
 
     def __init__(self, since: float, now: float, trip: float, expected: float | None) -> None:
@@ -47,7 +48,7 @@ class Closed:
         self._trip = trip
         self._gap = max(FIRST_GAP, 2 * trip)
         self.next = now + self._gap if expected is None else max(now, expected)
-        self._tries_freed = 0
+        self.in_vain = 0
         self._first_claim: tuple[float, float] | None = None
         self.counts_down = False
         self._low, self._high = -math.inf, math.inf
@@ -69,7 +70,7 @@ class Closed:
     def ended(self, now: float) -> None:
         """Note that a request that was let through has ended: where they are counted at a time, there is room now."""
         self.freed += 1
-        if self._tries_freed < 2 and self.expected is None:
+        if self.in_vain < 2 and self.expected is None:
             self.next = min(self.next, now)
 
     def claim(self, at: float, retry_after: float | None) -> None:
@@ -96,7 +97,7 @@ class Closed:
     def refused(self, now: float) -> None:
         """A probe was refused: plan the next one."""
         if self.probe is not None and self.probe.freed:
-            self._tries_freed += 1
+            self.in_vain += 1
         self.probe, self.freed = None, 0
         self.refusals += 1
         self.next = now + self._next_gap(now)

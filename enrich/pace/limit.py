@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
 from collections import deque
@@ -31,6 +32,9 @@ TOKENS_REFUSALS: Final = (
 TOKENS_SURELY: Final = (
     4.0  # standard deviations by which the refused ones must be longer than the others for that
 )
+CAP_REFUSALS: Final = 8  # among the latest requests, from which a cap is told at one glance
+CAP_SPELLS: Final = 6  # times that refusals must have come, with requests taken in between, for that
+CAP_SURELY: Final = 0.6  # share that is refused of those that went with so many in flight
 TRIP: Final = 0.01  # seconds until a refusal is back, before any was seen
 
 log = logging.getLogger("enrich")
@@ -91,6 +95,8 @@ class Limit:
         self._window_opened: float | None = None  # after a time in which all was refused
         self._rate_before = self.rate.rate
         self._cap_seen = 0
+        self._cap_first = self.cap or 0  # as it was seen first
+        self._cap_doubt = 1  # grows when what was taken for a cap was none, or is another's as well
         self._cap_wait = CAP_PROBE
         self._cap_next = 0.0
         self._cap_step = 1
@@ -173,6 +179,8 @@ class Limit:
                 self.closed.refused(now)
             return
         self._note_row(sent, retry_after)
+        if self._adaptive and self.cap is None and self.window is None and self.refused % 4 == 0:
+            self._glance(now)
         if len(self._row) >= self._enough_in_a_row():
             self._close(sent, now)
         elif not self._adaptive or self._by_cap(sent, now) or self.window is not None:
@@ -282,7 +290,7 @@ class Limit:
     def _see_cap(self, closed: Closed, now: float) -> None:
         """Tell whether a request that ended made room, or time did."""
         assert closed.probe is not None  # noqa: S101  # the caller's
-        if not closed.probe.freed:
+        if not closed.probe.freed or closed.in_vain:
             self._cap_seen = 0
             return
         if closed.refusals == 0:
@@ -294,8 +302,24 @@ class Limit:
         if self._cap_seen >= CAP_SEEN:
             self._set_cap(max(1, closed.in_flight), now)
 
+    def _glance(self, now: float) -> None:
+        """Tell a cap from the latest requests: from so many in flight on nearly all are refused, below that none.
+
+        Of a rate, or by chance, requests are refused and taken with equally many in flight, one soon after the other.
+        """
+        came = max(0.02, 6 * self._trip)  # seconds by which a refusal would be back
+        latest = [each for each in self._latest if each.refused or each.landed or now - each.at > came]
+        refused = [each.in_flight for each in latest if each.refused]
+        if len(refused) < self._cap_doubt * CAP_REFUSALS or (cap := min(refused)) < 1:
+            return
+        spells = sum(after.refused and not before.refused for before, after in itertools.pairwise(latest))
+        below = sum(each.in_flight < cap for each in latest)
+        above = sum(each.in_flight >= cap for each in latest)
+        if spells >= CAP_SPELLS and below >= above and len(refused) >= CAP_SURELY * above:
+            self._set_cap(cap, now)
+
     def _set_cap(self, cap: int, now: float) -> None:
-        self.cap = cap
+        self.cap = self._cap_first = cap
         self._strikes = 0
         self._cap_next = now + self._cap_wait
         self.rate.release(UNBOUND)
@@ -323,12 +347,13 @@ class Limit:
             self._cap_wait = min(CAP_PROBE_MOST, 2 * self._cap_wait)
             self._cap_next = now + self._cap_wait
             return True
-        if sent.in_flight >= self.cap - 1:
-            self.cap = max(1, min(self.cap, sent.in_flight))
+        if sent.in_flight >= self._cap_first - 1:  # what is refused with fewer, somebody else is holding up
+            self.cap, self._cap_step = max(1, min(self.cap, sent.in_flight)), 1
             return True
         self._strikes += 1
         if self._strikes >= FEWEST_IN_A_ROW:
             self.cap, self._cap_seen, self._strikes = None, 0, 0
+            self._cap_doubt *= 4
             return False
         return True
 

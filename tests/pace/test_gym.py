@@ -8,6 +8,7 @@ from tests.helpers.cells import MODELS, SECONDS, Cell, cells
 
 # Times the oracle's makespan, at most, at 0.2 s an answer with 128 at a time; 1.15 where nothing is said.
 SLOWER = {
+    "cap in flight": 1.05,
     "fixed window of 1 s": 1.25,
     "sliding window of 1 s": 1.25,
     "neighbour that comes and goes": 1.25,
@@ -24,6 +25,20 @@ def test_every_model_of_a_server(model: str) -> None:
     result = Cell(model, 0.2, 0.5, "none", 128).run()
     assert result.ratio <= SLOWER.get(model, 1.15)
     assert len(result.ran.attempts) == sum(n > 0 for n in result.ran.attempts)  # every row was asked
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.5])
+@pytest.mark.parametrize("most", [16, 128])
+def test_a_cap_in_flight_is_told_for_what_it_is(most: int, spread: float) -> None:
+    """Half as many as may be in flight are taken at a time: that is said, and no rate."""
+    found = Cell("cap in flight", 0.2, spread, "none", most).run().found
+    assert any(f"limited to {near:,} at a time" in found for near in (most // 2, most // 2 + 1))
+
+
+@pytest.mark.parametrize("model", [model for model in MODELS if "cap" not in model])
+def test_no_other_server_is_taken_for_a_cap(model: str) -> None:
+    """Refusals that follow a rate, a window, the tokens or nothing are told from those of a cap."""
+    assert not any("at a time" in phrase for phrase in Cell(model, 0.2, 0.5, "none", 128).run().found)
 
 
 def test_a_limit_below_one_a_second_is_used() -> None:
