@@ -81,6 +81,8 @@ class Claimer:
             if taken >= most:
                 return
         for model, waiting in desk.new.items():
+            if desk.has_plenty(model):
+                continue
             room = min(desk.ahead - len(desk.ready.get(model, ())), most - taken)
             while waiting and room > 0:
                 yield waiting.popleft()

@@ -150,6 +150,10 @@ class Desk:
         """Give how many requests of a model may be durable and wait for their turn: enough for commits of many at once."""
         return max(1, min(self.ledger.ahead, self.pace.ceiling))
 
+    def has_plenty(self, model: str) -> bool:
+        """Say whether more than half of a model's requests ahead are ready: no few are claimed to fill the rest."""
+        return len(self.ready.get(model, ())) > self.ahead // 2
+
     @property
     def look_ahead(self) -> int:
         """Give how many requests should be under way, so that there is always one that may go."""

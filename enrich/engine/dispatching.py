@@ -115,6 +115,7 @@ class Dispatcher:
                 ticket = ready[0]
                 if await self._judge.expire(ticket):
                     ready.remove(ticket)
+                    self._desk.claimable.set()
                     return True
         return False
 
@@ -137,7 +138,7 @@ class Dispatcher:
         if desk.clock.boottime() - ticket.claimed_at > CLAIM_HOLDS:
             await self._claim_anew(ticket)
         else:
-            self._launch(ticket, ready)
+            self._launch(ticket)
 
     def _next_affordable(self, ready: deque[Ticket]) -> Ticket | None:
         """Take the next ready request that the budget allows; None when it must wait for what is in flight."""
@@ -159,13 +160,13 @@ class Dispatcher:
         ticket.tokens = budget.likely_tokens(size, ticket.max_tokens)
         return True
 
-    def _launch(self, ticket: Ticket, ready: deque[Ticket]) -> None:
+    def _launch(self, ticket: Ticket) -> None:
         desk = self._desk
         ticket.stage = Stage.FLYING
         desk.in_flight += 1
         ticket.sent = desk.pace.sent(ticket.ask.model, ticket.tokens)
         self._workers.take(ticket)
-        if len(ready) <= desk.ahead // 2:
+        if not desk.has_plenty(ticket.ask.model):
             desk.claimable.set()
 
     async def _claim_anew(self, ticket: Ticket) -> None:
