@@ -37,7 +37,7 @@ MODE: Final = _Mode()
 
 
 class Null:
-    """Stands for null: empty as text where nulls are let through, else an error; false, and equal to none."""
+    """Stands for null: empty as text and as a list where nulls are let through, else an error; false, and equal to none."""
 
     __slots__ = ()
 
@@ -50,6 +50,12 @@ class Null:
 
     def __bool__(self) -> bool:
         return False
+
+    def __len__(self) -> int:
+        return 0
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(str(self))
 
     def __eq__(self, other: object) -> bool:
         return other is None or other is self

@@ -57,7 +57,9 @@ class PromptEnvironment(BoundedEnvironment):
     """Looks data up before anything else; methods are found only where they are called."""
 
     def getattr(self, obj: Any, attribute: str) -> Any:
-        """Find `obj.attribute`: a mapping's item, or what a value has that is no method."""
+        """Find `obj.attribute`: a mapping's item, or what a value has that is no method; null has nothing but nulls."""
+        if obj is NULL:
+            return NULL
         if isinstance(obj, Mapping):
             return obj[attribute] if attribute in obj else self.undefined(obj=obj, name=attribute)
         found = super().getattr(_bearer(obj, attribute), attribute)
@@ -67,6 +69,8 @@ class PromptEnvironment(BoundedEnvironment):
 
     def getitem(self, obj: Any, argument: Any) -> Any:
         """Find `obj[argument]`."""
+        if obj is NULL:
+            return NULL
         if isinstance(obj, Mapping):
             for key in (argument, argument.value()) if isinstance(argument, Cell) else (argument,):
                 if key in obj:

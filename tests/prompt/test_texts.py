@@ -183,6 +183,24 @@ def test_nested_nulls_obey_on_null(source: str) -> None:
     assert rendered("{{ o.z is none }} {{ o.z == none }} {{ o.z or 'n/a' }}", o=value) == "True True n/a"
 
 
+@pytest.mark.parametrize(
+    "source",
+    ["{{ o.p.x }}", "{{ o.p['x'].y }}", "{% for a in o.l %}{{ a }}{% endfor %} ", "{{ o.l | join }}"],
+)
+def test_a_null_holds_nulls(source: str) -> None:
+    """What is looked up in a null, or gone through, is null itself: it obeys `on_null`, and is false in `when`."""
+    struct = pa.struct([("p", pa.struct([("x", pa.int8())])), ("l", pa.list_(pa.int8())), ("q", pa.int8())])
+    value = pa.array([{"p": None, "l": None, "q": 1}], struct)
+    assert failure(source, o=value).startswith("null_value")
+    assert rendered(source, True, o=value).strip() == ""
+    (row,) = rows_of(pa.record_batch([value], names=["o"]))
+    told = {
+        c: compile_condition("{{ " + c + " }}", "here").is_true(row)
+        for c in ("o.p.x", "o.l | length > 0", "o.p.x is none")
+    }
+    assert list(told.values()) == [False, False, True]
+
+
 def test_texts_of_typed_values() -> None:
     """Decimals in digits, narrow floats as written, nested values as JSON, generators as lists."""
     assert rendered("{{ x }}", x=pa.array([Decimal("0E-10")], pa.decimal128(20, 10))) == "0.0000000000"
