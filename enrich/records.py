@@ -1,4 +1,4 @@
-"""The frozen records that pass between modules."""
+"""The frozen records that pass between modules; all in one place, since each is another's part and most modules know several."""
 
 from __future__ import annotations
 
