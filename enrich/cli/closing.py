@@ -97,7 +97,8 @@ def _remedy(cause: Trouble, step: StepConfig, command: Command) -> str:
         )
     if command.verb == "retry" and cause.again:
         return _asked_in_vain(cause, step)
-    better = "; a higher `reask` asks by itself" if cause.status == "invalid_output" else ""
+    is_correctable = cause.status == "invalid_output" and cause.code != "no_content"
+    better = "; a higher `reask` asks by itself" if is_correctable else ""
     return f"`{retry}` asks those rows again{better}"
 
 

@@ -187,3 +187,15 @@ def test_an_answer_of_unknown_ending_is_ok_only_where_it_fits_the_schema(
     ended = cli("run", job(step={"schema": schema, "reask": 0}), "--json", endpoint=endpoint)
     summary = json.loads(ended.out)
     assert (summary["invalid_output"], summary["ok"], summary["unknown_finish"]) == (3, 0, {})
+
+
+@pytest.mark.parametrize(("content", "advised"), [("", False), ("no JSON", True)])
+def test_a_higher_reask_is_advised_only_where_it_helps(
+    cli: Callable[..., Ended], job: Callable[..., Path], endpoint: BookedEndpoint, content: str, advised: bool
+) -> None:
+    """An answer without a text is not asked again by itself, however high `reask` is."""
+    choices = [{"message": {"role": "assistant", "content": content}, "finish_reason": "stop"}]
+    endpoint.script = lambda seen: Raw(json.dumps({"choices": choices}).encode())
+    schema = {"properties": {"a": {"type": "string"}}}
+    ended = cli("run", job(step={"schema": schema, "reask": 0}), endpoint=endpoint)
+    assert ("a higher `reask`" in ended.err) is advised
