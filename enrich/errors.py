@@ -25,6 +25,7 @@ EnrichError                      exit 1
 from __future__ import annotations
 
 import difflib
+import re
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
@@ -43,6 +44,15 @@ def shortened(text: str, most: int) -> str:
     return f"{text[: most * 3 // 4]}{left_out}{text[-most // 4 :]}"
 
 
+# A key of the API as it looks (`sk-…`, with a digit in it), where it stands in a place that is told of, such as a name.
+_KEY = re.compile(r"(?<![A-Za-z0-9])sk-(?=[A-Za-z_-]*[0-9])[A-Za-z0-9_-]{10,}")
+
+
+def without_keys(text: str) -> str:
+    """Give a text in which what looks like an API key is hidden: a message quotes what may be a key in the wrong place."""
+    return _KEY.sub("[key]", text)
+
+
 class EnrichError(Exception):
     """Something went wrong inside beatra-enrich.
 
@@ -56,8 +66,10 @@ class EnrichError(Exception):
     passes: bool = False
 
     def __init__(self, message: str = "", *, hint: str = "", passes: bool | None = None) -> None:
-        self.message = shortened(message, MOST_SAID) or (type(self).__doc__ or "").partition("\n")[0]
-        self.hint = shortened(hint, MOST_HINTED)
+        self.message = (
+            shortened(without_keys(message), MOST_SAID) or (type(self).__doc__ or "").partition("\n")[0]
+        )
+        self.hint = shortened(without_keys(hint), MOST_HINTED)
         if passes is not None:
             self.passes = passes
         super().__init__(self.message)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from enrich.config.ledger_url import without_password
 
 HIDDEN = "…"
@@ -14,5 +16,10 @@ def without_secret(assignment: str) -> str:
     if path == "ledger":
         return f"ledger={without_password(value)}"
     if path.startswith("endpoint"):
-        return f"{path.partition(':')[0]}{equals}{HIDDEN}"
+        return f"{'.'.join(map(_name, path.partition(':')[0].split('.')))}{equals}{HIDDEN}"
     return assignment
+
+
+def _name(part: str) -> str:
+    """Give a part of a path if it may be a name: what holds a digit, or a blank, may be a key in the wrong place."""
+    return part if re.fullmatch(r"[A-Za-z_-]{1,40}", part) else HIDDEN

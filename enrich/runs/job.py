@@ -24,6 +24,7 @@ from enrich.errors import ConfigError, OutputError, did_you_mean
 from enrich.files.metadata import retell_metadata
 from enrich.files.storage import has_magic
 from enrich.prompt.column_types import check_prompt_column
+from enrich.prompt.messages import without_files
 from enrich.prompt.request import RequestBuilder
 from enrich.prompt.template import check_columns
 from enrich.rows.conversation import Conversation
@@ -31,6 +32,7 @@ from enrich.rows.step import Step
 from enrich.runs.partitions import find_units
 from enrich.schema.choice import choose
 from enrich.schema.schema import step_schema
+from enrich.wire.redact import MIN_SECRET_KEY
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -92,6 +94,7 @@ def compile_job(
         ConfigError, TemplateError: whatever cannot work.
     """
     base_url, endpoint = _endpoint(config.endpoint, api_key, key_needed=key_needed)
+    _refuse_key_in_prompts(config, endpoint)
     schemas = [step_schema(step) for step in config.steps]
     chosen = [choose(step, schema) for step, schema in zip(config.steps, schemas, strict=True)]
     kept = _kept(config.output, input_schema)
@@ -240,6 +243,17 @@ def _endpoint(
         env = {config.api_key_env: "none", **env}
     endpoint = resolve_endpoint(config, env)
     return endpoint.base_url, endpoint
+
+
+def _refuse_key_in_prompts(config: JobConfig, endpoint: Endpoint | None) -> None:
+    """Keep the API key out of requests, and so out of the ledger; a row that holds it is data like any other."""
+    key = endpoint.api_key.get_secret_value() if endpoint is not None and endpoint.api_key is not None else ""
+    for step in config.steps if len(key) >= MIN_SECRET_KEY else ():
+        if key in json.dumps(without_files(step).model_dump(mode="json"), ensure_ascii=False, default=str):
+            raise ConfigError(
+                f"steps.{step.name} holds the API key: it would be sent to the model, and kept in the ledger",
+                hint="take it out; no request needs it in its text.",
+            )
 
 
 def _compiled(
