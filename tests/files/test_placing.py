@@ -14,7 +14,6 @@ DIES = """
 import sys
 from pathlib import Path
 sys.path[:0] = [sys.argv[1]]
-from enrich.config import MANIFEST_SUFFIX
 from enrich.files.placing import Temporary
 Temporary(Path(sys.argv[2])).path.write_text("half")
 """
