@@ -9,8 +9,9 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Any, Final
 
+from enrich.pace.chance import TINY
 from enrich.pace.closed import WINDOW_AFTER, WINDOW_REQUESTS, Closed, ClosedWindow
-from enrich.pace.rate import TINY, UNBOUND, Rate
+from enrich.pace.rate import UNBOUND, Rate
 
 FEWEST_IN_A_ROW: Final = 3  # refusals of requests sent one after the other that close everything
 MOST_IN_A_ROW: Final = 14  # the same at most
@@ -194,7 +195,9 @@ class Limit:
         self._row.append((sent.number, sent.at, retry_after, sent.in_flight))
 
     def _enough_in_a_row(self) -> int:
-        share = max(self.rate.usual, min(self.rate.share, 0.5) if self.rate.known is None else 0.0)
+        share = max(
+            self.rate.chance.usual, min(self.rate.chance.share, 0.5) if self.rate.known is None else 0.0
+        )
         return min(MOST_IN_A_ROW, max(FEWEST_IN_A_ROW, math.ceil(math.log(BY_CHANCE) / math.log(share))))
 
     # --- when all is refused ---
@@ -370,8 +373,8 @@ class Limit:
             return [f"limited to about {_two_figures(60 * tokens):,} tokens a minute"]
         elif self.rate.proven and self.through > self.in_flight:
             said.append(f"limited to about {_figure(self.rate.known or 0.0)}/s")
-        if self.rate.usual > 2 * TINY:
-            said.append(f"{100 * self.rate.usual:.2g} % refused, whatever the rate")
+        if self.rate.chance.usual > 2 * TINY:
+            said.append(f"{100 * self.rate.chance.usual:.2g} % refused, whatever the rate")
         return said
 
     def _tokens_yielded(self) -> float | None:
@@ -396,8 +399,8 @@ class Limit:
         known: dict[str, float] = {}
         if self.rate.known is not None and self.window is None:
             known["rate"] = self.rate.known
-        if self.rate.usual > TINY:
-            known["usual"] = self.rate.usual
+        if self.rate.chance.usual > TINY:
+            known["usual"] = self.rate.chance.usual
         if self.cap is not None:
             known["cap"] = self.cap
         return known

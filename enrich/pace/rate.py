@@ -7,6 +7,8 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Final
 
+from enrich.pace.chance import MOST_BY_CHANCE, NOTABLE, Chance
+
 START: Final = 1_000.0  # requests per second at which a run begins: what comes back first can still be heeded
 CLIMB: Final = 5.0  # growth of the rate per second, relative, before anything was refused
 RESERVE: Final = 0.03  # share of what an earlier run found, below which this one begins
@@ -29,9 +31,6 @@ CREDIT: Final = (
     8.0  # over the requests of a cycle: by how much the rate is below what is known when it begins
 )
 SHALLOWEST, DEEPEST = 0.005, 0.3  # share of the known rate by which it is cut, at least and at most
-RULED_OUT: Final = (
-    -1.0
-)  # log-likelihood of refusals coming whatever the rate, from which on it goes less far below
 DEEPER: Final = (
     2.0  # times the error of what is known that it is cut at most: it must come to be surely below
 )
@@ -50,25 +49,12 @@ UNTOUCHED: Final = (
 )
 UNFAIR: Final = 0.15  # of a run's part of a shared limit, by which it may have more or less
 
-TINY: Final = 0.0005  # share of refusals that needs no explanation
-NOTABLE: Final = 0.05  # share beyond the usual that a limit shows at least
-ALARM: Final = 4.0  # log-likelihood of refusals being more than usual, at which the rate is cut
-LOUD_ALARM: Final = 7.0  # the same where some are refused at any rate
-PROOF: Final = 4.0  # log-likelihood of refusals coming whatever the rate, at which they are taken for that
-CLEARER: Final = 8.0  # times fewer refusals that are expected where the rate is surely below the limit
 FAR: Final = (
     0.85  # of what was known that is left, at most, where a much lower limit may explain what was refused
 )
 FEW: Final = 6  # requests let through from which a rate can be told
 FALLS: Final = 2  # times in a row that it may
-FALLEN: Final = 0.5  # share that is refused when a limit fell far
 UNSURE: Final = 0.8  # of the error of what is known, by which a rate must be below it to be surely below
-MEMORY: Final = 250.0  # requests over which the usual share is told
-MOST_BY_CHANCE: Final = 0.4  # share that may be refused whatever the rate
-LOOKED_AT, THIRD = 90, 20  # requests by which that is told at one glance: of all, and of each third at least
-SLOWER: Final = 4.0  # times as slow as the first third that the last one must be for that
-ALIKE: Final = 2.0  # times as many refusals in one third as in another that count as the same
-FORGET: Final = 400  # requests after which the share that was refused counts half
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,13 +88,13 @@ class Rate:
     Attributes:
         rate: requests per second that may be sent now; at least `UNBOUND` when nothing holds them up.
         known: requests per second that the limit lets through; None while none was seen.
-        usual: share of the requests that is refused whatever the rate.
+        chance: what is refused whatever the rate.
         cuts: how often the rate was cut.
     """
 
     def __init__(self, now: float, *, expected: float | None = None, usual: float | None = None) -> None:
         self.known: float | None = None
-        self.usual = min(MOST_BY_CHANCE, max(TINY, usual or 0.0))
+        self.chance = Chance(usual)
         self.cuts = 0
         self.rate = START if expected is None else (1 - RESERVE) * expected
         self._growth = CLIMB if expected is None else SLOW_CLIMB
@@ -121,15 +107,7 @@ class Rate:
         self._error = 1.0  # of what is known, relative
         self._level = 0.0  # requests that the limit would let through at once, by what is known
         self._level_at = now
-        self._alarm = 0.0
-        self._sounded = 0  # request up to which what came counts in that
-        self._doubt = 0.0  # log-likelihood of refusals that no rate explains
-        self._proof = PROOF
-        self._safe = [0.0, 0.0]  # requests that were surely below the limit, and those refused of them
-        self._times: deque[float] = deque(maxlen=LOOKED_AT)  # when the last requests went
-        self._refusals: deque[int] = deque(maxlen=LOOKED_AT)  # numbers of those that were refused
         self._falls = 0  # how often what is known fell far, one time soon after the other
-        self._all = [0.0, 0.0]  # all requests, and those refused
         self._measured = False  # what is known: from one moment with nothing left to another
         self._risen = False  # whether it was seen to yield more than is known, since then
         self._slack = 0.0  # seconds in which something else held the run up
@@ -156,7 +134,7 @@ class Rate:
             probe: whether it tests if a time is over in which all is refused: no rate spaces those.
         """
         self._sent += 1
-        self._times.append(now)
+        self.chance.went(now)
         if probe and self.rate < PROBED:
             self._next = now + 1 / self.rate
         elif self.rate < UNBOUND:
@@ -164,31 +142,23 @@ class Rate:
                 self.rate += min(self._growth, MOST_PER_REQUEST * self.rate)
             self._slack += max(0.0, now - SMOOTH - self._next)
             self._next = max(self._next, now - SMOOTH) + 1 / self.rate
-        self._note_share(refused=False)
         safe = self._is_safe(now)
         if safe:
-            self._weigh(refused=False)
+            self.chance.weigh(refused=False)
         return safe
 
     def _is_safe(self, now: float) -> bool:
         """Take one from what the limit would let through; says whether it surely has so much."""
         if self.known is None:
-            self._follow(refused=False)
+            self.chance.follow(refused=False)
             return False
         self._level += self.known * (now - self._level_at) - 1
         self._level_at = now
         blur = self._error * self.known * (now - self._empty_at)
         if self._level < -(RISEN + blur):
             self._rise()
-        below = self.rate < self.known * (1 - UNSURE * self._error) / (1 - self.usual)
+        below = self.rate < self.known * (1 - UNSURE * self._error) / (1 - self.chance.usual)
         return self._measured and below and self._level >= blur
-
-    def _follow(self, *, refused: bool) -> None:
-        """Let the usual share follow what is refused where no limit can be to blame."""
-        if self.usual > TINY:
-            self.usual = min(
-                MOST_BY_CHANCE, max(TINY, self.usual + (refused - (not refused) * self.usual) / MEMORY)
-            )
 
     @property
     def _empty_at(self) -> float:
@@ -197,7 +167,7 @@ class Rate:
     def _rise(self) -> None:
         """More was let through than what is known would have yielded: the limit is higher."""
         assert self.known is not None  # noqa: S101  # the caller's
-        self.known = max(self.known, self.rate * (1 - self.usual))
+        self.known = max(self.known, self.rate * (1 - self.chance.usual))
         self._level, self._risen = 0.0, True
         self._growth = (
             min(max(FASTER * self._growth, 0.05), FASTEST) if self._growth < FASTEST else self._growth
@@ -216,21 +186,20 @@ class Rate:
         """
         self._refused += 1
         self._level += 1
-        self._refusals.append(number)
-        self._note_share(refused=True)
+        self.chance.refused(number)
         if safe:
-            self._weigh(refused=True)
+            self.chance.weigh(refused=True)
         elif self.known is None:
-            self._follow(refused=True)
-        self._sound(number, safe=safe)
-        if self._doubt > self._proof or self._no_rate_matters():
-            if self.share <= MOST_BY_CHANCE:
+            self.chance.follow(refused=True)
+        self.chance.sound(number, safe=safe)
+        if self.chance.explains:
+            if self.chance.share <= MOST_BY_CHANCE:
                 self._free()
                 return False
-            self._doubt, self._safe = 0.0, [0.0, 0.0]  # so many are somebody's doing, if not this run's
+            self.chance.weigh_anew()  # so many are somebody's doing, if not this run's
         if number <= self._cut_number and not self._fell(number, sent_at):
             return False
-        if self._alarm < (ALARM if self.usual <= TINY else LOUD_ALARM):
+        if not self.chance.alarmed:
             return False
         self.cut(number, sent_at, now)
         return True
@@ -239,7 +208,7 @@ class Rate:
         """Note a refusal that has another cause."""
         self._refused += 1
         self._level += 1
-        self._refusals.append(self._sent)
+        self.chance.refused_otherwise()
 
     def release(self, rate: float) -> None:
         """Go back to a rate: what was refused had another cause."""
@@ -247,74 +216,17 @@ class Rate:
         self.known = None
         self.rate, self._growth = rate, CLIMB
 
-    def _note_share(self, *, refused: bool) -> None:
-        if refused:
-            self._all[1] += 1
-            return
-        self._all[0] += 1
-        if self._all[0] > FORGET:
-            self._all = [n / 2 for n in self._all]
-
-    @property
-    def share(self) -> float:
-        """Give the share of requests that is refused, lately."""
-        return min(0.95, (self._all[1] + 0.5) / (self._all[0] + 20))
-
-    def _sound(self, number: int, *, safe: bool) -> None:
-        """Add up how much likelier what came is under a limit than by the usual share of refusals.
-
-        What went between the last refusal and this one was let through. Where the rate is surely below the limit,
-        only a limit that fell far is to be feared.
-        """
-        more = min(0.95, self.usual + max(NOTABLE, 2 * self.usual))
-        if safe and self.usual > TINY:
-            more = max(more, FALLEN)
-        let_through = max(0, number - self._sounded - 1)
-        self._sounded = max(self._sounded, number)
-        alarm = self._alarm + let_through * math.log((1 - more) / (1 - self.usual))
-        self._alarm = max(0.0, alarm) + math.log(more / self.usual)
-
-    def _weigh(self, *, refused: bool) -> None:
-        """Weigh a request that the limit cannot have refused: by chance, as often as any, or hardly ever."""
-        self._safe[refused] += 1
-        self._follow(refused=refused)
-        share = min(0.95, max(self.share, 2 * self.usual))
-        hardly = self.usual + (share - self.usual) / CLEARER
-        taken = math.log((1 - share) / (1 - hardly))
-        self._doubt = max(-PROOF, self._doubt + (math.log(share / hardly) - taken if refused else taken))
-
-    def _no_rate_matters(self) -> bool:
-        """Say whether as many as before are refused although requests have become far slower lately.
-
-        Of a limit, more is refused the further the rate is above it, and next to nothing once it is a quarter of that.
-        """
-        third = len(self._times) // 3
-        if third < THIRD:
-            return False
-        first = self._sent - 3 * third
-        counts = [0, 0, 0]
-        for number in self._refusals:
-            if number > first:
-                counts[min(2, (number - first - 1) // third)] += 1
-        if min(counts) < 2 or max(counts) > MOST_BY_CHANCE * third or max(counts) > ALIKE * min(counts):
-            return False
-        times = list(self._times)[-3 * third :]
-        return SLOWER * (times[third - 1] - times[0]) < times[-1] - times[2 * third]
-
     def _free(self) -> None:
         """No rate explains the refusals: take the cuts back, and their share for what is usual."""
-        self.usual = min(MOST_BY_CHANCE, max(TINY, self._all[1] / self._all[0]))
-        self._proof *= 1.5
+        self.chance.accept()
         self._forget()
         self.known = None
         self.rate = self._freed_rate
         self._growth = CLIMB
 
     def _forget(self) -> None:
-        self._alarm = self._doubt = 0.0
-        self._safe = [0.0, 0.0]
+        self.chance.forget()
         self._empties.clear()
-        self._times.clear()
         self._cut_number = self._sent
 
     # --- a limit that others share ---
@@ -333,9 +245,9 @@ class Rate:
                 self.rate, self._growth = rate, SLOW_CLIMB
             return
         if (
-            self.usual > NOTABLE
+            self.chance.usual > NOTABLE
         ):  # others meet refusals too: so many are rather the limit's than anybody's chance
-            self.usual /= 2
+            self.chance.usual /= 2
         if abs(self.known / rate - 1) < UNFAIR:
             return
         self.known, self._level, self._level_at = rate, 0.0, now
@@ -365,7 +277,7 @@ class Rate:
         self._empties.append(Empty(sent_at, through, self._slack))
         self.known = known
         self.cuts += 1
-        self._alarm = 0.0
+        self.chance.heed()
         self._cut_number = self._sent
         self._sweep(known, count)
         self._level, self._level_at = 0.0, sent_at
@@ -379,7 +291,7 @@ class Rate:
         """
         assert self.known is not None  # noqa: S101  # the caller's
         if not self._empties:
-            return min(self.known, self.rate * (1 - self.usual)), 20.0
+            return min(self.known, self.rate * (1 - self.chance.usual)), 20.0
         found, count = self._longest_span(through, at)
         if (
             self._risen
@@ -387,7 +299,7 @@ class Rate:
             self._risen = False
             self._empties.clear()
             self._measured = False
-            return (max(found, self.known) + self.rate * (1 - self.usual)) / 2, 6.0
+            return (max(found, self.known) + self.rate * (1 - self.chance.usual)) / 2, 6.0
         if count < 3:  # they come close together: look at more of them at once
             for empty in reversed(self._empties):
                 n = through - empty.through
@@ -427,7 +339,7 @@ class Rate:
             self._falls = 0
         if known < FAR * self.known and self._falls < FALLS:
             self._falls += 1
-            self._doubt, self._safe = 0.0, [0.0, 0.0]
+            self.chance.weigh_anew()
 
     def _fell(self, number: int, at: float) -> bool:
         """Say whether the requests let through since some moment show a limit far below the rate now."""
@@ -448,11 +360,11 @@ class Rate:
         cycle = max(CYCLE * known, min(CYCLE_REQUESTS, SLOW_CYCLE + SLOW_CYCLE_MORE * known))
         requests = min(cycle, 4 * count + 8)
         self._error = min(0.5, 1 / count)
-        sure = self._measured and self._doubt <= RULED_OUT
+        sure = self._measured and self.chance.ruled_out
         deepest = min(DEEPEST, max(DEEP, DEEPER * self._error)) if sure else DEEPEST
         depth = min(max(CREDIT / requests, SHALLOWEST), deepest)
         self.rate = known * (
             1 - depth
         )  # which makes up for no usual refusals: were they the limit's, they end here
-        top = known * (1 + depth) / (1 - self.usual)
+        top = known * (1 + depth) / (1 - self.chance.usual)
         self._growth = (top - self.rate) / requests
