@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from enrich.pace.budget import Reservation
-    from enrich.pace.limit import Sent
+    from enrich.pace.sent import Sent
     from enrich.records import Ask, Failure, Settled
 
 

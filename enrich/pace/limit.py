@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 import math
 from collections import deque
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
+from enrich.pace.cap import EVERY, Cap
 from enrich.pace.chance import TINY
 from enrich.pace.closed import WINDOW_AFTER, WINDOW_REQUESTS, Closed, ClosedWindow
 from enrich.pace.rate import UNBOUND, Rate
+
+if TYPE_CHECKING:
+    from enrich.pace.sent import Sent
 
 FEWEST_IN_A_ROW: Final = 3  # refusals of requests sent one after the other that close everything
 MOST_IN_A_ROW: Final = 14  # the same at most
@@ -20,51 +22,16 @@ BY_CHANCE: Final = 1e-4  # how likely so many may be refused in a row by chance
 MISSED: Final = (
     20  # requests that would have gone meanwhile: a time in which all is refused is then no rate's
 )
-CAP_SEEN: Final = 2  # times that a request that ended made room, in a row, that show a cap
 LATEST: Final = 512  # requests by which it is told whether refusals follow the tokens
-CAP_MEMORY: Final = 32  # requests that were taken lately, none of which may have gone with more in flight
-CAP_PROBE, CAP_PROBE_MOST = (
-    0.5,
-    30.0,
-)  # seconds until one more than the cap is tried; doubles with each refusal
 TOKENS_REFUSALS: Final = (
     20  # refusals among the latest requests from which it is told whether they follow the tokens
 )
 TOKENS_SURELY: Final = (
     4.0  # standard deviations by which the refused ones must be longer than the others for that
 )
-CAP_REFUSALS: Final = 8  # among the latest requests, from which a cap is told at one glance
-CAP_SPELLS: Final = 6  # times that refusals must have come, with requests taken in between, for that
-CAP_SURELY: Final = 0.6  # share that is refused of those that went with so many in flight
 TRIP: Final = 0.01  # seconds until a refusal is back, before any was seen
 
 log = logging.getLogger("enrich")
-
-
-@dataclass(slots=True)
-class Sent:
-    """A request that is in flight.
-
-    Attributes:
-        number: among those of its model.
-        order: among all.
-        at: monotonic seconds.
-        in_flight: others of its model that were in flight when it went.
-        tokens: that were reserved for it.
-        safe: whether what is known of the rate rules out that it is refused.
-        landed: whether something whole came back.
-        refused: whether a 429 did.
-    """
-
-    model: str
-    number: int
-    order: int
-    at: float
-    in_flight: int
-    tokens: float
-    safe: bool
-    landed: bool = False
-    refused: bool = False
 
 
 class Limit:
@@ -74,7 +41,7 @@ class Limit:
         in_flight: requests of this model.
         rate: what is known of a rate.
         window: when it lets through so many per span; None while it was not seen to.
-        cap: requests at a time; None while that was not seen.
+        cap: on requests in flight.
         refused: requests that were.
     """
 
@@ -83,7 +50,7 @@ class Limit:
         self.rate = Rate(now, expected=learned.get("rate"), usual=learned.get("usual"))
         self._adaptive = adaptive
         self.window: ClosedWindow | None = None
-        self.cap: int | None = int(learned["cap"]) or None if "cap" in learned else None
+        self.cap = Cap(int(learned["cap"]) or None if "cap" in learned else None)
         self.closed: Closed | None = None
         self.in_flight = 0
         self.sent_count = self.refused = 0
@@ -95,18 +62,7 @@ class Limit:
         )  # when, and how many had been let through by then
         self._window_opened: float | None = None  # after a time in which all was refused
         self._rate_before = self.rate.rate
-        self._cap_seen = 0
-        self._cap_first = self.cap or 0  # as it was seen first
-        self._cap_doubt = 1  # grows when what was taken for a cap was none, or is another's as well
-        self._cap_wait = CAP_PROBE
-        self._cap_next = 0.0
-        self._cap_step = 1
-        self._cap_probe: tuple[int, float] | None = None
-        self._strikes = 0
         self._latest: deque[Sent] = deque(maxlen=LATEST)
-        self._answered_at: deque[int] = deque(
-            maxlen=CAP_MEMORY
-        )  # in flight when they went, of those taken lately
 
     @property
     def through(self) -> int:
@@ -116,7 +72,7 @@ class Limit:
     @property
     def met(self) -> bool:
         """Say whether refusals are what holds requests up."""
-        return self.closed is not None or self.cap is not None or self.rate.known is not None
+        return self.closed is not None or self.cap.value is not None or self.rate.known is not None
 
     # --- before a request ---
 
@@ -129,17 +85,16 @@ class Limit:
         if self.window is not None and self.window.used >= self.window.amount:
             self._close_window(now)
             return 0.0
-        if self.cap is not None and self.in_flight >= self.cap:
-            return self._wait_for_cap(now)
+        if self.cap.full(self.in_flight):
+            return self.cap.wait(self.in_flight, self._trip, now)
         return self.rate.wait(now) if self._adaptive else 0.0
 
     def sent(self, now: float) -> bool:
         """Note that a request goes; says whether what is known of the rate rules out that it is refused."""
         self.sent_count += 1
         safe = self.rate.sent(now, probe=self.closed is not None)
-        if self.cap is not None and self.in_flight >= self.cap:
-            self._cap_probe = (self.sent_count, now)
-            self._cap_next = now + self._cap_wait
+        if self.cap.full(self.in_flight):
+            self.cap.sent(self.sent_count, now)
         self.in_flight += 1
         if self.closed is not None:
             self.closed.sent(self.sent_count, now)
@@ -156,7 +111,7 @@ class Limit:
     def ended(self, sent: Sent, now: float) -> None:
         """Note that a request that was let through has ended."""
         self.in_flight -= 1
-        self._answered_at.append(sent.in_flight)
+        self.cap.took(sent.in_flight)
         if self.closed is None:
             return
         probe = self.closed.probe
@@ -180,14 +135,18 @@ class Limit:
                 self.closed.refused(now)
             return
         self._note_row(sent, retry_after)
-        if self._adaptive and self.cap is None and self.window is None and self.refused % 4 == 0:
+        if self._adaptive and self.cap.value is None and self.window is None and self.refused % EVERY == 0:
             self._glance(now)
         if len(self._row) >= self._enough_in_a_row():
             self._close(sent, now)
-        elif not self._adaptive or self._by_cap(sent, now) or self.window is not None:
+        elif not self._adaptive or self.cap.explains(sent, now) or self.window is not None:
             self.rate.count_refused()
         else:
             self.rate.refused(sent.number, sent.at, now, safe=sent.safe)
+
+    def _glance(self, now: float) -> None:
+        if self.cap.shows_in(self._latest, self._trip, now):
+            self.rate.release(UNBOUND)
 
     def _note_row(self, sent: Sent, retry_after: float | None) -> None:
         if self._row and sent.number != self._row[-1][0] + 1:
@@ -252,11 +211,11 @@ class Limit:
         if self.window is not None:
             self._reopen_window(self.window, closed, at)
             return
-        if self._adaptive:
-            self._see_cap(closed, now)
+        if self._adaptive and self.cap.shows(closed, now):
+            self.rate.release(UNBOUND)
         let = self._opened_requests()
         self._opened = (at, self.through - 1)
-        if self.cap is not None or not self._adaptive:
+        if self.cap.value is not None or not self._adaptive:
             return
         if lasted >= WINDOW_AFTER and lasted * self._rate_before >= MISSED and let >= WINDOW_REQUESTS:
             if self._window_opened is not None:
@@ -288,78 +247,6 @@ class Limit:
         window.used = 1
         self._opened = (at, self.through - 1)
 
-    # --- a cap on requests in flight ---
-
-    def _see_cap(self, closed: Closed, now: float) -> None:
-        """Tell whether a request that ended made room, or time did."""
-        assert closed.probe is not None  # noqa: S101  # the caller's
-        if not closed.probe.freed or closed.in_vain:
-            self._cap_seen = 0
-            return
-        if closed.refusals == 0:
-            return
-        if max(self._answered_at, default=0) > closed.in_flight + 1:  # more were taken just before
-            self._cap_seen = 0
-            return
-        self._cap_seen += 1
-        if self._cap_seen >= CAP_SEEN:
-            self._set_cap(max(1, closed.in_flight), now)
-
-    def _glance(self, now: float) -> None:
-        """Tell a cap from the latest requests: from so many in flight on nearly all are refused, below that none.
-
-        Of a rate, or by chance, requests are refused and taken with equally many in flight, one soon after the other.
-        """
-        came = max(0.02, 6 * self._trip)  # seconds by which a refusal would be back
-        latest = [each for each in self._latest if each.refused or each.landed or now - each.at > came]
-        refused = [each.in_flight for each in latest if each.refused]
-        if len(refused) < self._cap_doubt * CAP_REFUSALS or (cap := min(refused)) < 1:
-            return
-        spells = sum(after.refused and not before.refused for before, after in itertools.pairwise(latest))
-        below = sum(each.in_flight < cap for each in latest)
-        above = sum(each.in_flight >= cap for each in latest)
-        if spells >= CAP_SPELLS and below >= above and len(refused) >= CAP_SURELY * above:
-            self._set_cap(cap, now)
-
-    def _set_cap(self, cap: int, now: float) -> None:
-        self.cap = self._cap_first = cap
-        self._strikes = 0
-        self._cap_next = now + self._cap_wait
-        self.rate.release(UNBOUND)
-        log.info("at most %d requests are taken at a time", self.cap)
-
-    def _wait_for_cap(self, now: float) -> float:
-        if self._cap_probe is not None:
-            _, at = self._cap_probe
-            if now - at < max(0.02, 6 * self._trip):
-                return max(0.001, at + max(0.02, 6 * self._trip) - now)
-            self._cap_probe = None  # it was taken: there is more room
-            assert self.cap is not None  # noqa: S101  # the caller's
-            self.cap += self._cap_step
-            self._cap_step *= 2
-            self._cap_wait, self._cap_next = CAP_PROBE, now
-            return 0.0 if self.in_flight < self.cap else max(0.0, self._cap_next - now)
-        return max(0.0, self._cap_next - now)
-
-    def _by_cap(self, sent: Sent, now: float) -> bool:
-        """Say whether a cap explains a refusal."""
-        if self.cap is None:
-            return False
-        if self._cap_probe is not None and self._cap_probe[0] == sent.number:
-            self._cap_probe, self._cap_step = None, 1
-            self._cap_wait = min(CAP_PROBE_MOST, 2 * self._cap_wait)
-            self._cap_next = now + self._cap_wait
-            return True
-        if sent.in_flight >= self._cap_first - 1:  # what is refused with fewer, somebody else is holding up
-            self.cap, self._cap_step = max(1, min(self.cap, sent.in_flight)), 1
-            return True
-        self._strikes += 1
-        if self._strikes >= FEWEST_IN_A_ROW:
-            self.cap, self._cap_seen, self._strikes = None, 0, 0
-            self._cap_doubt *= 4
-            return False
-        return True
-
     # --- what was found ---
 
     def found(self) -> list[str]:
@@ -367,8 +254,8 @@ class Limit:
         said = []
         if self.window is not None:
             said.append(f"window: {self.window.amount:,} per {self.window.seconds:.3g} s")
-        elif self.cap is not None:
-            said.append(f"limited to {self.cap:,} at a time")
+        elif self.cap.value is not None:
+            said.append(f"limited to {self.cap.value:,} at a time")
         elif (tokens := self._tokens_yielded()) is not None:
             return [f"limited to about {_two_figures(60 * tokens):,} tokens a minute"]
         elif self.rate.proven and self.through > self.in_flight:
@@ -401,8 +288,8 @@ class Limit:
             known["rate"] = self.rate.known
         if self.rate.chance.usual > TINY:
             known["usual"] = self.rate.chance.usual
-        if self.cap is not None:
-            known["cap"] = self.cap
+        if self.cap.value is not None:
+            known["cap"] = self.cap.value
         return known
 
 

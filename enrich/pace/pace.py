@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 from enrich.pace.bound import Bound, Cause
 from enrich.pace.ceiling import Ceiling
 from enrich.pace.lease import Cut
-from enrich.pace.limit import Limit, Sent
+from enrich.pace.limit import Limit
+from enrich.pace.sent import Sent
 from enrich.pace.windows import OwnSlots
 
 if TYPE_CHECKING:

@@ -16,7 +16,8 @@ from tests.helpers.servers import Arrival
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from enrich.pace.pace import Pace, Sent
+    from enrich.pace.pace import Pace
+    from enrich.pace.sent import Sent
     from tests.helpers.servers import Server
 
 SEND = 0.0003  # seconds that this machine needs to send a request

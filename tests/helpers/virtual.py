@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from enrich.pace.lease import Lease, LeaseRequest
-    from enrich.pace.pace import Pace, Sent
+    from enrich.pace.pace import Pace
+    from enrich.pace.sent import Sent
 
 
 class _Selector(selectors.SelectSelector):
