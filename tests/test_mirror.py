@@ -37,10 +37,13 @@ ELSEWHERE = {
     "frames.reasked": "frames/test_pandas.py",
     "frames.arguments": "frames/test_pandas.py",
     "pace.bound": "pace/test_pace.py",  # parts of one pace, tested against servers in virtual time
+    "pace.cap": "pace/test_gym.py",
     "pace.ceiling": "pace/test_pace.py",
+    "pace.chance": "pace/test_pace.py",
     "pace.closed": "pace/test_pace.py",
     "pace.limit": "pace/test_pace.py",
     "pace.rate": "pace/test_pace.py",
+    "pace.sent": "pace/test_pace.py",
     "pace.windows": "pace/test_pace.py",
     "pandas": "frames/test_pandas.py",
     "polars": "frames/test_polars.py",
