@@ -9,6 +9,7 @@ import pytest
 
 from tests.bad_input.battery import battery
 from tests.bad_input.case import come
+from tests.bad_input.mutated import mutated
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -52,3 +53,20 @@ def test_every_bad_input_is_refused_or_carried_out(
 ) -> None:
     """The same of all of them."""
     assert faults(battery(), tmp_path, warm, endpoint) == {}
+
+
+@pytest.mark.timeout(600)
+def test_a_sample_of_mutated_jobs_ends_as_a_job_should(
+    tmp_path: Path, warm: Warm, endpoint: BookedEndpoint
+) -> None:
+    """Something in a good job changed at random: refused with nothing sent, or carried out; never a defect."""
+    assert faults({str(seed): mutated(seed) for seed in range(12)}, tmp_path, warm, endpoint) == {}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_a_thousand_mutated_jobs_end_as_a_job_should(
+    tmp_path: Path, warm: Warm, endpoint: BookedEndpoint
+) -> None:
+    """The same of many more."""
+    assert faults({str(seed): mutated(seed) for seed in range(12, 1012)}, tmp_path, warm, endpoint) == {}

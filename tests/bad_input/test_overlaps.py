@@ -151,7 +151,7 @@ def test_what_is_written_is_no_other_file_of_the_job(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(3600)
 def test_no_pair_of_paths_destroys_a_file(
     cli: Callable[..., Ended], endpoint: BookedEndpoint, tmp_path: Path
 ) -> None:
