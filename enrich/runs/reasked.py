@@ -46,7 +46,20 @@ CAUSES = {
     "the text of values (`prompt_text`)": ("prompt_text",),
 }
 NO_CAUSE = frozenset(
-    {"name", "limits", "stream", "check", "reask", "repair", "on_truncated", "when", "on_null", "on_empty"}
+    {
+        "name",
+        "limits",
+        "stream",
+        "check",
+        "reask",
+        "repair",
+        "on_truncated",
+        "when",
+        "on_null",
+        "on_empty",
+        "columns",
+        "rename",
+    }
 )
 
 

@@ -274,10 +274,10 @@ def test_columns_are_chosen_as_in_a_configuration(endpoint: BookedEndpoint) -> N
     steps = [{"name": "a", "prompt": "{{ t }}", "columns": []}, {"name": "b", "prompt": "{{ a }}"}]
     assert frame.beatra.run(steps, columns="minimal").columns.tolist() == ["t", "b", "b_status", "b_error"]
     endpoint.script = lambda _: envelope("invalid_request", 400)
-    with pytest.warns(UserWarning, match="2 invalid_request at step r"):
-        frame.beatra.complete("{{ t }}?", name="r", columns="answer")
-    with pytest.raises(RowsFailed, match="row 0, r: error: invalid_request"):
-        frame.beatra.complete("{{ t }}??", name="r", columns="answer", errors="raise")
+    with pytest.warns(UserWarning, match="2 invalid_request at step q"):
+        frame.beatra.complete("{{ t }}?", name="q", columns="answer")
+    with pytest.raises(RowsFailed, match="row 0, p: error: invalid_request"):
+        frame.beatra.complete("{{ t }}??", name="p", columns="answer", errors="raise")
 
 
 def test_every_argument_reaches_the_request(endpoint: BookedEndpoint) -> None:

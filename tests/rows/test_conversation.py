@@ -185,13 +185,13 @@ def test_still_wrong() -> None:
 
 
 def test_no_reask() -> None:
-    """With `reask: 0`, without a text, or when filtered, nothing is asked again; an empty text is."""
+    """With `reask: 0`, without a text or with an empty one, or when filtered, nothing is asked again."""
     cases: tuple[tuple[Served, dict[str, Any], int], ...] = (
         (text(BAD), {"reask": 0}, 1),
         (text(None), {}, 1),
         (text("x", "content_filter"), {}, 1),
         (text("x", "length"), {}, 1),
-        (text(""), {}, 2),
+        (text(""), {}, 1),
     )
     for first, step, charges in cases:
         world = World(serve(first, text(GOOD)))
