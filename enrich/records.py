@@ -75,6 +75,13 @@ class Usage:
     reasoning_tokens: int | None = None
     credits_usd: float | None = None
 
+    @property
+    def tokens(self) -> int | None:
+        """Give the tokens of prompt and answer together, where the server said anything of them."""
+        if self.total_tokens is not None or self.prompt_tokens is None:
+            return self.total_tokens
+        return self.prompt_tokens + (self.completion_tokens or 0)
+
 
 # What a completion costs, as columns, sums and reports name it.
 AMOUNTS = (

@@ -176,7 +176,7 @@ class Workers:
             self._judge.tell_pace(ticket, result)
             await self._judge.failed(ticket, result, unusable=reply.body)
             return
-        desk.pace.answered(ticket.sent, used=result.usage.total_tokens)
+        desk.pace.answered(ticket.sent, used=result.usage.tokens)
         desk.outage.success(ticket.sent_at)
         desk.key_doubt.served(ticket.sent_at)
         desk.alike.succeeded()

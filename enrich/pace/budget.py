@@ -10,7 +10,7 @@ from enrich.errors import BudgetSpent
 
 if TYPE_CHECKING:
     from enrich.config import BudgetConfig
-    from enrich.records import Completion, Usage
+    from enrich.records import Completion
 
 LENGTH_MARGIN = 1.5  # over the longest answer seen, or the most tokens per byte seen, once many were seen
 LENGTH_DOUBT = 4.0  # what is added to that margin after the first answer; falls with the root of their number
@@ -199,8 +199,7 @@ class Budget:
         self._free(reservation)
         if completion is not None:
             usage = completion.usage
-            total = _total(usage)
-            self.tokens += total if total is not None else reservation.tokens
+            self.tokens += usage.tokens if usage.tokens is not None else reservation.tokens
             self.credits += usage.credits if usage.credits is not None else reservation.credits
             self.learn(body_bytes, completion)
         elif maybe_paid:
@@ -220,15 +219,16 @@ class Budget:
     def learn(self, body_bytes: int, completion: Completion) -> None:
         """Learn from an answer what requests of this run cost."""
         usage = completion.usage
-        total = _total(usage)
-        self._answers += 1
-        self._mean_per_byte += ((total or 0) / max(body_bytes, 1) - self._mean_per_byte) / min(
-            self._answers, 200
-        )
         prompt, answer = usage.prompt_tokens or 0, usage.completion_tokens or 0
         if usage.credits is None:
             self._unpriced = True
-        elif self._config.credits is not None:
+        if usage.tokens is None:  # it tells nothing of how long the next ones are
+            return
+        self._answers += 1
+        self._mean_per_byte += (usage.tokens / max(body_bytes, 1) - self._mean_per_byte) / min(
+            self._answers, 200
+        )
+        if usage.credits is not None and self._config.credits is not None:
             self._prices.learn(completion.model, Charge(prompt, answer, usage.credits))
         self._tokens_per_byte = max(self._tokens_per_byte, prompt / max(body_bytes, 1))
         self._longest_body = max(self._longest_body, body_bytes if prompt else 0)
@@ -253,10 +253,3 @@ class Budget:
             spent = f"{self.credits:,.6g} used; the next request may take {credits_:,.3g}"
             return f"the budget of {limit:g} credits is spent ({spent})"
         return None
-
-
-def _total(usage: Usage) -> int | None:
-    """Give the tokens of prompt and answer together, when the server said anything of them."""
-    if usage.total_tokens is not None or usage.prompt_tokens is None:
-        return usage.total_tokens
-    return usage.prompt_tokens + (usage.completion_tokens or 0)

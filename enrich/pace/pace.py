@@ -71,6 +71,8 @@ class Pace:
             start=self._learned.get("ceiling"),
             usual=self._learned.get("latency"),
         )
+        # Whether a limit on tokens was told, and it was not said yet that it goes by an estimate alone.
+        self._counts_tokens = bool(limits.tokens_per_minute or any(w.tokens for w in limits.windows))
         self._sent = 0
         self._paused_until = 0.0
         self._refused_until = 0.0  # by what the newest refusal says, with no answer since
@@ -160,6 +162,9 @@ class Pace:
             self.landed(sent)
         if used is not None:
             self._slots.settle(sent.tokens, used)
+        elif self._counts_tokens:
+            self._counts_tokens = False
+            log.warning("answers tell no usage: the limit on tokens goes by about %d a request", sent.tokens)
 
     def limited(self, sent: Sent, retry_after: float | None) -> None:
         """Note a 429; ``retry_after`` is the seconds that it asks to wait."""

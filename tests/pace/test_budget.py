@@ -81,6 +81,18 @@ def test_an_answer_without_usage_counts_as_reserved() -> None:
     assert budget.tokens == reservation.tokens
 
 
+def test_answers_without_usage_teach_nothing_of_their_length() -> None:
+    """What a request is likely to take stays as the answers that named their usage, or the first guess, have it."""
+    budget = Budget(BudgetConfig())
+    guess = budget.likely_tokens(BODY, 64)
+    budget.learn(BODY, answered(None, None, None))
+    assert budget.likely_tokens(BODY, 64) == guess
+    budget.learn(BODY, answered(300, 20, None))
+    for _ in range(50):
+        budget.learn(BODY, answered(None, None, None))
+    assert budget.likely_tokens(BODY, 64) == pytest.approx(320)
+
+
 def test_a_request_that_was_not_sent_is_given_back() -> None:
     """A request that another run answers meanwhile uses up nothing."""
     budget = Budget(BudgetConfig(requests=1))

@@ -457,3 +457,14 @@ def test_retry_after_are_explained(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", "enrich")
     gym(FixedWindow(1200, 10.0), 6000, service=lognormal(0.05), retry_after="whole")
     assert "limited to 1201 requests per 10" in caplog.text
+
+
+def test_answers_without_usage_under_a_limit_on_tokens(caplog: pytest.LogCaptureFixture) -> None:
+    """What was reserved for them stays counted, and that is said once."""
+    now = [0.0]
+    pace = Pace(LimitsConfig(tokens_per_minute=6_000), monotonic=lambda: now[0])
+    for _ in range(3):
+        pace.answered(pace.sent("m", 100.0), used=None)
+    assert [record.getMessage() for record in caplog.records] == [
+        "answers tell no usage: the limit on tokens goes by about 100 a request"
+    ]
