@@ -617,12 +617,12 @@ MISTAKES = {
     ),
     "a column of the input's name": Mistake(
         "step `s` makes a column `s_status`, which the input has too\n"
-        "Hint: rename the step or the schema's property, or leave the input column out with input.columns.",
+        "Hint: rename the step, or one of the two with the step's `rename`, or leave the input column out with output.columns.",
         csv="id,review,s_status\n1,a,b\n",
     ),
     "a column of another step's name": Mistake(
         "step `a_status` makes a column `a_status`, which step `a` has too\n"
-        "Hint: rename the step or the schema's property, or leave the input column out with input.columns.",
+        "Hint: rename the step, or one of the two with the step's `rename`, or leave the input column out with output.columns.",
         config=top(steps=[{"name": "a", "prompt": "x"}, {"name": "a_status", "prompt": "y"}]),
     ),
     "an unknown compression": Mistake(
