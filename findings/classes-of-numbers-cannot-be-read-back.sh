@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# pandas 3.1.1 with PyArrow 26.0.1: what `pd.cut` makes is refused by Parquet, and written to a Feather file that nobody reads.
+# pandas 3.1.1 with PyArrow 26.0.1: the result of `pd.cut` cannot be written to Parquet, nor be read again from Feather.
 #
 # Guess beforehand: intervals and categoricals both go through Parquet and Feather and come back, so a categorical of
 # intervals does in both, or is refused by both before a file is there.
