@@ -46,6 +46,9 @@ OUTCOMES = st.builds(
     latency_ms=st.none() | st.floats(0, 1e9),
     source=st.sampled_from(("api", "ledger")),
     follows=st.none() | st.binary(min_size=16, max_size=16),
+    cached_tokens=st.none() | st.integers(0),
+    reasoning_tokens=st.none() | st.integers(0),
+    credits_usd=st.none() | st.floats(0, 1e9),
 )
 
 
