@@ -342,6 +342,9 @@ MISPLACED: dict[str, dict[str, Any]] = {
 }
 
 
+SHORT = ("--set", "retry.attempts=1", "--set", "retry.deadline=0.5")  # where nobody listens
+
+
 @pytest.mark.parametrize("place", MISPLACED)
 def test_a_key_in_the_wrong_place(
     place: str, job: Callable[..., Path], cli: Callable[..., Ended], tmp_path: Path
@@ -351,7 +354,7 @@ def test_a_key_in_the_wrong_place(
     env = {"BEATRA_API_KEY": KEY, "HTTPS_PROXY": "http://127.0.0.1:9"}
     said = [
         cli(*command, config, *flags, **env)
-        for command, flags in ((("check",), ()), (("run",), ("-vv", "--json", "--set", "retry.attempts=1")))
+        for command, flags in ((("check",), ()), (("run",), ("-vv", "--json", *SHORT)))
     ]
     assert_hidden(tmp_path, *said)
 

@@ -12,7 +12,7 @@ def apply() -> None:
     answer, lookup = SqliteLedger.answer, SqliteLedger.lookup
     waiting: list[Any] = []
 
-    async def keep_for_later(_: SqliteLedger, *args: Any) -> None:
+    async def keep_for_later(_: SqliteLedger, *args: Any, **_within: Any) -> None:
         waiting.append(args)
 
     async def write_and_look_up(self: SqliteLedger, keys: Any) -> Any:
