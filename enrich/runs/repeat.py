@@ -84,6 +84,7 @@ async def note_finished(
         "keeps_keys": summary.perhaps_paid_twice is None,
         "sandbox": summary.sandbox,
         "reused": summary.reused,
+        "unknown_finish": summary.unknown_finish,
     }
     with contextlib.suppress(RunStopped):  # a full disk: the next run goes its way
         await ledger.remember(_name(config), told)
@@ -135,6 +136,7 @@ def _summed_up(config: Config, told: dict[str, Any], seconds: float) -> Summary:
         perhaps_paid_twice=None if told["keeps_keys"] else 0,
         sandbox=told["sandbox"],
         reused=told["reused"],
+        unknown_finish=told.get("unknown_finish", {}),
     )
 
 

@@ -109,7 +109,7 @@ def prove_main_job(count: int, endpoint: BookedEndpoint, job: Callable[..., Path
     first = pq.read_table(tmp_path / "out.parquet")
     prove_alignment(first.to_pydict(), prompts, endpoint)
     assert summary.credits == pytest.approx(endpoint.credits)
-    again = enrich.run(config)
+    again = enrich.run(config, force=True)
     assert (again.requests, again.attempts, again.credits) == (0, 0, 0)
     assert len(endpoint.posts) == len(set(prompts))
     second = pq.read_table(tmp_path / "out.parquet")
