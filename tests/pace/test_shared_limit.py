@@ -136,13 +136,13 @@ def test_a_steps_own_limit_holds_for_all_who_ask_the_same(site: Site) -> None:
 
 
 def test_a_retry_after_binds_the_request_that_got_it(site: Site) -> None:
-    """One request of two processes is told to wait for two seconds: it does; nobody else waits for it."""
-    site.refusals = [2]
+    """One request of two processes is told to wait for four seconds: it does; nobody else waits for it."""
+    site.refusals = [4]
     jobs, runs = site.start(40, 2, requests_per_minute=3_000, concurrency=4)
     whole(site, jobs, runs)
     assert not site.refusals
     ((first, again),) = [times for key in set(site.keys) if len(times := site.sent(key)) > 1]
-    assert again - first >= 2.0
+    assert again - first >= 4.0
     others = [site.sent(key)[0] for key in set(site.keys)]
     assert len(others) == 2 * 40
     assert all(at < again for at in others)  # some forty were left: the refusal came in the middle
