@@ -23,9 +23,8 @@ EVERY: Final = 4  # refusals, of which the last one is reason for a glance
 PROBE, PROBE_MOST = 0.5, 30.0
 STRIKES: Final = 3  # refusals with fewer in flight that drop it
 DOUBT: Final = 4  # times the refusals that the next glance needs after that
-BACK: Final = (
-    0.02  # seconds after which a request that was not refused counts as taken, at least; else six round trips
-)
+# Seconds after which a request that was not refused counts as taken, at least; else six round trips.
+BACK: Final = 0.02
 
 
 class Cap:

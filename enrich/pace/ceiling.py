@@ -7,23 +7,17 @@ from typing import Final
 
 START: Final = 40  # requests in flight before anything is known of the endpoint
 FEWEST: Final = 8  # answers by which a generation is judged
-HALF, MOST = (
-    0.5,
-    0.9,
-)  # of as many as may be in flight, by which a generation is judged: the slowest are not waited for
-SMALL, QUICK = (
-    256,
-    2.0,
-)  # requests and seconds below which half will do: what they would be too many for is soon done
-ORDERED: Final = (
-    4  # parts of the first generation, of which the last takes longer than the first where they queue
-)
+# Of as many as may be in flight, by which a generation is judged: the slowest are not waited for.
+HALF, MOST = 0.5, 0.9
+# Requests and seconds below which half will do: what they would be too many for is soon done.
+SMALL, QUICK = 256, 2.0
+# Parts of the first generation, of which the last takes longer than the first where they queue.
+ORDERED: Final = 4
 FAST, STEADY = 4.0, 1.25  # growth per generation: at first, and once queueing was met
 FLAT: Final = 1.25  # times the latency of the beginning up to which it counts as the same
 QUEUED: Final = 1.6  # times that from which on requests must be queueing at the server
-SPARE: Final = (
-    1.25  # times what the server works on at once that is kept in flight, so that it never lacks work
-)
+# Times what the server works on at once that is kept in flight, so that it never lacks work.
+SPARE: Final = 1.25
 IN_USE: Final = 0.75  # of the ceiling that must be in use for it to grow
 FELL: Final = 0.8  # of the latency before that is left after a cut, at most, where requests did queue
 DRIFT: Final = 0.2  # by which the usual latency follows each generation

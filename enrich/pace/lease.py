@@ -13,15 +13,12 @@ from typing import Final, Protocol, runtime_checkable
 
 PERIOD: Final = 0.25  # seconds' worth of the whole limit that the leases of all processes together hold
 LIVE: Final = 15.0  # seconds for which a window holds for everybody after it was last declared
-LONGEST_PAUSE: Final = (
-    300.0  # seconds; who is asked to wait longer stops. Bounds what a clock that jumps can do
-)
-RESTARTED: Final = (
-    1.0  # seconds after the start of the server: what it forgot when it crashed is over by then
-)
-SATURATED: Final = (
-    0.01  # seconds ago that the learned rate's next slot was free, at most, for it to be in use
-)
+# Seconds; who is asked to wait longer stops. Bounds what a clock that jumps can do.
+LONGEST_PAUSE: Final = 300.0
+# Seconds after the start of the server: what it forgot when it crashed is over by then.
+RESTARTED: Final = 1.0
+# Seconds ago that the learned rate's next slot was free, at most, for it to be in use.
+SATURATED: Final = 0.01
 FASTEST_PROBE: Final = 1.0  # growth of the learned rate per second, relative, at most
 MOST_PER_REQUEST: Final = 0.02  # growth of the learned rate per request, relative
 CLIMB: Final = 5.0  # growth per second, relative, but after the first 429 of all, which shows next to nothing

@@ -19,16 +19,13 @@ FEWEST_IN_A_ROW: Final = 3  # refusals of requests sent one after the other that
 MOST_IN_A_ROW: Final = 14  # the same at most
 SURELY: Final = 6  # probes refused, after which it was no chance that all was
 BY_CHANCE: Final = 1e-4  # how likely so many may be refused in a row by chance
-MISSED: Final = (
-    20  # requests that would have gone meanwhile: a time in which all is refused is then no rate's
-)
+# Requests that would have gone meanwhile: a time in which all is refused is then no rate's.
+MISSED: Final = 20
 LATEST: Final = 512  # requests by which it is told whether refusals follow the tokens
-TOKENS_REFUSALS: Final = (
-    20  # refusals among the latest requests from which it is told whether they follow the tokens
-)
-TOKENS_SURELY: Final = (
-    4.0  # standard deviations by which the refused ones must be longer than the others for that
-)
+# Refusals among the latest requests from which it is told whether they follow the tokens.
+TOKENS_REFUSALS: Final = 20
+# Standard deviations by which the refused ones must be longer than the others for that.
+TOKENS_SURELY: Final = 4.0
 TRIP: Final = 0.01  # seconds until a refusal is back, before any was seen
 
 log = logging.getLogger("enrich")

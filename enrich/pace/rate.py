@@ -16,27 +16,21 @@ SLOW_CLIMB: Final = 1.5  # growth from there
 UNBOUND: Final = 1e5  # requests per second from which on nothing is held up
 SMOOTH: Final = 0.05  # seconds' worth of requests that may go at once after a late timer
 TIMER: Final = 0.001  # seconds; an event loop's timer is no finer
-PROBED: Final = (
-    20.0  # requests per second below which the turns that probes would use up are long enough to matter
-)
+# Requests per second below which the turns that probes would use up are long enough to matter.
+PROBED: Final = 20.0
 MOST_PER_REQUEST: Final = 0.25  # growth of the rate per request, relative
 
 CYCLE: Final = 1.5  # seconds between two refusals that are looked for at a limit that is known
 CYCLE_REQUESTS: Final = 120  # requests, the same at least
-SLOW_CYCLE, SLOW_CYCLE_MORE = (
-    20,
-    3.0,
-)  # requests, and requests per request per second: fewer where the limit is slow
-CREDIT: Final = (
-    8.0  # over the requests of a cycle: by how much the rate is below what is known when it begins
-)
+# Requests, and requests per request per second: fewer where the limit is slow.
+SLOW_CYCLE, SLOW_CYCLE_MORE = 20, 3.0
+# Over the requests of a cycle: by how much the rate is below what is known when it begins.
+CREDIT: Final = 8.0
 SHALLOWEST, DEEPEST = 0.005, 0.3  # share of the known rate by which it is cut, at least and at most
-DEEPER: Final = (
-    2.0  # times the error of what is known that it is cut at most: it must come to be surely below
-)
-DEEP: Final = (
-    0.1  # the same at most once it was measured: a limit that saves nothing up yields less by so much
-)
+# Times the error of what is known that it is cut at most: it must come to be surely below.
+DEEPER: Final = 2.0
+# The same at most once it was measured: a limit that saves nothing up yields less by so much.
+DEEP: Final = 0.1
 RISEN: Final = 2.0  # requests beyond what the limit yields that prove that it has risen
 FASTER: Final = 6.0  # times the growth after each such proof
 FASTEST: Final = 2.0  # growth per second, relative, at most
@@ -44,14 +38,12 @@ IDLE: Final = 0.05  # share of a time in which something else held the run up, f
 EMPTIES: Final = 24  # moments at which the limit had nothing left, that are remembered
 
 TELLING: Final = 50  # requests of a run before what it found is told to the others
-UNTOUCHED: Final = (
-    10  # requests of a run, none of them refused, after which a limit that others met is not its own
-)
+# Requests of a run, none of them refused, after which a limit that others met is not its own.
+UNTOUCHED: Final = 10
 UNFAIR: Final = 0.15  # of a run's part of a shared limit, by which it may have more or less
 
-FAR: Final = (
-    0.85  # of what was known that is left, at most, where a much lower limit may explain what was refused
-)
+# Of what was known that is left, at most, where a much lower limit may explain what was refused.
+FAR: Final = 0.85
 FEW: Final = 6  # requests let through from which a rate can be told
 FALLS: Final = 2  # times in a row that it may
 UNSURE: Final = 0.8  # of the error of what is known, by which a rate must be below it to be surely below
