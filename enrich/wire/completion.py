@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from dataclasses import dataclass, field, replace
@@ -116,6 +117,18 @@ def stream_error(event: Event, payload: Any, request_id: str | None, *, begun: b
 def is_done(event: Event) -> bool:
     """Say whether an event ends a stream, blanks around its word or not."""
     return event.data == DONE or event.data.strip() == DONE
+
+
+def last_event(parser: EventParser) -> Event | None:
+    """Give an event at a stream's end whose empty line is missing, where nothing else can be: ``[DONE]``, whole JSON.
+
+    Raises:
+        ValueError: the stream was cut within an event.
+    """
+    event = parser.rest()
+    if event is not None and not is_done(event) and not isinstance(loads(event.data), dict):
+        raise ValueError("the last event is no whole chunk")
+    return event
 
 
 def has_content(payload: Any) -> bool:
@@ -384,10 +397,15 @@ def _read_stream(reply: Reply, *, finish_optional: bool) -> Completion:
 
 
 def _events(reply: Reply) -> Iterator[Event]:
+    parser = EventParser()
     try:
-        yield from EventParser().feed(reply.body)
+        yield from parser.feed(reply.body)
     except EventTooLarge as error:
         raise _unusable("body_too_large", str(error), reply) from None
+    with contextlib.suppress(ValueError):  # what was cut is none
+        last = last_event(parser)
+        if last is not None:
+            yield last
 
 
 def _raise_event(event: Event, reply: Reply) -> None:

@@ -166,6 +166,9 @@ class Exchange:
 
     def _ended(self, watch: StreamWatch) -> Reply | Failure:
         """Judge a stream by its end."""
+        failure = None if watch.done else watch.close()
+        if failure is not None:
+            return replace(failure, evidence=self._body[:MAX_PARTIAL])
         if not watch.done:
             if self._ends.takes_orderly_end(watch):
                 return self._reply(watch)

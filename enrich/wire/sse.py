@@ -30,7 +30,7 @@ class EventParser:
     """Turn chunks of a ``text/event-stream`` into events, in linear time, whatever way the chunks are cut.
 
     Lines end in CRLF, LF or CR. An event counts once the empty line after it was read; what is left over when
-    the stream ends is no event.
+    the stream ends is for `rest` to say.
 
     Args:
         max_event: bytes that one event may hold before `EventTooLarge` is raised.
@@ -73,9 +73,18 @@ class EventParser:
             self._check_size()
         return events
 
-    def close(self) -> bool:
-        """Say whether the stream ended between events; False when it was cut within one."""
-        return not self._tail and not self._data
+    @property
+    def held(self) -> int:
+        """Bytes of the event at hand, whose end has not come."""
+        return self._size + self._tail_size
+
+    def rest(self) -> Event | None:
+        """Give the event at hand as far as it came, or the beginning of a line; None between events."""
+        tail = b"".join(self._tail)
+        if tail and not tail.startswith((b"data:", b":")):
+            return Event(tail)
+        data = [*self._data, tail[5:].removeprefix(b" ")] if tail.startswith(b"data:") else self._data
+        return Event(b"\n".join(data), _name(self._event)) if data else None
 
     def _read_line(self, line: bytes) -> Event | None:
         if self._at_start:
@@ -97,8 +106,12 @@ class EventParser:
         name, self._event = self._event, b""
         if not data:
             return None
-        return Event(b"\n".join(data), name.decode("utf-8", "replace") if name else "message")
+        return Event(b"\n".join(data), _name(name))
 
     def _check_size(self) -> None:
         if self._size + self._tail_size > self._max:
             raise EventTooLarge(f"an event of the stream is larger than {self._max:,} bytes")
+
+
+def _name(event: bytes) -> str:
+    return event.decode("utf-8", "replace") if event else "message"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Self
 
 from enrich.config.endpoint import DEFAULT_BASE_URL
-from enrich.wire.completion import has_content, is_done, is_finished, stream_error
+from enrich.wire.completion import has_content, is_done, is_finished, last_event, stream_error
 from enrich.wire.envelope import loads
 from enrich.wire.sse import EventParser
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 NO_FINISH = "the stream ended with [DONE], but gave no finish_reason"
 NO_DONE = "the stream ended before [DONE]"
 ENDED_EARLY = "the stream ended before its finish_reason"
+
+LONGEST_END = 64  # bytes of an event that may be the last one, `[DONE]`
 
 _TELLING = re.compile(
     rb'"error"|"(?:finish_reason|usage)"\s*:\s*(?!null|\s)'
@@ -77,6 +79,7 @@ class StreamWatch:
 
     Attributes:
         done: whether ``[DONE]`` came.
+        ended_between: whether the body came to its end, and not within an event.
         finished: whether a finish reason came.
         usage: whether the usage came.
         first_token_ms: milliseconds from ``started``, in seconds of `time.perf_counter`, to the first text.
@@ -89,6 +92,7 @@ class StreamWatch:
         "_request_id",
         "_started",
         "done",
+        "ended_between",
         "finished",
         "first_token_ms",
         "usage",
@@ -102,7 +106,7 @@ class StreamWatch:
         self.usage = False
         self._chunks = self._choices = False
         self.first_token_ms: float | None = None
-        self.done = False
+        self.done = self.ended_between = False
 
     def feed(self, chunk: bytes) -> Failure | None:
         """Take the next bytes; gives the failure that an event among them reports.
@@ -111,13 +115,22 @@ class StreamWatch:
             EventTooLarge: an event is larger than any chunk of a completion.
         """
         for event in self._parser.feed(chunk):
-            if is_done(event):
-                self.done = True
-                return None
-            failure = self._see(event) if self._is_of_interest(event) else None
-            if failure is not None:
+            failure = self._take(event)
+            if failure is not None or self.done:
                 return failure
+        if 0 < self._parser.held <= LONGEST_END:  # some send no empty line after it, and keep the connection
+            last = self._parser.rest()
+            self.done = last is not None and is_done(last)
         return None
+
+    def close(self) -> Failure | None:
+        """Take the end of the body; gives the failure that a last event reports, which no empty line follows."""
+        try:
+            last = last_event(self._parser)
+        except ValueError:
+            return None
+        self.ended_between = True
+        return self._take(last) if last is not None else None
 
     @property
     def hollow(self) -> bool:
@@ -126,7 +139,13 @@ class StreamWatch:
 
     def ended_orderly(self) -> bool:
         """Say whether the body ended between events, after a finish reason."""
-        return self.finished and self._parser.close()
+        return self.finished and self.ended_between
+
+    def _take(self, event: Event) -> Failure | None:
+        if is_done(event):
+            self.done = True
+            return None
+        return self._see(event) if self._is_of_interest(event) else None
 
     def _is_of_interest(self, event: Event) -> bool:
         """Spare most events the parsing: the reply is read as a whole later."""

@@ -13,7 +13,7 @@ def parse(*chunks: bytes) -> tuple[list[Event], bool]:
     """Give the events of these chunks, and whether the stream ended between events."""
     parser = EventParser()
     events = [event for chunk in chunks for event in parser.feed(chunk)]
-    return events, parser.close()
+    return events, parser.rest() is None
 
 
 @pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"], ids=["LF", "CRLF", "CR"])
@@ -48,6 +48,28 @@ def test_fields(stream: bytes, events: list[Event]) -> None:
 def test_undispatched_tail(tail: bytes) -> None:
     """What no empty line follows is no event, and the stream was cut."""
     assert parse(b"data: a\n\n" + tail) == ([Event(b"a")], False)
+
+
+@pytest.mark.parametrize(
+    ("stream", "rest"),
+    [
+        (b"data: b", Event(b"b")),
+        (b"data: b\n", Event(b"b")),
+        (b"event: e\ndata: a\ndata: b\r", Event(b"a\nb", "e")),
+        (b"data: a\n: not whol", Event(b"a")),
+        (b": not whol", None),
+        (b"dat", Event(b"dat")),
+        (b"data: a\n\n", None),
+    ],
+)
+def test_rest(stream: bytes, rest: Event | None) -> None:
+    """The event that a stream ended within can be looked at, and what it is part of may still come."""
+    parser = EventParser()
+    parser.feed(stream)
+    assert parser.rest() == rest == parser.rest()
+    assert parser.held or rest is None
+    if rest is not None and rest.data != b"dat":
+        assert parser.feed(b"\n\n") == [rest]
 
 
 def test_character_cut_in_two() -> None:

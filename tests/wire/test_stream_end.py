@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from enrich.config.endpoint import Endpoint
-from enrich.records import Fate, Reply
+from enrich.records import Completion, Fate, Reply
 from enrich.wire.client import Client
+from enrich.wire.completion import read
 from tests.helpers.byte_server import (
     DONE,
     END,
@@ -31,6 +32,12 @@ if TYPE_CHECKING:
 
 
 ROLE = 'data: {"choices":[{"delta":{"role":"assistant"}}]}'
+
+
+def last(row: str, end: str = "\n") -> bytes:
+    """Write the last chunk of a body, which no empty line follows."""
+    data = f"{row}{end}".encode()
+    return b"%x\r\n%s\r\n" % (len(data), data)
 
 
 async def test_stream() -> None:
@@ -62,6 +69,36 @@ async def test_done_ends_a_stream(ending: bytes) -> None:
     assert server.connections == (1 if ending else 2)
 
 
+@pytest.mark.parametrize("row", [DONE, STOP, f"{STOP}\n\n: bye"], ids=["done", "finish reason", "comment"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r", ""], ids=["LF", "CRLF", "CR", "nothing"])
+async def test_no_empty_line_after_the_last_event(row: str, end: str) -> None:
+    """The last event of a stream counts where it is whole, though no empty line follows; what it says is read again."""
+    reply = await reply_to(sending(EVENTS, part(WORD, STOP), last(row, end), END), stream=True)
+    read_as = read(reply)
+    assert isinstance(read_as, Completion)
+    assert (read_as.text, read_as.finish_reason) == ("hé", "stop")
+
+
+async def test_finish_reason_without_an_empty_line() -> None:
+    """The finish reason counts though it stands in the last event, which no empty line follows."""
+    completion = read(await reply_to(sending(EVENTS, part(WORD), last(STOP, ""), END), stream=True))
+    assert isinstance(completion, Completion)
+    assert completion.finish_reason == "stop"
+
+
+@pytest.mark.parametrize("then", ["hold", "close", "reset"])
+async def test_done_without_an_empty_line_ends_a_stream(then: str) -> None:
+    """Such a [DONE] is the end at once, whatever becomes of the connection."""
+    assert (await reply_to(sending(EVENTS, part(WORD, STOP), last(DONE), then=then), stream=True)).streamed
+
+
+async def test_error_without_an_empty_line() -> None:
+    """An error in the last event is told, though no empty line follows."""
+    error = 'data: {"error":{"message":"the engine died","code":"engine_error"}}'
+    failure = await failure_of(sending(EVENTS, part(WORD), last(error), END), stream=True)
+    assert (failure.code, failure.fate) == ("engine_error", Fate.UNKNOWN)
+
+
 async def test_deadline_after_done() -> None:
     """What is whole stays whole, though the time is over while its connection is let go."""
     handler = sending(EVENTS, part(WORD, STOP, DONE), then="hold")
@@ -73,13 +110,23 @@ async def test_deadline_after_done() -> None:
     [
         (sending(EVENTS, part(WORD), END), "response_cut"),
         (sending(EVENTS, part(WORD, DONE), END), "response_cut"),
-        (sending(EVENTS, part(WORD), b"d\r\ndata: [DONE]\n\r\n", END), "response_cut"),
+        (sending(EVENTS, part(WORD), last(DONE), END), "response_cut"),
+        (sending(EVENTS, part(WORD, STOP), last(WORD[:-3]), END), "response_cut"),
         (sending(EVENTS, part(WORD), then="close"), "response_cut"),
         (sending(EVENTS, part(WORD), then="reset"), "response_cut"),
         (sending(EVENTS, part(WORD), then="hold"), "timeout"),
         (dripping(EVENTS + part(WORD), part(": ping")), "timeout"),
     ],
-    ids=["clean end", "done alone", "undispatched tail", "closed", "reset", "stalled", "endless pings"],
+    ids=[
+        "clean end",
+        "done alone",
+        "done without an empty line",
+        "cut within a chunk",
+        "closed",
+        "reset",
+        "stalled",
+        "endless pings",
+    ],
 )
 async def test_cut_streams(handler: Handler, code: str) -> None:
     """A stream without a finish reason was cut, [DONE] or not; what came is kept as evidence."""
