@@ -258,14 +258,14 @@ def plan(asked: Settings, source: FrameSource) -> Plan:
 async def _plan(given: FrameJob, held: reasked.FrameRows | None) -> Plan:
     rows = requests = known = 0
     with Occurrences() as seen:
-        async with open_session(given.job, send=False) as session:
+        async with open_session(given.job) as session:
             for batch in given.batches:
                 keys = {key for key in _keys(given.job, batch) if not seen.count(key)}
                 records = await session.ledger.lookup(list(keys))
                 rows += batch.num_rows
                 requests += len(keys)
                 known += sum(record.state == "answered" for record in records.values())
-    again = await reasked.find(held, given.job) if held is not None else None
+            again = await reasked.find(held, session) if held is not None else None
     return Plan(rows, requests, known, requests - known, again)
 
 

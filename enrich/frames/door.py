@@ -16,7 +16,7 @@ from enrich.errors import EnrichError, InputError, RunInterrupted, RunStopped
 from enrich.rows.occurrences import Occurrences
 from enrich.rows.statuses import Marks
 from enrich.runs.scratch import scratch_of
-from enrich.runs.session import Session, open_session
+from enrich.runs.session import Session, open_session, sending
 from enrich.runs.summary import finished, summarize
 
 if TYPE_CHECKING:
@@ -278,7 +278,7 @@ async def open_door(
         scratch = scratch_of(job.config)
         seen = stack.enter_context(Occurrences(scratch))
         occurrences = None if job.config.dedupe else stack.enter_context(Occurrences(scratch))
-        session = await stack.enter_async_context(open_session(job, send=True))
+        session = await stack.enter_async_context(sending(await stack.enter_async_context(open_session(job))))
         door = Door(session, input_schema, seen, occurrences, eager=eager)
         stack.push_async_callback(door.close)
         if progress is not None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from enrich.frames.arguments import UNNAMED
 from enrich.runs.options import RunOptions
 from enrich.runs.reasked import find_reasked_rows, refuse_reasked_rows
+from enrich.runs.session import open_session
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from enrich.runs.job import Job
     from enrich.runs.reasked import Reasked
+    from enrich.runs.session import Session
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +42,13 @@ async def refuse(rows: FrameRows, job: Job) -> Reasked | None:
     Raises:
         TooManyReasked: there are more of them than `max_reasked` allows.
     """
-    return await refuse_reasked_rows(rows, job, _name(job), RunOptions())
+    async with open_session(job) as session:
+        return await refuse_reasked_rows(rows, session, _name(job), RunOptions())
 
 
-async def find(rows: FrameRows, job: Job) -> Reasked | None:
+async def find(rows: FrameRows, session: Session) -> Reasked | None:
     """Say how many rows would be paid for again."""
-    return await find_reasked_rows(rows, job, _name(job), RunOptions())
+    return await find_reasked_rows(rows, session, _name(session.job), RunOptions())
 
 
 def _name(job: Job) -> str:

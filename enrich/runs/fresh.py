@@ -73,22 +73,28 @@ def _schema_digest(step: Step) -> str:
     return hashlib.sha256(json.dumps(sent).encode()).hexdigest()[:16]
 
 
-async def know_the_past(
+async def note_decisions(
     job: Job, ledger: Ledger, *, fresh: bool, scope: str, retry: frozenset[RowStatus]
 ) -> None:
-    """Take from the ledger what earlier runs decided for these steps."""
-    for fingerprint in {step.builder.fingerprint for step in job.steps} if fresh else ():
-        generation = await ledger.generation(fingerprint, bump=True)
-        await ledger.remember(_fresh_name(fingerprint, scope), {"generation": generation})
+    """Leave to later runs what this one decides: that all is asked anew, or that answers may stand under later keys."""
+    for fingerprint in {step.builder.fingerprint for step in job.steps}:
+        if fresh:
+            generation = await ledger.generation(fingerprint, bump=True)
+            await ledger.remember(_fresh_name(fingerprint, scope), {"generation": generation})
+        if retry:
+            await ledger.remember(strayed_name(fingerprint), {"strayed": True})
+
+
+async def know_the_past(job: Job, ledger: Ledger, *, fresh: bool, scope: str) -> None:
+    """Take from the ledger what was decided for these steps."""
     if not fresh:  # else what an endpoint refused once is tried again
         await recall_formats(job, ledger)
     for step in job.steps:
-        newest = await ledger.generation(step.builder.fingerprint)
-        unfinished = await under_way(ledger, step.builder.fingerprint, scope)
+        fingerprint = step.builder.fingerprint
+        newest = await ledger.generation(fingerprint)
+        unfinished = await under_way(ledger, fingerprint, scope)
         step.generation = unfinished or newest
         step.conversation.older = 0 if unfinished else newest
         step.conversation.reused = 0
-        name = strayed_name(step.builder.fingerprint)
-        if retry:
-            await ledger.remember(name, {"strayed": True})
-        step.conversation.strayed = bool(retry) or await ledger.recall(name, vital=True) is not None
+        strayed = await ledger.recall(strayed_name(fingerprint), vital=True)
+        step.conversation.strayed = strayed is not None

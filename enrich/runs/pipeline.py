@@ -13,15 +13,15 @@ from enrich.errors import EnrichError, OutputLocked, RunInterrupted, RunStopped,
 from enrich.files.prefetch import prefetched
 from enrich.files.sink import open_sink
 from enrich.rows.statuses import Marks
-from enrich.runs.fresh import changed_schemas, note_schemas, scope_of, settle_fresh
+from enrich.runs.fresh import changed_schemas, note_schemas, settle_fresh
 from enrich.runs.lock import held
 from enrich.runs.partition_files import Units
 from enrich.runs.partition_todo import places
-from enrich.runs.prepare import look_at_folder, open_job
+from enrich.runs.prepare import Opened, look_at_folder, opened
 from enrich.runs.reasked import NEITHER, note_way, refuse_reasked
 from enrich.runs.repeat import note_finished, repeated
 from enrich.runs.scratch import occurrences_of, scratch_of
-from enrich.runs.session import Session, open_session
+from enrich.runs.session import sending
 from enrich.runs.summary import (
     check_finished,
     finished,
@@ -38,11 +38,11 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine
 
     from enrich.config import Config
-    from enrich.files.source import Source
     from enrich.records import RowStatus, Summary
     from enrich.rows.flow import Flow
     from enrich.runs.options import RunOptions
     from enrich.runs.partition_todo import Folder
+    from enrich.runs.session import Session
 
 log = logging.getLogger("enrich")
 
@@ -76,17 +76,13 @@ async def alone(
 
 
 @dataclass(slots=True)
-class Work:
-    """One job under way: where its rows come from, how they stand, and the files they go to.
+class Work(Opened):
+    """A job under way: how its rows stand, and the files they go to.
 
     Attributes:
         units: the files of a folder of outputs; None when the output is one file.
     """
 
-    config: Config
-    options: RunOptions
-    source: Source
-    session: Session
     marks: Marks
     flow: Flow
     units: Units | None
@@ -100,7 +96,7 @@ class Work:
             finish: sums the run up.
             allow: raises when what was found must not replace an output.
         """
-        asking = ask_rows(self.session, self.flow, self.source, self.options)
+        asking = ask_rows(self, self.flow)
         if self.units is not None:
             await self.units.make(asking, self.options.interrupt, scratch_of(self.config), allow=allow)
             return finish(self)
@@ -129,14 +125,14 @@ async def run_held(config: Config, options: RunOptions) -> Summary:
         await _tell_of_schemas(session)
         async with pulsing(options.progress, session.ledger, run=session.run, output=config.output.path):
             try:
-                await note_way(config, work.source, session.job, session.ledger)
+                await note_way(work)
                 summary = await work.write(_finish, check_finished)
                 if not options.retry:
                     steps = [step.builder.fingerprint for step in session.job.steps]
                     await settle_fresh(session.ledger, steps, session.scope)
                 await note_schemas(session.job, session.ledger)
                 answered = sum(count for status, count in work.flow.tally.items() if status not in NEITHER)
-                await note_way(config, work.source, session.job, session.ledger, answered)
+                await note_way(work, answered)
                 await _note_done(work, since)
             except (RunStopped, RunInterrupted, UsageError) as error:
                 await _drained(session, error, options.drain)
@@ -145,10 +141,7 @@ async def run_held(config: Config, options: RunOptions) -> Summary:
             await _close(session, summary)
             await _report(config, session, options)
             if not options.retry:
-                limit, job = options.limit, session.job
-                await note_finished(
-                    config, work.source, job, session.ledger, limit=limit, summary=summary, since=since
-                )
+                await note_finished(work, summary, since)
             return summary
 
 
@@ -159,13 +152,11 @@ async def _note_done(work: Work, since: float) -> None:
         work: that was done.
         since: wall seconds since the epoch, before the input was looked at.
     """
-    job, ledger = work.session.job, work.session.ledger
-    done = None
     if work.units is None:
-        done = await asyncio.to_thread(counted_done, work.marks, work.flow.tally, len(job.steps))
-    if done is not None:
-        limit = work.options.limit
-        await note_done(work.config, work.source, job, ledger, limit=limit, steps=done, since=since)
+        steps = len(work.session.job.steps)
+        done = await asyncio.to_thread(counted_done, work.marks, work.flow.tally, steps)
+        if done is not None:
+            await note_done(work, done, since)
 
 
 async def _tell_of_schemas(session: Session) -> None:
@@ -186,35 +177,34 @@ async def open_work(
     config: Config, options: RunOptions, folder: Folder | None, *, send: bool
 ) -> AsyncIterator[Work]:
     """Open what a job works on; whatever is wrong with it is found before anything is sent."""
-    source, job = await open_job(config, options, folder, send=send)
-    if send and not (options.fresh or options.retry):
-        found = await refuse_reasked(config, source, job, options)
-        if found is not None:
-            log.warning("%s", found)
-    if send and options.prepared is not None:
-        options.prepared(source, job)
-    with (
-        Marks(source.num_rows, len(job.steps), scratch_of(config)) as marks,
-        occurrences_of(config) as occurrences,
-    ):
-        async with open_session(
-            job,
-            send=send,
-            fresh=options.fresh,
-            scope=scope_of(config.input, options.limit),
-            retry=options.retry,
-            interrupt=options.interrupt if send else None,
-            clock=options.clock,
-            drain=options.drain,
-        ) as session:
-            units = None if folder is None else Units(config, folder, source, session=session, marks=marks)
-            flow = session.flow(marks, occurrences, closed=units.ends.row if units is not None else None)
-            yield Work(config, options, source, session, marks, flow, units)
+    async with contextlib.AsyncExitStack() as stack:
+        begun = await stack.enter_async_context(opened(config, options, folder, send=send))
+        source, session = begun.source, begun.session
+        if send:
+            await _before_sending(begun)
+        marks = stack.enter_context(Marks(source.num_rows, len(session.job.steps), scratch_of(config)))
+        occurrences = stack.enter_context(occurrences_of(config))
+        if send:
+            sender = sending(await session.look(), interrupt=options.interrupt, drain=options.drain)
+            session = await stack.enter_async_context(sender)
+        units = None if folder is None else Units(config, folder, source, session=session, marks=marks)
+        flow = session.flow(marks, occurrences, closed=units.ends.row if units is not None else None)
+        yield Work(config, options, source, session, marks, flow, units)
 
 
-async def ask_rows(session: Session, flow: Flow, source: Source, options: RunOptions) -> None:
+async def _before_sending(begun: Opened) -> None:
+    """Refuse what would be paid for again unasked, and tell who wants to know what is to be done."""
+    options = begun.options
+    if not (options.fresh or options.retry) and (found := await refuse_reasked(begun)) is not None:
+        log.warning("%s", found)
+    if options.prepared is not None:
+        options.prepared(begun.source, begun.session.job)
+
+
+async def ask_rows(begun: Opened, flow: Flow) -> None:
     """See to it that every request is answered in the ledger, in whatever order answers come."""
-    options.progress.asking(source.num_rows, flow, session.engine)
+    source, session = begun.source, begun.session
+    begun.options.progress.asking(source.num_rows, flow, session.engine)
     batches = prefetched(source.batches(columns=session.job.columns, written=True))
     async with contextlib.aclosing(batches):
         await flow.run(batches)

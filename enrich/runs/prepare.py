@@ -3,27 +3,64 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from enrich.files.rehearsal import rehearse
 from enrich.files.sink import preflight
 from enrich.files.source import Source, open_source
+from enrich.runs.fresh import scope_of
 from enrich.runs.job import Job, compile_job, refuse_overlap
 from enrich.runs.partition_todo import folder_columns, open_todo, plan_folder
 from enrich.runs.partitions import UNFINISHED
+from enrich.runs.session import open_session
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable
 
     from enrich.config import Config
     from enrich.runs.options import RunOptions
     from enrich.runs.partition_todo import Folder
     from enrich.runs.partitions import UnitStanding
+    from enrich.runs.session import Session
 
 
-async def prepare(config: Config, options: RunOptions, *, send: bool = True) -> tuple[Source, Job]:
-    """Find everything that is wrong before anything is spent; of a folder of outputs, look at what is to be made."""
-    return await open_job(config, options, await look_at_folder(config, options), send=send)
+@dataclass(slots=True)
+class Opened:
+    """A job that can begin: nothing is wrong with it that can be found before anything is sent, and its ledger is open.
+
+    Attributes:
+        source: where its rows come from.
+    """
+
+    config: Config
+    options: RunOptions
+    source: Source
+    session: Session
+
+
+@contextlib.asynccontextmanager
+async def opened(
+    config: Config, options: RunOptions, folder: Folder | None = None, *, send: bool = True
+) -> AsyncIterator[Opened]:
+    """Find everything that is wrong before anything is spent, and open the ledger.
+
+    Args:
+        config: the job.
+        options: as for a run.
+        folder: of a folder of outputs, what is to be made, as `look_at_folder` says.
+        send: whether requests are going to be sent.
+    """
+    source, job = await _compiled(config, options, folder, send=send)
+    async with open_session(
+        job,
+        fresh=options.fresh,
+        scope=scope_of(config.input, options.limit),
+        retry=options.retry,
+        clock=options.clock,
+    ) as session:
+        yield Opened(config, options, source, session)
 
 
 async def look_at_folder(config: Config, options: RunOptions) -> Folder | None:
@@ -34,8 +71,8 @@ async def look_at_folder(config: Config, options: RunOptions) -> Folder | None:
     return await plan_folder(config, _wanted(options), limit=options.limit, clock=options.clock)
 
 
-async def open_job(
-    config: Config, options: RunOptions, folder: Folder | None, *, send: bool = True
+async def _compiled(
+    config: Config, options: RunOptions, folder: Folder | None, *, send: bool
 ) -> tuple[Source, Job]:
     """Open the input and compile the job."""
     if folder is None:

@@ -16,10 +16,8 @@ from enrich.config import StepConfig
 from enrich.errors import EnrichError, TooManyReasked
 from enrich.files.prefetch import prefetched
 from enrich.prompt.messages import without_files
-from enrich.runs.fresh import scope_of
 from enrich.runs.job import compile_job
 from enrich.runs.scratch import occurrences_of
-from enrich.runs.session import open_session
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
@@ -31,6 +29,8 @@ if TYPE_CHECKING:
     from enrich.rows.statuses import Marks
     from enrich.runs.job import Job
     from enrich.runs.options import RunOptions
+    from enrich.runs.prepare import Opened
+    from enrich.runs.session import Session
 
 KEPT = 4  # ways of asking that are remembered of one output
 CONCERNED = (
@@ -116,38 +116,37 @@ def too_many(found: Reasked, most: int | str | None) -> bool:
     return found.rows > limit
 
 
-async def refuse_reasked(config: Config, source: Source, job: Job, options: RunOptions) -> Reasked | None:
+async def refuse_reasked(begun: Opened) -> Reasked | None:
     """Look for rows that would be paid for again.
 
     Raises:
         TooManyReasked: there are more of them than `max_reasked` allows.
     """
-    found = await find_reasked(config, source, job, options)
-    if found is not None and too_many(found, config.max_reasked):
+    found, most = await find_reasked(begun), begun.config.max_reasked
+    if found is not None and too_many(found, most):
         raise TooManyReasked(
-            f"{found}; `max_reasked` is {config.max_reasked or '10%'}, and nothing was sent",
+            f"{found}; `max_reasked` is {most or '10%'}, and nothing was sent",
             hint="undo the change (`prompt_text: 1` in a step keeps the old text of values), or confirm it with "
             "--set max_reasked=100%; `beatra-enrich plan` says what it costs.",
         )
     return found
 
 
-async def find_reasked(config: Config, source: Source, job: Job, options: RunOptions) -> Reasked | None:
+async def find_reasked(begun: Opened) -> Reasked | None:
     """Compare with how this output was asked before; None when nothing would be asked again, as far as is known."""
-    look = _Look(source, scope_of(config.input, options.limit), options)
-    async with open_session(job, send=False, scope=look.scope, clock=options.clock) as session:
-        past = await _past(_name(config), session.ledger)
-        used = await session.ledger.last_run() is not None
-    now = _way(job, source)
-    older = _older(past["ways"], now, used=used)
+    config, source, session = begun.config, begun.source, begun.session
+    past = await _past(_name(config), session.ledger)
+    now = _way(session.job, source)
+    older = await _older(past, now, session.ledger)
+    look = _Look(source, session, begun.options)
     if older and source.num_rows:
-        return await _against(look, job, now, older)
+        return await _against(look, now, older)
     if (
         config.output.partitioned
     ):  # its files are made anew one by one: what they held is told where they change
         return None
     if past.get("input") not in (None, _digest(source)) and past.get("answered"):
-        states = await look.states(job)
+        states = await look.states()
         known = int((states.codes == ANSWERED).all(axis=1).sum())
         left = int((states.codes == LEFT).any(axis=1).sum())
         again = max(0, min(left, past["answered"] - known))
@@ -155,50 +154,47 @@ async def find_reasked(config: Config, source: Source, job: Job, options: RunOpt
     return None
 
 
-async def refuse_reasked_rows(rows: Rows, job: Job, name: str, options: RunOptions) -> Reasked | None:
+async def refuse_reasked_rows(rows: Rows, session: Session, name: str, options: RunOptions) -> Reasked | None:
     """Look for rows without a file that would be paid for again, and remember how they are asked.
 
     Args:
         rows: of a frame.
-        job: what is asked of them.
+        session: with what is asked of them.
         name: under which it is remembered how they were asked.
-        options: of which the interrupt and the clock count.
+        options: of which the interrupt counts.
 
     Raises:
         TooManyReasked: there are more of them than `max_reasked` allows.
     """
-    found = await find_reasked_rows(rows, job, name, options)
-    if found is not None and too_many(found, job.config.max_reasked):
+    found, most = await find_reasked_rows(rows, session, name, options), session.job.config.max_reasked
+    if found is not None and too_many(found, most):
         raise TooManyReasked(
-            f"{found}; `max_reasked` is {job.config.max_reasked or '10%'}, and nothing was sent",
+            f"{found}; `max_reasked` is {most or '10%'}, and nothing was sent",
             hint='confirm it with max_reasked="100%" (`plan` says how much is to be asked), or undo the change '
             "(prompt_text=1 keeps the old text of values); another question wants another `name`.",
         )
-    async with open_session(job, send=False, clock=options.clock) as session:
-        await _note(name, rows, job, session.ledger)
+    await _note(name, rows, session)
     return found
 
 
-async def find_reasked_rows(rows: Rows, job: Job, name: str, options: RunOptions) -> Reasked | None:
+async def find_reasked_rows(rows: Rows, session: Session, name: str, options: RunOptions) -> Reasked | None:
     """Compare with how rows without a file were asked before under a name."""
-    look = _Look(rows, "", options)
-    async with open_session(job, send=False, clock=options.clock) as session:
-        past = await _past(name, session.ledger)
-        used = await session.ledger.last_run() is not None
-    now = _way(job, rows)
-    older = _older(past["ways"], now, used=used)
-    return await _against(look, job, now, older) if older and rows.num_rows else None
+    now = _way(session.job, rows)
+    older = await _older(await _past(name, session.ledger), now, session.ledger)
+    return await _against(_Look(rows, session, options), now, older) if older and rows.num_rows else None
 
 
-def _older(ways: list[dict[str, Any]], now: dict[str, Any], *, used: bool) -> list[dict[str, Any]]:
+async def _older(past: dict[str, Any], now: dict[str, Any], ledger: Ledger) -> list[dict[str, Any]]:
     """Give the ways of asking before this one that may have answers which it has not.
 
     Args:
-        ways: that are remembered.
-        now: this one.
-        used: whether the ledger was: then, where none is remembered, values were spelled as they once were.
+        past: what is remembered; where it is nothing and the ledger was used, values were spelled as they once were.
+        now: this way.
+        ledger: of the job.
     """
+    ways = past["ways"]
     if not ways:
+        used = await ledger.last_run() is not None
         return [{**now, "steps": [{**step, "prompt_text": 1} for step in now["steps"]]}] if used else []
     if _is_same(ways[-1], now) and now["rows"] <= ways[-1]["rows"]:
         return []
@@ -209,9 +205,9 @@ def _is_same(way: dict[str, Any], other: dict[str, Any]) -> bool:
     return (way["steps"], way["types"]) == (other["steps"], other["types"])
 
 
-async def _against(look: _Look, job: Job, now: dict[str, Any], older: list[dict[str, Any]]) -> Reasked | None:
+async def _against(look: _Look, now: dict[str, Any], older: list[dict[str, Any]]) -> Reasked | None:
     """Find the rows that an older way of asking has answers to, and this one has not."""
-    states = await look.states(job)
+    states = await look.states()
     answered = (states.codes == ANSWERED).all(axis=1)
     again = np.zeros(len(answered), dtype=bool)
     why: dict[str, None] = {}
@@ -220,7 +216,7 @@ async def _against(look: _Look, job: Job, now: dict[str, Any], older: list[dict[
             EnrichError, ValueError
         ):  # what was asked then cannot be asked of this input
             steps = [StepConfig.model_validate(step) for step in way["steps"]]
-            config = job.config.model_copy(update={"steps": steps})
+            config = look.session.job.config.model_copy(update={"steps": steps})
             then = compile_job(config, look.rows.schema, key_needed=False)
             before = await look.states(then, way["types"])
             lost = np.zeros_like(again)
@@ -251,33 +247,34 @@ class _States:
         return self.codes[:, self.names.index(name)]
 
 
+@dataclass(frozen=True, slots=True)
 class _Look:
     """Takes rows through a job without sending anything."""
 
-    def __init__(self, rows: Rows, scope: str, options: RunOptions) -> None:
-        self.rows = rows
-        self.scope = scope
-        self.options = options
+    rows: Rows
+    session: Session
+    options: RunOptions
 
-    async def states(self, job: Job, types: dict[str, str] | None = None) -> _States:
+    async def states(self, job: Job | None = None, types: dict[str, str] | None = None) -> _States:
         """Say how each row stands.
 
         Args:
-            job: what is asked.
+            job: what is asked, when it is not what the session is about.
             types: of columns, where they are to be read as they were then.
         """
+        session = await self.session.look(job)
+        job = session.job
         states = _States(self.rows.num_rows, [step.name for step in job.steps])
         with occurrences_of(job.config) as occurrences:
-            async with open_session(job, send=False, scope=self.scope, clock=self.options.clock) as session:
-                flow = session.flow(cast("Marks", states), occurrences)
-                batches = self.rows.batches(columns=job.columns, written=True)
-                reading = prefetched(_as_then(batch, types or {}) for batch in batches)
-                async with contextlib.aclosing(reading):
-                    row = 0
-                    async for batch in reading:
-                        self.options.interrupt.check()
-                        await flow.run(_one(batch), first_row=row)
-                        row += batch.num_rows
+            flow = session.flow(cast("Marks", states), occurrences)
+            batches = self.rows.batches(columns=job.columns, written=True)
+            reading = prefetched(_as_then(batch, types or {}) for batch in batches)
+            async with contextlib.aclosing(reading):
+                row = 0
+                async for batch in reading:
+                    self.options.interrupt.check()
+                    await flow.run(_one(batch), first_row=row)
+                    row += batch.num_rows
         return states
 
 
@@ -303,21 +300,19 @@ def _as_then(batch: pa.RecordBatch, types: dict[str, str]) -> pa.RecordBatch:
 # --- what is remembered ---------------------------------------------------------------------------------
 
 
-async def note_way(
-    config: Config, source: Source, job: Job, ledger: Ledger, answered: int | None = None
-) -> None:
+async def note_way(begun: Opened, answered: int | None = None) -> None:
     """Remember how an output is asked, and at the end how many rows have an answer."""
-    more = {} if answered is None else {"answered": answered, "input": _digest(source)}
-    await _note(_name(config), source, job, ledger, **more)
+    more = {} if answered is None else {"answered": answered, "input": _digest(begun.source)}
+    await _note(_name(begun.config), begun.source, begun.session, **more)
 
 
-async def _note(name: str, rows: Rows, job: Job, ledger: Ledger, **more: Any) -> None:
-    past = await _past(name, ledger)
-    now = _way(job, rows)
+async def _note(name: str, rows: Rows, session: Session, **more: Any) -> None:
+    past = await _past(name, session.ledger)
+    now = _way(session.job, rows)
     ways = [way for way in past["ways"] if not _is_same(way, now)]
     told = {**past, "ways": [*ways, now][-KEPT:], **more}
     if told != past:
-        await ledger.remember(name, told)
+        await session.ledger.remember(name, told)
 
 
 async def _past(name: str, ledger: Ledger) -> dict[str, Any]:

@@ -31,11 +31,9 @@ if TYPE_CHECKING:
 
     from enrich.config import Config
     from enrich.files.input_files import SourceFile
-    from enrich.files.source import Source
-    from enrich.ledger.protocol import Ledger
     from enrich.records import Summary
-    from enrich.runs.job import Job
     from enrich.runs.options import RunOptions
+    from enrich.runs.prepare import Opened
 
 GRAIN = 0.1  # seconds: of clocks that tell less than whole seconds; the kernel's own tick is 0.01 s at most
 COARSE_GRAIN = 2.0  # seconds: of the file systems that tell times least finely
@@ -43,43 +41,32 @@ BLOCK = 4_096  # bytes read at one place of a file
 BLOCKS = 512  # places of all files of the input, and of the output
 
 
-async def note_finished(
-    config: Config,
-    source: Source,
-    job: Job,
-    ledger: Ledger,
-    *,
-    limit: int | None,
-    summary: Summary,
-    since: float,
-) -> None:
+async def note_finished(begun: Opened, summary: Summary, since: float) -> None:
     """Keep what a finished run rested on and wrote, where every row has an answer or asks nothing.
 
     Args:
-        config: of the job.
-        source: its rows.
-        job: compiled.
-        ledger: where it is kept.
-        limit: of the rows.
+        begun: the job.
         summary: of the run.
         since: wall seconds since the epoch, before the input was looked at.
     """
+    config, source, session = begun.config, begun.source, begun.session
+    ledger = session.ledger
     version = await ledger.version()
     settled = not summary.exit_code and SETTLED.issuperset(
         s for s, count in summary.statuses.items() if count
     )
     told_apart = all(_shows_writing(file, since) for file in source.files)
-    can_be_told = not (source.rejected or is_code(job) or config.output.partitioned)
+    can_be_told = not (source.rejected or is_code(session.job) or config.output.partitioned)
     if version is None or not (settled and told_apart and can_be_told):
         return
-    facts = await asyncio.to_thread(_facts, config, source.files, limit)
+    facts = await asyncio.to_thread(_facts, config, source.files, begun.options.limit)
     if facts is None:
         return
     of, steps = facts
     told = {
         "of": of,
         "ledger": version,
-        "decided": await decisions(ledger, steps, scope_of(config.input, limit)),
+        "decided": await decisions(ledger, steps, session.scope),
         "statuses": {status: count for status, count in summary.statuses.items() if count},
         "keeps_keys": summary.perhaps_paid_twice is None,
         "sandbox": summary.sandbox,

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from enrich.rows.statuses import Marks
-from enrich.runs.fresh import scope_of
 from enrich.runs.pipeline import alone, ask_rows, run_held
-from enrich.runs.prepare import prepare
+from enrich.runs.prepare import look_at_folder, opened
 from enrich.runs.promise import promise_of
 from enrich.runs.scratch import occurrences_of, scratch_of
-from enrich.runs.session import open_session
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -40,19 +40,19 @@ def retry_job(
 
 async def _settle_doubt(config: Config, options: RunOptions, how: Literal["resend", "skip"]) -> None:
     """Find the requests in doubt among this job's rows, and settle them."""
-    source, job = await prepare(config, options)
-    with (
-        Marks(source.num_rows, len(job.steps), scratch_of(config)) as marks,
-        occurrences_of(config) as occurrences,
-    ):
-        scope = scope_of(config.input, options.limit)
-        async with open_session(job, send=False, scope=scope, clock=options.clock) as session:
-            promise = await promise_of(config.endpoint, job.base_url, session.ledger)
-            young = not promise.kept  # no key protects what was sent a moment ago
-            await ask_rows(session, session.flow(marks, occurrences), source, options)
-            for number in range(len(job.steps)):
-                for row in range(0, source.num_rows, DOUBT_ROWS):
-                    count = min(DOUBT_ROWS, source.num_rows - row)
-                    known = await session.ledger.lookup(list(marks.asked(row, count, number)))
-                    keys = [k for k, r in known.items() if r.in_doubt or (young and r.state == "sent")]
-                    await session.ledger.settle_doubt(keys, how, young=young)
+    async with contextlib.AsyncExitStack() as stack:
+        folder = await look_at_folder(config, options)
+        begun = await stack.enter_async_context(opened(config, options, folder))
+        source, session = begun.source, replace(begun.session, retry=frozenset())
+        steps = len(session.job.steps)
+        marks = stack.enter_context(Marks(source.num_rows, steps, scratch_of(config)))
+        occurrences = stack.enter_context(occurrences_of(config))
+        promise = await promise_of(config.endpoint, session.job.base_url, session.ledger)
+        young = not promise.kept  # no key protects what was sent a moment ago
+        await ask_rows(begun, session.flow(marks, occurrences))
+        for number in range(steps):
+            for row in range(0, source.num_rows, DOUBT_ROWS):
+                count = min(DOUBT_ROWS, source.num_rows - row)
+                known = await session.ledger.lookup(list(marks.asked(row, count, number)))
+                keys = [k for k, r in known.items() if r.in_doubt or (young and r.state == "sent")]
+                await session.ledger.settle_doubt(keys, how, young=young)

@@ -1,11 +1,11 @@
-"""Everything a run has open at once: ledger, sandbox or endpoint, client, engine; and its orderly end."""
+"""What a job has open: its ledger, and while it sends, the sandbox or endpoint, client and engine; and their orderly end."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -21,7 +21,7 @@ from enrich.pace.budget import Budget
 from enrich.rows.assemble import Assembler
 from enrich.rows.flow import Flow
 from enrich.rows.troubles import Troubles
-from enrich.runs.fresh import know_the_past
+from enrich.runs.fresh import know_the_past, note_decisions
 from enrich.runs.learned import recall_learned
 from enrich.runs.limits import connections, open_gates, open_pace
 from enrich.runs.promise import promise_of
@@ -47,22 +47,27 @@ log = logging.getLogger("enrich")
 
 @dataclass(slots=True)
 class Session:
-    """An open run.
+    """An open ledger and a job on it; with an engine while requests may be sent.
 
     Attributes:
+        scope: which rows it is about, see `scope_of`.
+        retry: the statuses whose rows are asked again.
+        fresh: whether everything is asked anew.
+        clock: tells the age of requests.
         run: its number in the ledger; 0 when nothing is to be sent.
         engine: None when nothing is to be sent.
-        scope: which rows it is about, see `scope_of`.
         gates: of the steps that have limits of their own, by name: all flows of the run share them.
-        troubles: counts failed rows by their cause; all flows of the run share it.
+        troubles: counts failed rows by their cause; all flows of the session share it.
     """
 
     job: Job
     ledger: Ledger
-    run: int
-    engine: Engine | None
-    retry: frozenset[RowStatus] = frozenset()
     scope: str = ""
+    retry: frozenset[RowStatus] = frozenset()
+    fresh: bool = False
+    clock: Clock | None = None
+    run: int = 0
+    engine: Engine | None = None
     gates: Mapping[str, Gate] = field(default_factory=dict)
     troubles: Troubles = field(default_factory=Troubles)
     started: float = field(default_factory=time.monotonic)
@@ -71,6 +76,12 @@ class Session:
     def stats(self) -> Stats:
         """Give what the engine has done; all zero without one."""
         return self.engine.stats if self.engine is not None else Stats()
+
+    async def look(self, job: Job | None = None) -> Session:
+        """Look at the same ledger anew, for this job or another: nothing is sent, and every count begins at zero."""
+        session = Session(job or self.job, self.ledger, self.scope, self.retry, self.fresh, self.clock)
+        await know_the_past(session.job, self.ledger, fresh=self.fresh, scope=self.scope)
+        return session
 
     def flow(
         self,
@@ -114,41 +125,50 @@ class Session:
 async def open_session(
     job: Job,
     *,
-    send: bool,
     fresh: bool = False,
     scope: str = "",
     retry: frozenset[RowStatus] = frozenset(),
-    interrupt: Interrupt | None = None,
     clock: Clock | None = None,
-    drain: float = DRAIN,
 ) -> AsyncIterator[Session]:
-    """Open what a job needs; on the way out, await what is in flight and close the run in the ledger.
+    """Open the ledger of a job, and take from it what earlier runs decided; nothing can be sent.
 
     Args:
         job: what is to be done.
-        send: whether requests may be sent.
         fresh: ask everything anew.
         scope: which rows this is about, see `scope_of`.
         retry: the statuses whose rows are asked again.
-        interrupt: what a signal handler fires.
         clock: tells the age of requests.
+    """
+    ledger = await open_ledger(job.config.ledger_location(), clock=clock)
+    try:
+        await note_decisions(job, ledger, fresh=fresh, scope=scope, retry=retry)
+        yield await Session(job, ledger, scope, retry, fresh, clock).look()
+    finally:
+        await ledger.close()
+
+
+@contextlib.asynccontextmanager
+async def sending(
+    session: Session, *, interrupt: Interrupt | None = None, drain: float = DRAIN
+) -> AsyncIterator[Session]:
+    """Open what a session needs to send requests; on the way out, await what is in flight.
+
+    Args:
+        session: which is open.
+        interrupt: what a signal handler fires.
         drain: seconds that what is in flight may take after a stop.
     """
+    job, ledger = session.job, session.ledger
+    config, limits = job.config, job.config.limits
     async with contextlib.AsyncExitStack() as stack:
-        ledger = await open_ledger(job.config.ledger_location(), clock=clock)
-        stack.push_async_callback(ledger.close)
-        await know_the_past(job, ledger, fresh=fresh, scope=scope, retry=retry)
-        if not send:
-            yield Session(job, ledger, 0, None, retry, scope)
-            return
-        endpoint = job.endpoint or stack.enter_context(sandbox_endpoint(job.config.endpoint.timeout))
-        most = connections(job.config.limits.most)
+        endpoint = job.endpoint or stack.enter_context(sandbox_endpoint(config.endpoint.timeout))
+        most = connections(limits.most)
         learned = await recall_learned(job, ledger, endpoint)
+        promise = await promise_of(config.endpoint, job.base_url, ledger)
         client = Client(endpoint, concurrency=most, ends=learned.ends)
         transport = await stack.enter_async_context(client)
-        output = job.config.output
-        promise = await promise_of(job.config.endpoint, job.base_url, ledger)
-        said = {"output": output and output.path, "base_url": job.base_url, "keeps_keys": promise.kept}
+        output = config.output and config.output.path
+        said = {"output": output, "base_url": job.base_url, "keeps_keys": promise.kept}
         run = await ledger.open_run(said)
         pace = await stack.enter_async_context(open_pace(job, ledger, learned=learned.pace, most=most))
         engine = Engine(
@@ -156,19 +176,19 @@ async def open_session(
             transport=transport,
             read=_reading(job, completion.read_fresh),
             pace=pace,
-            budget=Budget(job.config.budget),
-            policy=Policy.of(job.config.retry, timeout=job.config.endpoint.timeout, keeps_keys=promise.kept),
+            budget=Budget(config.budget),
+            policy=Policy.of(config.retry, timeout=config.endpoint.timeout, keeps_keys=promise.kept),
             workers=most,
             on_retry=_log_retry,
             run=run,
-            clock=clock,
+            clock=session.clock,
         )
         if interrupt is not None:
             interrupt.listener = engine.stop
             interrupt.check()
         async with engine, open_gates(job, ledger, engine) as gates:
             try:
-                yield Session(job, ledger, run, engine, retry, scope, gates)
+                yield replace(session, run=run, engine=engine, gates=gates, started=time.monotonic())
             except BaseException:
                 engine.stop(RunInterrupted())
                 raise

@@ -21,7 +21,7 @@ from enrich.errors import RunStopped
 from enrich.prompt.messages import without_files
 from enrich.rows.conversation import UNFIT
 from enrich.rows.step import strayed_name
-from enrich.runs.fresh import scope_of, under_way
+from enrich.runs.fresh import under_way
 
 if TYPE_CHECKING:
     from collections import Counter
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from enrich.records import RowStatus
     from enrich.rows.statuses import Marks
     from enrich.runs.job import Job
+    from enrich.runs.prepare import Opened
 
 COARSEST = 2.0  # seconds: of the file systems that tell times least finely
 ROWS_AT_ONCE = 262_144  # rows counted in one pass
@@ -78,50 +79,31 @@ def counted_done(marks: Marks, tally: Counter[RowStatus], steps: int) -> list[Do
     return found
 
 
-async def note_done(
-    config: Config,
-    source: Source,
-    job: Job,
-    ledger: Ledger,
-    *,
-    limit: int | None,
-    steps: Sequence[Done],
-    since: float,
-) -> None:
+async def note_done(begun: Opened, steps: Sequence[Done], since: float) -> None:
     """Keep that nothing is left to ask, as far as it can be told when that is so no more.
 
     Args:
-        config: of the job.
-        source: its rows.
-        job: compiled.
-        ledger: where it is kept.
-        limit: of the rows.
+        begun: the job.
         steps: how each stands.
         since: wall seconds since the epoch, before the input was looked at.
     """
+    ledger = begun.session.ledger
     version = await ledger.version()
-    if version is None or not _can_be_told(config, job) or not _told_apart(source, since):
+    if version is None or not _can_be_told(begun) or not _told_apart(begun.source, since):
         return
-    told = {
-        "of": await _identity(config, source, job, ledger, limit),
-        "ledger": version,
-        "steps": [asdict(step) for step in steps],
-    }
+    told = {"of": await _identity(begun), "ledger": version, "steps": [asdict(step) for step in steps]}
     with contextlib.suppress(RunStopped):  # a full disk: it is found out again
-        await ledger.remember(_name(config), told)
+        await ledger.remember(_name(begun.config), told)
 
 
-async def still_done(
-    config: Config, source: Source, job: Job, ledger: Ledger, *, limit: int | None
-) -> list[Done] | None:
+async def still_done(begun: Opened) -> list[Done] | None:
     """Say how the steps stand if nothing was left to ask, and nothing has changed since; None when that is not known."""
-    told = await ledger.recall(_name(config))
-    if told is None or not _can_be_told(config, job):
+    ledger = begun.session.ledger
+    told = await ledger.recall(_name(begun.config))
+    if told is None or not _can_be_told(begun):
         return None
     version = await ledger.version()
-    if version is None or told["ledger"] != version:
-        return None
-    if told["of"] != await _identity(config, source, job, ledger, limit):
+    if version is None or told["ledger"] != version or told["of"] != await _identity(begun):
         return None
     return [Done(**step) for step in told["steps"]]
 
@@ -130,9 +112,9 @@ def _name(config: Config) -> str:
     return f"done:{config.output.path}"
 
 
-def _can_be_told(config: Config, job: Job) -> bool:
+def _can_be_told(begun: Opened) -> bool:
     """Say whether all that a job rests on can be looked at: files of a folder are made one by one, programs change."""
-    return not (is_code(job) or config.output.partitioned)
+    return not (is_code(begun.session.job) or begun.config.output.partitioned)
 
 
 def is_code(job: Job) -> bool:
@@ -171,8 +153,9 @@ def surroundings(config: Config, limit: int | None) -> list[Any]:
     ]
 
 
-async def _identity(config: Config, source: Source, job: Job, ledger: Ledger, limit: int | None) -> str:
+async def _identity(begun: Opened) -> str:
     """Digest what decides which requests a job makes, and which answers serve."""
+    source, session, job = begun.source, begun.session, begun.session.job
     steps = [
         [
             without_files(step.builder.step).model_dump(mode="json"),
@@ -181,9 +164,9 @@ async def _identity(config: Config, source: Source, job: Job, ledger: Ledger, li
         for step in job.steps
     ]
     fingerprints = [step.builder.fingerprint for step in job.steps]
-    decided = await decisions(ledger, fingerprints, scope_of(config.input, limit))
+    decided = await decisions(session.ledger, fingerprints, session.scope)
     facts = [
-        *surroundings(config, limit),
+        *surroundings(begun.config, begun.options.limit),
         job.base_url,
         steps,
         decided,

@@ -16,12 +16,12 @@ import pyarrow as pa
 from enrich.base.location import is_url
 from enrich.files.prefetch import prefetched
 from enrich.rows.statuses import Marks
-from enrich.runs.fresh import changed_schemas, scope_of
+from enrich.runs.fresh import changed_schemas
 from enrich.runs.learned import recall_rate
-from enrich.runs.prepare import prepare
+from enrich.runs.prepare import Opened, look_at_folder, opened
 from enrich.runs.reasked import find_reasked
 from enrich.runs.scratch import occurrences_of
-from enrich.runs.session import open_session
+from enrich.runs.session import sending
 from enrich.runs.summary import summarize
 from enrich.runs.unchanged import Done, all_answered, note_done, still_done
 from enrich.verbs.census import Census, ChosenRow
@@ -33,12 +33,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
     from enrich.config import Config
-    from enrich.files.source import Source
     from enrich.records import Outcome, Trouble
-    from enrich.runs.job import Job
     from enrich.runs.options import RunOptions
-    from enrich.runs.session import Session
-
 
 FROM_LEDGER = 1_000  # answered rows that are measured when none is asked
 
@@ -58,48 +54,41 @@ async def plan_job(config: Config, options: RunOptions, *, sample: int = 0, seed
         RunStopped, RunInterrupted: the sample could not be asked to its end; what was answered is kept.
     """
     since = time.time()
-    source, job = await prepare(config, options, send=bool(sample))
-    if not sample:
-        plan = await _unchanged(config, source, job, options)
-        if plan is not None:
-            return plan
-    reasked = await find_reasked(config, source, job, options)
-    survey = _Survey(config, source, job, options, seed)
-    steps, chosen = await survey.count(sample or FROM_LEDGER, known_only=not sample)
-    spent = await survey.ask(chosen) if sample else Spent(0, 0, 0.0)
-    if spent.attempts:
-        steps, chosen = await survey.count(sample, known_only=True)
-    if reasked is None:
-        await survey.note(steps, since)
-    measured = await survey.measure(chosen)
-    plan = estimated(
-        config,
-        source.num_rows,
-        steps,
-        measured,
-        spent,
-        drawn=bool(sample),
-        rate=survey.rate,
-        why=survey.why,
-        changed=survey.changed,
-    )
-    return replace(plan, reasked=reasked)
+    async with opened(config, options, await look_at_folder(config, options), send=bool(sample)) as begun:
+        if not sample and (done := await still_done(begun)) is not None:
+            return _unchanged(begun, done)
+        reasked = await find_reasked(begun)
+        survey = _Survey(begun, seed)
+        steps, chosen = await survey.count(sample or FROM_LEDGER, known_only=not sample)
+        spent = await survey.ask(chosen) if sample else Spent(0, 0, 0.0)
+        if spent.attempts:
+            steps, chosen = await survey.count(sample, known_only=True)
+        if reasked is None:
+            await survey.note(steps, since)
+        measured = await survey.measure(chosen)
+        plan = estimated(
+            config,
+            begun.source.num_rows,
+            steps,
+            measured,
+            spent,
+            drawn=bool(sample),
+            rate=survey.rate,
+            why=survey.why,
+            changed=survey.changed,
+        )
+        return replace(plan, reasked=reasked)
 
 
-async def _unchanged(config: Config, source: Source, job: Job, options: RunOptions) -> JobPlan | None:
-    """Give the plan of a job that has nothing left to ask, if that is known without going through its rows."""
-    scope = scope_of(config.input, options.limit)
-    async with open_session(job, send=False, scope=scope, clock=options.clock) as session:
-        done = await still_done(config, source, job, session.ledger, limit=options.limit)
-    if done is None:
-        return None
+def _unchanged(begun: Opened, done: Sequence[Done]) -> JobPlan:
+    """Give the plan of a job that has nothing left to ask, known without going through its rows."""
     steps = [
         StepPlan(step.name, one.skipped, 0, one.in_ledger, 0, one.copies, 0)
-        for step, one in zip(job.steps, done, strict=True)
+        for step, one in zip(begun.session.job.steps, done, strict=True)
     ]
     nothing = Estimate(0.0, 0.0, 0.0)
     return JobPlan(
-        rows=source.num_rows,
+        rows=begun.source.num_rows,
         steps=tuple(steps),
         tokens=nothing,
         credits=nothing,
@@ -134,17 +123,18 @@ class _Survey:
         version: of the ledger, if it was the same from the first row to the last, and every row is answered.
     """
 
-    def __init__(self, config: Config, source: Source, job: Job, options: RunOptions, seed: int) -> None:
-        self._config = config
-        self._source = source
-        self._job = job
-        self._options = options
+    def __init__(self, begun: Opened, seed: int) -> None:
+        self._begun = begun
+        self._config = begun.config
+        self._source = begun.source
+        self._job = begun.session.job
+        self._options = begun.options
         self._seed = seed
         self.rate: float | None = None
         self.why: tuple[Trouble, ...] = ()
         self.changed: tuple[str, ...] = ()
         self.version: str | None = None
-        self._scratch = next(folder for folder in _near(config).absolute().parents if folder.is_dir())
+        self._scratch = next(folder for folder in _near(begun.config).absolute().parents if folder.is_dir())
 
     async def count(self, size: int, *, known_only: bool) -> tuple[list[Counted], list[ChosenRow]]:
         """Go through all rows without asking; gives what is to be done per step, and a sample of rows."""
@@ -154,18 +144,18 @@ class _Survey:
             Census(rows, steps, seed=self._seed, directory=self._scratch) as census,
             occurrences_of(self._config) as occurrences,
         ):
-            async with self._session(send=False) as session:
-                before = await session.ledger.version()
-                flow = session.flow(marks, occurrences, census)
-                self._options.progress.asking(rows, flow, None)
-                batches = prefetched(self._source.batches(columns=self._job.columns, written=True))
-                async with contextlib.aclosing(batches):
-                    await flow.run(_until(batches, self._options))
-                self.why = tuple(trouble for trouble in session.troubles.ranked() if not trouble.asked)
-                self.changed = await changed_schemas(self._job, session.ledger)
-                self.rate = await recall_rate(self._job, session.ledger)
-                if await session.ledger.version() == before and all_answered(flow.tally):
-                    self.version = before
+            session = await self._begun.session.look()
+            before = await session.ledger.version()
+            flow = session.flow(marks, occurrences, census)
+            self._options.progress.asking(rows, flow, None)
+            batches = prefetched(self._source.batches(columns=self._job.columns, written=True))
+            async with contextlib.aclosing(batches):
+                await flow.run(_until(batches, self._options))
+            self.why = tuple(trouble for trouble in session.troubles.ranked() if not trouble.asked)
+            self.changed = await changed_schemas(self._job, session.ledger)
+            self.rate = await recall_rate(self._job, session.ledger)
+            if await session.ledger.version() == before and all_answered(flow.tally):
+                self.version = before
             return await asyncio.to_thread(self._counted, marks, census, size, known_only=known_only)
 
     def _counted(
@@ -195,18 +185,8 @@ class _Survey:
         if left or self.why or self.changed or self.version is None:
             return
         done = [Done(plan.skipped, plan.in_ledger, plan.copies) for plan in plans]
-        async with self._session(send=False) as session:
-            if await session.ledger.version() == self.version:
-                limit = self._options.limit
-                await note_done(
-                    self._config,
-                    self._source,
-                    self._job,
-                    session.ledger,
-                    limit=limit,
-                    steps=done,
-                    since=since,
-                )
+        if await self._begun.session.ledger.version() == self.version:
+            await note_done(self._begun, done, since)
 
     async def ask(self, units: Sequence[ChosenRow]) -> Spent:
         """Ask what is not answered yet about these rows."""
@@ -217,7 +197,8 @@ class _Survey:
             Marks(len(units), len(self._job.steps), self._scratch) as marks,
             occurrences_of(self._config) as occurrences,
         ):
-            async with self._session(send=True) as session:
+            looked = await self._begun.session.look()
+            async with sending(looked, interrupt=self._options.interrupt) as session:
                 begun = time.monotonic()
                 flow = session.flow(marks, occurrences)
                 self._options.progress.asking(len(units), flow, session.engine)
@@ -238,24 +219,17 @@ class _Survey:
             Marks(len(units), len(self._job.steps), self._scratch) as marks,
             occurrences_of(self._config) as occurrences,
         ):
-            async with self._session(send=False) as session:
-                await session.flow(marks, occurrences).run(_one(batch))
-                await asyncio.to_thread(marks.find_copies)
-                for number, step in enumerate(self._job.steps):
-                    outcomes = await session.assembler(marks).outcomes(number, step, 0, len(units))
-                    found[number] = [
-                        _measured(unit.sizes[number], outcome)
-                        for unit, outcome in zip(units, outcomes, strict=True)
-                        if outcome.status != "pending"
-                    ]
+            session = await self._begun.session.look()
+            await session.flow(marks, occurrences).run(_one(batch))
+            await asyncio.to_thread(marks.find_copies)
+            for number, step in enumerate(self._job.steps):
+                outcomes = await session.assembler(marks).outcomes(number, step, 0, len(units))
+                found[number] = [
+                    _measured(unit.sizes[number], outcome)
+                    for unit, outcome in zip(units, outcomes, strict=True)
+                    if outcome.status != "pending"
+                ]
         return found
-
-    def _session(self, *, send: bool) -> contextlib.AbstractAsyncContextManager[Session]:
-        options = self._options
-        scope = scope_of(self._config.input, options.limit)
-        return open_session(
-            self._job, send=send, scope=scope, interrupt=options.interrupt, clock=options.clock
-        )
 
     def _rows_of(self, units: Sequence[ChosenRow]) -> pa.RecordBatch:
         """Read chosen rows, which are in input order."""

@@ -8,7 +8,7 @@ import pytest
 
 from enrich.config import InputConfig, load_config
 from enrich.files.source import open_source
-from enrich.runs.fresh import know_the_past, scope_of, settle_fresh, under_way
+from enrich.runs.fresh import know_the_past, note_decisions, scope_of, settle_fresh, under_way
 from enrich.runs.job import Job, compile_job
 
 if TYPE_CHECKING:
@@ -30,7 +30,8 @@ def compiled(job: Callable[..., Path]) -> Callable[[], Job]:
 
 async def past(job: Job, ledger: Ledger, scope: str, *, fresh: bool = False) -> tuple[int, int]:
     """Begin a run; gives the generation that its step asks for, and the newest that it may read besides."""
-    await know_the_past(job, ledger, fresh=fresh, scope=scope, retry=frozenset())
+    await note_decisions(job, ledger, fresh=fresh, scope=scope, retry=frozenset())
+    await know_the_past(job, ledger, fresh=fresh, scope=scope)
     (step,) = job.steps
     return step.generation, step.conversation.older
 
