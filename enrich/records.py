@@ -227,6 +227,19 @@ class Record:
 
 
 @frozen
+class ToolCall:
+    """A call of a tool, as the model made it.
+
+    Attributes:
+        arguments: as JSON text, however the server sent them.
+    """
+
+    id: str | None
+    name: str | None
+    arguments: str | None
+
+
+@frozen
 class Completion:
     """A reply that was read: whole JSON (or a whole stream) with a choice in it.
 
@@ -235,7 +248,12 @@ class Completion:
         model: the model that served it.
         finish_reason: ``stop``, ``length``, ``content_filter``, ``tool_calls`` …, as sent.
         refusal: ``choices[0].message.refusal``, when the model refused.
+        tool_calls: whether tools were called, in whatever shape.
         cut: whether it is a stream that ended without any finish reason, where one is due.
+        calls: the tool calls.
+        reasoning: what the model thought, where the server gives that apart from the text.
+        system_fingerprint: of the server's configuration, as sent.
+        logprobs: ``choices[0].logprobs``, not looked at; of a stream its pieces put together.
     """
 
     text: str | None
@@ -245,6 +263,10 @@ class Completion:
     refusal: str | None = None
     tool_calls: bool = False
     cut: bool = False
+    calls: tuple[ToolCall, ...] = ()
+    reasoning: str | None = None
+    system_fingerprint: str | None = None
+    logprobs: Any = field(default=None, hash=False)
 
 
 @frozen
@@ -289,6 +311,8 @@ class Outcome(NamedTuple):
         model: that served it.
         source: None without an answer.
         follows: the key of the request before that one, whose cost is the row's too, or None.
+        reasoning, tool_calls, refusal, logprob, confidence, system_fingerprint: what the model said beside its text, as far
+            as the step writes it.
     """
 
     status: RowStatus
@@ -310,6 +334,12 @@ class Outcome(NamedTuple):
     cached_tokens: int | None = None
     reasoning_tokens: int | None = None
     credits_usd: float | None = None
+    reasoning: str | None = None
+    tool_calls: list[dict[str, str | None]] | None = None
+    refusal: str | None = None
+    logprob: float | None = None
+    confidence: float | None = None
+    system_fingerprint: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,6 +73,33 @@ COLUMN_MEANINGS = {
         "`usage.completion_tokens_details.reasoning_tokens`, or `output_tokens_details`, `reasoning_tokens`",
     ),
     "credits_usd": ("the charge in US dollars, for show", "`usage.credits_usd_reference`"),
+    "reasoning": (
+        (
+            "what the model thought, where that comes apart from the text or within marks before it; standard where the request "
+            "asks for it"
+        ),
+        (
+            "`message.reasoning_content`, or `reasoning`, `thinking`, `reasoning_details`, `thinking_blocks`, parts of the "
+            "content; `<think>` and other marks"
+        ),
+    ),
+    "tool_calls": (
+        "the calls that the model made, in order, arguments as JSON text; standard where the request offers tools",
+        "`message.tool_calls`, or `function_call`",
+    ),
+    "refusal": ("what the model said in refusing", "`message.refusal`, or a part of the content"),
+    "logprob": (
+        "mean natural logarithm of the tokens' probabilities; standard where the request asks for `logprobs`",
+        "`choices[0].logprobs.content[].logprob`",
+    ),
+    "confidence": (
+        (
+            "between 0 and 1: the probability of the answer's own tokens; with fields that are enums, of their labels against the "
+            "others where `top_logprobs` came; standard where the request asks for `logprobs`"
+        ),
+        "`choices[0].logprobs`",
+    ),
+    "system_fingerprint": ("of the server's configuration", "`system_fingerprint`"),
 }
 CHOICE = """## Which of them are written
 
@@ -85,7 +112,7 @@ the schema …) and words.
 | `text`, `fields` | one without the other |
 | `tokens` | prompt, completion and total tokens |
 | `minimal` | `answer`, `status`, `error` |
-| `standard` | the first table; so it is where nothing is said |
+| `standard` | the first table, and of the second what the request asks for; so it is where nothing is said |
 | `all` | both tables |
 
 `rename` gives columns other names, `output.columns` chooses among those of the input:
@@ -99,9 +126,25 @@ steps:
     rename: {answer: tone_of_voice}
 ```
 
-What is left out is not lost: it stays in the ledger, later steps see it under its usual name, and `collect` with another choice
-writes it at no cost. The choice is no part of any request. Data frames take the same: `df.beatra.complete(…, columns="minimal")`,
-or a list."""
+What is left out is not lost: it stays in the ledger, and `collect` with another choice writes it at no cost. Later steps see an
+answer's text and fields, `s_status`, `s_error` and `s_model` under their usual names, written or not. The choice is no part of any
+request. Data frames take the same: `df.beatra.complete(…, columns="minimal")`, or a list.
+
+## Tools
+
+With `tools` among `params` an answer may be a call instead of a text: the row is `ok`, `s` is null, and `s_tool_calls` holds the calls.
+Where `tool_choice` makes the model call a tool and the step has a `schema`, the arguments are the answer: they are held to the
+schema and become typed columns, as JSON in a text does.
+
+```yaml
+steps:
+  - name: rating
+    prompt: "Rate: {{ review }}"
+    schema: {type: object, properties: {stars: {type: integer}}, required: [stars]}
+    params:
+      tools: [{type: function, function: {name: rate, parameters: {type: object, properties: {stars: {type: integer}}}}}]
+      tool_choice: {type: function, function: {name: rate}}
+```"""
 
 
 def pages() -> dict[str, str]:
@@ -327,7 +370,10 @@ def columns() -> str:
                 "# What each column is",
                 "All input columns, untouched and in input order, one output row per input row; then, for a step named `s`:",
                 "\n".join(lines),
-                "These are written where a step's `columns` names them:",
+                (
+                    "These are written where a step's `columns` names them, some also where the request asks for what they show "
+                    "(`params.tools`, `params.logprobs`, `params.reasoning_effort` …):"
+                ),
                 "\n".join([*COLUMN_TABLE, *map(_column, FURTHER_COLUMNS)]),
                 f"A status is one of {', '.join(f'`{status}`' for status in STATUSES)}.",
                 (

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from enrich.answer.confidence import confidence, mean_logprob, tokens_of
 from enrich.answer.json_values import NOT_JSON, SaidTwiceError, exact, objects
-from enrich.answer.reasoning import part
+from enrich.answer.reasoning import before, part
 from enrich.base.words import is_blank
 from enrich.errors import TemplateError, did_you_mean
 from enrich.prompt.template import Expression, RowError, compile_value
@@ -15,12 +17,22 @@ from enrich.wire.finish import ending
 from enrich.wire.stream_end import NO_FINISH
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from enrich.config import StepConfig
     from enrich.prompt.template import Template
     from enrich.records import Completion, RowStatus
+    from enrich.schema.choice import Column
     from enrich.schema.schema import AnswerSchema
 
 MAX_PROBLEMS = 8  # as many as a model can act on in one reply
+ASIDE = frozenset({"reasoning", "tool_calls", "refusal", "logprob", "confidence", "system_fingerprint"})
+NOT_FORCED = (
+    None,
+    "auto",
+    "none",
+    False,
+)  # values of `tool_choice` that leave it to the model whether it calls one
 SEVERAL = "the answer holds several JSON objects that differ"
 
 
@@ -46,14 +58,21 @@ class Answer:
 class AnswerReader:
     """Reads the answers of one step.
 
+    Args:
+        step: its configuration.
+        schema: of its answers, or None.
+        written: its columns that are written: what none of them shows is not looked at.
+
     Raises:
         TemplateError: ``check`` cannot be compiled, or names what the answer does not have.
     """
 
-    def __init__(self, step: StepConfig, schema: AnswerSchema | None) -> None:
+    def __init__(self, step: StepConfig, schema: AnswerSchema | None, written: Sequence[Column] = ()) -> None:
         self._schema = schema
         self._repair = step.repair
-        self._tools = "tools" in step.params
+        self._tools = bool(step.params.keys() & {"tools", "functions"})
+        self._forced = _forced(step.params.get("tool_choice", step.params.get("function_call")))
+        self._wanted = {column.of for column in written if not column.is_value} & ASIDE
         self._check = _compile_check(step, schema)
 
     def read(self, completion: Completion) -> Answer:
@@ -62,13 +81,44 @@ class AnswerReader:
         if unfit is not None:
             status, error = unfit
             return Answer(status, completion.text, error)
+        arguments = self._arguments(completion)
+        if arguments is not None:
+            return self._valued(arguments, completion)
         if completion.text is None or is_blank(completion.text):
             return self._without_text(completion)
         return self._valued(completion.text, completion)
 
+    def aside(self, completion: Completion, answer: Answer) -> dict[str, Any]:
+        """Give what a completion says beside its answer, of what the step writes, as an `Outcome` names it."""
+        if not self._wanted:  # as nearly always
+            return {}
+        tokens = tokens_of(completion.logprobs) if self._wanted & {"logprob", "confidence"} else []
+        said = answer.text if answer.status in ("ok", "invalid_output") else None
+        everything = {
+            "reasoning": completion.reasoning or self._thought(completion.text),
+            "tool_calls": [asdict(call) for call in completion.calls] or None,
+            "refusal": completion.refusal,
+            "logprob": mean_logprob(tokens),
+            "confidence": confidence(tokens, said, answer.values, self._schema) if said else None,
+            "system_fingerprint": completion.system_fingerprint,
+        }
+        return {name: everything[name] for name in self._wanted}
+
+    def _thought(self, text: str | None) -> str | None:
+        """Give the reasoning that stands in a text before its answer, within marks."""
+        return before(text, anywhere=self._schema is not None) if text is not None else None
+
+    def _arguments(self, completion: Completion) -> str | None:
+        """Give the arguments of the tool that the step makes the model call, where they are to be the answer."""
+        if self._schema is None or self._forced is None:
+            return None
+        called = [call for call in completion.calls if self._forced in ("", call.name)]
+        texts = list(dict.fromkeys(call.arguments for call in called if call.arguments))
+        return "\n".join(texts) if texts else None  # several that differ are no answer, as in a text
+
     def _without_text(self, completion: Completion, what: str = "no content") -> Answer:
         """Judge an answer that says nothing, be it null or empty: without a text there is nothing to correct."""
-        if completion.tool_calls and self._tools and self._schema is None:
+        if self._tools and self._schema is None and any(call.name for call in completion.calls):
             return Answer("ok", None)
         what = "tool calls" if completion.tool_calls else what
         error = f"no_content: the model answered with {what}"
@@ -145,6 +195,19 @@ def _ended_unfit(completion: Completion) -> tuple[RowStatus, str] | None:
         said = one_line(completion.finish_reason or "", 60)
         return "truncated", f"generation_failed: the server broke the answer off (`{said}`)"
     return ("truncated", f"response_cut: {NO_FINISH}") if completion.cut else None
+
+
+def _forced(choice: Any) -> str | None:
+    """Give the name of the tool that ``tool_choice`` makes the model call; "" for any, None where it need not call one."""
+    if isinstance(choice, dict):
+        allowed = choice.get("allowed_tools")
+        kind = allowed.get("mode") if isinstance(allowed, dict) else choice.get("mode", choice.get("type"))
+        if kind in NOT_FORCED:
+            return None
+        function = choice.get("function")
+        name = (function if isinstance(function, dict) else choice).get("name")
+        return name if isinstance(name, str) and "{{" not in name else ""
+    return None if choice in NOT_FORCED else ""
 
 
 def _compile_check(step: StepConfig, schema: AnswerSchema | None) -> Template | Expression | None:

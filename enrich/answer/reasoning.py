@@ -52,6 +52,21 @@ def part(text: str, *, anywhere: bool) -> str:
     return _WRAPPERS.sub("", answer).lstrip()
 
 
+def before(text: str, *, anywhere: bool) -> str | None:
+    """Give the reasoning that `part` leaves out, without its marks; None where there is none.
+
+    Args:
+        text: as the model gave it.
+        anywhere: as for `part`.
+    """
+    answer = part(text, anywhere=anywhere)
+    if answer == text:
+        return None
+    kept = text.rfind(answer) if answer else len(text)
+    thoughts = text[:kept] if kept >= 0 else text
+    return _ORPHANS.sub("", _OPEN.sub("", thoughts)).strip() or None
+
+
 def _behind_channels(text: str) -> str:
     finals = list(_FINAL.finditer(text))
     if finals:

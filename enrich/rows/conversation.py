@@ -320,7 +320,7 @@ def judge(reader: AnswerReader, settled: Settled) -> Outcome:
     if isinstance(result, Completion):
         answer = reader.read(result)
         usage = result.usage
-        return Outcome(
+        outcome = Outcome(
             answer.status,
             answer.error,
             settled.key,
@@ -341,6 +341,8 @@ def judge(reader: AnswerReader, settled: Settled) -> Outcome:
             usage.reasoning_tokens,
             usage.credits_usd,
         )
+        aside = reader.aside(result, answer)
+        return outcome._replace(**aside) if aside else outcome
     status: RowStatus = "in_doubt" if settled.in_doubt else "error"
     error = str(result)
     if status == "error" and meaning(result) == "filtered":

@@ -114,7 +114,7 @@ def compile_job(
     formats = Formats()
     steps: list[Step] = []
     for step, schema, written_columns in zip(config.steps, schemas, chosen, strict=True):
-        reader = AnswerReader(step, schema)
+        reader = AnswerReader(step, schema, written_columns)
         conversation = Conversation(
             RequestBuilder(step, base_url, schema), reader, breaker, retry=retry, formats=formats
         )

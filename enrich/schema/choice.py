@@ -36,7 +36,25 @@ FURTHER_COLUMNS: tuple[tuple[str, pa.DataType], ...] = (
     ("cached_tokens", pa.int64()),
     ("reasoning_tokens", pa.int64()),
     ("credits_usd", pa.float64()),
+    ("reasoning", pa.string()),
+    (
+        "tool_calls",
+        pa.list_(pa.struct([("id", pa.string()), ("name", pa.string()), ("arguments", pa.string())])),
+    ),
+    ("refusal", pa.string()),
+    ("logprob", pa.float64()),
+    ("confidence", pa.float64()),
+    ("system_fingerprint", pa.string()),
 )
+# Request fields that ask for what a further column shows; a step that sends one has the column among its standard ones.
+BROUGHT_BY: dict[str, tuple[str, ...]] = {
+    "tool_calls": ("tools", "functions"),
+    "logprob": ("logprobs",),
+    "confidence": ("logprobs",),
+    "reasoning": ("reasoning_effort", "reasoning", "include_reasoning", "thinking", "enable_thinking"),
+}
+# Request fields that hold more of them: Beatra's, vLLM's and the Python client's.
+HOLDERS = ("model_options", "chat_template_kwargs", "extra_body")
 TEXT: Final = (
     "\0"  # the short name of the answer's text, whose column is called as the step is; no property has it
 )
@@ -68,7 +86,8 @@ def choose(step: StepConfig, schema: AnswerSchema | None) -> tuple[Column, ...]:
     chosen = step.columns
     words = ["standard"] if chosen is None else [chosen] if isinstance(chosen, str) else chosen
     where = f"steps.{step.name}"
-    names = dict.fromkeys(name for word in words for name in _meant(word, there, where))
+    brought = [name for name in _brought(step.params) if not there[name].is_value]
+    names = dict.fromkeys(name for word in words for name in _meant(word, there, where, brought))
     renamed = {_one(name, there, f"{where}.rename"): written for name, written in step.rename.items()}
     return tuple(
         there[name]._replace(field=there[name].field.with_name(renamed.get(name, there[name].field.name)))
@@ -82,6 +101,13 @@ def written_names(step: StepConfig, schema: AnswerSchema | None) -> dict[str, st
         (column.of, column.is_value): column.field.name for column in _columns(step.name, schema).values()
     }
     return {usual[column.of, column.is_value]: column.field.name for column in choose(step, schema)}
+
+
+def _brought(params: Mapping[str, Any]) -> list[str]:
+    """Give the further columns whose content a request with these fields asks for."""
+    held = [params, *(params[name] for name in HOLDERS if isinstance(params.get(name), dict))]
+    asked = {field for fields in held for field, value in fields.items() if value}
+    return [name for name, fields in BROUGHT_BY.items() if not asked.isdisjoint(fields)]
 
 
 def _columns(step: str, schema: AnswerSchema | None) -> dict[str, Column]:
@@ -101,8 +127,15 @@ def _columns(step: str, schema: AnswerSchema | None) -> dict[str, Column]:
     return there
 
 
-def _meant(word: str, there: Mapping[str, Column], where: str) -> Sequence[str]:
-    """Give the short names of the columns that a word of ``columns`` stands for."""
+def _meant(word: str, there: Mapping[str, Column], where: str, brought: Sequence[str]) -> Sequence[str]:
+    """Give the short names of the columns that a word of ``columns`` stands for.
+
+    Args:
+        word: as given.
+        there: the columns that the step can have.
+        where: for what is told where there is none.
+        brought: further columns that are standard ones here, for the request asks for what they show.
+    """
     if word not in WORDS:
         return [_one(word, there, f"{where}.columns")]
     fields = [name for name, column in there.items() if column.is_value]
@@ -113,7 +146,7 @@ def _meant(word: str, there: Mapping[str, Column], where: str) -> Sequence[str]:
         "fields": fields,
         "tokens": [name for name in record if name.endswith("_tokens")],
         "minimal": [TEXT, *fields, "status", "error"],
-        "standard": [TEXT, *fields, *record],
+        "standard": [TEXT, *fields, *record, *brought],
         "all": list(there),
     }
     return [*groups[word], *([word] if word in fields else [])]

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import json
-import re
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from enrich.records import Completion, Failure, Fate, Usage
+from enrich.records import Completion, Failure, Fate
+from enrich.wire.aside import Calls, refused, said, thought
 from enrich.wire.envelope import MAX_EVIDENCE, Envelope, find, loads, mend, one_line, to_failure
 from enrich.wire.finish import ending
 from enrich.wire.sse import Event, EventParser, EventTooLarge
+from enrich.wire.usage import read_usage, tells
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
-    from enrich.records import Record, Reply
+    from enrich.records import Record, Reply, ToolCall
 
 DONE = b"[DONE]"
 BLANK = b" \t\r\n\xef\xbb\xbf"  # what may stand before JSON or a stream: white space, a byte order mark
@@ -27,25 +28,6 @@ EVENT_BEGINS = (
     b"retry:",
     b":",
 )  # what a stream begins with, whatever type it gives
-PROMPT = (("prompt_tokens",), ("input_tokens",))  # as OpenAI's newer API and Anthropic's call them too
-COMPLETION = (("completion_tokens",), ("output_tokens",))
-# Where servers say how much of the prompt came from a cache: OpenAI, vLLM and Azure; OpenAI's newer name; DeepSeek;
-# Anthropic's name, which gateways pass on; Moonshot. And how much of the completion was thought.
-CACHED = (
-    ("prompt_tokens_details", "cached_tokens"),
-    ("input_tokens_details", "cached_tokens"),
-    ("prompt_cache_hit_tokens",),
-    ("cache_read_input_tokens",),
-    ("cached_tokens",),
-)
-REASONING = (
-    ("completion_tokens_details", "reasoning_tokens"),
-    ("output_tokens_details", "reasoning_tokens"),
-    ("reasoning_tokens",),
-)
-_THOUGHT = re.compile("reason|think|thought")  # in the type of a part that is no answer
-MOST_DIGITS = 40  # characters of a number that is written as text
-MAX_PLAUSIBLE = 10**9  # tokens or credits of one completion; more is a defect of the endpoint
 
 
 class _UnusableError(Exception):
@@ -159,9 +141,13 @@ def _read_json(reply: Reply) -> Completion:
         text=text,
         model=_text(payload.get("model")),
         finish_reason=_finish_reason(choice),
-        usage=_usage(payload.get("usage"), text),
-        refusal=_refusal(message),
+        usage=read_usage(payload.get("usage"), text),
+        refusal=_refusal(refused(message)),
         tool_calls=_calls_tools(message),
+        calls=_calls(message),
+        reasoning=_text(thought(message)),
+        system_fingerprint=_text(payload.get("system_fingerprint")),
+        logprobs=choice.get("logprobs"),
     )
 
 
@@ -226,95 +212,24 @@ def _content(value: Any, reply: Reply) -> str | None:
         return _text(value)
     if not isinstance(value, list):
         raise _unusable("no_choices", f"the answer's content is a {type(value).__name__}, not text", reply)
-    texts = [text for part in value if (text := _part_text(part)) is not None]
+    texts = [text for part in value if (text := said(part)) is not None]
     return mend("".join(texts)) if texts else None
 
 
-def _part_text(part: Any) -> str | None:
-    if isinstance(part, dict):
-        part = None if _THOUGHT.search(str(part.get("type"))) else part.get("text")
-    return part if isinstance(part, str) else None
+def _refusal(said: str | None) -> str | None:
+    return mend(said) if said and said.strip() else None
 
 
-def _refusal(message: dict[str, Any]) -> str | None:
-    """Give what a model says in refusing, beside its content or as a part of it; None where it does not refuse."""
-    said = _text(message.get("refusal"))
-    if not said and isinstance(content := message.get("content"), list):
-        parts = (part.get("refusal") for part in content if isinstance(part, dict))
-        said = next((mend(part) for part in parts if isinstance(part, str)), None)
-    return said if said and said.strip() else None
+def _calls(message: dict[str, Any]) -> tuple[ToolCall, ...]:
+    if not _calls_tools(message):  # as nearly always
+        return ()
+    calls = Calls()
+    calls.add(message)
+    return calls.whole()
 
 
 def _calls_tools(message: dict[str, Any]) -> bool:
     return bool(message.get("tool_calls") or message.get("function_call"))
-
-
-def _usage(value: Any, text: str | None) -> Usage:
-    """Read the usage; nothing but zeros beside a text was not counted: it tells nothing."""
-    if not isinstance(value, dict):
-        return Usage()
-    prompt, completion = (_first_count(value, names) for names in (PROMPT, COMPLETION))
-    total = _count(_number(value.get("total_tokens")))
-    if "total_tokens" not in value and prompt is not None and completion is not None:
-        total = prompt + completion
-    usage = Usage(
-        prompt,
-        completion,
-        total,
-        _amount(_number(value.get("credits"))),
-        _first_count(value, CACHED),
-        _first_count(value, REASONING),
-        _amount(_number(value.get("credits_usd_reference"))),
-    )
-    counted = usage.prompt_tokens or usage.completion_tokens or usage.total_tokens or usage.credits
-    if counted or not text:
-        return usage
-    further = (usage.cached_tokens, usage.reasoning_tokens, usage.credits_usd)
-    return Usage(None, None, None, None, *further) if any(further) else Usage()
-
-
-def _tells(usage: dict[str, Any]) -> bool:
-    """Say whether a usage holds more than zeros."""
-    return any(_number(value) for value in usage.values())
-
-
-def _first_count(usage: dict[str, Any], places: Sequence[tuple[str, ...]]) -> int | None:
-    """Give the count at the first of some places that holds one; servers agree on none of them."""
-    for *objects, name in places:
-        holder: Any = usage
-        for one in objects:
-            holder = holder.get(one)
-            if not isinstance(holder, dict):
-                break
-        else:
-            count = _count(_number(holder.get(name)))
-            if count is not None:
-                return count
-    return None
-
-
-def _number(value: Any) -> Any:
-    """Give the number that a text holds; anything else as it is."""
-    if not isinstance(value, str) or len(value) > MOST_DIGITS or not value.isascii():
-        return value
-    try:
-        return float(value)
-    except ValueError:
-        return None
-
-
-def _count(value: Any) -> int | None:
-    if type(value) is int:  # as nearly always
-        return value if 0 <= value <= MAX_PLAUSIBLE else None
-    amount = _amount(value)
-    return int(amount) if amount is not None and amount.is_integer() else None
-
-
-def _amount(value: Any) -> float | None:
-    """Give a plausible number, else None: not a bool, not text, not negative, not beyond all reason."""
-    if type(value) not in (float, int):
-        return None
-    return float(value) if 0 <= value <= MAX_PLAUSIBLE else None
 
 
 # --- an event stream -----------------------------------------------------------------------------------
@@ -332,6 +247,10 @@ class _Assembly:
     model: str | None = None
     finish_reason: str | None = None
     usage: Any = None
+    calls: Calls = field(default_factory=Calls)
+    thoughts: list[str] = field(default_factory=list)
+    fingerprint: str | None = None
+    logprobs: dict[str, list[Any]] = field(default_factory=dict)
 
     def add(self, payload: Any, reply: Reply) -> None:
         if not isinstance(payload, dict):
@@ -339,14 +258,19 @@ class _Assembly:
                 "no_choices", f"a chunk of the stream is a {type(payload).__name__}, not an object", reply
             )
         self.model = self.model or _text(payload.get("model"))
+        self.fingerprint = self.fingerprint or _text(payload.get("system_fingerprint"))
         usage = payload.get("usage")
-        if isinstance(usage, dict) and (self.usage is None or _tells(usage)):
+        if isinstance(usage, dict) and (self.usage is None or tells(usage)):
             self.usage = usage
         choice = _first_choice(payload)
         if choice is None:
             return
         self.has_choice = True
         self.finish_reason = _finish_reason(choice) or self.finish_reason
+        if isinstance(choice.get("logprobs"), dict):
+            for name, pieces in choice["logprobs"].items():
+                if isinstance(pieces, list):
+                    self.logprobs.setdefault(name, []).extend(pieces)
         delta = choice.get(
             "delta", choice.get("message")
         )  # who makes a stream of a whole answer may leave it one
@@ -360,9 +284,13 @@ class _Assembly:
         if text is not None:
             self.has_text = True
             self.texts.append(text)
-        if isinstance(delta.get("refusal"), str):
-            self.refusals.append(delta["refusal"])
-        self.tool_calls = self.tool_calls or _calls_tools(delta)
+        if piece := refused(delta):
+            self.refusals.append(piece)
+        if piece := thought(delta):
+            self.thoughts.append(piece)
+        if _calls_tools(delta):
+            self.tool_calls = True
+            self.calls.add(delta)
 
     def completion(self, *, cut: bool) -> Completion:
         text = mend("".join(self.texts)) if self.has_text else None
@@ -370,10 +298,14 @@ class _Assembly:
             text=text,
             model=self.model,
             finish_reason=self.finish_reason,
-            usage=_usage(self.usage, text),
+            usage=read_usage(self.usage, text),
             cut=cut,
-            refusal=mend("".join(self.refusals)) or None,
+            refusal=_refusal("".join(self.refusals)),
             tool_calls=self.tool_calls,
+            calls=self.calls.whole(),
+            reasoning=mend("".join(self.thoughts)) or None,
+            system_fingerprint=self.fingerprint,
+            logprobs=self.logprobs or None,
         )
 
 

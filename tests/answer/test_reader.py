@@ -17,7 +17,7 @@ from enrich.answer.json_values import NOT_JSON
 from enrich.answer.reader import MAX_PROBLEMS, SEVERAL, Answer, AnswerReader, reask_messages
 from enrich.config import StepConfig
 from enrich.errors import TemplateError
-from enrich.records import Completion, Outcome, Reply, Usage
+from enrich.records import Completion, Outcome, Reply, ToolCall, Usage
 from enrich.schema.choice import choose
 from enrich.schema.schema import AnswerSchema, load_schema
 from enrich.wire.completion import read as read_reply
@@ -34,7 +34,8 @@ ANYTHING = load_schema({"properties": {"n": {"type": "number"}, "i": {"type": "i
 
 def reader(schema: AnswerSchema | None = SCHEMA, **step: Any) -> AnswerReader:
     """Read the answers of a step."""
-    return AnswerReader(StepConfig.model_validate({"name": "s", "prompt": "x", **step}), schema)
+    config = StepConfig.model_validate({"name": "s", "prompt": "x", **step})
+    return AnswerReader(config, schema, choose(config, schema) if config.columns is not None else ())
 
 
 def completion(text: str | None, **given: Any) -> Completion:
@@ -99,7 +100,9 @@ def test_an_object_beside_the_point_is_no_answer(text: str, fits: bool) -> None:
 def test_tool_calls_that_were_asked_for() -> None:
     """Tool calls are an answer to a step that offers tools."""
     offering = reader(None, params={"tools": [{"type": "function"}]})
-    assert offering.read(completion(None, tool_calls=True)).status == "ok"
+    calls = (ToolCall("c", "find", "{}"),)
+    assert offering.read(completion(None, tool_calls=True, calls=calls)).status == "ok"
+    assert offering.read(completion(None, tool_calls=True)).status == "invalid_output"  # one of nothing
     assert offering.read(completion(None)).status == "invalid_output"
 
 
@@ -529,3 +532,50 @@ def test_reading_is_a_function(text: str, reason: str | None) -> None:
     same = reader()
     once = same.read(completion(text, finish_reason=reason))
     assert once == same.read(completion(text, finish_reason=reason))
+
+
+FORCED = {"tools": [{"type": "function"}], "tool_choice": {"type": "function", "function": {"name": "rate"}}}
+
+
+@pytest.mark.parametrize(
+    ("choice", "calls", "status", "values"),
+    [
+        (FORCED["tool_choice"], [("rate", '{"label": "pos"}')], "ok", {"label": "pos"}),
+        ({"type": "tool", "name": "rate"}, [("rate", '{"label": "pos"}')], "ok", {"label": "pos"}),
+        ("required", [("any", '{"label": "neg"}')], "ok", {"label": "neg"}),
+        (FORCED["tool_choice"], [("other", "{}"), ("rate", '{"label": "pos"}')], "ok", {"label": "pos"}),
+        (FORCED["tool_choice"], [("rate", '{"label": "pos"}')] * 2, "ok", {"label": "pos"}),
+        (FORCED["tool_choice"], [("rate", '{"label": "pos"}'), ("rate", '{"label": "neg"}')], "invalid_output", None),
+        (FORCED["tool_choice"], [("rate", '{"label": "fair"}')], "invalid_output", None),
+        (FORCED["tool_choice"], [("rate", '{"label": "po')], "invalid_output", None),
+        (FORCED["tool_choice"], [("other", '{"label": "pos"}')], "invalid_output", None),
+        (FORCED["tool_choice"], [("rate", None)], "invalid_output", None),
+        ("auto", [("rate", '{"label": "pos"}')], "invalid_output", None),
+        ({"type": "auto"}, [("rate", '{"label": "pos"}')], "invalid_output", None),
+        ({"type": "any"}, [("rate", '{"label": "pos"}')], "ok", {"label": "pos"}),
+        ({"type": "allowed_tools", "allowed_tools": {"mode": "auto"}}, [("rate", '{"label": "pos"}')], "invalid_output", None),
+        ({"type": "allowed_tools", "mode": "required"}, [("rate", '{"label": "pos"}')], "ok", {"label": "pos"}),
+    ],
+)  # fmt: skip
+def test_a_forced_tool_s_arguments_are_the_answer(
+    choice: Any, calls: list[tuple[str, str | None]], status: str, values: dict[str, Any] | None
+) -> None:
+    """With a schema, the arguments of a tool that must be called are read as an answer's JSON is."""
+    schema = load_schema(
+        {"type": "object", "properties": {"label": {"enum": ["pos", "neg"]}}, "required": ["label"]}
+    )
+    forced = reader(schema, params={**FORCED, "tool_choice": choice})
+    made = tuple(ToolCall(f"c{n}", name, arguments) for n, (name, arguments) in enumerate(calls))
+    answer = forced.read(completion(None, finish_reason="tool_calls", tool_calls=True, calls=made))
+    assert (answer.status, answer.values) == (status, values)
+
+
+def test_what_stands_beside_an_answer_is_given_where_it_is_written() -> None:
+    """Nothing is looked at that no column shows; what is thought within marks is reasoning too."""
+    said = completion("<think>Hm.\n</think>\nYes", reasoning=None, system_fingerprint="fp", refusal=None)
+    plain = reader(None)
+    assert plain.aside(said, plain.read(said)) == {}
+    asking = reader(None, columns=["answer", "reasoning", "system_fingerprint"])
+    assert asking.aside(said, asking.read(said)) == {"reasoning": "Hm.", "system_fingerprint": "fp"}
+    apart = completion("Yes", reasoning="Hm")
+    assert asking.aside(apart, asking.read(apart))["reasoning"] == "Hm"

@@ -21,6 +21,7 @@ from enrich.frames.batches import job_config
 from enrich.frames.blocking import blocking
 from enrich.frames.door import open_door
 from enrich.runs.job import compile_job
+from tests.helpers.aside import RATE, SAID, say
 from tests.helpers.endpoint import BookedEndpoint, Raw, Seen, answer_to, envelope
 
 if TYPE_CHECKING:
@@ -70,6 +71,21 @@ def test_the_same_call_again_costs_nothing(endpoint: BookedEndpoint) -> None:
     assert again["s"].to_pylist() == first["s"].to_pylist()
     assert set(again["s_source"].to_pylist()) == {"ledger"}
     assert len(endpoint.posts) == 80
+
+
+def test_what_a_model_says_beside_its_text(endpoint: BookedEndpoint) -> None:
+    """The columns that a step's request asks for are in batches too."""
+    endpoint.script = say
+    step = {**STEP, "params": {"tools": [RATE]}, "columns": ["standard", "refusal"]}
+    given = pa.record_batch({"t": list(SAID)})
+    (out,) = enrich.enrich_batches([given], {"steps": [step]})
+    assert [calls and calls[0]["name"] for calls in out["s_tool_calls"].to_pylist()] == [
+        None,
+        "rate",
+        None,
+        None,
+    ]
+    assert out["s_refusal"].to_pylist() == [None, None, None, "I will not"]
 
 
 def test_empty_batches_and_no_batches_are_fine(endpoint: BookedEndpoint) -> None:

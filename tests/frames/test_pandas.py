@@ -36,6 +36,7 @@ from enrich.errors import (
     TooManyReasked,
 )
 from enrich.pandas import beatra
+from tests.helpers.aside import RATE, say
 from tests.helpers.endpoint import KEY, BookedEndpoint, Raw, Seen, answer_to, envelope
 
 if TYPE_CHECKING:
@@ -278,6 +279,16 @@ def test_columns_are_chosen_as_in_a_configuration(endpoint: BookedEndpoint) -> N
         frame.beatra.complete("{{ t }}?", name="q", columns="answer")
     with pytest.raises(RowsFailed, match="row 0, p: error: invalid_request"):
         frame.beatra.complete("{{ t }}??", name="p", columns="answer", errors="raise")
+
+
+def test_what_a_model_says_beside_its_text(endpoint: BookedEndpoint) -> None:
+    """Calls, reasoning and probabilities are columns of a frame, where they are asked for."""
+    endpoint.script = say
+    frame = pd.DataFrame({"t": ["text", "call"]})
+    out = frame.beatra.complete("{{ t }}", name="r", params={"tools": [RATE], "logprobs": True})
+    assert out.columns[-3:].tolist() == ["r_tool_calls", "r_logprob", "r_confidence"]
+    assert out["r_tool_calls"][1][0]["arguments"] == '{"label": "pos"}'
+    assert out["r_confidence"][0] == pytest.approx(0.25)
 
 
 def test_every_argument_reaches_the_request(endpoint: BookedEndpoint) -> None:

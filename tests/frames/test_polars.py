@@ -18,6 +18,7 @@ from polars.testing import assert_frame_equal
 import enrich.polars
 from enrich.errors import ConfigError, TemplateError
 from enrich.polars import beatra
+from tests.helpers.aside import RATE, say
 from tests.helpers.endpoint import BookedEndpoint, answer_to
 
 pytestmark = pytest.mark.usefixtures("our_endpoint")
@@ -67,6 +68,27 @@ def test_every_type_can_stand_in_a_prompt(endpoint: BookedEndpoint) -> None:
     )
     with pytest.raises(TemplateError, match="column `bytes` is binary"):
         EVERY_TYPE.beatra.complete("{{ bytes }}")
+
+
+def test_the_columns_are_the_caller_s_choice(endpoint: BookedEndpoint) -> None:
+    """A word, names, other names; another choice is written from the ledger at no cost."""
+    endpoint.script = say
+    frame = pl.DataFrame({"t": ["text", "call"]})
+    asked = {"name": "a", "params": {"tools": [RATE]}}
+    slim = frame.beatra.complete("{{ t }}", columns=["model", "answer"], rename={"model": "by"}, **asked)
+    assert slim.columns == ["t", "by", "a"]
+    more = frame.beatra.complete("{{ t }}", columns=["tool_calls", "reasoning"], **asked)
+    assert more["a_reasoning"].to_list() == ["hm", None]
+    call = {"id": "c1", "name": "rate", "arguments": '{"label": "pos"}'}
+    assert more["a_tool_calls"].to_list() == [None, [call]]
+    assert more.schema["a_tool_calls"] == pl.List(pl.Struct(dict.fromkeys(call, pl.String)))
+    assert frame.beatra.complete("{{ t }}", columns="minimal", **asked).columns == [
+        "t",
+        "a",
+        "a_status",
+        "a_error",
+    ]
+    assert len(endpoint.posts) == 2
 
 
 def test_new_columns_are_typed(endpoint: BookedEndpoint) -> None:

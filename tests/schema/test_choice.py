@@ -64,6 +64,28 @@ def test_all_begins_with_the_standard() -> None:
     assert {"s_cached_tokens", "s_reasoning_tokens", "s_credits_usd"} <= set(everything)
 
 
+@pytest.mark.parametrize(
+    ("params", "brought"),
+    [
+        ({}, []),
+        ({"seed": 7, "tools": [], "logprobs": False, "reasoning_effort": None}, []),
+        ({"tools": [{}]}, ["s_tool_calls"]),
+        ({"functions": [{}]}, ["s_tool_calls"]),
+        ({"logprobs": True, "top_logprobs": 5}, ["s_logprob", "s_confidence"]),
+        ({"reasoning_effort": "low"}, ["s_reasoning"]),
+        ({"model_options": {"reasoning": {"effort": "low"}}}, ["s_reasoning"]),
+        ({"chat_template_kwargs": {"enable_thinking": True}, "tools": [{}]}, ["s_tool_calls", "s_reasoning"]),
+        ({"chat_template_kwargs": {"enable_thinking": False}}, []),
+    ],
+)
+def test_what_the_request_asks_for_is_standard(params: dict[str, Any], brought: list[str]) -> None:
+    """A step whose request asks for what a column shows has it behind the others, unless it names its columns."""
+    assert names(None, params=params) == [*STANDARD, *brought]
+    assert names("minimal", params=params) == names("minimal")
+    called = load_schema({"properties": {"tool_calls": {"type": "string"}, "logprob": {"type": "string"}}})
+    assert names(None, called, params={"tools": [{}], "logprobs": True})[-1] == "s_confidence"
+
+
 def test_a_property_comes_before_a_further_column() -> None:
     """A schema's property keeps its column, whatever else could be called so."""
     assert names("answer", ODD) == ["s", "s_text", "s_tokens", "s_credits_usd"]
