@@ -207,8 +207,9 @@ declares as `string` is text and nothing else.
 **Parquet, Arrow, data frames, record batches**: by the value's type, as below."""
 
 PROMPTS_END = """A null, or NaN, obeys the step's `on_null` at any depth: as a whole column before anything is rendered, within a list or struct
-where it would become text. `tojson` writes it as `null`. Bytes have no text; in `tojson` they are base64. A value that cannot be
-had (a zone that the machine does not know, bytes that are no UTF-8) fails its row by name.
+where it would become text. `tojson` writes it as `null`. Bytes have no text, and none as JSON: a column
+with some in it is refused by name, whether a prompt names it or writes `{{ row }}` as a whole. A value that cannot be had (a zone
+that the machine does not know, bytes that are no UTF-8) fails its row by name.
 
 `when` judges the value: zero in any spelling, null, NaN, empty lists, structs and texts, `false`, `no`, `none` and `null` are false.
 

@@ -134,7 +134,9 @@ class Unreadable:
     def _refuse(self, *_: object) -> Any:
         raise ValueError(f"a value {self.reason}")
 
-    __str__ = __bool__ = __len__ = __iter__ = __lt__ = __le__ = __gt__ = __ge__ = __contains__ = _refuse
+    __str__ = __repr__ = __bool__ = __len__ = __iter__ = __lt__ = __le__ = __gt__ = __ge__ = __contains__ = (
+        _refuse
+    )
 
 
 # --- moments --------------------------------------------------------------------------------------------

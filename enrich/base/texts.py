@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from enrich.base.moments import DAY, Far, FarTimedelta, NanoTimedelta, duration_text
+from enrich.base.moments import DAY, Far, FarTimedelta, NanoTimedelta, Unreadable, duration_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -45,8 +45,8 @@ def text_of(value: Any) -> str:
         return json_text(value)
     if isinstance(value, bytes | bytearray | memoryview):
         raise TypeError("the value is binary, which no prompt can hold")
-    if isinstance(value, bool | int | float | dt.date | dt.time):
-        return str(value)
+    if isinstance(value, bool | int | float | dt.date | dt.time | Unreadable):
+        return str(value)  # the last raises what it has to say
     raise TypeError(f"{type(value).__name__} is no value that a text can hold")
 
 

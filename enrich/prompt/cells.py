@@ -10,9 +10,11 @@ import threading
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
+from enrich.base.moments import Unreadable
 from enrich.base.texts import express, text_of
 from enrich.base.values import LINE, WRITTEN, values
 from enrich.prompt.beside_text import as_moments, moment
+from enrich.prompt.column_types import holds_binary
 from enrich.prompt.pandas_values import pandas_texts
 
 if TYPE_CHECKING:
@@ -279,11 +281,22 @@ def _cells(texts: pa.Array[Any]) -> list[Any]:
 
 
 def _typed_cells(field: pa.Field[Any], column: pa.Array[Any]) -> list[Any]:
-    read = pandas_texts(field)
+    if holds_binary(field.type):
+        return _withheld(column, f"of column `{field.name}` has binary in it, which no prompt can hold")
+    try:
+        read = pandas_texts(field)
+    except ValueError as error:  # reached by templates that may use any column; one that is named was refused
+        return _withheld(column, f"of column `{field.name}` is one of pandas that it cannot read: {error}")
     if read is None:
         return values(column, null=NULL)
     texts = iter(read(column.drop_null()))
     return [next(texts) if there else NULL for there in column.is_valid().to_pylist()]
+
+
+def _withheld(column: pa.Array[Any], reason: str) -> list[Any]:
+    """Fill a column that only a template has which may use any, and which refuses one that it names."""
+    found = Unreadable(reason, "")
+    return [found if there else NULL for there in column.is_valid().to_pylist()]
 
 
 def typed_rows_of(batch: pa.RecordBatch) -> Iterator[dict[str, Any]]:

@@ -16,12 +16,13 @@ TEXTUAL = ("arrow.uuid", "arrow.bool8")  # extension types that have a text thou
 GEOMETRIES = (b"geoarrow.wkb", b"ogc.wkb")
 
 
-def check_prompt_column(field: pa.Field[Any], where: str) -> None:
+def check_prompt_column(field: pa.Field[Any], where: str, *, whole_row: bool = False) -> None:
     """Keep a column out of prompts that has binary in it, or whose text nobody here knows.
 
     Args:
         field: the column.
         where: the step, for the message.
+        whole_row: it is not named, but the row is written as a whole.
 
     Raises:
         TemplateError: it is binary, or there is some in it; or pandas wrote it and does not know it any more.
@@ -34,7 +35,7 @@ def check_prompt_column(field: pa.Field[Any], where: str) -> None:
             f"{where}: column `{field.name}` is a period or interval of pandas that it cannot read: {error}",
             hint="make it text where it is written: astype(str).",
         ) from None
-    if not _holds_binary(field.type):
+    if not holds_binary(field.type):
         return
     if name in GEOMETRIES:
         what, hint = "is a geometry, stored as binary", "make it text where it is read: ST_AsText."
@@ -45,15 +46,18 @@ def check_prompt_column(field: pa.Field[Any], where: str) -> None:
         what, hint = f"holds binary ({field.type})", "take what is text in it into a column of its own."
     else:
         what, hint = "is binary", "decode it first."
+    if whole_row:
+        hint = f'write the others: {{% for name, value in row.items() if name != "{field.name}" %}}{{{{ name }}}}: {{{{ value }}}} {{% endfor %}}'
     text = f"{where}: column `{field.name}` {what}, which no prompt can hold"
     raise TemplateError(text if len(text) < 300 else f"{text[:200]}…, which no prompt can hold", hint=hint)
 
 
-def _holds_binary(kind: pa.DataType) -> bool:
+def holds_binary(kind: pa.DataType) -> bool:
+    """Say whether a type has binary in it, at any depth, that has no text."""
     if isinstance(kind, pa.BaseExtensionType):
-        return kind.extension_name not in TEXTUAL and _holds_binary(kind.storage_type)
+        return kind.extension_name not in TEXTUAL and holds_binary(kind.storage_type)
     if isinstance(kind, pa.DictionaryType | pa.RunEndEncodedType):
-        return _holds_binary(kind.value_type)
+        return holds_binary(kind.value_type)
     if any(is_kind(kind) for is_kind in BINARY):
         return True
-    return any(_holds_binary(kind.field(i).type) for i in range(kind.num_fields))
+    return any(holds_binary(kind.field(i).type) for i in range(kind.num_fields))

@@ -74,6 +74,7 @@ class RequestBuilder:
         self.templates = (*self.asking, *((self.when,) if self.when else ()))
         self.columns = frozenset().union(*(t.variables for t in self.templates))
         self.whole_row = any(t.whole_row for t in self.templates)
+        self.writes_row = any(t.writes_row for t in self.templates)
         self._checked = tuple(sorted(frozenset().union(*(t.variables for t in self.asking))))
         self._may_be_empty = step.on_empty != "send"
         self.fingerprint = self._fingerprint()

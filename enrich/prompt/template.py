@@ -69,6 +69,7 @@ class Template:
         pieces: texts and column names in order, when it does no more than put columns between texts; else None.
         blank: whether nulls are let through, as nothing.
         spelling: how values become text.
+        writes_row: whether it writes ``row`` as it is.
         kept: what it uses of the names that Jinja keeps, such as `row` as a whole.
     """
 
@@ -76,6 +77,7 @@ class Template:
     where: str
     variables: frozenset[str]
     whole_row: bool
+    writes_row: bool
     constant: str | None
     pieces: tuple[tuple[str, str | None], ...] | None
     blank: bool
@@ -141,6 +143,7 @@ class Expression:
     where: str
     variables: frozenset[str]
     whole_row: bool
+    writes_row: bool
     kept: frozenset[str]
     _evaluate: Callable[..., Any] = field(repr=False)
 
@@ -167,7 +170,10 @@ class Expression:
             raise RowError(
                 "template_error", f"{self.where}: the value is {result}, which JSON has no word for"
             )
-        return as_json(result)
+        try:
+            return as_json(result)
+        except _ROW_ERRORS as error:
+            raise RowError("template_error", f"{self.where}: {_one_line(error)}") from None
 
     def _found(self, values: Mapping[str, Any]) -> Any:
         MODE.blank = True
@@ -223,8 +229,8 @@ def compile_template(source: str, where: str, *, spelling: Spelling = 2, blank: 
 
 
 def _compiled_template(source: str, where: str, *, spelling: Spelling, blank: bool) -> Template:
-    tree, variables, whole_row, kept = parse(source, where)
-    pieces = _pieces(tree, variables)
+    tree, uses = parse(source, where)
+    pieces = _pieces(tree, uses.variables)
     environment = ENVIRONMENT if spelling > 1 else _first
     try:
         template = environment.from_string(settled(tree, ENVIRONMENT) if spelling > 1 else source)
@@ -241,13 +247,14 @@ def _compiled_template(source: str, where: str, *, spelling: Spelling, blank: bo
     return Template(
         source,
         where,
-        variables,
-        whole_row,
+        uses.variables,
+        uses.whole_row,
+        uses.writes_row,
         constant,
         pieces,
         blank,
         spelling,
-        kept,
+        uses.kept,
         template.root_render_func,
         context,
     )
@@ -307,7 +314,7 @@ def compile_expression(source: str, where: str) -> Expression:
 
 
 def _compiled_expression(source: str, where: str) -> Expression:
-    tree, variables, whole_row, kept = parse(source.strip(), where)
+    tree, uses = parse(source.strip(), where)
     output = settled(tree, ENVIRONMENT).find(nodes.Output)
     assert output is not None  # noqa: S101  # there is one expression, and it is put out
     target = nodes.Name("result", "store", lineno=1)
@@ -315,7 +322,13 @@ def _compiled_expression(source: str, where: str) -> Expression:
     assigned = nodes.Template(body, lineno=1).set_environment(ENVIRONMENT)
     template = ENVIRONMENT.from_string(assigned)  # type: ignore[arg-type]  # a template as a tree
     return Expression(
-        source, where, variables, whole_row, kept, TemplateExpression(template, undefined_to_none=False)
+        source,
+        where,
+        uses.variables,
+        uses.whole_row,
+        uses.writes_row,
+        uses.kept,
+        TemplateExpression(template, undefined_to_none=False),
     )
 
 

@@ -6,6 +6,7 @@ import json
 import keyword
 import re
 from collections import Counter
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from jinja2 import TemplateSyntaxError, meta, nodes
@@ -32,11 +33,29 @@ RESERVED = frozenset(
         *("true", "false", "none"),
     }
 )
+_WRITING_FILTERS = frozenset({"tojson", "string", "trim"})
 _ROW_METHODS = frozenset({"items", "keys", "values", "get"})
 
 
-def parse(source: str, where: str) -> tuple[nodes.Template, frozenset[str], bool, frozenset[str]]:
-    """Read a template: its tree, the columns it names, whether it may need any column, and what it uses that Jinja keeps.
+@dataclass(frozen=True, slots=True)
+class Uses:
+    """What a template uses.
+
+    Attributes:
+        variables: the columns it names.
+        whole_row: whether it uses ``row`` in a way that may need any column.
+        writes_row: whether it writes ``row`` as it is, and so every column.
+        kept: what it uses of the names that Jinja keeps, such as `row` as a whole.
+    """
+
+    variables: frozenset[str]
+    whole_row: bool
+    writes_row: bool
+    kept: frozenset[str]
+
+
+def parse(source: str, where: str) -> tuple[nodes.Template, Uses]:
+    """Read a template: its tree, and what it uses.
 
     Raises:
         TemplateError: its syntax is wrong, or it does what no prompt may.
@@ -59,7 +78,7 @@ def parse(source: str, where: str) -> tuple[nodes.Template, frozenset[str], bool
         raise kept_by_jinja("loop", where)
     named, whole_row, alone = _row_columns(tree) if "row" in names else (set[str](), False, False)
     kept = frozenset({"row"} if alone else ()) | _constants(tree)
-    return tree, frozenset((names - {"row"}) | named), whole_row, kept
+    return tree, Uses(frozenset((names - {"row"}) | named), whole_row, _writes_row(tree), kept)
 
 
 def kept_by_jinja(name: str, where: str) -> TemplateError:
@@ -137,6 +156,13 @@ def _row_columns(tree: nodes.Template) -> tuple[set[str], bool, bool]:
     )
     uses = sum(1 for name in tree.find_all(nodes.Name) if name.name == "row" and name.ctx == "load")
     return columns, uses > plain, uses > plain + methods + written
+
+
+def _writes_row(tree: nodes.Template) -> bool:
+    """Say whether ``row`` is put out as it is, or as JSON."""
+    parts = [part for output in tree.find_all(nodes.Output) for part in output.nodes]
+    written = [p.node if isinstance(p, nodes.Filter) and p.name in _WRITING_FILTERS else p for p in parts]
+    return any(isinstance(part, nodes.Expr) and _is_row(part) for part in written)
 
 
 def _is_row(node: nodes.Expr) -> bool:

@@ -278,6 +278,9 @@ def _compiled(
         if name in given:
             continue
         check_prompt_column(input_schema.field(name), where)
+    if builder.writes_row and step.prompt_text > 1:  # the older spelling gives what was paid for
+        for field in input_schema:
+            check_prompt_column(field, where, whole_row=True)
     free = {f"{other.name}_{suffix}" for other in earlier for suffix in ("status", "error")}
     needs = tuple(
         dict.fromkeys(given[name] for name in sorted(builder.columns) if name in given and name not in free)

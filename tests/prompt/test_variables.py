@@ -33,6 +33,22 @@ def test_the_whole_row_may_be_used() -> None:
     assert template.render({"a": 1}) == '{"a": 1}'
 
 
+@pytest.mark.parametrize(
+    ("source", "written"),
+    [
+        ("{{ row }}", True),
+        ("a{% if x %}{{ row | tojson(2) }}{% endif %}", True),
+        ("{{ row | trim }}", True),
+        ("{{ row | length }}", False),
+        ("{{ row.x }} {{ row['y'] | tojson }}", False),
+        ("{% for k, v in row.items() %}{{ v }}{% endfor %}", False),
+    ],
+)
+def test_a_row_that_is_written_as_it_is(source: str, written: bool) -> None:
+    """It holds every column, whatever is in it."""
+    assert compile_template(source, "here").writes_row == written
+
+
 def test_a_column_may_be_named_like_a_function() -> None:
     """`range` as a value is a column; `range(3)` is Jinja's function."""
     assert compile_template("{{ range }}", "here").variables == {"range"}

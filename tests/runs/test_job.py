@@ -69,6 +69,9 @@ def test_a_step_waits_for_those_whose_answers_it_needs() -> None:
     ("steps", "said"),
     [
         ([{**STEP, "prompt": "{{ raw }}"}], "column `raw` is binary"),
+        ([{**STEP, "prompt": "{{ row }}"}], "column `raw` is binary"),
+        ([{**STEP, "prompt": "Of {{ t }}: {{ row | tojson(indent=1) }}"}], "column `raw` is binary"),
+        ([{**STEP, "params": {"metadata": "{{ row }}"}}], "column `raw` is binary"),
         ([{**STEP, "prompt": "{{ nowhere }}"}], "nowhere"),
         ([{**STEP, "prompt": "{{ later }}"}, {**STEP, "name": "later"}], "later"),
     ],
@@ -77,6 +80,13 @@ def test_templates_that_cannot_be_filled(steps: list[dict[str, Any]], said: str)
     """A column that no prompt can hold, or that is not there (yet), is found before anything is read."""
     with pytest.raises(TemplateError, match=said):
         compile_job(job(steps=steps), SCHEMA)
+
+
+def test_a_row_may_hold_binary_that_no_prompt_writes() -> None:
+    """What takes the others out of a row is let through, and so is what an older version paid for."""
+    others = "{% for name, value in row.items() if name != 'raw' %}{{ name }}: {{ value }} {% endfor %}"
+    compile_job(job(steps=[{**STEP, "prompt": others}]), SCHEMA)
+    compile_job(job(steps=[{**STEP, "prompt": "{{ row }}", "prompt_text": 1}]), SCHEMA)
 
 
 def test_a_key_is_needed_to_send(monkeypatch: pytest.MonkeyPatch) -> None:
