@@ -34,6 +34,7 @@ def test_the_way_to_ready_is_measured() -> None:
     )
     plan, plan_names, session, session_names = done.stdout.splitlines()
     assert plan.startswith("plan_job to Flow.run: ")
+    assert "; without base " in plan
     assert session.startswith("open_session to Session.flow: ")
     assert {"verbs.plan", "files.source", "prompt.template", "ledger.opening"} <= set(plan_names.split())
     assert {"runs.session", "wire.client", "pace.pace", "engine.engine"} <= set(session_names.split())

@@ -35,9 +35,9 @@ from enrich.schema.schema import step_schema
 from enrich.wire.redact import MIN_SECRET_KEY
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
-    from enrich.config import Config, EndpointConfig, JobConfig, OutputConfig
+    from enrich.config import Config, EndpointConfig, JobConfig, OutputConfig, StepConfig
     from enrich.files.source import Source
     from enrich.records import RowStatus
     from enrich.schema.choice import Column
@@ -96,34 +96,62 @@ def compile_job(
     base_url, endpoint = _endpoint(config.endpoint, api_key, key_needed=key_needed)
     _refuse_key_in_prompts(config, endpoint)
     schemas = [step_schema(step) for step in config.steps]
-    chosen = [choose(step, schema) for step, schema in zip(config.steps, schemas, strict=True)]
+    columns = [choose(step, schema) for step, schema in zip(config.steps, schemas, strict=True)]
     kept = _kept(config.output, input_schema)
+    output = _joined(kept, config.steps, columns, leave_out)
+    given = [_given(step.name, schema) for step, schema in zip(config.steps, schemas, strict=True)]
+    builders = [RequestBuilder(s, base_url, schema) for s, schema in zip(config.steps, schemas, strict=True)]
+    linked = list(_linked(builders, given, input_schema))
+    readers = [
+        AnswerReader(step, schema, written)
+        for step, schema, written in zip(config.steps, schemas, columns, strict=True)
+    ]
+    breaker, formats = ModelBreaker(), Formats()
+    steps = tuple(
+        Step(
+            name=builder.step.name,
+            builder=builder,
+            reader=reader,
+            conversation=Conversation(builder, reader, breaker, retry=retry, formats=formats),
+            generation=0,
+            given=own,
+            needs=needs,
+            follows=follows,
+            columns=written,
+        )
+        for builder, reader, own, (needs, follows), written in zip(
+            builders, readers, given, linked, columns, strict=True
+        )
+    )
+    needed = frozenset[str]().union(*(builder.columns for builder in builders))
+    whole = any(builder.whole_row for builder in builders)
+    used = tuple(name for name in input_schema.names if whole or name in needed)
+    passed = tuple(name for name in kept.names if name not in leave_out)
+    return Job(config, steps, used, passed, output, base_url, endpoint, formats)
+
+
+def _joined(
+    kept: pa.Schema,
+    steps: Sequence[StepConfig],
+    columns: Sequence[Sequence[Column]],
+    leave_out: Collection[str],
+) -> pa.Schema:
+    """Join what the output holds of the input with the columns of the steps that are written.
+
+    Raises:
+        ConfigError: two columns would have the same name, or there would be none.
+    """
     written = [
-        (step.name, [column.field for column in columns])
-        for step, columns in zip(config.steps, chosen, strict=True)
+        (step.name, [column.field for column in chosen]) for step, chosen in zip(steps, columns, strict=True)
     ]
     joined = output_schema(kept, written)
     if not len(joined):
         raise ConfigError(
             "the output would have no columns", hint="name some in output.columns, or in a step's `columns`."
         )
-    joined = retell_metadata(
+    return retell_metadata(
         joined.metadata, pa.schema([field for field in joined if field.name not in leave_out])
     )
-    breaker = ModelBreaker()
-    formats = Formats()
-    steps: list[Step] = []
-    for step, schema, written_columns in zip(config.steps, schemas, chosen, strict=True):
-        reader = AnswerReader(step, schema, written_columns)
-        conversation = Conversation(
-            RequestBuilder(step, base_url, schema), reader, breaker, retry=retry, formats=formats
-        )
-        steps.append(_compiled(conversation, reader, input_schema, steps, written_columns))
-    needed = frozenset[str]().union(*(s.builder.columns for s in steps))
-    whole = any(s.builder.whole_row for s in steps)
-    columns = tuple(name for name in input_schema.names if whole or name in needed)
-    passed = tuple(name for name in kept.names if name not in leave_out)
-    return Job(config, tuple(steps), columns, passed, joined, base_url, endpoint, formats)
 
 
 def _kept(output: OutputConfig | None, input_schema: pa.Schema) -> pa.Schema:
@@ -256,47 +284,42 @@ def _refuse_key_in_prompts(config: JobConfig, endpoint: Endpoint | None) -> None
             )
 
 
-def _compiled(
-    conversation: Conversation,
-    reader: AnswerReader,
-    input_schema: pa.Schema,
-    earlier: Sequence[Step],
-    columns: tuple[Column, ...],
-) -> Step:
-    """Compare a step's templates with the columns there are: the input's, and what earlier steps give."""
-    builder = conversation.builder
-    step = builder.step
-    given = {name: other.name for other in earlier for name in other.given}
-    where = f"steps.{step.name}"
-    check_columns(builder.templates, [*input_schema.names, *given])
-    for name in sorted(builder.columns):
-        if name in given and name in input_schema.names:
-            raise ConfigError(
-                f"{where}: `{name}` is a column of the input and of step `{given[name]}`",
-                hint="rename that step; `rename` and `columns` change only what is written.",
-            )
-        if name in given:
-            continue
-        check_prompt_column(input_schema.field(name), where)
-    if builder.writes_row and step.prompt_text > 1:  # the older spelling gives what was paid for
-        for field in input_schema:
-            check_prompt_column(field, where, whole_row=True)
-    free = {f"{other.name}_{suffix}" for other in earlier for suffix in ("status", "error")}
-    needs = tuple(
-        dict.fromkeys(given[name] for name in sorted(builder.columns) if name in given and name not in free)
-    )
-    follows = tuple(dict.fromkeys(given[name] for name in sorted(builder.columns) if name in given))
-    return Step(
-        name=step.name,
-        builder=builder,
-        reader=reader,
-        conversation=conversation,
-        generation=0,
-        given=_given(step.name, builder.schema),
-        needs=needs,
-        follows=follows,
-        columns=columns,
-    )
+def _linked(
+    builders: Sequence[RequestBuilder], given: Sequence[tuple[str, ...]], input_schema: pa.Schema
+) -> Iterator[tuple[tuple[str, ...], tuple[str, ...]]]:
+    """Compare each step's templates with the columns there are: the input's, and what earlier steps give.
+
+    Args:
+        builders: of the steps, in order.
+        given: the columns that later steps may use, per step.
+        input_schema: of the rows.
+
+    Yields:
+        The earlier steps whose answers it needs, and those of which it uses anything at all.
+    """
+    owners: dict[str, str] = {}
+    free: set[str] = set()
+    for builder, own in zip(builders, given, strict=True):
+        name = builder.step.name
+        where = f"steps.{name}"
+        check_columns(builder.templates, [*input_schema.names, *owners])
+        used = sorted(builder.columns)
+        for column in used:
+            if column not in owners:
+                check_prompt_column(input_schema.field(column), where)
+            elif column in input_schema.names:
+                raise ConfigError(
+                    f"{where}: `{column}` is a column of the input and of step `{owners[column]}`",
+                    hint="rename that step; `rename` and `columns` change only what is written.",
+                )
+        if builder.writes_row and builder.step.prompt_text > 1:  # the older spelling gives what was paid for
+            for field in input_schema:
+                check_prompt_column(field, where, whole_row=True)
+        earlier = [column for column in used if column in owners]
+        needs = dict.fromkeys(owners[column] for column in earlier if column not in free)
+        yield tuple(needs), tuple(dict.fromkeys(owners[column] for column in earlier))
+        owners.update(dict.fromkeys(own, name))
+        free |= {f"{name}_{suffix}" for suffix in ("status", "error")}
 
 
 def _given(name: str, schema: AnswerSchema | None) -> tuple[str, ...]:

@@ -136,8 +136,9 @@ async def find_reasked(begun: Opened) -> Reasked | None:
     """Compare with how this output was asked before; None when nothing would be asked again, as far as is known."""
     config, source, session = begun.config, begun.source, begun.session
     past = await _past(_name(config), session.ledger)
+    used = await session.ledger.last_run() is not None
     now = _way(session.job, source)
-    older = await _older(past, now, session.ledger)
+    older = _older(past["ways"], now, used=used)
     look = _Look(source, session, begun.options)
     if older and source.num_rows:
         return await _against(look, now, older)
@@ -179,22 +180,22 @@ async def refuse_reasked_rows(rows: Rows, session: Session, name: str, options: 
 
 async def find_reasked_rows(rows: Rows, session: Session, name: str, options: RunOptions) -> Reasked | None:
     """Compare with how rows without a file were asked before under a name."""
+    past = await _past(name, session.ledger)
+    used = await session.ledger.last_run() is not None
     now = _way(session.job, rows)
-    older = await _older(await _past(name, session.ledger), now, session.ledger)
+    older = _older(past["ways"], now, used=used)
     return await _against(_Look(rows, session, options), now, older) if older and rows.num_rows else None
 
 
-async def _older(past: dict[str, Any], now: dict[str, Any], ledger: Ledger) -> list[dict[str, Any]]:
+def _older(ways: list[dict[str, Any]], now: dict[str, Any], *, used: bool) -> list[dict[str, Any]]:
     """Give the ways of asking before this one that may have answers which it has not.
 
     Args:
-        past: what is remembered; where it is nothing and the ledger was used, values were spelled as they once were.
-        now: this way.
-        ledger: of the job.
+        ways: that are remembered.
+        now: this one.
+        used: whether the ledger was: then, where none is remembered, values were spelled as they once were.
     """
-    ways = past["ways"]
     if not ways:
-        used = await ledger.last_run() is not None
         return [{**now, "steps": [{**step, "prompt_text": 1} for step in now["steps"]]}] if used else []
     if _is_same(ways[-1], now) and now["rows"] <= ways[-1]["rows"]:
         return []

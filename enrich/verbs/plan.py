@@ -140,9 +140,9 @@ class _Survey:
         """Go through all rows without asking; gives what is to be done per step, and a sample of rows."""
         rows, steps = self._source.num_rows, len(self._job.steps)
         with (
+            occurrences_of(self._config) as occurrences,
             Marks(rows, steps, self._scratch, keep=False) as marks,
             Census(rows, steps, seed=self._seed, directory=self._scratch) as census,
-            occurrences_of(self._config) as occurrences,
         ):
             session = await self._begun.session.look()
             before = await session.ledger.version()
