@@ -114,3 +114,34 @@ def test_libraries_stay_where_they_belong() -> None:
         if name.partition(".")[0] not in ONLY.get(found.partition(".")[0], {name.partition(".")[0]})
     ]
     assert wrong == []
+
+
+def test_private_names_stay_in_their_module() -> None:
+    """What begins with an underscore is imported by nobody."""
+    wrong = [
+        f"{name} imports {found}"
+        for name, path in modules().items()
+        for found in imported_names(path)
+        if found.startswith("_") and not found.startswith("__")
+    ]
+    assert wrong == []
+
+
+def imported_names(path: Path) -> set[str]:
+    """Give the last names that a module imports of ours."""
+    return {
+        alias.name
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("enrich")
+        for alias in node.names
+    }
+
+
+def test_every_package_says_what_it_is_for() -> None:
+    """What goes in, what comes out, and which rule it keeps: that takes more than one sentence."""
+    told = {
+        path.parent.name: ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+        for path in PACKAGE.glob("*/__init__.py")
+    }
+    assert len(told) > 15
+    assert [name for name, text in told.items() if text.count(".") < 2] == []

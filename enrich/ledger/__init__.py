@@ -1,1 +1,5 @@
-"""The ledger: what was asked, what was answered, what is in doubt; durable before it matters."""
+"""What was asked, what was answered, what is in doubt: requests and raw answers go in, and come out as they were, or not at all.
+
+A request is durable here before its first byte is sent, an answer before it is read; every row of it stands under a checksum.
+SQLite and PostgreSQL keep the same rules (`rules.py`), each in statements of its own.
+"""

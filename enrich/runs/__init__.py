@@ -1,1 +1,4 @@
-"""A whole job: it is compiled, everything it needs is opened, its rows are asked, its output is assembled and put in place."""
+"""A whole job: a configuration goes in, a summary comes out, and an output that is replaced whole or stays as it was.
+
+Whatever is wrong is found before anything is sent; what is paid for is kept, however a run ends.
+"""
