@@ -218,6 +218,89 @@ ALTER TABLE request ADD COLUMN seal BIGINT; -- over key, state, run, attempts, f
 ALTER TABLE generation ADD COLUMN crc BIGINT; -- over step and n
 ALTER TABLE memory ADD COLUMN crc BIGINT; -- over name and value; null where the database wrote it itself
 
+-- name: schema_5
+DROP FUNCTION lease(
+    BYTEA, INTEGER, DOUBLE PRECISION, DOUBLE PRECISION, BOOLEAN[], DOUBLE PRECISION[], DOUBLE PRECISION[], DOUBLE PRECISION[],
+    INTEGER, DOUBLE PRECISION, DOUBLE PRECISION, BIGINT, BOOLEAN, BOOLEAN, DOUBLE PRECISION, TEXT, BIGINT,
+    DOUBLE PRECISION, DOUBLE PRECISION, DOUBLE PRECISION, DOUBLE PRECISION, DOUBLE PRECISION, BOOLEAN);
+ALTER TABLE pace -- what a run's own pace decides by now
+    DROP COLUMN paused_until, DROP COLUMN cause, DROP COLUMN cuts, DROP COLUMN cut_at, DROP COLUMN burst,
+    DROP COLUMN rate, DROP COLUMN probe, DROP COLUMN patience, DROP COLUMN quiet_since, DROP COLUMN rate_next;
+CREATE FUNCTION lease(
+    account_ BYTEA, runs_ INTEGER, now_ DOUBLE PRECISION, started_ DOUBLE PRECISION,
+    tokens_ BOOLEAN[], amount_ DOUBLE PRECISION[], seconds_ DOUBLE PRECISION[], spacing_ DOUBLE PRECISION[],
+    want_ INTEGER, each_ DOUBLE PRECISION, settled_ DOUBLE PRECISION, sent_ BIGINT,
+    cut_episode_ BIGINT, cut_known_ DOUBLE PRECISION,
+    OUT now DOUBLE PRECISION, OUT start DOUBLE PRECISION, OUT step DOUBLE PRECISION, OUT count INTEGER,
+    OUT episode BIGINT, OUT known DOUBLE PRECISION, OUT sent BIGINT, OUT runs INTEGER
+) LANGUAGE plpgsql AS $$
+#variable_conflict use_column
+DECLARE
+    a     pace%ROWTYPE;
+    t     DOUBLE PRECISION;
+    first DOUBLE PRECISION;
+    gap   DOUBLE PRECISION;
+    final DOUBLE PRECISION; -- when the last slot is
+    n     INTEGER;
+BEGIN
+    SELECT * INTO a FROM pace p WHERE p.account = account_ FOR UPDATE;
+    IF NOT FOUND THEN
+        INSERT INTO pace (account) VALUES (account_) ON CONFLICT DO NOTHING;
+        SELECT * INTO a FROM pace p WHERE p.account = account_ FOR UPDATE;
+    END IF;
+    t := coalesce(now_, extract(epoch FROM clock_timestamp())::float8); -- read when it is this process's turn
+
+    -- what it has to tell: the first cut of an episode counts
+    a.sent := a.sent + sent_;
+    IF cut_episode_ = a.episode THEN
+        a.episode := a.episode + 1;
+        a.known := cut_known_;
+    END IF;
+
+    -- the lanes: those that are declared here are there, and hold; each is moved by what was used beyond expectation
+    INSERT INTO lane
+    SELECT account_, w.tokens, w.amount, w.seconds, w.spacing, t, t
+    FROM unnest(tokens_, amount_, seconds_, spacing_) AS w(tokens, amount, seconds, spacing)
+    WHERE NOT EXISTS (
+        SELECT 1 FROM lane l
+        WHERE l.account = account_ AND (l.tokens, l.amount, l.seconds, l.spacing)
+            = (w.tokens, w.amount, w.seconds, w.spacing));
+    UPDATE lane l SET
+        next = CASE WHEN l.tokens THEN greatest(
+                   greatest(least(l.next, t + 2 * l.seconds + runs_ * (l.spacing * each_)), t) + settled_ * l.spacing, t)
+               ELSE least(l.next, t + 2 * l.seconds + runs_ * l.spacing) END,
+        until = CASE WHEN EXISTS (
+                   SELECT 1 FROM unnest(tokens_, amount_, seconds_, spacing_) AS w(tokens, amount, seconds, spacing)
+                   WHERE (l.tokens, l.amount, l.seconds, l.spacing) = (w.tokens, w.amount, w.seconds, w.spacing))
+               THEN 'infinity' ELSE l.until END
+    WHERE l.account = account_;
+
+    -- the next slots that all of them have free
+    SELECT greatest(t, started_ + 1, max(l.next)),
+           greatest(0, max(CASE WHEN l.tokens THEN l.spacing * each_ ELSE l.spacing END))
+    INTO first, gap
+    FROM lane l WHERE l.account = account_ AND l.until > t;
+    n := CASE WHEN gap > 0 THEN least(want_, greatest(1, ceil(0.25 / (gap * runs_)))) ELSE want_ END;
+    final := first + (n - 1) * gap;
+    UPDATE lane l SET
+        next = moved.next,
+        until = CASE WHEN l.until = 'infinity' THEN greatest(moved.next, t) + 15 ELSE l.until END
+    FROM (
+        SELECT o.tokens, o.amount, o.seconds, o.spacing,
+               CASE WHEN n > 0 AND o.until > t AND (NOT o.tokens OR o.spacing * each_ > 0)
+                    THEN final + CASE WHEN o.tokens THEN o.spacing * each_ ELSE o.spacing END
+                    ELSE o.next END AS next
+        FROM lane o WHERE o.account = account_
+    ) AS moved
+    WHERE l.account = account_
+      AND (l.tokens, l.amount, l.seconds, l.spacing) = (moved.tokens, moved.amount, moved.seconds, moved.spacing);
+
+    UPDATE pace p SET sent = a.sent, episode = a.episode, known = a.known WHERE p.account = account_;
+    now := t; start := first; step := gap; count := n; episode := a.episode; known := a.known; sent := a.sent;
+    runs := runs_;
+END
+$$;
+
 -- name: generations
 SELECT step, n, crc FROM generation
 
@@ -471,6 +554,9 @@ SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = 'beatra'), EXISTS (
 -- name: version
 SELECT number FROM beatra.version
 
+-- name: at_work
+SELECT number FROM beatra.run WHERE ended_at IS NULL AND lease_until > clock_timestamp() LIMIT 1
+
 -- name: session
 SELECT set_config('search_path', 'beatra', false), set_config('synchronous_commit', 'on', false),
        set_config('default_transaction_isolation', 'read committed', false)
@@ -492,5 +578,4 @@ WHERE %s = ANY(accounts) AND lease_until > clock_timestamp()
 SELECT l.*
 FROM set_config('synchronous_commit', 'off', true), -- until the transaction ends; the session may be another's then
      lease(%s, %s, %s, %s, %s::boolean[], %s::float8[], %s::float8[], %s::float8[], %s::integer, %s::float8,
-           %s::float8, %s::bigint, %s, %s, %s::float8, %s, %s::bigint, %s::float8, %s::float8, %s::float8,
-           %s::float8, %s::float8, %s) AS l
+           %s::float8, %s::bigint, %s::bigint, %s::float8) AS l

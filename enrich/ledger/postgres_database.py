@@ -26,7 +26,7 @@ Connection = psycopg.Connection[tuple[Any, ...]]
 
 SQL: Final = load_queries("postgres.sql")
 # Script n takes a ledger from version n - 1 to n.
-SCHEMAS: Final = (SQL["schema_1"], SQL["schema_2"], SQL["schema_3"], SQL["schema_4"])
+SCHEMAS: Final = (SQL["schema_1"], SQL["schema_2"], SQL["schema_3"], SQL["schema_4"], SQL["schema_5"])
 DATABASE_PATIENCE: Final = 300.0  # seconds that a lost database is waited for
 RECONNECT_EVERY: Final = 1.0  # seconds between tries
 DATABASE_TIMEOUT: Final = 10  # seconds
@@ -36,6 +36,11 @@ UNHEARD: Final = (
 MIGRATION_LOCK: Final = 0x42656C31  # the advisory lock under which the tables are made
 IS_IT_UP: Final = "check the `ledger` URL and that the database is up, then run the same command again."
 POOLER_TRIES: Final = 5  # statements of each connection, by which a pooler shows its mode
+MOVED_ON: Final = (
+    psycopg.errors.UndefinedFunction,
+    psycopg.errors.UndefinedColumn,
+    psycopg.errors.UndefinedTable,
+)  # what an open ledger raises where its tables are of another version by now
 RIGHTS: Final = (
     "whoever makes the tables needs CREATE on the database; whoever uses them needs USAGE on the schema beatra,"
     " and SELECT, INSERT, UPDATE and DELETE on its tables."
@@ -112,6 +117,9 @@ class Database:
     def explain(self, error: psycopg.Error, *, in_use: bool = False) -> LedgerError:
         """Put a database's error into words, never the password; one of a ledger in use stops the run."""
         kind = LedgerFailing if in_use else LedgerError
+        if isinstance(error, MOVED_ON):
+            what = f"a later beatra-enrich has brought the tables of the ledger {self} up to date"
+            return kind(f"{what}: {self._said(error)}", hint="pip install --upgrade beatra-enrich")
         hint = RIGHTS if isinstance(error, psycopg.errors.InsufficientPrivilege) else IS_IT_UP
         return kind(f"the ledger {self} cannot be used: {self._said(error)}", hint=hint)
 
@@ -209,7 +217,7 @@ def migrate(connection: Connection) -> None:
     """Make the tables, or bring them up to date, one process at a time.
 
     Raises:
-        LedgerError: they are of a newer version.
+        LedgerError: they are of a newer version, or a run of an earlier release is at work with them.
     """
     with connection.transaction():
         connection.execute(b"SELECT pg_advisory_xact_lock(%s)", (MIGRATION_LOCK,))
@@ -218,6 +226,12 @@ def migrate(connection: Connection) -> None:
             raise LedgerError(
                 f"the ledger's tables have version {version}; this program knows up to {len(SCHEMAS)}",
                 hint="pip install --upgrade beatra-enrich",
+            )
+        at_work = connection.execute(query("at_work")).fetchone() if 0 < version < len(SCHEMAS) else None
+        if at_work is not None:
+            raise LedgerError(
+                f"run {at_work[0]} of an earlier beatra-enrich is at work with the ledger, whose tables are to be changed",
+                hint="wait until it has ended, or end it, then run the same command again.",
             )
         ((schema, made),) = connection.execute(
             query("made")

@@ -82,11 +82,6 @@ def lease_values(
     """Give the arguments of the query ``lease``; without ``now`` the database's clock counts."""
     cut, windows = request.cut, request.windows
     lanes = [[getattr(w, name) for w in windows] for name in ("tokens", "amount", "seconds", "spacing")]
-    learned = (
-        (cut.episode, cut.known, cut.burst, cut.rate, cut.probe, cut.patience, cut.lower)
-        if cut
-        else (None,) * 7
-    )
-    asked = (request.want, request.each, request.settled, request.sent, request.adaptive)
-    told = (request.trouble, request.pause, request.cause)
-    return (account, runs, now, started, *lanes, *asked, *told, *learned)
+    asked = (request.want, request.each, request.settled, request.sent)
+    learned = (cut.episode, cut.known) if cut else (None, None)
+    return (account, runs, now, started, *lanes, *asked, *learned)

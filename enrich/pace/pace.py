@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from enrich.pace.lease import Lease
     from enrich.pace.windows import Slots
 
-FREE: Final = 1e6  # requests per second at which the lane of the learned rate holds nobody up
 KEPT: Final = 86_400.0  # seconds for which what a run learned is of use to the next one
 
 __all__ = ["Pace", "Sent"]
@@ -210,7 +209,7 @@ class Pace:
         self._cuts = limit.rate.cuts
         whole = part * self._slots.others
         self._slots.mark()
-        self._slots.cut(Cut(self._episode or 0, whole, 0.0, FREE, 0.0, 0.0, lower=False))
+        self._slots.cut(Cut(self._episode or 0, whole))
 
     def _hear(self, lease: Lease, told: bool) -> None:  # noqa: FBT001  # a callback's arguments
         """Take one's part of what all runs get together; who met no limit of its own goes on as it does."""

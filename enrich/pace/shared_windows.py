@@ -87,7 +87,6 @@ class LeasedSlots:
         self._monotonic = monotonic
         self._late = _lateness([*request_windows(limits), *token_windows(limits)])
         self._windows = tuple(shared_windows(limits, self._late))
-        self._adaptive = limits.adaptive
         self._news = _News()
         self._each = 0.0  # tokens that the next requests are expected to use
         self._batches: deque[_Batch] = deque()
@@ -97,7 +96,6 @@ class LeasedSlots:
         self._missed = 0  # slots that became void since then
         self._spacing = 0.0  # of the last slot that was taken
         self._turned = float("-inf")  # when it was taken
-        self._void_until = float("-inf")  # slots before this fell into a pause
         self._heard = float("-inf")  # when the last lease came
         self._offset: float | None = None  # monotonic seconds less the database's
         self._asked = asyncio.Event()
@@ -151,7 +149,7 @@ class LeasedSlots:
         """Drop slots that are void, and give the batch that the next one is from."""
         while self._batches:
             batch = self._batches[0]
-            while batch.left and (batch.at < self._void_until or batch.at + batch.late < now):
+            while batch.left and batch.at + batch.late < now:
                 batch.pop()
                 self._missed += 1
                 self._news.settled -= batch.tokens
@@ -165,7 +163,7 @@ class LeasedSlots:
         batch.pop()
         self._used += 1
         self._news.settled += tokens - batch.tokens
-        if not batch.step and batch.left < self._granted // 2:
+        if not batch.step and batch.left < self._granted // 4:
             self._ask_ahead()
 
     def _ask_ahead(self) -> None:
@@ -175,14 +173,13 @@ class LeasedSlots:
             self._asked.set()
 
     async def _ask(self) -> None:
-        """Wait for a lease, and then for the end of a pause."""
-        self._came.clear()
-        self._asked.set()
-        await self._came.wait()
+        """Wait for a lease; one that was asked for ahead may have failed before."""
+        if self._error is None:
+            self._came.clear()
+            self._asked.set()
+            await self._came.wait()
         if self._error is not None:
             raise self._error
-        if (pause := self._void_until - self._monotonic()) > 0:
-            await asyncio.sleep(pause)
 
     # --- leases --------------------------------------------------------------------------------------------
 
@@ -207,7 +204,6 @@ class LeasedSlots:
             each=self._each,
             settled=news.settled,
             sent=news.sent,
-            adaptive=self._adaptive,
             cut=news.cut,
         )
         began = self._monotonic()
@@ -228,7 +224,6 @@ class LeasedSlots:
         if lease.count:
             self._batches.append(_Batch(lease.start + offset, lease.step, lease.count, late, request.each))
         self._granted = lease.count
-        self._void_until = max(self._void_until, lease.paused_until + offset)
         self._heard = now
         self._total = float(lease.sent)
         self.runs = max(1, lease.runs)

@@ -112,6 +112,64 @@ async def test_an_older_ledger_is_brought_up_to_date(url: str) -> None:
     await ledger.close()
 
 
+LEASE_OF_THE_FOURTH = """
+SELECT l.start, l.episode, l.known, l.sent FROM beatra.lease(%s, 1, NULL, 0, '{f}'::boolean[], '{60}'::float8[], '{60}'::float8[],
+    '{1}'::float8[], 3, 0::float8, 0::float8, %s::bigint, true, false, 0::float8, '', 0::bigint, 12::float8, 0::float8,
+    1000000::float8, 0::float8, 0::float8, false) AS l
+"""
+
+
+async def test_what_runs_shared_is_kept_where_the_tables_lose_columns(url: str) -> None:
+    """Slots that the fourth version gave out stay taken, and what it heard of the limit stays known."""
+    account = b"a" * 16
+    with psycopg.connect(url, autocommit=True, options="-c search_path=beatra") as old:
+        old.execute("CREATE SCHEMA beatra; CREATE TABLE beatra.version (number INTEGER NOT NULL)")
+        for script in SCHEMAS[:4]:
+            old.execute(script.encode())
+        old.execute("INSERT INTO beatra.version VALUES (4)")
+        ((start, *known),) = old.execute(LEASE_OF_THE_FOURTH, (account, 2)).fetchall()
+        assert known == [1, 12.0, 2]
+        ledger = await open_ledger(url)
+        assert version(url) == len(SCHEMAS)
+        await ledger.open_run({})
+        lease = await ledger.lease(account, LeaseRequest((SharedWindow(False, 60, 60, 1.0),), 1, sent=1))
+        assert (lease.count, lease.episode, lease.known, lease.sent) == (1, 1, 12.0, 3)
+        assert lease.start >= start + 1
+        await ledger.close()
+        with pytest.raises(psycopg.errors.UndefinedFunction):
+            old.execute(LEASE_OF_THE_FOURTH, (account, 2))
+
+
+async def test_a_ledger_that_moves_on_under_a_run_stops_it(url: str) -> None:
+    """The run of an earlier release ends in one line that names the way out, and can be resumed."""
+    ledger = await open_ledger(url)
+    await ledger.open_run({})
+    with psycopg.connect(url, autocommit=True) as later:
+        later.execute(
+            "ALTER FUNCTION beatra.lease RENAME TO other; ALTER TABLE beatra.answer RENAME body TO other"
+        )
+    says = "a later beatra-enrich has brought the tables .* up to date: .*\nHint: pip install --upgrade"
+    for failing in (ledger.lease(b"a", LeaseRequest()), ledger.lookup([b"k" * 16])):
+        with pytest.raises(LedgerFailing, match=says):
+            await failing
+    await ledger.close()
+
+
+async def test_tables_are_left_alone_while_an_earlier_release_uses_them(url: str) -> None:
+    """Nobody's run is broken by who looks on with a later release; once it has ended, or is dead, the tables move on."""
+    run = await fill_an_old_one(url)
+    with psycopg.connect(url, autocommit=True) as old:
+        old.execute(
+            "UPDATE beatra.run SET ended_at = NULL, lease_until = clock_timestamp() + interval '1 hour'"
+        )
+        with pytest.raises(LedgerError, match=rf"run {run} of an earlier beatra-enrich is at work"):
+            await open_ledger(url)
+        assert version(url) == 1
+        old.execute("UPDATE beatra.run SET lease_until = clock_timestamp()")
+    await (await open_ledger(url)).close()
+    assert version(url) == len(SCHEMAS)
+
+
 async def test_a_newer_ledger_is_refused(url: str) -> None:
     """The tables of a later release are not touched; the hint says how to get that release."""
     ledger = await open_ledger(url)

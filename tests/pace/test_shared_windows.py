@@ -237,18 +237,21 @@ def test_a_clock_that_is_set_back_does_not_stop_anybody() -> None:
     assert run.seconds <= 200 / 9.6 + 3
 
 
-def test_a_database_that_stays_away_is_told() -> None:
-    """What the ledger raises reaches whoever waits for a turn."""
+@pytest.mark.parametrize("leases", [1, 5])
+def test_a_database_that_stays_away_is_told(leases: int) -> None:
+    """What the ledger raises reaches who waits for a turn, and who still had turns when the next were asked for."""
+    limits = LimitsConfig(windows=[WindowConfig(requests=10, seconds=1)])
 
     class Gone(SimulatedLeases):
         async def lease(self, account: bytes, request: LeaseRequest) -> Lease:
-            if self.trips:
+            if self.trips == leases:
                 raise LedgerError("gone")
             return await super().lease(account, request)
 
     async def main(loop: VirtualLoop) -> None:
-        async with LeasedSlots(Gone(), b"account", LimitsConfig(), monotonic=loop.time) as slots:
-            await slots.take(0.0)
+        async with asyncio.timeout(60), LeasedSlots(Gone(), b"account", limits, monotonic=loop.time) as slots:
+            while True:
+                await slots.take(0.0)
 
     with pytest.raises(LedgerError, match="gone"):
         run_virtually(main)
