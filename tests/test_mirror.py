@@ -14,7 +14,6 @@ ELSEWHERE = {
     "ledger": "ledger/test_protocol.py",  # both ledgers by one contract
     "files": "files/test_source.py",  # what a reader of a file gets, whatever its format
     "wire.post": "wire/test_client.py",  # over real connections
-    "wire.usage": "wire/test_completion.py",  # by the answers that carry it
     "schema": "schema/test_schema.py",  # what a schema takes and refuses
     "integrations": "integrations/test_airflow.py",  # in the real schedulers
     "cli": "cli/test_cli.py",  # as a process

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from enrich.records import Record, Reply, ToolCall
 
 DONE = b"[DONE]"
+MAX_DONE = 16  # bytes of an event that may say so
 BLANK = b" \t\r\n\xef\xbb\xbf"  # what may stand before JSON or a stream: white space, a byte order mark
 EVENT_BEGINS = (
     b"data:",
@@ -97,8 +98,8 @@ def stream_error(event: Event, payload: Any, request_id: str | None, *, begun: b
 
 
 def is_done(event: Event) -> bool:
-    """Say whether an event ends a stream, blanks around its word or not."""
-    return event.data == DONE or event.data.strip() == DONE
+    """Say whether an event ends a stream; some write its word in small letters, or as a text in JSON."""
+    return event.data == DONE or (len(event.data) <= MAX_DONE and event.data.strip(b' "').upper() == DONE)
 
 
 def last_event(parser: EventParser) -> Event | None:
@@ -113,17 +114,33 @@ def last_event(parser: EventParser) -> Event | None:
     return event
 
 
-def has_content(payload: Any) -> bool:
-    """Say whether a stream's chunk carries some of the answer's text."""
-    choice = _first_choice(payload)
+def has_content(choice: dict[str, Any] | None) -> bool:
+    """Say whether a chunk's choice carries some of the answer's text."""
     delta = choice.get("delta", choice.get("message")) if choice else None
     return isinstance(delta, dict) and bool(delta.get("content"))
 
 
-def is_finished(payload: Any) -> bool:
-    """Say whether a stream's chunk carries the finish reason."""
-    choice = _first_choice(payload)
+def is_finished(choice: dict[str, Any] | None) -> bool:
+    """Say whether a chunk's choice carries the finish reason."""
     return choice is not None and bool(_finish_reason(choice))
+
+
+class OneChoice:
+    """Picks one choice of a stream, that of its first chunk: some servers send more than were asked for."""
+
+    __slots__ = ("_index",)
+
+    def __init__(self) -> None:
+        self._index: Any = None
+
+    def of(self, payload: Any) -> dict[str, Any] | None:
+        """Give what a chunk says of it; None where it says nothing."""
+        for choice in _choices(payload):
+            index = choice.get("index")
+            self._index = index if self._index is None else self._index
+            if index in (None, self._index):
+                return choice
+        return None
 
 
 # --- a body of JSON ------------------------------------------------------------------------------------
@@ -132,7 +149,7 @@ def is_finished(payload: Any) -> bool:
 def _read_json(reply: Reply) -> Completion:
     payload = _loads(reply.body, reply, "the answer")
     _raise_error(payload, reply)
-    choice = _first_choice(payload)
+    choice = next(iter(_choices(payload)), None)
     message = choice.get("message") if choice else None
     if choice is None or not isinstance(message, dict):
         raise _unusable("no_choices", "the answer has no choices[0].message", reply)
@@ -186,10 +203,9 @@ def _unusable(code: str, message: str, reply: Reply) -> _UnusableError:
     )
 
 
-def _first_choice(payload: Any) -> dict[str, Any] | None:
+def _choices(payload: Any) -> list[dict[str, Any]]:
     choices = payload.get("choices") if isinstance(payload, dict) else None
-    first = choices[0] if isinstance(choices, list) and choices else None
-    return first if isinstance(first, dict) else None
+    return [choice for choice in choices if isinstance(choice, dict)] if isinstance(choices, list) else []
 
 
 def _text(value: Any) -> str | None:
@@ -241,6 +257,7 @@ class _Assembly:
 
     texts: list[str] = field(default_factory=list)
     refusals: list[str] = field(default_factory=list)
+    choice: OneChoice = field(default_factory=OneChoice)
     has_text: bool = False
     has_choice: bool = False
     tool_calls: bool = False
@@ -262,7 +279,7 @@ class _Assembly:
         usage = payload.get("usage")
         if isinstance(usage, dict) and (self.usage is None or tells(usage)):
             self.usage = usage
-        choice = _first_choice(payload)
+        choice = self.choice.of(payload)
         if choice is None:
             return
         self.has_choice = True

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Self
 
 from enrich.config.endpoint import DEFAULT_BASE_URL
-from enrich.wire.completion import has_content, is_done, is_finished, last_event, stream_error
+from enrich.wire.completion import OneChoice, has_content, is_done, is_finished, last_event, stream_error
 from enrich.wire.envelope import loads
 from enrich.wire.sse import EventParser
 
@@ -86,6 +86,7 @@ class StreamWatch:
     """
 
     __slots__ = (
+        "_choice",
         "_choices",
         "_chunks",
         "_parser",
@@ -102,6 +103,7 @@ class StreamWatch:
         self._started = started
         self._request_id = request_id
         self._parser = EventParser()
+        self._choice = OneChoice()
         self.finished = False
         self.usage = False
         self._chunks = self._choices = False
@@ -159,11 +161,12 @@ class StreamWatch:
         except ValueError:
             payload = None  # a broken chunk is found when the reply is read
         failure = stream_error(event, payload, self._request_id, begun=self.first_token_ms is not None)
-        if self.first_token_ms is None and has_content(payload):
+        choice = self._choice.of(payload)
+        if self.first_token_ms is None and has_content(choice):
             self.first_token_ms = (time.perf_counter() - self._started) * 1000.0
         if self.first_token_ms is None and isinstance(payload, dict):
             self._chunks = True
             self._choices = self._choices or bool(payload.get("choices"))
-        self.finished = self.finished or is_finished(payload)
+        self.finished = self.finished or is_finished(choice)
         self.usage = self.usage or (isinstance(payload, dict) and isinstance(payload.get("usage"), dict))
         return failure

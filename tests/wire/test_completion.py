@@ -101,34 +101,6 @@ def test_finish_reason(reason: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("usage", "expected"),
-    [
-        (None, Usage()),
-        ("7", Usage()),
-        ([], Usage()),
-        (
-            {"prompt_tokens": True, "completion_tokens": "5 or so", "total_tokens": -1, "credits": False},
-            Usage(),
-        ),
-        (
-            {"prompt_tokens": 1.5, "completion_tokens": 10**400, "total_tokens": 10**12, "credits": "free"},
-            Usage(),
-        ),
-        ({"prompt_tokens": 12.0, "credits": 0}, Usage(prompt_tokens=12, credits=0.0)),
-        ({"prompt_tokens": None, "credits": -0.5}, Usage()),
-    ],
-)
-def test_implausible_usage(usage: Any, expected: Usage) -> None:
-    """The answer is kept whatever its usage is; what no count or charge can be is as good as not sent."""
-    assert completion(answer({"content": "a"}, usage=usage)).usage == expected
-
-
-def test_usage_missing() -> None:
-    """Without usage the answer is kept and its cost is unknown."""
-    assert completion(b'{"choices": [{"message": {"content": "a"}}]}').usage == Usage()
-
-
-@pytest.mark.parametrize(
     "body",
     [b"", b"  \n", answer({"content": "long answer"})[:-20], b"<html>Bad Gateway</html>", b"[" * 100_000,
      b'{"a": "\\ud83d', b'"\\ud83d"' + b"[" * 100_000],
@@ -207,6 +179,36 @@ def test_stream_usage_beside_a_choice() -> None:
         chunk({"content": "a"}, usage=None), chunk({}, "stop", usage=USAGE), chunk({}, None, usage=None)
     )
     assert completion(body, streamed=True).usage == Usage(3, 5, 8, 0.25)
+
+
+def test_stream_usage_of_zeros() -> None:
+    """Nothing but zeros beside the text of a stream is no usage."""
+    zeros = {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
+    assert completion(events(chunk({"content": "a"}, "stop", usage=zeros)), streamed=True).usage == Usage()
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_stream_of_several_choices(first: int) -> None:
+    """Of choices that were not asked for, one is read: texts never mix, and another's finish reason ends nothing."""
+    mine, other = ({"index": index} for index in (first, 1 - first))
+    chunks = [
+        {"choices": [{**mine, "delta": {"role": "assistant"}}]},
+        {"choices": [{**other, "delta": {"content": "XX"}}, {**mine, "delta": {"content": "one "}}]},
+        {"choices": [{**other, "delta": {"content": "XX"}, "finish_reason": "length"}]},
+        {"choices": [{"delta": {"content": "and "}}]},
+        {"choices": [{**mine, "delta": {"content": "whole"}}]},
+    ]
+    cut = completion(events(*chunks), streamed=True)
+    assert (cut.text, cut.finish_reason, cut.cut) == ("one and whole", None, True)
+    ended = {"choices": [{**mine, "delta": {}, "finish_reason": "stop"}]}
+    assert completion(events(*chunks, ended), streamed=True).finish_reason == "stop"
+
+
+@pytest.mark.parametrize("word", [b"[DONE]", b" [DONE] ", b"[done]", b'"[DONE]"'])
+def test_spellings_of_done(word: bytes) -> None:
+    """What ends a stream is known in other letters and in quotes, and nothing behind it is read."""
+    body = events(chunk({"content": "a"}, "stop"), word, b"not JSON", done=False)
+    assert completion(body, streamed=True).text == "a"
 
 
 def test_stream_without_text() -> None:
@@ -291,22 +293,6 @@ def test_answer_that_broke_off(finish: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("usage", "text", "told"),
-    [
-        ({"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}, "a", Usage()),
-        ({"prompt_tokens": 0, "completion_tokens": 0, "credits": 0.0}, "a", Usage()),
-        ({"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}, "", Usage(0, 0, 0)),
-        ({"prompt_tokens": 0, "completion_tokens": 2}, "a", Usage(0, 2, 2)),
-    ],
-)
-def test_usage_of_zeros(usage: dict[str, Any], text: str, told: Usage) -> None:
-    """Nothing but zeros beside a text is no usage, streamed or not."""
-    assert completion(answer({"content": text}, usage=usage)).usage == told
-    streamed = events(chunk({"content": text}, "stop", usage=usage))
-    assert completion(streamed, streamed=True).usage == told
-
-
-@pytest.mark.parametrize(
     "body",
     [
         b'[{"error": {"code": 503, "message": "busy", "status": "UNAVAILABLE"}}]',
@@ -373,52 +359,6 @@ def test_a_finish_reason_that_is_no_text_is_not_taken_for_none(sent: object, rea
     assert found.finish_reason == read_as
 
 
-CACHED_AND_THOUGHT = [
-    ({"prompt_tokens_details": {"cached_tokens": 4}, "completion_tokens_details": {"reasoning_tokens": 2}}, 4, 2),
-    ({"input_tokens_details": {"cached_tokens": 4}, "output_tokens_details": {"reasoning_tokens": 2}}, 4, 2),
-    ({"prompt_cache_hit_tokens": 4, "reasoning_tokens": 2}, 4, 2),
-    ({"cache_read_input_tokens": 4, "prompt_tokens_details": {"cached_tokens": None}}, 4, None),
-    ({"cached_tokens": 4, "prompt_tokens_details": None, "completion_tokens_details": None}, 4, None),
-    ({"prompt_tokens_details": {"cached_tokens": 0}, "completion_tokens_details": {"reasoning_tokens": 0}}, 0, 0),
-    ({"prompt_tokens_details": {"cached_tokens": 4.0}, "completion_tokens_details": {"reasoning_tokens": "2"}}, 4, 2),
-    ({"prompt_tokens_details": {"cached_tokens": "many"}, "completion_tokens_details": "none"}, None, None),
-    ({"prompt_tokens_details": {"cached_tokens": True}, "completion_tokens_details": {"reasoning_tokens": -1}}, None, None),
-    ({"prompt_tokens_details": [4], "completion_tokens_details": {"reasoning_tokens": 1.5}}, None, None),
-    ({"prompt_tokens_details": {}, "completion_tokens_details": {"audio_tokens": 3}}, None, None),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(("further", "cached", "thought"), CACHED_AND_THOUGHT)
-def test_cached_and_reasoning_tokens(
-    further: dict[str, Any], cached: int | None, thought: int | None
-) -> None:
-    """They are read wherever servers put them; what is no count is as good as not sent, and 0 is a count."""
-    usage = {**USAGE, **further}
-    for found in (
-        completion(answer({"content": "a"}, usage=usage)),
-        completion(events(chunk({"content": "a"}, "stop", usage=usage)), streamed=True),
-    ):
-        assert (found.usage.cached_tokens, found.usage.reasoning_tokens) == (cached, thought)
-        assert (found.usage.prompt_tokens, found.usage.credits) == (3, 0.25)
-
-
-@pytest.mark.parametrize(
-    ("reference", "told"),
-    [(0.0031, 0.0031), (1, 1.0), (0, 0.0), ("0.0031", 0.0031), ("1e-7", 1e-7), (None, None), ("free", None), ("nan", None),
-     (-1, None), (True, None), ({"usd": 1}, None), ("9" * 5000, None)],
-)  # fmt: skip
-def test_the_charge_in_dollars(reference: Any, told: float | None) -> None:
-    """It is read from a number or a text that holds one."""
-    usage = {**USAGE, "credits_usd_reference": reference}
-    assert completion(answer({"content": "a"}, usage=usage)).usage.credits_usd == told
-
-
-def test_usage_of_zeros_with_a_charge_in_dollars() -> None:
-    """Counts of nothing beside a text tell nothing; the charge beside them is kept."""
-    usage = {"prompt_tokens": 0, "completion_tokens": 0, "credits_usd_reference": 0.5, "cached_tokens": 0}
-    assert completion(answer({"content": "a"}, usage=usage)).usage == Usage(cached_tokens=0, credits_usd=0.5)
-
-
 def test_infinities_among_log_probabilities_cost_no_answer() -> None:
     """Servers write -Infinity and NaN there, which JSON has not: they are null, and what was paid for is read."""
     body = answer({"content": "whole"}).replace(b'"index": 0', b'"index": 0, "logprobs": [-Infinity, NaN]')
@@ -446,20 +386,6 @@ def test_of_parts_the_reasoning_is_no_answer(content: Any, text: str | None, ref
 def test_an_empty_refusal_is_none(said: str | None) -> None:
     """Some servers send the field with every answer."""
     assert completion(answer({"content": "yes", "refusal": said})).refusal is None
-
-
-@pytest.mark.parametrize(
-    ("usage", "told"),
-    [
-        ({"prompt_tokens": "3", "completion_tokens": "5", "credits": "0.25"}, Usage(3, 5, 8, 0.25)),
-        ({"input_tokens": 3, "output_tokens": 5}, Usage(3, 5, 8)),
-        ({"prompt_tokens": 3, "completion_tokens": 5, "total_tokens": None}, Usage(3, 5)),
-        ({"prompt_tokens": 3}, Usage(3)),
-    ],
-)
-def test_usage_in_other_words(usage: dict[str, Any], told: Usage) -> None:
-    """Numbers in quotes, other names, and a total that is left out are understood; nothing is made up."""
-    assert completion(answer({"content": "yes"}, usage=usage)).usage == told
 
 
 def test_zeros_behind_a_usage_do_not_take_its_place() -> None:

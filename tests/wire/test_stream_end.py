@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     import asyncio
 
 
+INDEXED = 'data: {"choices":[{"index":0,"delta":{"content":"hé"}}]}'
+OTHERS = 'data: {"choices":[{"index":1,"delta":{},"finish_reason":"stop"}]}'
 ROLE = 'data: {"choices":[{"delta":{"role":"assistant"}}]}'
 
 
@@ -111,6 +113,7 @@ async def test_deadline_after_done() -> None:
         (sending(EVENTS, part(WORD), END), "response_cut"),
         (sending(EVENTS, part(WORD, DONE), END), "response_cut"),
         (sending(EVENTS, part(WORD), last(DONE), END), "response_cut"),
+        (sending(EVENTS, part(INDEXED, OTHERS, DONE), END), "response_cut"),
         (sending(EVENTS, part(WORD, STOP), last(WORD[:-3]), END), "response_cut"),
         (sending(EVENTS, part(WORD), then="close"), "response_cut"),
         (sending(EVENTS, part(WORD), then="reset"), "response_cut"),
@@ -121,6 +124,7 @@ async def test_deadline_after_done() -> None:
         "clean end",
         "done alone",
         "done without an empty line",
+        "another choice ends",
         "cut within a chunk",
         "closed",
         "reset",
@@ -132,7 +136,7 @@ async def test_cut_streams(handler: Handler, code: str) -> None:
     """A stream without a finish reason was cut, [DONE] or not; what came is kept as evidence."""
     failure = await failure_of(handler, stream=True, timeout=0.6 if code == "timeout" else 20.0)
     assert (failure.code, failure.fate, failure.request_id) == (code, Fate.UNKNOWN, "r-5")
-    assert failure.evidence.startswith(WORD.encode())
+    assert failure.evidence.startswith(b"data: {")
 
 
 @pytest.mark.parametrize("end", ["auto", "finish_reason"])
