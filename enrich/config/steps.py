@@ -84,8 +84,8 @@ class StepConfig(Section):
         messages_file: a .yaml, .json or .jsonl file of such messages.
         examples: turns to learn from (few-shot), between `system` and the prompt.
         examples_file: a .yaml, .json or .jsonl file of such turns.
-        model: the model to ask; `auto` lets the endpoint choose.
-        fallback_models: models to turn to, in order, when that one is not available.
+        model: the model to ask; `auto` lets the endpoint choose. A template names one for each row.
+        fallback_models: models, or templates, to turn to, in order, when that one is not available.
         temperature: of sampling; excludes `top_p`.
         top_p: share of the probability mass to sample from; excludes `temperature`.
         max_tokens: the most tokens of an answer, or a template that gives them.

@@ -151,6 +151,7 @@ class Engine:
         fallback: Callable[[], bool] | None = None,
         resend: bool = False,
         max_tokens: int | None = None,
+        own_model: bool = False,
         began: float | None = None,
     ) -> None:
         """See to it that a request is answered; ``done`` is called once with how it ended.
@@ -163,6 +164,7 @@ class Engine:
                 unavailable since: then the request is passed over, unsent.
             resend: ask again although it failed for good in an earlier run.
             max_tokens: the longest answer the request allows, for the budget.
+            own_model: whether the row names its model: one that is not served fails the row, and stops no run.
             began: monotonic seconds when the row's first attempt began, for a request that follows another one:
                 they share one deadline.
         """
@@ -170,7 +172,7 @@ class Engine:
         if ticket is not None:
             ticket.done.append(done)
             return
-        ticket = Ticket(ask, [done], stream, fallback, resend, max_tokens, first_sent=began or 0.0)
+        ticket = Ticket(ask, [done], stream, fallback, resend, max_tokens, own_model, first_sent=began or 0.0)
         self._desk.tickets[ask.key] = ticket
         self._desk.enter(ticket)
 

@@ -73,6 +73,7 @@ class Judge:
             ticket.history,
             desk.policy,
             has_fallback=ticket.fallback is not None,
+            own_model=ticket.own_model,
             random=random.random,
             key=self._word_on_key(ticket, failure),
         )

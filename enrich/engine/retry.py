@@ -146,6 +146,7 @@ def decide(
     *,
     has_fallback: bool,
     random: Callable[[], float],
+    own_model: bool = False,
     key: KeyWord = "key",
 ) -> Decision:
     """Say what to do after a failed attempt.
@@ -156,12 +157,13 @@ def decide(
         policy: of the run.
         has_fallback: whether a model is left to ask instead.
         random: gives a number from 0 up to 1, for the jitter.
+        own_model: whether the model is one that this row names.
         key: what is known of a refusal of access that names no cause.
     """
     if key != "key" and may_be_about_the_row(failure):
         wait = min(policy.max_wait, LOOK_AGAIN * 2.0 ** (history.failures - 1))
         return FailRow() if key == "row" else Again(wait)
-    stop = _stop_kind(failure, has_fallback=has_fallback)
+    stop = _stop_kind(failure, of_the_row=has_fallback or own_model)
     if stop is not None:
         return StopRun(stop)
     if has_fallback and _leaves_model(failure, history, policy):
@@ -198,9 +200,10 @@ def counts(failure: Failure) -> bool:
     return failure.fate is Fate.UNKNOWN or not waits
 
 
-def _stop_kind(failure: Failure, *, has_fallback: bool) -> StopKind | None:
+def _stop_kind(failure: Failure, *, of_the_row: bool) -> StopKind | None:
+    """Say why the run stops; a model that is not served is no reason where it is `of_the_row`, or there is another."""
     if lacks_model(failure):
-        return None if has_fallback else "unsupported_model"
+        return None if of_the_row else "unsupported_model"
     if failure.code == "certificate_invalid":
         return "certificate"
     meant = meaning(failure)

@@ -53,6 +53,7 @@ class Ticket:
     fallback: Callable[[], bool] | None
     resend: bool
     max_tokens: int | None
+    own_model: bool = False
     stage: Stage = Stage.NEW
     body: bytes = b""
     attempt: int = 0

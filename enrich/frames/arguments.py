@@ -69,7 +69,7 @@ class Question(Settings):
         name: of the answer's column, and prefix of the others.
         system: a template of the system message.
         messages: templates of a whole conversation, in place of `system` and `prompt`.
-        model: the model to ask.
+        model: the model to ask, or a template that names one for each row.
         fallback_models: models to turn to when that one is not available.
         schema: a JSON Schema or a pydantic model of the answer: its fields become typed columns.
         temperature: of sampling, 0 to 2.

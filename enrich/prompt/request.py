@@ -14,12 +14,13 @@ from enrich.prompt import parameters
 from enrich.prompt.cells import Cell, is_null
 from enrich.prompt.idempotency import ROUND_STRIDE, idempotency_key
 from enrich.prompt.messages import compile_messages
+from enrich.prompt.models import Models
 from enrich.prompt.parameters import TOKEN_LIMITS
 from enrich.prompt.template import Expression, RowError, Template, compile_condition
 from enrich.records import Ask, frozen
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from enrich.config import StepConfig
     from enrich.schema.schema import AnswerSchema
@@ -38,10 +39,12 @@ class Prepared:
     Attributes:
         messages: rendered.
         options: this row's values of templated parameters.
+        models: those to ask, one after the other.
     """
 
     messages: Messages
     options: dict[str, Any]
+    models: tuple[str, ...]
 
 
 class RequestBuilder:
@@ -50,6 +53,7 @@ class RequestBuilder:
     Attributes:
         step: the step's configuration.
         schema: the parsed answer schema, or None.
+        models: those that its rows ask.
         rereads: whether an answer is more than its text, so that a changed rule or schema reads it in another way.
         columns: the columns whose values the templates need.
         fingerprint: 16 bytes that identify the step's question: its templates, model and parameters.
@@ -61,16 +65,16 @@ class RequestBuilder:
         self.schema = schema
         self._base_url = base_url
         self._messages = compile_messages(step, where, schema)
+        self.models = Models(step, where)
         self.when = compile_condition(step.when, f"{where}.when") if step.when is not None else None
         self._fixed, self._per_row = parameters.split(step, where)
         self._limits = _token_limits(self._fixed)
         self._tails: dict[str, bytes] = {}
-        self._heads: dict[str, bytes] = {}
         self.rereads = schema is not None or step.check is not None
         self._question = hashlib.sha1(base_url.encode(), usedforsecurity=False)
         templates: list[Template | Expression] = [m.content for m in self._messages]
         templates += [leaf for tree in self._per_row.values() for leaf in parameters.leaves(tree)]
-        self.asking = tuple(templates)
+        self.asking = (*templates, *self.models.templates)
         self.templates = (*self.asking, *((self.when,) if self.when else ()))
         self.columns = frozenset().union(*(t.variables for t in self.templates))
         self.whole_row = any(t.whole_row for t in self.templates)
@@ -86,19 +90,32 @@ class RequestBuilder:
             RowError: a value is null and ``on_null`` is not ``render``, the prompt is empty and ``on_empty`` is not
                 ``send``, or a template fails on this row.
         """
-        for name in self._checked:
-            value = values.get(name, "")
-            if type(value) not in NEVER_NULL:
-                self._check(name, value)
+        self._check(self._checked, values)
         messages = [{"role": m.role, "content": m.content.render(values)} for m in self._messages]
         if self._may_be_empty and is_blank(messages[-1]["content"]):
             raise RowError("empty_prompt", f"steps.{self.step.name}: the prompt is empty")
+        models = self.models.of(values)
         if not self._per_row:
-            return Prepared(messages, {})
+            return Prepared(messages, {}, models)
         options = {name: parameters.render(name, tree, values) for name, tree in self._per_row.items()}
-        return Prepared(messages, options)
+        return Prepared(messages, options, models)
 
-    def _check(self, name: str, value: Any) -> None:
+    def models_of(self, values: Mapping[str, Any]) -> tuple[str, ...]:
+        """Give a row's models alone, whatever its prompt needs.
+
+        Raises:
+            RowError: as for `prepare`.
+        """
+        self._check(self.models.columns, values)
+        return self.models.of(values)
+
+    def _check(self, names: Iterable[str], values: Mapping[str, Any]) -> None:
+        for name in names:
+            value = values.get(name, "")
+            if type(value) not in NEVER_NULL:
+                self._check_value(name, value)
+
+    def _check_value(self, name: str, value: Any) -> None:
         if self.step.on_null != "render" and is_null(value):
             raise RowError("null_value", f"column `{name}` is null")
         if isinstance(value, Unreadable):
@@ -132,7 +149,7 @@ class RequestBuilder:
 
         Args:
             prepared: the row.
-            model: the model to ask; the step's own by default.
+            model: the model to ask; the row's first by default.
             ordinal: see `idempotency_key`.
             parent: the request this one follows.
             further: messages after the step's own (a re-ask's).
@@ -142,7 +159,7 @@ class RequestBuilder:
         Raises:
             RowError: a text holds what JSON cannot (a lone surrogate).
         """
-        model = model or self.step.model
+        model = model or prepared.models[0]
         mode = mode or self.step.schema_mode
         messages = [*prepared.messages, *further] if further else prepared.messages
         if self.schema is not None and mode not in ("json_schema", LOOSE_MODE):
@@ -153,14 +170,9 @@ class RequestBuilder:
             tail = self._dynamic_tail(own, mode) if own else self._tail(mode)
         except TypeError as error:
             raise RowError("template_error", f"steps.{self.step.name}: {error}") from None
-        body = b'{"model":%b,"messages":%b%b' % (self._head(model), body_messages, tail)
+        body = b'{"model":%b,"messages":%b%b' % (orjson.dumps(model), body_messages, tail)
         key = idempotency_key(self._base_url, body, ordinal)
         return Ask(key, body, model, parent, self._question_of(prepared, ordinal) if self.rereads else None)
-
-    def _head(self, model: str) -> bytes:
-        if model not in self._heads:
-            self._heads[model] = orjson.dumps(model)
-        return self._heads[model]
 
     def _tail(self, mode: str) -> bytes:
         if mode not in self._tails:
@@ -197,7 +209,7 @@ class RequestBuilder:
         """Identify what the row asks, whatever model, mode, schema, re-ask or round it is asked in."""
         asked = [
             prepared.messages,
-            self.step.model,
+            prepared.models[0],
             {**self._fixed, **prepared.options},
             ordinal % ROUND_STRIDE,
         ]

@@ -45,6 +45,7 @@ class Query:
         fallback: given where there is another model to turn to; says whether this one was given up meanwhile.
         max_tokens: the longest answer that the request allows, or None.
         corrects: whether it asks for a better answer than one that an earlier run was given.
+        own_model: whether the row names its model by itself: that it is not served is this row's failure alone.
     """
 
     ask: Ask
@@ -52,6 +53,7 @@ class Query:
     fallback: Callable[[], bool] | None = None
     max_tokens: int | None = None
     corrects: bool = False
+    own_model: bool = False
 
 
 @frozen
@@ -114,11 +116,10 @@ class Conversation:
         self._reader = reader
         self._breaker = breaker
         self._retry = retry
-        self._models = list(dict.fromkeys([step.model, *step.fallback_models]))
+        self._own_models = bool(builder.models.templates)
         self._formats = formats or Formats()
         self._schema = builder.schema.digest if builder.schema is not None else ""
         self._modes = _modes(step, builder.schema)
-        self._first = _Via(self._modes[0], self._models[0])
 
     def hold(self, prepared: Prepared, ordinal: int) -> Talk:
         """Hold one row's conversation.
@@ -144,10 +145,11 @@ class Conversation:
         """Find the latest generation in which this row was asked; one that never was is asked in the oldest."""
         for _ in range(self.older):
             turn = _Turn(prepared, ordinal)
-            for via in self._ways():
+            ways = self._ways(turn)
+            for via in ways:
                 if (yield self._query(turn, via, want="known")) is not None:
                     return ordinal
-            if self._reuses and (yield self._query(turn, self._ways()[0], want="earlier")):
+            if self._reuses and (yield self._query(turn, ways[0], want="earlier")):
                 return ordinal
             ordinal -= GENERATION_STRIDE
         return ordinal
@@ -189,7 +191,7 @@ class Conversation:
     def _known(self, turn: _Turn) -> Generator[Query, QueryResult, tuple[Settled, _Via] | None]:
         """Look for a request that was answered; else for one that may be paid for without an answer."""
         waiting: tuple[Settled, _Via] | None = None
-        for via in self._ways():
+        for via in self._ways(turn):
             reply = yield self._query(turn, via, want="known")
             if not isinstance(reply, Settled):
                 continue
@@ -199,11 +201,14 @@ class Conversation:
                 waiting = reply, via
         return waiting
 
-    def _ways(self) -> list[_Via]:
+    def _first(self, turn: _Turn) -> _Via:
+        return _Via(self._modes[0], turn.prepared.models[0])
+
+    def _ways(self, turn: _Turn) -> list[_Via]:
         """Give the ways that requests may have taken."""
         if not self.strayed:
-            return [self._first]
-        return [_Via(mode, model) for mode in self._modes for model in self._models]
+            return [self._first(turn)]
+        return [_Via(mode, model) for mode in self._modes for model in turn.prepared.models]
 
     def _earlier(self, turn: _Turn) -> Generator[Query, QueryResult, Settled | None]:
         """Look for an answer to the same question that serves now: one to a re-ask, given under another rule.
@@ -212,7 +217,7 @@ class Conversation:
         """
         if not self.builder.rereads:
             return None
-        earlier = yield self._query(turn, self._ways()[0], want="earlier")
+        earlier = yield self._query(turn, self._first(turn), want="earlier")
         fitting = [s for s in earlier or () if judge(self._reader, s).status == "ok"]  # type: ignore[union-attr]  # an `earlier` query is answered by a list
         if not fitting:
             return None
@@ -228,7 +233,7 @@ class Conversation:
     def _of_this_schema(self, turn: _Turn, earlier: list[Settled]) -> set[bytes]:
         """Give the keys of those answers that go back to a first request as this step makes it now."""
         first = _Turn(turn.prepared, turn.ordinal % ROUND_STRIDE)
-        ways = (_Via(mode, model) for mode in self._modes for model in self._models)
+        ways = (_Via(mode, model) for mode in self._modes for model in turn.prepared.models)
         same = {self._query(first, via).ask.key for via in ways}
         for settled in earlier:  # oldest first: a request comes after the one that it follows
             if settled.parent in same:
@@ -237,10 +242,11 @@ class Conversation:
 
     def _asked(self, turn: _Turn, via: _Via | None) -> Generator[Query, QueryResult, Settled]:
         """Ask, first by the way given, then by what is left of ways and models."""
-        models = self._models[self._models.index(via.model) :] if via else self._breaker.usable(self._models)
+        every, first = turn.prepared.models, self._first(turn)
+        models = list(every[every.index(via.model) :]) if via else self._breaker.usable(every)
         while True:
             via = via or self._way(models[0])
-            self.strayed = self.strayed or via != self._first
+            self.strayed = self.strayed or via != first
             given_up = self._breaker.watch(via.model) if len(models) > 1 else None
             query = self._query(turn, via, fallback=given_up)
             settled = yield query
@@ -262,8 +268,7 @@ class Conversation:
     def _way(self, model: str) -> _Via:
         """Give the first way that a model is not known to refuse; the last one asks nothing of it."""
         taken = (mode for mode in self._modes if self._formats.takes(model, mode, self._schema))
-        mode = next(taken, self._modes[-1])
-        return self._first if (mode, model) == (self._first.mode, self._first.model) else _Via(mode, model)
+        return _Via(next(taken, self._modes[-1]), model)
 
     def _leave_model(self, model: str, failure: Failure) -> None:
         if meaning(failure) == "no_model":
@@ -292,7 +297,8 @@ class Conversation:
         limits = self.builder.token_limits(turn.prepared)
         if options:
             limits = {**limits, **options}
-        return Query(ask, want, fallback, max(limits.values(), default=None), turn.corrects)
+        longest = max(limits.values(), default=None)
+        return Query(ask, want, fallback, longest, turn.corrects, self._own_models)
 
     def _correction(self, settled: Settled) -> list[dict[str, str]]:
         assert isinstance(settled.result, Completion)  # noqa: S101  # only an answer can be invalid

@@ -303,6 +303,7 @@ class Flow:
             fallback=_keeps if query.fallback is not None and row.known else query.fallback,
             resend=resend,
             max_tokens=query.max_tokens,
+            own_model=query.own_model,
             began=row.began,
         )
         done = partial(self._settled, row)

@@ -20,6 +20,7 @@ from enrich.records import Failure
 from enrich.runs.job import Job, compile_job, refuse_overlap
 from enrich.runs.partitions import find_units
 from enrich.runs.promise import Promise, note_promise
+from enrich.verbs.row_models import Named, named_models
 from enrich.wire.client import Client
 from enrich.wire.envelope import loads
 
@@ -76,15 +77,23 @@ async def check_job(config: Config, limit: int | None = None, *, probe: bool = F
     findings.append(CheckLine("templates", ok=True, text=f"use {', '.join(job.columns) or 'no column'}"))
     findings.append(await asyncio.to_thread(_try, "output", lambda: _output(config, source, job)))
     findings.append(await _ledger(config))
-    findings += await _endpoint(config, job)
+    named = await asyncio.to_thread(named_models, job, source)
+    findings += [CheckLine("model", one.ok, str(one)) for one in named]
+    wanted = _wanted(job, named)
+    findings += await _endpoint(config, job, wanted)
     if probe and job.endpoint is not None and all(finding.ok for finding in findings):
-        findings.append(await _probe(config, job.endpoint))
+        findings.append(await _probe(config, job.endpoint, next(iter(wanted), "auto")))
     return findings
 
 
-async def _probe(config: Config, endpoint: Endpoint) -> CheckLine:
+def _wanted(job: Job, named: Iterable[Named]) -> list[str]:
+    """Give the models that will be asked, as far as they are known: the steps', and those that the first rows name."""
+    same = [model for step in job.steps for model in step.builder.models.same]
+    return list(dict.fromkeys([*same, *(model for one in named for model in (*one.models, *one.further))]))
+
+
+async def _probe(config: Config, endpoint: Endpoint, model: str) -> CheckLine:
     """See whether one request, sent twice under one key, gets one answer; what is found is remembered in the ledger."""
-    model = config.steps[0].model
     body = json.dumps({"model": model, "messages": [{"role": "user", "content": PROBE}]}).encode()
     key = str(uuid.uuid4())
     ids: list[str] = []
@@ -157,14 +166,13 @@ async def _ledger(config: Config) -> CheckLine:
     return CheckLine("ledger", ok=True, text=config.ledger_shown())
 
 
-async def _endpoint(config: Config, job: Job) -> list[CheckLine]:
+async def _endpoint(config: Config, job: Job, wanted: Iterable[str]) -> list[CheckLine]:
     if job.endpoint is None:
         return [
             CheckLine(
                 "endpoint", ok=True, text="the built-in sandbox: answers are made up, nothing is charged"
             )
         ]
-    wanted = {model for step in config.steps for model in (step.model, *step.fallback_models)}
     try:
         return await check_endpoint(resolve_endpoint(config.endpoint, os.environ), wanted)
     except ConfigError as error:  # without a key the endpoint's health can be asked for all the same

@@ -315,3 +315,15 @@ def test_every_request_comes_to_an_end(
         assert history.waited <= policy.deadline
     assert sent <= policy.attempts
     assert policy.unknown is None or lost <= policy.unknown + 1
+
+
+@pytest.mark.parametrize("code", ["unsupported_model", "unsupported_capability"])
+def test_a_model_that_one_row_names(code: str) -> None:
+    """That it is not served fails this row; where all rows ask the same model, it stops the run."""
+    failure = refusal(400, code, retryable=False)
+    history = History().add(failure, waited=0.0)
+    for own_model, expected in ((True, FailRow()), (False, StopRun("unsupported_model"))):
+        decided = decide(
+            failure, history, POLICY, has_fallback=False, own_model=own_model, random=lambda: 0.5
+        )
+        assert decided == expected
