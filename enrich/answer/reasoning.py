@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import re
 
-_NAMES = r"(?:[a-z]+:)?(?:think|thinking|thought|thoughts|reasoning|reflection|scratchpad|longcat_think|antthinking)"
+_NAMES = (
+    r"(?:[a-z]+:)?(?:think|thinking|thoughts?|reasoning|reflection|scratchpad|longcat_think|antthinking"
+    r"|(?:inner|internal)_(?:monologue|thoughts?)|(?:thought|thinking|reasoning)_process|chain_of_thought)"
+)
+# Beside JSON these are no part of the answer either; in a text they may be what was asked for.
+_BESIDE_JSON = re.compile(
+    r"<(analysis|cot|draft|plan|rationale|reason|reasons)(?:\s[^<>]*)?>.*?(?:</\1\s*>|\Z)",
+    re.DOTALL | re.IGNORECASE,
+)
 # Opening and closing marks: DeepSeek, Qwen, GLM and many more; Magistral; Kimi; Cohere; Sky-T1; MedGemma; Gemma.
 _PAIRS = (
     (rf"<({_NAMES})(?:\s[^<>]*)?>", r"</{name}\s*>"),
@@ -114,4 +122,4 @@ def _without_blocks(text: str) -> str:
         kept.append(text[at : opened.start()])
         closed = _closing(opened).search(text, opened.end())
         at = closed.end() if closed else len(text)
-    return "".join((*kept, text[at:]))
+    return _BESIDE_JSON.sub("", "".join((*kept, text[at:])))

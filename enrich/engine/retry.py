@@ -32,7 +32,7 @@ MAX_UNAVAILABLE = 2  # quick retries of a model that is unavailable, before the 
 
 UNUSABLE = frozenset({"compressed_answer", "generation_failed", "invalid_utf8", "no_choices"})
 STOPS: dict[Meaning | None, StopKind] = {"key": "key_refused", "balance": "balance"}
-PASSING = frozenset({408, 421, 425, 429})  # statuses below 500 under which the same request may go again
+PASSING = frozenset({408, 421, 425, 429, 499})  # statuses below 500 under which the same request may go again
 GONE = frozenset({404, 410})
 
 
@@ -264,7 +264,7 @@ def may_retry(failure: Failure) -> bool:
         return failure.retryable is True or failure.fate is not Fate.REFUSED
     if status == 409:
         return failure.retryable is True
-    return status in PASSING or status >= 500
+    return status in PASSING or status >= 500 or is_rate_limit(failure)
 
 
 def refuses_format(failure: Failure) -> bool:
@@ -274,7 +274,7 @@ def refuses_format(failure: Failure) -> bool:
 
 def is_rate_limit(failure: Failure) -> bool:
     """Tell that the endpoint asks for fewer requests, also by an event of a stream or an envelope in a 200."""
-    return failure.status == 429 or failure.code == "rate_limited"
+    return failure.status == 429 or failure.code == "rate_limited" or meaning(failure) == "limited"
 
 
 def _is_in_progress(failure: Failure) -> bool:

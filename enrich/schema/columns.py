@@ -18,7 +18,6 @@ from enrich.schema.words import show
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-EXACT_FLOAT = 2**53  # up to here every integer has a float64 of its own
 MAX_DIGITS = 38  # of a decimal128
 DEFAULT_PLACES = 18  # behind the point, where nothing says how many: half of the digits, as Spark has it
 
@@ -72,8 +71,8 @@ def _coerce_string(value: Any) -> str:
 def _coerce_integer(value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int | float | Decimal) or value % 1 != 0:
         raise Misfit(f": {show(value)} is not an integer")
-    if isinstance(value, float) and abs(value) > EXACT_FLOAT:
-        raise Misfit(f": {value!r} is too large to be an exact integer")
+    if isinstance(value, float):
+        value = Decimal(repr(value))  # as it was written: `1e18`
     if not -(2**63) <= value < 2**63:
         raise Misfit(f": {show(value)} does not fit a 64-bit integer")
     return int(value)

@@ -172,9 +172,8 @@ def read_error(body: bytes) -> Envelope | None:
         or _text(payload.get("message"))  # a gateway's
         or (_listed(errors) if isinstance(errors, list) else "")  # Cloudflare's
     )
-    return (
-        Envelope(_code(payload.get("code")) or _code(payload.get("type")), one_line(said)) if said else None
-    )
+    words = (payload.get("code"), payload.get("type"), _without_namespace(payload.get("__type")))
+    return Envelope(next(filter(None, map(_code, words)), None), one_line(said)) if said else None
 
 
 def http_failure(
@@ -239,13 +238,18 @@ def _fate(status: int, envelope: Envelope) -> Fate:
         return Fate.UNKNOWN  # the completion is there, its charge is not settled
     if envelope.from_beatra:
         return Fate.REFUSED
-    return Fate.UNKNOWN if status < 300 or status == 408 or status >= 500 else Fate.REFUSED
+    return Fate.UNKNOWN if status < 300 or status in (408, 499) or status >= 500 else Fate.REFUSED
 
 
 def _code_of(status: int) -> str:
     if 300 <= status < 400:
         return "redirected"
     return "rate_limited" if status == 429 else f"http_{status}"
+
+
+def _without_namespace(kind: Any) -> Any:
+    """Give the name in an error's type as AWS writes it: ``com.amazon.coral#ThrottlingException``."""
+    return kind.rpartition("#")[2] if isinstance(kind, str) else None
 
 
 def _code(value: Any) -> str | None:

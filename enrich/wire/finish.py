@@ -13,12 +13,13 @@ Ending = Literal["whole", "truncated", "filtered", "broken", "unknown"]
 _SPELLINGS: dict[Ending, str] = {
     "whole": """
         stop stopped stop_sequence stop_token stop_str stop_string end end_turn end_of_turn end_of_text eos eos_token
-        eos_token_id eos_found complete completed done finish finished finish_reason_stop natural normal success
+        eos_token_id eos_found endoftext end_of_sequence complete completed done finish finished finish_reason_stop natural normal success
         tool_calls tool_call tool_use function_call function_calls
     """,
     "truncated": """
         length max_length max_tokens max_output_tokens max_new_tokens max_completion_tokens token_limit
-        token_limit_reached model_length model_context_window_exceeded context_length context_length_exceeded
+        token_limit_reached token_limit_exceeded output_limit output_token_limit out_of_tokens max_tokens_reached
+        max_tokens_exceeded max_completion_length model_length model_context_window_exceeded context_length context_length_exceeded
         context_window context_window_exceeded context_limit limit error_limit incomplete not_finished unfinished
         time_limit pause_turn repetition repetition_detected truncated
     """,

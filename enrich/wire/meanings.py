@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from enrich.records import Failure
 
-Meaning = Literal["key", "balance", "no_model", "no_format", "filtered", "unavailable"]
+Meaning = Literal["key", "balance", "no_model", "no_format", "filtered", "unavailable", "limited"]
 
 
 def _words(text: str) -> frozenset[str]:
@@ -64,11 +64,21 @@ FILTERED = _words(  # this row's text was withheld, before or instead of an answ
     """
 )
 NO_FORMAT = frozenset({"unsupported_response_format", "response_format_not_supported"})
-# here no message tells of lasting things
+LIMITED = (
+    _words(  # fewer requests are asked for, though no 429 says it: AWS and Google, and errors within a stream
+        """
+    rate_limited
+    limit_exceeded rate_limit_error rate_limit_exceeded ratelimiterror ratelimitexceeded requestlimitexceeded
+    resource_exhausted throttled throttledexception throttling throttlingexception too_many_requests toomanyrequests
+    toomanyrequestsexception userratelimitexceeded
+    """
+    )
+)
+_LIMITING = frozenset({200, 400, 403})  # statuses under which they say so
 
 _PASSING = frozenset(
-    {408, 409, 425, 502, 503, 504, 529}
-)  # statuses of what passes: no message speaks against them
+    {408, 409, 425, 499, 502, 503, 504, 529}
+)  # statuses of what passes: no message speaks of lasting things
 
 _KEY_SAID = re.compile(
     r"(?:api[ _-]?key|token|credentials?) (?:is |are |was )?(?:not valid|invalid|incorrect|expired|revoked)"
@@ -86,13 +96,13 @@ _BALANCE_SAID = re.compile(
 )
 _NAME = r"[`'\"“]?[\w./:@+-]+[`'\"”]?"  # a model's name in a sentence
 _LACKING = (
-    r"(?:not (?:found|exist|available|supported|loaded|served|deployed|known|recogni[sz]ed|a valid model)"
+    r"(?:not (?:be )?(?:found|exist|available|supported|loaded|served|deployed|known|recogni[sz]ed|a valid model)"
     r"|no longer (?:available|supported|served)|(?:retired|deprecated|decommissioned|removed|unavailable|unknown))"
 )
 _MODEL_SAID = re.compile(
     rf"\b(?:model|deployment)(?: name| id)?s?[:\s=]+(?:{_NAME},? )?(?:is |was |does |do |has been |are |could )*{_LACKING}"
     rf"|(?:no|unknown|unsupported|invalid|nonexistent|unrecogni[sz]ed)(?: such)? model(?! (?:output|response|input))(?: name| id)?\b"
-    rf"|{_NAME} is not a valid model|model identifier is invalid|(?:not found|found no|unable to access|cannot access)[,:]? (?:the )?model"
+    rf"|{_NAME} is not a valid model|model identifier is invalid|on-demand throughput is not supported|(?:not found|found no|unable to access|cannot access)[,:]? (?:the )?model"
     r"|(?:access|allowed|permission)[^.]{0,40} (?:to|for|on) (?:the |this )?model|(?:can only|not allowed to) access models?"
     r"|no healthy deployments?|no endpoints found (?:for|matching)|no models? (?:is |are )?loaded|no allowed providers"
     r"|\bpinned\b[^.]{0,20}\bmodel|\bmodel\b[^.]{0,60}\bpinned\b|server is pinned|模型不存在",
@@ -116,6 +126,7 @@ _LOADING_SAID = re.compile(
     r"\bloading (?:the )?model\b|\bmodel\b[^.]{0,80}\b(?:is |still |currently |being )+(?:loading|loaded|starting|warming)",
     re.IGNORECASE,
 )
+_CONTRACTED = re.compile(r"n['’]t\b")
 _NAMES_FORMAT = frozenset({"unsupported_option"})
 
 
@@ -147,6 +158,8 @@ def _meaning(code: str, message: str, status: int, *, retryable: bool) -> Meanin
         return by_code or "balance"
     if code in _NAMES_FORMAT:
         return "no_format" if "response_format" in message else None
+    if "n't" in message or "n’t" in message:
+        message = _CONTRACTED.sub(" not", message)
     if status == 503 and _LOADING_SAID.search(message):
         return "unavailable"
     if retryable or status in _PASSING:
@@ -154,7 +167,7 @@ def _meaning(code: str, message: str, status: int, *, retryable: bool) -> Meanin
     said = next((told for words, told in _readings(status) if words.search(message)), None)
     if said is None and status in (404, 410) and "model" in message.lower():
         return "no_model"
-    return said
+    return "limited" if said is None and status in _LIMITING and code in LIMITED else said
 
 
 def _readings(status: int) -> tuple[tuple[re.Pattern[str], Meaning], ...]:

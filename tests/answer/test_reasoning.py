@@ -27,6 +27,8 @@ from enrich.answer.reasoning import part
         "<|channel|>final <|constrain|>json<|message|>Paris<|return|>",
         "analysisWe need a city.assistantfinalParis",
         "hm\n</think>\nParis",
+        "<inner_monologue>hm</inner_monologue>Paris",
+        "<thought_process>hm</thought_process>\nParis",
     ],
 )
 @pytest.mark.parametrize("anywhere", [True, False])
@@ -56,6 +58,15 @@ def test_nothing_behind(text: str) -> None:
 )
 def test_what_is_no_reasoning(text: str) -> None:
     """A text that only speaks of marks stays as it is."""
+    assert part(text, anywhere=False) == text
+
+
+@pytest.mark.parametrize("name", ["analysis", "reason", "draft", "Rationale"])
+@pytest.mark.parametrize("closed", [True, False])
+def test_drafts_beside_json(name: str, closed: bool) -> None:
+    """Blocks of such names hold no answer where JSON is wanted, closed or not; in a text they may be what was asked for."""
+    text = f"<{name}>{{}}" + (f"</{name}>Paris" if closed else "Paris")
+    assert part(text, anywhere=True) == ("Paris" if closed else "")
     assert part(text, anywhere=False) == text
 
 

@@ -132,6 +132,7 @@ def test_refused_for_now(failure: Failure) -> None:
         unknown("response_cut", 200),
         unknown("http_502", 502),
         unknown("http_408", 408),
+        unknown("http_499", 499),
         unknown("billing_failed", 500, retryable=True),
         unknown("stream_error", 200, retryable=True),
         unknown("stream_error", 200),
@@ -170,6 +171,20 @@ def test_unusable_answer(code: str) -> None:
     failure = unknown(code, 200)
     assert isinstance(after(failure), Again)
     assert after(failure, failure) == FailRow(in_doubt=False)
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        refusal(400, "ThrottlingException"),
+        refusal(403, "rateLimitExceeded"),
+        refusal(429, "rate_limit_exceeded"),
+    ],
+)
+def test_rate_limit_in_other_words(failure: Failure) -> None:
+    """Words that ask for fewer requests are waited for under a 400 and 403 too; a request too large for a limit is final."""
+    assert after(*[failure] * 50) == Again(LIMITED_WAIT / 2)
+    assert after(refusal(413, failure.code)) == FailRow(in_doubt=False)
 
 
 def test_rate_limit() -> None:

@@ -36,6 +36,7 @@ def test_envelope() -> None:
         (503, {"code": "model_unavailable"}, Fate.REFUSED),
         (500, {"message": "it broke", "type": "server_error"}, Fate.UNKNOWN),
         (408, {"message": "slow"}, Fate.UNKNOWN),
+        (499, {"message": "cancelled"}, Fate.UNKNOWN),
         (408, {"code": "slow", "retryable": True}, Fate.REFUSED),
         (404, {"message": "no such model"}, Fate.REFUSED),
     ],
@@ -92,6 +93,7 @@ def test_without_an_envelope(status: int, code: str, fate: Fate, raw: bytes) -> 
         ({"detail": "bad"}, "http_400", "bad"),
         ({"detail": [{"loc": ["body", "n"], "msg": "not a number"}]}, "http_400", "body.n: not a number"),
         ({"message": "bad", "code": "gateway_says"}, "gateway_says", "bad"),
+        ({"message": "bad", "__type": "com.amazon.coral#ThrottlingException"}, "ThrottlingException", "bad"),
     ],
 )
 def test_other_shapes(payload: Any, code: str, message: str) -> None:

@@ -11,7 +11,7 @@ from enrich.wire.finish import ending
         (None, "whole"), ("stop", "whole"), ("STOP", "whole"), ("end_turn", "whole"), ("eos_token", "whole"),
         ("COMPLETE", "whole"), ("FINISH_REASON_STOP", "whole"), ("tool_calls", "whole"), ("stopSequence", "whole"),
         ("length", "truncated"), ("MAX_TOKENS", "truncated"), ("max_output_tokens", "truncated"),
-        ("model_length", "truncated"), ("model_context_window_exceeded", "truncated"), ("incomplete", "truncated"),
+        ("model_length", "truncated"), ("output_limit", "truncated"), ("model_context_window_exceeded", "truncated"), ("incomplete", "truncated"),
         ("content_filter", "filtered"), ("SAFETY", "filtered"), ("RECITATION", "filtered"), ("refusal", "filtered"),
         ("guardrail_intervened", "filtered"), ("sensitive", "filtered"), ("content-filter", "filtered"),
         ("error", "broken"), ("abort", "broken"), ("insufficient_system_resource", "broken"),

@@ -7,6 +7,14 @@ from enrich.wire.envelope import http_failure
 from enrich.wire.meanings import is_about_the_schema, meaning
 
 SAID = [
+    ("http_400","Invocation of model ID x with on-demand throughput isn’t supported. Retry with an inference profile.",400,"no_model"),
+    ("http_400","The model `x` doesn't exist",400,"no_model"),
+    ("http_400","model x couldn't be found",400,"no_model"),
+    ("ThrottlingException","Rate exceeded",400,"limited"),
+    ("rateLimitExceeded","Quota exceeded for quota metric",403,"limited"),
+    ("rate_limit_error","Number of requests has exceeded your limit",200,"limited"),
+    ("rate_limit_exceeded","Request too large for model `x` on tokens per minute: limit 6000, requested 9000",413,None),
+    ("rate_limit_exceeded","You exceeded your current quota",429,"balance"),
     ("insufficient_quota","You exceeded your current quota",429,"balance"),
     ("rate_limited","Rate limit reached for requests",429,None),
     ("invalid_request_error","Your credit balance is too low to access the Anthropic API.",400,"balance"),
@@ -70,7 +78,7 @@ def test_what_servers_say(code: str, message: str, status: int, meant: str | Non
     assert meaning(Failure(code, message, Fate.REFUSED, status)) == meant
 
 
-@pytest.mark.parametrize("status", [408, 425, 502, 503, 529])
+@pytest.mark.parametrize("status", [408, 425, 499, 502, 503, 529])
 def test_what_passes(status: int) -> None:
     """A message under a status of something that passes does not make it last."""
     assert meaning(Failure(f"http_{status}", "The model `m` is not available", Fate.UNKNOWN, status)) is None
