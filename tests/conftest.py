@@ -12,6 +12,7 @@ import pytest
 import yaml
 from hypothesis import settings
 
+from enrich.wire import client as client_module
 from tests.helpers.endpoint import KEY, BookedEndpoint
 from tests.helpers.postgres import Server, find_binaries, running
 from tests.helpers.warm import Ended, Warm
@@ -46,6 +47,13 @@ def endpoint() -> Iterator[BookedEndpoint]:
     """An endpoint that keeps books, on loopback."""
     with BookedEndpoint() as server:
         yield server
+
+
+@pytest.fixture(params=["line", "aiohttp"])
+def _either_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a test states holds for requests on lines of our own, and for those that go aiohttp's way."""
+    if request.param == "aiohttp":
+        monkeypatch.setattr(client_module, "goes_by_lines", lambda _: False)
 
 
 @pytest.fixture(scope="session")

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     from enrich.sandbox.books import Attempt, Books
 
+pytestmark = pytest.mark.usefixtures("_either_way")
+
 Mode = Literal["sync", "stream"]
 PAGE = Path(__file__).parent.parent / "docs" / "faults.md"
 ATTEMPTS = 4  # `retry.attempts` of the runs here

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 import time
 from dataclasses import dataclass
@@ -17,7 +18,8 @@ from enrich.errors import EndpointFailing, KeyRefused
 from enrich.records import Failure, Reply
 from enrich.wire.envelope import loads, one_line
 from enrich.wire.gateways import Gateway, find_gateway
-from enrich.wire.post import HEAD, Poster, Response
+from enrich.wire.line import HEAD, Response
+from enrich.wire.post import Poster
 from enrich.wire.redact import Redactor
 from enrich.wire.response import Exchange, milliseconds_since
 from enrich.wire.stream_end import StreamEnds
@@ -25,6 +27,7 @@ from enrich.wire.unanswered import NETWORK_ERRORS
 
 if TYPE_CHECKING:
     import ssl
+    from collections.abc import AsyncIterator
     from contextlib import AbstractAsyncContextManager
     from types import TracebackType
 
@@ -39,6 +42,7 @@ MAX_CONNECTS = 32  # connections opened at the same time: more is a storm of TLS
 CONNECT_TIMEOUT = 30.0  # seconds to get a connection, names and waiting for a slot included
 ADDRESS_TIMEOUT = 10.0  # seconds for one address of the host
 PROBE_TIMEOUT = 15.0  # seconds for the model list or the health check
+PROBES = 2  # of these at the same time, beside requests and the connections that wait for more of them
 DNS_TTL = 60  # seconds for which a resolved name is good
 
 
@@ -98,7 +102,7 @@ class Client:
     async def __aenter__(self) -> Self:
         self._session = aiohttp.ClientSession(
             connector=_Connector(
-                limit=self._concurrency,  # never fewer than may be in flight, so that none queues unseen
+                limit=self._concurrency + PROBES,  # never fewer than may be open, so that none queues unseen
                 ssl=trust(self._endpoint.ca_file),
                 ttl_dns_cache=DNS_TTL,  # a burst of connections asks for the name once
             ),
@@ -110,13 +114,15 @@ class Client:
             auto_decompress=False,  # 0.5 MB of gzip can become 1 GB
             **HEAD,
         )
-        if self._endpoint.proxy is None:
+        if goes_by_lines(self._endpoint):
             self._poster = Poster(self._session, self._chat, self._headers)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._poster is not None:
+            self._poster.close()
         if self._session is not None:
             await self._session.close()
 
@@ -144,23 +150,18 @@ class Client:
         limit = min(self._endpoint.timeout, timeout or self._endpoint.timeout)
         stock = self._stream_limits if stream else self._limits
         limits = stock if limit == self._endpoint.timeout else _limits(limit, stream=stream)
-        request = self._posting(body, key, request_id, limits)
-        return await self._exchange(request, limit, Exchange(self._ends), stream=stream)
-
-    def _posting(
-        self, body: bytes, key: str, request_id: str, limits: aiohttp.ClientTimeout
-    ) -> AbstractAsyncContextManager[ClientResponse | Response]:
+        exchange = Exchange(self._ends)
         if self._poster is not None:
-            return self._poster.post(
-                body, f"Idempotency-Key: {key}\r\nX-Request-Id: {request_id}\r\n", limits
-            )
-        return self._open.post(
+            own = f"Idempotency-Key: {key}\r\nX-Request-Id: {request_id}\r\n"
+            return await self._exchange(self._poster.post(body, own, limits, limit), exchange, stream=stream)
+        request = self._open.post(
             self._chat,
             data=body if len(body) <= MAX_UNWARNED else io.BytesIO(body),
             headers={**self._headers, "Idempotency-Key": key, "X-Request-Id": request_id},
             allow_redirects=False,  # 301 to 303 turn a POST into a GET, and the key is for this host alone
             timeout=limits,
         )
+        return await self._exchange(_within(limit, request), exchange, stream=stream)
 
     async def models(self) -> list[str]:
         """Give the ids of the account's models, in the endpoint's order.
@@ -208,7 +209,7 @@ class Client:
         limits = _limits(PROBE_TIMEOUT, stream=False)
         request = self._open.get(self._at(name), headers=self._headers, allow_redirects=False, timeout=limits)
         exchange = Exchange(self._ends)
-        outcome = await self._exchange(request, PROBE_TIMEOUT, exchange)
+        outcome = await self._exchange(_within(PROBE_TIMEOUT, request), exchange)
         if hasattr(exchange, "response"):
             self._headers_seen = dict(exchange.response.headers)
         return outcome
@@ -216,14 +217,12 @@ class Client:
     async def _exchange(
         self,
         request: AbstractAsyncContextManager[ClientResponse | Response],
-        limit: float,
         exchange: Exchange,
         *,
         stream: bool = False,
     ) -> Reply | Failure:
         try:
-            # The deadline is our own: `total` of aiohttp would also count the wait for a connection.
-            async with asyncio.timeout(limit), request as exchange.response:
+            async with request as exchange.response:
                 exchange.outcome = await exchange.read(stream=stream)
         except NETWORK_ERRORS as error:
             return self._redactor.outcome(exchange.outcome or exchange.broken(error))
@@ -253,6 +252,23 @@ class _Connector(aiohttp.TCPConnector):
     ) -> ResponseHandler:
         async with self._slots:
             return await super()._create_connection(req, traces, timeout)
+
+
+def goes_by_lines(endpoint: Endpoint) -> bool:
+    """Say whether an endpoint's requests go by lines of our own, not the way that aiohttp's requests go.
+
+    To a proxy each request may say more than a line does: the whole URL, a password of the proxy's.
+    """
+    return endpoint.proxy is None
+
+
+@contextlib.asynccontextmanager
+async def _within(
+    seconds: float, request: AbstractAsyncContextManager[ClientResponse]
+) -> AsyncIterator[ClientResponse]:
+    """Give the response, for so many seconds: `total` of aiohttp would also count the wait for a connection."""
+    async with asyncio.timeout(seconds), request as response:
+        yield response
 
 
 def _limits(seconds: float, *, stream: bool) -> aiohttp.ClientTimeout:

@@ -1,35 +1,25 @@
-"""POSTs on aiohttp's pooled connections, without the request and response objects that cost most of its time.
+"""POSTs of ready bytes with fixed headers, on connections that are kept: what most of a run's requests are.
 
-Connecting, TLS, the pool, timeouts of the socket and parsing are aiohttp's. What is left out is what a POST of ready
-bytes with fixed headers has no use for: merging headers, cookies, redirects, middlewares, payload writers, tracing.
-That halves the client's CPU time per request.
+aiohttp's connector connects: names, addresses, TLS. What is left out is what such a POST has no use for: request and
+response objects, merging headers, cookies, redirects, middlewares, payload writers, tracing, a timer for each request.
 """
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING
 
 import aiohttp
 from multidict import CIMultiDict
 
+from enrich.wire.line import Line, Response
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from aiohttp.connector import Connection
-    from multidict import CIMultiDictProxy
     from yarl import URL
 
-
-class _Head(TypedDict):
-    max_line_size: int
-    max_field_size: int
-    max_headers: int
-
-
-# Bytes and lines of a response's head, 64 KiB and 512: gateways add policies and cookies beyond the usual 8 KB and 128,
-# and what came below them is paid for.
-HEAD: _Head = {"max_line_size": 65_536, "max_field_size": 65_536, "max_headers": 512}
+KEPT = 15.0  # seconds for which a connection is kept that nobody uses; aiohttp's own pool does the same
 _PER_REQUEST = frozenset({"content-length", "content-type"})  # written with each body, or first
 
 
@@ -37,7 +27,7 @@ class Poster:
     """Posts JSON to one URL.
 
     Args:
-        session: whose connections are used.
+        session: whose connector connects.
         url: where to; not through a proxy.
         headers: of every request.
     """
@@ -45,61 +35,93 @@ class Poster:
     def __init__(self, session: aiohttp.ClientSession, url: URL, headers: Mapping[str, str]) -> None:
         if session.connector is None:
             raise RuntimeError("the session is closed")
-        self.connector = session.connector
+        self.loop = asyncio.get_running_loop()
+        self._connector = session.connector
         # A request that is never sent: it says where to connect, and what aiohttp would put into the head.
-        self.target = aiohttp.ClientRequest(
-            "POST", url, headers=CIMultiDict(headers), loop=asyncio.get_running_loop()
-        )
+        self._target = aiohttp.ClientRequest("POST", url, headers=CIMultiDict(headers), loop=self.loop)
         fixed = "".join(
             f"{name}: {value}\r\n"
-            for name, value in self.target.headers.items()
+            for name, value in self._target.headers.items()
             if name.lower() not in _PER_REQUEST
         )
-        self._head = f"POST {self.target.url.raw_path_qs} HTTP/1.1\r\n{fixed}Content-Type: application/json\r\n".encode()
+        path = self._target.url.raw_path_qs
+        self._head = f"POST {path} HTTP/1.1\r\n{fixed}Content-Type: application/json\r\n".encode()
+        self._free: list[Line] = []  # the one used last comes first: few are kept busy, the others can go
+        self._sweeping: asyncio.TimerHandle | None = None
 
-    def post(self, body: bytes, headers: str, limits: aiohttp.ClientTimeout) -> Posting:
+    def post(self, body: bytes, headers: str, limits: aiohttp.ClientTimeout, seconds: float) -> Posting:
         """Make one request, to be entered with ``async with``.
 
         Args:
             body: the JSON.
             headers: further lines, each ended by CR LF; ASCII.
             limits: for connecting and for silence of the socket; ``total`` is not looked at.
+            seconds: for all of it.
         """
         head = b"%b%bContent-Length: %d\r\n\r\n" % (self._head, headers.encode(), len(body))
-        return Posting(self, head + body, limits)
+        return Posting(self, head + body, limits, seconds)
 
+    def free_line(self) -> Line | None:
+        """Give a line that is open and free, if there is one."""
+        oldest = self.loop.time() - KEPT
+        while self._free:
+            line = self._free.pop()
+            if line.is_open and line.free_since >= oldest:
+                return line
+            line.close()
+        return None
 
-class Response:
-    """A response whose head has come.
+    async def connect(self, limits: aiohttp.ClientTimeout) -> Line:
+        """Open a line.
 
-    Attributes:
-        content: the body, to be read.
-    """
+        Raises:
+            aiohttp.ClientError, aiohttp.http.HttpProcessingError, OSError: as aiohttp's own requests do.
+        """
+        try:
+            connection = await self._connector.connect(self._target, [], limits)
+        except TimeoutError as error:
+            raise aiohttp.ConnectionTimeoutError(f"no connection to {self._target.url}") from error
+        try:
+            return Line(connection)
+        except BaseException:
+            connection.close()
+            raise
 
-    __slots__ = ("content", "headers", "status")
+    def keep(self, line: Line) -> None:
+        """Take a free line back."""
+        self._free.append(line)
+        if self._sweeping is None:
+            self._sweeping = self.loop.call_later(KEPT, self._sweep)
 
-    def __init__(self, status: int, headers: CIMultiDictProxy[str], content: aiohttp.StreamReader) -> None:
-        self.status = status
-        self.headers = headers
-        self.content = content
+    def _sweep(self) -> None:
+        """Close the lines that nobody has used for long."""
+        oldest = self.loop.time() - KEPT
+        lines, self._free = self._free, []
+        for line in lines:
+            if line.is_open and line.free_since >= oldest:
+                self._free.append(line)
+            else:
+                line.close()
+        self._sweeping = self.loop.call_later(KEPT, self._sweep) if self._free else None
 
-    @property
-    def content_length(self) -> int | None:
-        """Give the body's length in bytes, where the head names it."""
-        length = self.headers.get("Content-Length", "")
-        return int(length) if length.isdecimal() else None
+    def close(self) -> None:
+        """Leave the free lines to the connector, which closes them."""
+        if self._sweeping is not None:
+            self._sweeping.cancel()
+        while self._free:
+            self._free.pop().hand_back()
 
 
 class Posting:
-    """One request on its way; lets its connection go to the pool when the body was read to its end."""
+    """One request on its way; keeps its line when the body was read to its end."""
 
-    __slots__ = ("_connection", "_data", "_limits", "_poster", "_response")
+    __slots__ = ("_data", "_limits", "_line", "_poster", "_seconds")
 
-    def __init__(self, poster: Poster, data: bytes, limits: aiohttp.ClientTimeout) -> None:
+    def __init__(self, poster: Poster, data: bytes, limits: aiohttp.ClientTimeout, seconds: float) -> None:
         self._poster = poster
         self._data = data
         self._limits = limits
-        self._connection: Connection | None = None
+        self._seconds = seconds
 
     async def __aenter__(self) -> Response:
         """Connect, send, and wait for the response's head.
@@ -108,37 +130,16 @@ class Posting:
             aiohttp.ClientError, aiohttp.http.HttpProcessingError, OSError: as aiohttp's own requests do.
         """
         poster = self._poster
+        due = poster.loop.time() + self._seconds
+        self._line = line = poster.free_line() or await poster.connect(self._limits)
         try:
-            connection = await poster.connector.connect(poster.target, [], self._limits)
-        except TimeoutError as error:
-            raise aiohttp.ConnectionTimeoutError(f"no connection to {poster.target.url}") from error
-        self._connection = connection
-        try:
-            self._response = await self._exchange(connection)
+            return await line.send(self._data, due, self._limits.sock_read)
         except BaseException:
-            connection.close()
+            line.close()
             raise
-        return self._response
-
-    async def _exchange(self, connection: Connection) -> Response:
-        protocol = connection.protocol
-        if protocol is None or protocol.transport is None:
-            raise aiohttp.ClientConnectionResetError("the connection was closed")
-        protocol.set_response_params(
-            read_until_eof=True, auto_decompress=False, read_timeout=self._limits.sock_read, **HEAD
-        )
-        protocol.transport.write(self._data)
-        protocol.start_timeout()
-        while True:
-            message, content = await protocol.read()
-            if not 100 <= message.code < 200:  # an interim response announces the real one
-                return Response(message.code, message.headers, content)
 
     async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        connection = self._connection
-        if connection is None:
-            return
-        if kind is None and self._response.content.is_eof():
-            connection.release()
-        else:
-            connection.close()
+        if kind is not None:
+            self._line.close()
+        elif self._line.end():
+            self._poster.keep(self._line)

@@ -24,7 +24,7 @@ from enrich.wire.unanswered import NETWORK_ERRORS, no_response
 if TYPE_CHECKING:
     from aiohttp import ClientResponse
 
-    from enrich.wire.post import Response
+    from enrich.wire.line import Response
 
 MAX_BODY = 16 * 2**20  # bytes of a response; a completion of 128,000 tokens has under 1 MB
 MAX_ERROR_BODY = 65_536  # bytes of an error response that are read
@@ -97,8 +97,11 @@ class Exchange:
     @property
     def _request_id(self) -> str | None:
         headers = self.response.headers
-        ids: list[str] = next((found for name in REQUEST_IDS if (found := headers.getall(name, []))), [])
-        if not ids:
+        for name in REQUEST_IDS:
+            ids = headers.getall(name, None)
+            if ids:
+                break
+        else:
             return None
         if len(ids) > 1 and len(set(ids)) > 1:
             log.warning(
@@ -108,7 +111,8 @@ class Exchange:
 
     async def _read_chunk(self, limit: int = MAX_BODY) -> bytes:
         """Read the next bytes, unpacked; nothing at the end of the body."""
-        while chunk := await self.response.content.readany():
+        content = self.response.content
+        while chunk := content.read_nowait() if content.is_eof() else await content.readany():
             if self._decoder is not None:
                 chunk = self._decoder.feed(chunk, limit - self._size)
             if chunk:
@@ -121,7 +125,8 @@ class Exchange:
         """Read to the end; False, with the rest left unread, where the body is larger than ``limit``."""
         if (self.response.content_length or 0) > limit:
             return False
-        while self._size <= limit and await self._read_chunk(limit):
+        content = self.response.content
+        while self._size <= limit and not content.at_eof() and await self._read_chunk(limit):
             pass
         return self._size <= limit
 

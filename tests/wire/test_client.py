@@ -34,6 +34,8 @@ from tests.helpers.loopback import free_port, tls_of
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.usefixtures("_either_way")
+
 
 async def test_request_on_the_wire() -> None:
     """A request carries the body as it is, the key, its two ids, and asks for no compression."""

@@ -34,6 +34,8 @@ from tests.helpers.byte_server import (
 if TYPE_CHECKING:
     import asyncio
 
+pytestmark = pytest.mark.usefixtures("_either_way")
+
 
 @pytest.mark.parametrize("kind", ["application/json", "text/html", "nonsense", "text/event-stream"])
 async def test_reply(kind: str) -> None:

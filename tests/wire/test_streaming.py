@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+pytestmark = pytest.mark.usefixtures("_either_way")
+
 STREAM = {"stream": True}
 WORDS = ["Grüße ", "an ", "die 🌍", "!"]
 USAGE = {"prompt_tokens": 5, "completion_tokens": 7, "total_tokens": 12, "credits": 0.25}

@@ -19,6 +19,8 @@ from tests.helpers.wire import config_of, run
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.usefixtures("_either_way")
+
 
 class Relay(LoopbackServer):
     """A relay in front of a port: with TLS where it has a certificate, as an HTTP proxy where it is one.
