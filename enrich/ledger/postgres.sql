@@ -493,6 +493,9 @@ SELECT coalesce(max(id), 0) FROM answer
 -- name: spent
 SELECT count(*), 0, NULL, string_agg(id::text, ',') FROM answer WHERE id > %s AND id <= %s
 
+-- name: answer_numbers
+SELECT id FROM answer WHERE id > %s AND id <= %s
+
 -- name: listing
 SELECT * FROM (
 SELECT r.id, r.key,
@@ -502,14 +505,15 @@ SELECT r.id, r.key,
                 THEN greatest(%(wall)s - r.sent_at, %(boottime)s - r.boottime) > %(doubt)s
                 ELSE %(wall)s - r.sent_at < -%(tolerance)s OR %(wall)s - r.sent_at > %(doubt)s END
             THEN 'in_doubt' ELSE 'sent' END AS standing,
-       convert_to(r.model, 'UTF8') AS model, r.attempts, r.sent_at, NULL AS costs,
+       convert_to(r.model, 'UTF8') AS model, r.attempts, r.sent_at,
+       NULL AS tokens, NULL AS credits,
        CASE WHEN a.id IS NULL THEN (
             SELECT convert_to(CASE WHEN f.message = '' THEN f.code ELSE f.code || ': ' || f.message END, 'UTF8')
             FROM failure f WHERE f.id = r.failure) END AS error,
-       false AS odd
+       a.id IS NOT NULL AS unread, false AS odd
 FROM request r LEFT JOIN answer a ON a.id = r.id
 WHERE r.id > %(after)s
-) l WHERE position(standing IN %(states)s) > 0 ORDER BY id LIMIT %(limit)s
+) l WHERE %(all)s OR position(standing IN %(states)s) > 0 ORDER BY id LIMIT %(limit)s
 
 -- name: replies
 SELECT id, body, streamed FROM answer WHERE id = ANY(%s)

@@ -232,6 +232,9 @@ FROM answer WHERE id > ? AND id <= ?
 -- name: replies
 SELECT id, body, streamed FROM answer WHERE id IN (:list)
 
+-- name: answer_numbers
+SELECT id FROM answer WHERE id > ? AND id <= ?
+
 -- name: listing
 SELECT r.id, r.key,
        CASE WHEN a.id IS NOT NULL THEN 'answered' WHEN r.state = 1 THEN 'failed' WHEN r.state = 3 THEN 'skipped'
@@ -241,15 +244,18 @@ SELECT r.id, r.key,
             THEN 'in_doubt' ELSE 'sent' END AS standing,
        r.model, r.attempts, r.sent_at,
        CASE WHEN a.streamed = 0 AND json_valid(CAST(a.body AS TEXT))
-            THEN json_extract(CAST(a.body AS TEXT), '$.usage.total_tokens', '$.usage.credits') END,
+            THEN json_extract(CAST(a.body AS TEXT), '$.usage.total_tokens') END,
+       CASE WHEN a.streamed = 0 AND json_valid(CAST(a.body AS TEXT))
+            THEN json_extract(CAST(a.body AS TEXT), '$.usage.credits') END,
        CASE WHEN a.id IS NULL THEN (
             SELECT CASE WHEN f.message = '' THEN f.code ELSE f.code || ': ' || f.message END
             FROM failure f WHERE f.id = r.failure) END,
+       a.id IS NOT NULL AND NOT (a.streamed = 0 AND json_valid(CAST(a.body AS TEXT))),
        typeof(r.attempts) <> 'integer' OR typeof(r.sent_at) <> 'real' OR typeof(r.state) <> 'integer'
        OR typeof(r.key) <> 'blob' OR r.parent IS NOT NULL AND typeof(r.parent) <> 'blob'
        OR typeof(a.received_at) NOT IN ('real', 'null') OR typeof(a.latency_ms) NOT IN ('real', 'null')
 FROM request r NOT INDEXED LEFT JOIN answer a ON a.id = r.id
-WHERE r.id > :after AND instr(:states, standing) > 0 ORDER BY r.id LIMIT :limit
+WHERE r.id > :after AND (:all OR instr(:states, standing) > 0) ORDER BY r.id LIMIT :limit
 
 -- name: page
 SELECT r.id, r.key, r.state, r.run, r.attempts, r.sent_at, r.boot, r.boottime, r.failure, r.model, r.parent,

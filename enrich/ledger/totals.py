@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -9,6 +10,7 @@ import orjson
 
 from enrich.ledger.protocol import Listed, Totals
 from enrich.ledger.rows import END_OF_TIME
+from enrich.records import STATES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -16,7 +18,6 @@ if TYPE_CHECKING:
     from enrich.ledger.protocol import Part
     from enrich.ledger.transaction import Transaction
 
-ANSWERED: Final = (b"answered", "answered")
 STRETCH: Final = 8_192  # numbers of answers added up in one statement
 MOST_SPENT: Final = 1e9  # tokens or credits of one answer; more is a defect of the endpoint
 
@@ -37,10 +38,13 @@ def count(tx: Transaction, values: Mapping[str, Any]) -> Totals:
         answers, odd, costs, others = tx.run("spent", (start, start + STRETCH)).fetchone()
         answered += answers
         damaged += odd
-        if costs:
-            sums += _added_up(costs)
         text = others.decode() if isinstance(others, bytes) else others or ""
-        unread += [int(number) for number in text.split(",") if number]
+        numbers = [int(number) for number in text.split(",") if number]
+        try:
+            sums += _added_up(costs) if costs else 0
+        except orjson.JSONDecodeError:  # a number beyond all numbers, or a text that is none: read one by one
+            numbers = [number for (number,) in tx.run("answer_numbers", (start, start + STRETCH)).fetchall()]
+        unread += numbers
     failed, in_doubt, skipped = tx.run("unanswered", values).fetchone() if answered < requests else (0, 0, 0)
     return Totals(
         requests=requests,
@@ -70,35 +74,25 @@ def listed(
     """
     found: list[Listed] = []
     unread: list[int] = []
-    for line in tx.run("listing", {**values, "after": after, "states": states, "limit": STRETCH}).fetchall():
-        number, key, standing, model, attempts, sent_at, costs, error, odd = line
-        tokens = credits_ = None
-        if costs:
-            tokens, credits_ = orjson.loads(costs)
-            tokens = tokens if type(tokens) is int else None
-            credits_ = credits_ if type(credits_) in (float, int) else None
-        elif standing in ANSWERED:
+    asked = {"after": after, "states": states, "all": not set(STATES).difference(states.split())}
+    text = functools.cache(_text)  # a million lines have few texts
+    for line in tx.run("listing", {**values, **asked, "limit": STRETCH}).fetchall():
+        number, key, standing, model, attempts, sent_at, tokens, credits_, error, is_unread, odd = line
+        if is_unread:
             unread.append(len(found))
+        if tokens is not None and type(tokens) is not int:
+            tokens = None
+        if credits_ is not None and not (type(credits_) in (float, int) and credits_ <= MOST_SPENT):
+            credits_ = None
         damaged: tuple[Part, ...] = ()
         if odd or not 0 <= sent_at < END_OF_TIME:
             damaged = ("facts",)
             key = key if type(key) is bytes and len(key) == 16 else bytes(16)
             attempts = attempts if type(attempts) is int else 1
             sent_at = sent_at if type(sent_at) is float and 0 <= sent_at < END_OF_TIME else 0.0
-        found.append(
-            Listed(
-                number,
-                key,
-                _text(standing),
-                _text(model),
-                attempts,
-                sent_at,
-                tokens,
-                credits_,
-                _text(error) or None,
-                damaged,
-            )
-        )
+        said = None if error is None else _text(error) or None
+        columns = (number, key, text(standing), text(model), attempts, sent_at, tokens, credits_)
+        found.append(Listed(*columns, said, damaged))
     return found, unread
 
 

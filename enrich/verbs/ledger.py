@@ -144,11 +144,10 @@ def _line(listed: Listed) -> str:
     _, key, standing, model, attempts, sent_at, tokens, credits_, error, damaged = listed
     cost = "" if credits_ is None else f"{credits_:,.6g}"
     count = "" if tokens is None else f"{tokens:,}"
-    note = f"damaged: {', '.join(damaged)}" if damaged else (error or "")[:60]
-    return (
-        f"{_second(int(sent_at))}  {standing:8}  {model[:20]:20}  {attempts:>3}"
-        f"  {count:>8}  {cost:>10}  {key_text(key)}  {note}"
-    ).rstrip()
+    line = f"{_second(int(sent_at))}  {standing:8}  {model[:20]:20}  {attempts:>3}  {count:>8}  {cost:>10}  {key_text(key)}"
+    if damaged:
+        return f"{line}  damaged: {', '.join(damaged)}"
+    return f"{line}  {error[:60]}".rstrip() if error else line
 
 
 @functools.lru_cache(maxsize=64)
@@ -156,11 +155,24 @@ def _second(seconds: int) -> str:
     return f"{_moment(seconds):%Y-%m-%d %H:%M:%S}"
 
 
+@functools.lru_cache(maxsize=64)
+def _iso_second(seconds: int) -> str:
+    return _moment(seconds).isoformat(timespec="seconds")
+
+
 def _json_line(listed: Listed) -> str:
-    said = listed._asdict()
-    del said["number"], said["standing"]
-    said |= {"key": key_text(listed.key), "state": listed.standing}
-    said["sent_at"] = _moment(listed.sent_at).isoformat(timespec="seconds")
+    _, key, standing, model, attempts, sent_at, tokens, credits_, error, damaged = listed
+    said = {
+        "key": key_text(key),
+        "model": model,
+        "attempts": attempts,
+        "sent_at": _iso_second(int(sent_at)),
+        "tokens": tokens,
+        "credits": credits_,
+        "error": error,
+        "damaged": damaged,
+        "state": standing,
+    }
     return json_bytes(said).decode()
 
 

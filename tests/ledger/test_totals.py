@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+
 from enrich.ledger.sqlite import open_ledger
+from enrich.records import Reply
 from tests.helpers.sqlite import (
     LOST,
     LaterClock,
@@ -30,3 +33,32 @@ async def test_totals_sum_to_the_requests(path: Path) -> None:
     totals = await ledger.totals()
     assert (totals.sent, totals.in_doubt, totals.skipped) == (0, 0, 1)
     await ledger.close()
+
+
+@pytest.mark.parametrize(
+    ("usage", "tokens", "credits_"),
+    [
+        (f'{{"total_tokens": 3, "credits": {"1" * 5_000}}}', 3, None),
+        ('{"total_tokens": 3, "credits": 1e999}', 3, None),
+        (f'{{"total_tokens": {"9" * 5_000}, "credits": 0.5}}', None, 0.5),
+        ('{"total_tokens": "\\ud800", "credits": 0.5}', None, 0.5),
+        (f'{{"total_tokens": {"[" * 900}{"]" * 900}, "credits": 0.5}}', None, 0.5),
+        ('{"total_tokens": {"a": 1}, "credits": "much"}', None, None),
+        ("[]", None, None),
+    ],
+)
+async def test_amounts_beyond_reason_are_none(
+    path: Path, usage: str, tokens: int | None, credits_: float | None
+) -> None:
+    """Numbers beyond all numbers, and what is no number, are left out of a line, and of the sums of all lines."""
+    body = f'{{"choices": [{{"message": {{"content": "x"}}, "finish_reason": "stop"}}], "usage": {usage}}}'
+    async with opened(path) as ledger:
+        await fill(ledger, [1])
+        await ledger.claim([make_ask(2)])
+        await ledger.answer(make_ask(2).key, Reply(body.encode(), None, 1.0))
+        lines = [line async for lines, _ in ledger.listing(["answered"]) for line in lines]
+        totals = await ledger.totals()
+        read_alone = {number async for replies in ledger.replies(totals.unread) for number in replies}
+    assert [(line.tokens, line.credits) for line in lines[1:]] == [(tokens, credits_)]
+    assert totals.answered == 2
+    assert 2 in read_alone or totals.credits == (credits_ or 0.0) + (lines[0].credits or 0.0)
