@@ -6,6 +6,8 @@ import math
 from collections import deque
 from typing import Final
 
+from enrich.pace.verdict import Verdict, judge
+
 TINY: Final = 0.0005  # share of refusals that needs no explanation
 NOTABLE: Final = 0.05  # share beyond the usual that a limit shows at least
 ALARM: Final = 4.0  # log-likelihood of refusals being more than usual, at which the rate is cut
@@ -19,6 +21,14 @@ MOST_BY_CHANCE: Final = 0.4  # share that may be refused whatever the rate
 LOOKED_AT, THIRD = 90, 20  # requests by which that is told at one glance: of all, and of each third at least
 SLOWER: Final = 4.0  # times as slow as the first third that the last one must be for that
 ALIKE: Final = 2.0  # times as many refusals in one third as in another that count as the same
+JUDGED: Final = 120  # requests that are held against every limit that there could be
+# Requests, and refusals among them, from which that tells something.
+FEWEST_JUDGED, REFUSALS_JUDGED = 20, 3
+# Requests per second below which it is done: it takes a millisecond or two, and where requests come faster, the next
+# ones tell as much before long.
+SLOW: Final = 50.0
+SURER: Final = 2.0  # times the other proof that it must give
+SURELY_A_LIMIT: Final = -6.0  # log-likelihood that it gives of chance, from which on that is ruled out
 FORGET: Final = 400  # requests after which the share that was refused counts half
 
 
@@ -36,10 +46,12 @@ class Chance:
         self._safe = [0.0, 0.0]  # requests that were surely below the limit, and those refused of them
         self._alarm = 0.0
         self._sounded = 0  # request up to which what came counts in that
+        self._verdict = Verdict()
+        self._judged = 0  # refused request up to which that is
         self._doubt = 0.0  # log-likelihood of refusals that no rate explains
         self._proof = PROOF
-        self._times: deque[float] = deque(maxlen=LOOKED_AT)  # when the last requests went
-        self._refusals: deque[int] = deque(maxlen=LOOKED_AT)  # numbers of those that were refused
+        self._times: deque[float] = deque(maxlen=JUDGED)  # when the last requests went
+        self._refusals: deque[int] = deque(maxlen=JUDGED)  # numbers of those that were refused
 
     @property
     def share(self) -> float:
@@ -59,7 +71,17 @@ class Chance:
     @property
     def ruled_out(self) -> bool:
         """Say whether refusals surely come of the rate."""
-        return self._doubt <= RULED_OUT
+        return self._doubt <= RULED_OUT or self.judged_a_limit
+
+    @property
+    def judged_chance(self) -> bool:
+        """Say whether the last verdict was that what is refused is so whatever the rate."""
+        return self._verdict.chance > SURER * self._proof
+
+    @property
+    def judged_a_limit(self) -> bool:
+        """Say whether the last verdict was that a limit surely is what refuses."""
+        return self._verdict.chance < SURELY_A_LIMIT
 
     def went(self, now: float) -> None:
         """Note that a request goes."""
@@ -74,9 +96,9 @@ class Chance:
         self._refusals.append(number)
         self._all[1] += 1
 
-    def refused_otherwise(self) -> None:
+    def refused_otherwise(self, number: int) -> None:
         """Note a refusal that has another cause."""
-        self._refusals.append(self._sent)
+        self._refusals.append(number)
 
     def follow(self, *, refused: bool) -> None:
         """Let the usual share follow what is refused where no limit can be to blame."""
@@ -127,12 +149,37 @@ class Chance:
         self.weigh_anew()
         self._times.clear()
 
+    def judge(self, number: int, known: float) -> Verdict:
+        """Hold the requests up to a refused one against every limit that there could be.
+
+        Args:
+            number: of the refused one.
+            known: requests per second that the limit is thought to let through.
+        """
+        if number != self._judged:
+            self._judged, self._verdict = number, self._judge(number, known)
+        return self._verdict
+
+    def _judge(self, number: int, known: float) -> Verdict:
+        first = self._sent - len(self._times) + 1
+        times = list(self._times)[: max(0, number - first + 1)]
+        refusals = {each for each in self._refusals if first <= each <= number}
+        if len(times) < FEWEST_JUDGED or len(refusals) < REFUSALS_JUDGED:
+            return Verdict()
+        seconds = times[-1] - times[0]
+        if len(times) >= SLOW * seconds:
+            return Verdict()
+        through = (len(times) - len(refusals) + 1) / seconds
+        requests = [(at, first + n in refusals) for n, at in enumerate(times)]
+        return judge(requests, lowest=min(known, through), highest=max(known, through), usual=self.usual)
+
     def _no_rate_matters(self) -> bool:
         """Say whether as many as before are refused although requests have become far slower lately.
 
         Of a limit, more is refused the further the rate is above it, and next to nothing once it is a quarter of that.
         """
-        third = len(self._times) // 3
+        times = list(self._times)[-LOOKED_AT:]
+        third = len(times) // 3
         if third < THIRD:
             return False
         first = self._sent - 3 * third
@@ -142,5 +189,5 @@ class Chance:
                 counts[min(2, (number - first - 1) // third)] += 1
         if min(counts) < 2 or max(counts) > MOST_BY_CHANCE * third or max(counts) > ALIKE * min(counts):
             return False
-        times = list(self._times)[-3 * third :]
+        times = times[-3 * third :]
         return SLOWER * (times[third - 1] - times[0]) < times[-1] - times[2 * third]

@@ -14,6 +14,7 @@ WHOLE: Final = 1.0  # second to which a Retry-After may be rounded up
 AGREE: Final = 0.8  # seconds apart that two refusals must be for what they say of the end to be compared
 NEAR: Final = 0.05  # seconds to which the end is pinned down by asking at the right moments
 WAIT: Final = 0.02  # seconds after which a probe that was not refused counts as let through, at least
+LOOKS: Final = 2  # windows halfway through which a request is spent to see that they are no shorter
 WINDOW_AFTER: Final = 1.5  # seconds that a refusal of everything lasts at least to be a window's
 WINDOW_REQUESTS: Final = 5  # that a window lets through at least
 
@@ -35,6 +36,7 @@ class Closed:
         freed: requests that ended since the last probe was refused.
         refusals: probes that were refused.
         in_vain: those of them that went because another request had ended.
+        looks: whether to look halfway to the expected end if it is not over by then.
     """
 
     def __init__(self, since: float, now: float, trip: float, expected: float | None) -> None:
@@ -44,6 +46,7 @@ class Closed:
         self.freed = 0
         self.in_flight = 0
         self.tests_more = False
+        self.looks = False
         self.expected = expected
         self._trip = trip
         self._gap = max(FIRST_GAP, 2 * trip)
@@ -106,7 +109,8 @@ class Closed:
         elapsed = now - self.since
         if self.expected is not None:  # it should be over: look often, then ever less often
             if now < self.expected:
-                return self.expected - now
+                halfway, self.looks = self.looks, False
+                return (self.expected - now) / (2 if halfway else 1)
             self._gap = max(FIRST_GAP, 0.25 * (now - self.expected))
             if now > self.expected + 0.5 * max(1.0, self.expected - self.since):
                 self.expected = None
@@ -141,6 +145,8 @@ class ClosedWindow:
         begins: when the one that is open now began.
         used: requests let through in it.
         more: further requests that test whether there is more; doubles.
+        strikes: how often it was open when it should not have been, one time after the other.
+        looks: how often nothing was let through halfway to its end.
     """
 
     amount: int
@@ -149,6 +155,7 @@ class ClosedWindow:
     used: int = 0
     more: int = 0
     strikes: int = 0
+    looks: int = 0
 
     @property
     def ends(self) -> float:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from enrich.pace.cap import EVERY, Cap
 from enrich.pace.chance import TINY
-from enrich.pace.closed import WINDOW_AFTER, WINDOW_REQUESTS, Closed, ClosedWindow
+from enrich.pace.closed import LOOKS, WINDOW_AFTER, WINDOW_REQUESTS, Closed, ClosedWindow
 from enrich.pace.rate import UNBOUND, Rate
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ class Limit:
         if self.window is not None:
             self.window.used -= 1
         if self.closed is not None:
-            self.rate.count_refused()
+            self.rate.count_refused(sent.number)
             self.closed.claim(sent.at, retry_after)
             if self.closed.probe is not None and self.closed.probe.number == sent.number:
                 self.closed.refused(now)
@@ -137,13 +137,18 @@ class Limit:
         if len(self._row) >= self._enough_in_a_row():
             self._close(sent, now)
         elif not self._adaptive or self.cap.explains(sent, now) or self.window is not None:
-            self.rate.count_refused()
+            self.rate.count_refused(sent.number)
         else:
             self.rate.refused(sent.number, sent.at, now, safe=sent.safe)
 
     def _glance(self, now: float) -> None:
         if self.cap.shows_in(self._latest, self._trip, now):
-            self.rate.release(UNBOUND)
+            self._take_for_cap()
+
+    def _take_for_cap(self) -> None:
+        """What was refused is the cap's: no rate's, and no chance's."""
+        self.rate.release(UNBOUND)
+        self.rate.chance.usual = TINY
 
     def _note_row(self, sent: Sent, retry_after: float | None) -> None:
         if self._row and sent.number != self._row[-1][0] + 1:
@@ -166,10 +171,10 @@ class Limit:
             expected = self.window.ends if first > self.window.begins + 0.2 * self.window.seconds else None
         elif self._adaptive and (self._window_opened is None or self._opened_requests() < WINDOW_REQUESTS):
             self._rate_before = self.rate.rate
-            self.rate.count_refused()
+            self.rate.count_refused(sent.number)
             self.rate.cut(sent.number, sent.at, now, most=self._most_yielded(first))
         else:
-            self.rate.count_refused()
+            self.rate.count_refused(sent.number)
         self.closed = Closed(first, now, self._trip, expected)
         self.closed.in_flight = self._row[0][3]
         for _, at, retry_after, _ in self._row:
@@ -189,7 +194,7 @@ class Limit:
         self.closed = Closed(now, now, self._trip, self.window.ends)
         self.closed.in_flight = self.in_flight
         self.closed.next = now
-        self.closed.tests_more = True
+        self.closed.tests_more, self.closed.looks = True, self.window.looks < LOOKS
 
     def _opened_requests(self) -> int:
         return self.through - self._opened[1]
@@ -209,7 +214,7 @@ class Limit:
             self._reopen_window(self.window, closed, at)
             return
         if self._adaptive and self.cap.shows(closed, now):
-            self.rate.release(UNBOUND)
+            self._take_for_cap()
         let = self._opened_requests()
         self._opened = (at, self.through - 1)
         if self.cap.value is not None or not self._adaptive:
@@ -228,13 +233,14 @@ class Limit:
             window.amount = window.used + window.more
             return
         window.more = 0
-        if at < window.begins + 0.8 * window.seconds:  # it was open still
+        if at < window.begins + 0.8 * window.seconds:  # it was open still, or again
             window.strikes += 1
-            if window.strikes >= 3:
+            if window.strikes >= 3 or closed.refusals:
                 self.window, self._window_opened = None, None
                 self.rate.release(UNBOUND)
             return
         window.strikes = 0
+        window.looks += closed.refusals > 1
         if not closed.tests_more:
             window.amount = max(1, window.used - 1)
         late = at - window.ends

@@ -23,7 +23,7 @@ MOST_PER_REQUEST: Final = 0.25  # growth of the rate per request, relative
 CYCLE: Final = 1.5  # seconds between two refusals that are looked for at a limit that is known
 CYCLE_REQUESTS: Final = 120  # requests, the same at least
 # Requests, and requests per request per second: fewer where the limit is slow.
-SLOW_CYCLE, SLOW_CYCLE_MORE = 20, 3.0
+SLOW_CYCLE, SLOW_CYCLE_MORE = 12, 3.0
 # Over the requests of a cycle: by how much the rate is below what is known when it begins.
 CREDIT: Final = 8.0
 SHALLOWEST, DEEPEST = 0.005, 0.3  # share of the known rate by which it is cut, at least and at most
@@ -46,6 +46,7 @@ UNFAIR: Final = 0.15  # of a run's part of a shared limit, by which it may have 
 FAR: Final = 0.85
 FEW: Final = 6  # requests let through from which a rate can be told
 FALLS: Final = 2  # times in a row that it may
+STRAY: Final = 0.5  # how likely a refusal must be no limit's not to be heeded
 UNSURE: Final = 0.8  # of the error of what is known, by which a rate must be below it to be surely below
 
 
@@ -185,7 +186,7 @@ class Rate:
             self.chance.follow(refused=True)
         self.chance.sound(number, safe=safe)
         if self.chance.explains:
-            if self.chance.share <= MOST_BY_CHANCE:
+            if self._may_be_chance(number):
                 self._free()
                 return False
             self.chance.weigh_anew()  # so many are somebody's doing, if not this run's
@@ -193,14 +194,33 @@ class Rate:
             return False
         if not self.chance.alarmed:
             return False
+        if self.known is not None and self._is_stray(number, self.known):
+            return False
         self.cut(number, sent_at, now)
         return True
 
-    def count_refused(self) -> None:
-        """Note a refusal that has another cause."""
+    def _may_be_chance(self, number: int) -> bool:
+        """Say whether nothing speaks against it that what is refused is so whatever the rate."""
+        if self.known is not None:
+            self.chance.judge(number, self.known)
+        return self.chance.share <= MOST_BY_CHANCE and not self.chance.judged_a_limit
+
+    def _is_stray(self, number: int, known: float) -> bool:
+        """Say whether a refusal is not the limit's, as all the latest requests together show; heed that."""
+        verdict = self.chance.judge(number, known)
+        if self.chance.judged_chance and self.chance.share <= MOST_BY_CHANCE:
+            self._free()
+            return True
+        if verdict.stray <= STRAY:
+            return False
+        self.chance.heed()  # if it was the limit's after all, the next one will be too
+        return True
+
+    def count_refused(self, number: int) -> None:
+        """Note the refusal of a request that has another cause."""
         self._refused += 1
         self._level += 1
-        self.chance.refused_otherwise()
+        self.chance.refused_otherwise(number)
 
     def release(self, rate: float) -> None:
         """Go back to a rate: what was refused had another cause."""
@@ -264,7 +284,10 @@ class Rate:
             known = min(max(1.0, through) / max(sent_at - self._began, 1e-3), self.rate)
             count, self._measured = max(4.0, through), False
         else:
+            verdict = self.chance.judge(number, self.known)
             known, count = self._estimate(through, sent_at, most)
+            if self._measured:
+                known = min(max(known, verdict.lowest), verdict.highest)
             self._note_fall(known, through)
         self._empties.append(Empty(sent_at, through, self._slack))
         self.known = known
