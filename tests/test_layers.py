@@ -45,6 +45,7 @@ ONLY = {
     "sqlite3": {"ledger", "rows"},
     "psycopg": {"ledger"},
     "click": {"cli"},
+    "duckdb": {"files"},
     "jinja2": {"prompt", "report"},
     "yaml": {"config"},
 }

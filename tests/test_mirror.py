@@ -53,6 +53,7 @@ ELSEWHERE = {
     "rows.assemble": "rows/test_flow.py",  # by the columns of an output
     "rows.step": "rows/test_flow.py",
     "rows.story": "rows/test_chain.py",  # one step behind the other
+    "runs.anew": "runs/test_chosen.py",
     "runs.options": "runs/test_run.py",  # records without behaviour
     "runs.pipeline": "runs/test_run.py",
     "runs.prepare": "runs/test_run.py",

@@ -12,13 +12,15 @@ class Command:
     Attributes:
         verb: run, retry, collect, ….
         rest: what stands behind the verb, quoted for a shell; holds no secret.
+        own: what stands behind that, and belongs to this verb alone.
     """
 
     verb: str = "run"
     rest: str = "CONFIG"
+    own: str = ""
 
     def __str__(self) -> str:
-        return f"beatra-enrich {self.verb} {self.rest}"
+        return " ".join(filter(None, ("beatra-enrich", self.verb, self.rest, self.own)))
 
     def but(self, verb: str, *further: str) -> Command:
         """Give the command of another verb for the same job.
@@ -27,4 +29,4 @@ class Command:
             verb: of it.
             further: words behind it, such as ``--failed``.
         """
-        return replace(self, verb=verb, rest=" ".join((self.rest, *further)))
+        return replace(self, verb=verb, rest=" ".join((self.rest, *further)), own="")

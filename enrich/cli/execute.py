@@ -12,11 +12,12 @@ from enrich.cli.closing import closing
 from enrich.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Sequence
 
     from enrich.base.command import Command
     from enrich.config import Config
     from enrich.records import Summary
+    from enrich.runs.anew import Anew
     from enrich.runs.options import RunOptions
     from enrich.show.snapshot import Snapshot
     from enrich.verbs.plan_result import JobPlan
@@ -90,24 +91,72 @@ def watch_run(config: Config, *, as_json: bool) -> None:
 
 def planned(config: Config, limit: int | None, sample: int, *, seed: int = 0, quiet: bool = False) -> JobPlan:
     """Make a plan, with progress on stderr."""
+    from enrich.verbs.plan import plan_job
+
+    def plan(given: RunOptions) -> Coroutine[object, object, JobPlan]:
+        return plan_job(config, given, sample=sample, seed=seed)
+
+    return cast("JobPlan", _looked(config, plan, limit=limit, quiet=quiet))
+
+
+def _looked(
+    config: Config,
+    look: Callable[[RunOptions], Coroutine[object, object, Any]],
+    *,
+    quiet: bool,
+    **run_options: Any,
+) -> Any:
+    """Look at a job, with progress on stderr, and give what was found."""
     from enrich.base.interrupt import Interrupt
     from enrich.cli.signals import graceful
     from enrich.runs.options import RunOptions
     from enrich.show.progress import shown
     from enrich.show.watch import Watch
-    from enrich.verbs.plan import plan_job
 
     watch, interrupt = Watch(config.limits), Interrupt()
-    given = RunOptions(limit=limit, progress=watch, interrupt=interrupt)
+    given = RunOptions(progress=watch, interrupt=interrupt, **run_options)
 
-    async def main_path() -> JobPlan:
+    async def main_path() -> Any:
         with graceful(interrupt):
             if quiet:
-                return await plan_job(config, given, sample=sample, seed=seed)
+                return await look(given)
             async with shown(watch, sys.stderr, live=sys.stderr.isatty()):
-                return await plan_job(config, given, sample=sample, seed=seed)
+                return await look(given)
 
-    return cast("JobPlan", run_async(main_path))
+    return run_async(main_path)
+
+
+def confirmed(
+    config: Config, where: str, steps: Sequence[str], options: dict[str, Any], *, yes: bool
+) -> Anew:
+    """Choose rows, show what it takes to ask them anew, and ask whether to go on; leaves with 130 when not."""
+    from enrich.runs.chosen import choose_rows
+    from enrich.show.logs import set_up_logs
+    from enrich.verbs.plan import plan_job
+
+    if not yes and not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise UsageError(
+            "--where shows what it takes and asks on a terminal, and there is none",
+            hint="--yes goes on without asking; nothing was sent.",
+        )
+    set_up_logs(options["verbose"], options["log_format"], quiet=options["quiet"])
+    silent = options["quiet"] or options["no_progress"]
+    limit = options["limit"]
+    anew = cast(
+        "Anew",
+        _looked(config, lambda given: choose_rows(config, given, where, steps), quiet=silent, limit=limit),
+    )
+    if not options["quiet"]:
+        click.echo(anew.text(), err=True)
+    if not anew.met:
+        return anew
+    if not options["quiet"] or not yes:
+        found = _looked(config, lambda given: plan_job(config, given), quiet=silent, limit=limit, anew=anew)
+        click.echo(found.text(), err=True)
+    if not yes and not click.confirm("Go on?", err=True):
+        click.echo("Nothing was sent.", err=True)
+        raise click.exceptions.Exit(130)
+    return anew
 
 
 def confirm_plan(config: Config, options: dict[str, Any]) -> None:

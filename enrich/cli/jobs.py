@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
 from enrich.cli.app import EXIT_CODES, main
-from enrich.cli.execute import confirm_plan, execute
+from enrich.cli.execute import confirm_plan, confirmed, execute
 from enrich.cli.options import (
     CONFIG,
     command_line,
@@ -17,9 +18,12 @@ from enrich.cli.options import (
     output_options,
     statuses_of,
 )
+from enrich.errors import ConfigError
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+RETRIED = "error,invalid_output"  # statuses whose rows are asked again where nothing else is said
 
 
 @main.command(epilog=EXIT_CODES)
@@ -60,11 +64,24 @@ def run(config: Path, *, confirm: bool, **options: Any) -> None:
 @click.option(
     "--status",
     "statuses",
-    default="error,invalid_output",
-    show_default=True,
     metavar="NAMES",
-    help="Which rows, by their status: error, invalid_output, truncated, filtered; several with commas.",
+    help="Which rows, by their status: error, invalid_output, truncated, filtered; several with commas.  "
+    "[default: error,invalid_output]",
 )
+@click.option(
+    "--where",
+    metavar="EXPRESSION",
+    help='Which rows, by what the output says, such as "sentiment_score < 0.2", in DuckDB\'s language. Their answers are '
+    "asked anew, and paid for; the old ones stay in the ledger.",
+)
+@click.option(
+    "--step",
+    "steps",
+    multiple=True,
+    metavar="NAME",
+    help="With --where: ask this step anew. May be repeated.  [default: those whose columns it names, else all]",
+)
+@click.option("--yes", is_flag=True, help="With --where: go on without asking, for scripts.")
 @click.option(
     "--in-doubt",
     type=click.Choice(["resend", "skip"]),
@@ -72,21 +89,63 @@ def run(config: Path, *, confirm: bool, **options: Any) -> None:
 )
 @lock_option
 @output_options
-def retry(config: Path, statuses: str, in_doubt: Literal["resend", "skip"] | None, **options: Any) -> None:
-    """Ask again for the rows that failed, and only for them.
+def retry(
+    config: Path,
+    statuses: str | None,
+    in_doubt: Literal["resend", "skip"] | None,
+    where: str | None,
+    steps: tuple[str, ...],
+    *,
+    yes: bool,
+    **options: Any,
+) -> None:
+    """Ask again for the rows that failed, or, with --where, for those whose answers say what they should not.
+
+    With --where the plan and its price are shown first, and whether to go on is asked. Rows in doubt are left alone.
 
     \b
     Examples:
       beatra-enrich retry config.yaml
       beatra-enrich retry config.yaml --status truncated,filtered
       beatra-enrich retry config.yaml --in-doubt resend
+      beatra-enrich retry config.yaml --where "sentiment_score < 0.2"
     """
     from enrich.runs.retry import retry_job
 
-    chosen = statuses_of(statuses)
+    if where is not None:
+        if statuses is not None or in_doubt is not None:
+            raise ConfigError(
+                "--where does not go with --status or --in-doubt",
+                hint="say it in the expression, as --where \"sentiment_status = 'truncated'\"; rows in doubt are settled apart.",
+            )
+        retry_where(config, where, steps, yes=yes, options=options)
+        return
+    if steps or yes:
+        raise ConfigError("--step and --yes go with --where", hint="--where chooses rows by what they say.")
+    chosen = statuses_of(statuses or RETRIED)
     loaded = load(config, options)
     command = command_line("retry", config, options)
     execute(retry_job(in_doubt), loaded, options, command=command, retry=chosen)
+
+
+def retry_where(
+    config: Path, where: str, steps: tuple[str, ...], *, yes: bool, options: dict[str, Any]
+) -> None:
+    """Choose rows, show what asking them anew costs, and ask them if that is wanted."""
+    from enrich.base.command import Command
+    from enrich.runs.pipeline import run_job
+
+    loaded = load(config, options)
+    further = [
+        "--where",
+        where,
+        *(word for name in steps for word in ("--step", name)),
+        *(["--yes"] if yes else []),
+    ]
+    command = command_line("retry", config, options)
+    found = confirmed(loaded, where, steps, options, yes=yes)
+    command = Command("retry", command.rest, shlex.join(further))
+    execute(run_job, loaded, options, command=command, anew=found)
 
 
 @main.command()

@@ -165,7 +165,11 @@ def report(config: Path, out: str | None, *, no_content: bool, **options: Any) -
     help="How many rows.",
 )
 @click.option("--failed", is_flag=True, help="Only rows without a usable answer.")
-@click.option("--where", metavar="EXPRESSION", help='Only rows for which this is true, such as "stars < 3".')
+@click.option(
+    "--where",
+    metavar="EXPRESSION",
+    help='Only rows for which this is true, such as "stars < 3", in DuckDB\'s language.',
+)
 @click.option("--columns", metavar="NAMES", help="Only these columns; several with commas.")
 @click.option("--prompts", is_flag=True, help="Each row with its prompt and its answer, instead of a table.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a row.")
@@ -178,7 +182,7 @@ def show(config: Path, *, prompts: bool, as_json: bool, columns: str | None, **o
     Examples:
       beatra-enrich show config.yaml
       beatra-enrich show config.yaml --failed --prompts
-      beatra-enrich show config.yaml --where "sentiment_label == 'neg'" --columns review,sentiment_score
+      beatra-enrich show config.yaml --where "sentiment_label = 'neg'" --columns review,sentiment_score
     """
     import shutil
 

@@ -121,14 +121,16 @@ class Conversation:
         self._schema = builder.schema.digest if builder.schema is not None else ""
         self._modes = _modes(step, builder.schema)
 
-    def hold(self, prepared: Prepared, ordinal: int) -> Talk:
+    def hold(self, prepared: Prepared, ordinal: int, *, anew: bool = False) -> Talk:
         """Hold one row's conversation.
 
         Args:
             prepared: the rendered row.
             ordinal: see `enrich.prompt.idempotency.idempotency_key`.
+            anew: ask for an answer of this generation, whatever there is of older ones.
         """
-        ordinal = yield from self._latest(prepared, ordinal)
+        if not anew:
+            ordinal = yield from self._latest(prepared, ordinal)
         outcome = yield from self._round(_Turn(prepared, ordinal))
         asked_again = False
         while outcome.status in UNFIT and (self.strayed or self._retry):

@@ -12,7 +12,7 @@ import logging
 from collections import Counter, deque
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from enrich.engine.engine import settled_record
 from enrich.engine.retry import may_retry
@@ -25,6 +25,7 @@ from enrich.rows.troubles import Troubles
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 
+    import numpy as np
     import pyarrow as pa
 
     from enrich.engine.engine import Engine
@@ -65,6 +66,7 @@ class Flow:
         gates: where the requests of steps with limits of their own wait, by the step's name.
         occurrences: counts equal requests when each is to have an answer of its own (``dedupe: false``).
         retry: only rows of these statuses are asked (again).
+        anew: only these rows are asked, of those that this flow has from its first row on; None: all of them.
         observe: without an engine: told of every request of a row by row, step and request, and whether a run
             would send it now.
         closed: told of every row that has its verdicts: its index and its status.
@@ -85,6 +87,7 @@ class Flow:
         gates: Mapping[str, Gate] | None = None,
         occurrences: Occurrences | None = None,
         retry: frozenset[RowStatus] = frozenset(),
+        anew: np.ndarray[Any, np.dtype[np.bool]] | None = None,
         observe: Callable[[int, int, Ask, bool], None] | None = None,
         closed: Callable[[int, RowStatus], None] | None = None,
         troubles: Troubles | None = None,
@@ -98,6 +101,7 @@ class Flow:
         self._run = run
         self._engine = engine
         self._retry = retry
+        self._anew = anew
         self._observe = observe
         self._closed = closed
         self._revived: deque[tuple[RowOnItsWay, Query]] = deque()
@@ -115,6 +119,7 @@ class Flow:
             troubles=self._troubles,
             before=before,
             stop=engine.stop if engine is not None and not tolerant else None,
+            anew=anew,
         )
 
     async def run(self, batches: AsyncIterator[pa.RecordBatch], *, first_row: int = 0) -> None:
@@ -200,7 +205,7 @@ class Flow:
     def _leave(self, row: RowOnItsWay, query: Query) -> Query | None:
         """Leave a step where it is: what it needs is not known and is not to be asked. Gives the row's next question."""
         try:
-            return row.story.throw(NotAsked(query.ask.key))
+            return row.story.throw(NotAsked(None if self._is_let_be(row) else query.ask.key))
         except StopIteration:
             self._close(row)
             return None
@@ -267,13 +272,13 @@ class Flow:
             await self._ledger.reject(record.key, unreadable, final=False, answer=record.reply.body)
         if is_open or (unreadable is not None and (self._engine is not None or self._observe is not None)):
             return await self._ask(row, query)
-        if record.state == "failed" and record.run != self._run and self._may_resend(settled):
+        if record.state == "failed" and record.run != self._run and self._may_resend(row, settled):
             return await self._ask(row, query, resend=True)
         return settled
 
-    def _may_resend(self, settled: Settled) -> bool:
+    def _may_resend(self, row: RowOnItsWay, settled: Settled) -> bool:
         """Say whether a request that failed in an earlier run is asked again in this one."""
-        if (self._engine is None and self._observe is None) or settled.skipped:
+        if (self._engine is None and self._observe is None) or settled.skipped or self._is_let_be(row):
             return False
         if self._retry:
             return "error" in self._retry
@@ -281,6 +286,8 @@ class Flow:
 
     async def _ask(self, row: RowOnItsWay, query: Query, *, resend: bool = False) -> _Later:
         """Have a request sent; the row goes on when it is answered. Where nothing may be sent, leave the row."""
+        if self._is_let_be(row) and not row.known:
+            return _LEFT
         if self._engine is None or (self._retry and not (row.known or row.asked)):
             self._note(row, query, left=True)
             return _LEFT
@@ -312,6 +319,10 @@ class Flow:
         else:
             submit(done=done)
         return _LATER
+
+    def _is_let_be(self, row: RowOnItsWay) -> bool:
+        """Say whether a row is not one of those that are asked."""
+        return self._anew is not None and not self._anew[row.index]
 
     def _note(self, row: RowOnItsWay, query: Query, *, left: bool) -> None:
         if self._observe is not None:

@@ -7,7 +7,7 @@ import os
 import struct
 import tempfile
 from collections import Counter
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from enrich.records import Outcome
 from enrich.rows.spool import Spool
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from enrich.records import RowStatus
@@ -183,6 +184,32 @@ class Marks:
         del flat
         return distinct
 
+    def spread(self, chosen: np.ndarray[Any, np.dtype[np.bool]], steps: Sequence[int]) -> None:
+        """Choose also the rows that have the same request as a chosen one at one of these steps, and so its answer.
+
+        Args:
+            chosen: whether each row is; changed in place.
+            steps: their numbers.
+        """
+        bits = max(0, (self.rows // KEYS_AT_ONCE)).bit_length()
+        before = -1
+        while before != (before := int(chosen.sum())):
+            for step in steps:
+                for number in range(1 << bits):
+                    self._spread_in_slice(chosen, step, bits, number)
+
+    def _spread_in_slice(
+        self, chosen: np.ndarray[Any, np.dtype[np.bool]], step: int, bits: int, number: int
+    ) -> None:
+        part = self._array()[:, step]
+        places = self._slice(part, bits, number)
+        if not chosen[places].any():
+            return
+        keys = np.stack([part["high"][places], part["low"][places]], axis=1)
+        _, group = np.unique(keys, axis=0, return_inverse=True)
+        of_group = np.bincount(group, weights=chosen[places]) > 0
+        chosen[places] |= of_group[group]
+
     def firsts(self, row: int, count: int) -> Firsts:
         """Say where distinct requests stand first, for so many rows from ``row`` on; after `find_copies`."""
         part = self._array()[row : row + count]
@@ -218,15 +245,7 @@ class Marks:
     def _copies_in_slice(
         self, flat: np.ndarray[tuple[int], np.dtype[np.void]], bits: int, number: int
     ) -> int:
-        found = []
-        for start in range(0, len(flat), ROWS_AT_ONCE):
-            part = flat[start : start + ROWS_AT_ONCE]
-            chosen = (part["note"] == BY_KEY) | (part["note"] == LEFT)
-            if bits:
-                chosen &= (part["high"] >> np.uint64(64 - bits)) == number
-            found.append(np.flatnonzero(chosen) + start)
-            self._forget(len(part))
-        places = np.concatenate(found) if found else np.empty(0, dtype=np.int64)
+        places = self._slice(flat, bits, number)
         if not len(places):
             return 0
         high, low = flat["high"][places], flat["low"][places]
@@ -235,6 +254,20 @@ class Marks:
         same = (high[1:] == high[:-1]) & (low[1:] == low[:-1])
         flat["copy"][places[order[1:][same]]] = 1
         return len(places) - int(same.sum())
+
+    def _slice(
+        self, flat: np.ndarray[tuple[int], np.dtype[np.void]], bits: int, number: int
+    ) -> np.ndarray[Any, np.dtype[np.int64]]:
+        """Give the places of those requests whose keys begin with these bits."""
+        found = []
+        for start in range(0, len(flat), ROWS_AT_ONCE):
+            part = flat[start : start + ROWS_AT_ONCE]
+            chosen = (part["note"] == BY_KEY) | (part["note"] == LEFT)
+            if bits:
+                chosen &= (part["high"] >> np.uint64(64 - bits)) == number
+            found.append(np.flatnonzero(chosen) + start)
+            self._forget(len(part))
+        return np.concatenate(found) if found else np.empty(0, dtype=np.int64)
 
     def _forget(self, count: int) -> None:
         """Give pages back to the system: they count as this process's memory as long as it maps them."""

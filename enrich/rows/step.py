@@ -23,6 +23,7 @@ class Step:
         needs: the earlier steps whose answers its templates use.
         follows: the earlier steps of which its templates use anything at all.
         columns: those that are written.
+        anew: whether the rows that were chosen for it are asked anew.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Step:
     needs: tuple[str, ...]
     follows: tuple[str, ...]
     columns: tuple[Column, ...]
+    anew: bool = False
 
 
 def strayed_name(fingerprint: bytes) -> str:

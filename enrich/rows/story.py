@@ -16,6 +16,8 @@ from enrich.rows.step import given_by
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
 
+    import numpy as np
+
     from enrich.errors import RunStopped
     from enrich.records import RowStatus
     from enrich.rows.conversation import Query, QueryResult
@@ -43,7 +45,7 @@ assert set(_GRAVITY) == set(STATUSES)  # noqa: S101  # a status added in one pla
 class NotAsked(Exception):
     """Thrown into a row's story: the request is not known and is not to be sent."""
 
-    def __init__(self, key: bytes) -> None:
+    def __init__(self, key: bytes | None) -> None:
         self.key = key
 
 
@@ -97,6 +99,7 @@ class Stories:
         occurrences: counts equal requests when each is to have an answer of its own.
         troubles: counts failed rows by their cause.
         before: rows that other flows had before these, for the rows' numbers in ``troubles``.
+        anew: whether each row is asked anew, at the steps that are.
         stop: stops the run in which every answer is unfit; None where nothing does.
     """
 
@@ -109,8 +112,10 @@ class Stories:
         troubles: Troubles,
         before: int,
         stop: Callable[[RunStopped], None] | None,
+        anew: np.ndarray[Any, np.dtype[np.bool]] | None = None,
     ) -> None:
         self._steps = steps
+        self._anew = anew
         self._marks = marks
         self._occurrences = occurrences
         self._troubles = troubles
@@ -127,7 +132,8 @@ class Stories:
             row.step = number
             row.known = False
             row.began = None
-            outcome = yield from self._step(step, spelled[step.builder.step.prompt_text], done)
+            anew = step.anew and self._anew is not None and bool(self._anew[row.index])
+            outcome = yield from self._step(step, spelled[step.builder.step.prompt_text], done, anew=anew)
             self._mark(row, number, outcome)
             if number + 1 < len(self._steps):
                 done[step.name] = outcome
@@ -136,7 +142,7 @@ class Stories:
                     values.update(found if spelling == 1 else {k: given(v) for k, v in found.items()})
 
     def _step(
-        self, step: Step, values: dict[str, Any], done: Mapping[str, Outcome]
+        self, step: Step, values: dict[str, Any], done: Mapping[str, Outcome], *, anew: bool
     ) -> Generator[Query, QueryResult, Outcome]:
         if any(done[name].status == "pending" for name in step.follows):
             return Outcome("pending")
@@ -149,7 +155,7 @@ class Stories:
                 return Outcome("skipped")
             prepared = step.builder.prepare(values)
             ordinal = self._ordinal(step, prepared)
-            return (yield from step.conversation.hold(prepared, ordinal))
+            return (yield from step.conversation.hold(prepared, ordinal, anew=anew))
         except NotAsked as left:
             return Outcome("pending", key=left.key)
         except RowError as error:

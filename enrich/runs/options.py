@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from enrich.base.clock import Clock
     from enrich.files.source import Source
     from enrich.records import RowStatus
+    from enrich.runs.anew import Anew
     from enrich.runs.job import Job
     from enrich.runs.lock import Lock
 
@@ -28,6 +29,7 @@ class RunOptions:
         fresh: ask everything anew.
         force: go through all rows where nothing has changed since the last finished run, too.
         retry: only rows of these statuses, again.
+        anew: only these rows, anew.
         progress: told what is going on; whoever made it may show it.
         interrupt: fired by a signal handler.
         clock: tells the age of requests.
@@ -42,6 +44,7 @@ class RunOptions:
     fresh: bool = False
     force: bool = False
     retry: frozenset[RowStatus] = frozenset()
+    anew: Anew | None = None
     progress: Watch = field(default_factory=Watch)
     interrupt: Interrupt = field(default_factory=Interrupt)
     clock: Clock | None = None

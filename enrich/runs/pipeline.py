@@ -13,6 +13,7 @@ from enrich.errors import EnrichError, OutputLocked, RunInterrupted, RunStopped,
 from enrich.files.prefetch import prefetched
 from enrich.files.sink import open_sink
 from enrich.rows.statuses import Marks
+from enrich.runs.anew import note_anew, settle_anew
 from enrich.runs.fresh import changed_schemas, note_schemas, settle_fresh
 from enrich.runs.lock import held
 from enrich.runs.partition_files import Units
@@ -27,6 +28,7 @@ from enrich.runs.summary import (
     finished,
     left_alone,
     manifest,
+    none_chosen,
     nothing_to_do,
     stopped,
 )
@@ -115,6 +117,8 @@ class Work(Opened):
 async def run_held(config: Config, options: RunOptions) -> Summary:
     """Ask what is not answered and write the output; a run that must stop sums up how far it came."""
     begun, since = time.monotonic(), time.time()
+    if options.anew is not None and not options.anew.met:
+        return none_chosen(config, options.anew, time.monotonic() - begun)
     folder = await look_at_folder(config, options)
     if folder is not None and not folder.todo:
         return nothing_to_do(config, folder, time.monotonic() - begun)
@@ -127,7 +131,9 @@ async def run_held(config: Config, options: RunOptions) -> Summary:
             try:
                 await note_way(work)
                 summary = await work.write(_finish, check_finished)
-                if not options.retry:
+                if options.anew is not None:
+                    await settle_anew(session.job, session.ledger, session.scope)
+                elif not options.retry:
                     steps = [step.builder.fingerprint for step in session.job.steps]
                     await settle_fresh(session.ledger, steps, session.scope)
                 await note_schemas(session.job, session.ledger)
@@ -140,7 +146,7 @@ async def run_held(config: Config, options: RunOptions) -> Summary:
                 summary = replace(summary, partitions=work.partitions())
             await _close(session, summary)
             await _report(config, session, options)
-            if not options.retry:
+            if not (options.retry or options.anew):
                 await note_finished(work, summary, since)
             return summary
 
@@ -195,7 +201,10 @@ async def open_work(
 async def _before_sending(begun: Opened) -> None:
     """Refuse what would be paid for again unasked, and tell who wants to know what is to be done."""
     options = begun.options
-    if not (options.fresh or options.retry) and (found := await refuse_reasked(begun)) is not None:
+    if options.anew is not None:
+        options.anew.check(begun.source)
+        await note_anew(begun.session.job, begun.session.ledger, options.anew, begun.session.scope)
+    elif not (options.fresh or options.retry) and (found := await refuse_reasked(begun)) is not None:
         log.warning("%s", found)
     if options.prepared is not None:
         options.prepared(begun.source, begun.session.job)

@@ -58,6 +58,7 @@ async def opened(
         fresh=options.fresh,
         scope=scope_of(config.input, options.limit),
         retry=options.retry,
+        anew=options.anew,
         clock=options.clock,
     ) as session:
         yield Opened(config, options, source, session)
@@ -99,7 +100,10 @@ async def _compiled(
 
 
 def _wanted(options: RunOptions) -> Callable[[UnitStanding], bool]:
-    """Say which units of a folder are to be made: for `retry`, those that are done and have such rows."""
+    """Say which units of a folder are to be made: for `retry`, those that are done and have such rows, or chosen ones."""
+    if options.anew is not None:
+        units = options.anew.units or frozenset()
+        return lambda unit: unit.unit.name in units
     if options.retry:
         asked = options.retry | {"in_doubt"}
         return lambda unit: unit.state == "done" and unit.has(asked) and not unit.has(("pending",))

@@ -85,7 +85,7 @@ async def repeated(config: Config, options: RunOptions) -> Summary | None:
     """
     begun = time.monotonic()
     location = config.ledger_location()
-    asked = options.force or options.fresh or options.retry or options.prepared is not None
+    asked = options.force or options.fresh or options.retry or options.anew or options.prepared is not None
     if (
         asked
         or config.output.partitioned

@@ -21,6 +21,7 @@ from enrich.pace.budget import Budget
 from enrich.rows.assemble import Assembler
 from enrich.rows.flow import Flow
 from enrich.rows.troubles import Troubles
+from enrich.runs.anew import know_generations
 from enrich.runs.fresh import know_the_past, note_decisions
 from enrich.runs.learned import recall_learned
 from enrich.runs.limits import connections, open_gates, open_pace
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from enrich.records import Ask, Completion, Failure, Reply, RowStatus
     from enrich.rows.occurrences import Occurrences
     from enrich.rows.statuses import Marks
+    from enrich.runs.anew import Anew
     from enrich.runs.job import Job
 
 SANDBOX_KEY = "sk-sandbox-000000"  # the emulator takes any key
@@ -54,6 +56,7 @@ class Session:
         retry: the statuses whose rows are asked again.
         fresh: whether everything is asked anew.
         clock: tells the age of requests.
+        anew: the rows that are asked anew, and no others.
         run: its number in the ledger; 0 when nothing is to be sent.
         engine: None when nothing is to be sent.
         gates: of the steps that have limits of their own, by name: all flows of the run share them.
@@ -66,6 +69,7 @@ class Session:
     retry: frozenset[RowStatus] = frozenset()
     fresh: bool = False
     clock: Clock | None = None
+    anew: Anew | None = None
     run: int = 0
     engine: Engine | None = None
     gates: Mapping[str, Gate] = field(default_factory=dict)
@@ -77,10 +81,18 @@ class Session:
         """Give what the engine has done; all zero without one."""
         return self.engine.stats if self.engine is not None else Stats()
 
-    async def look(self, job: Job | None = None) -> Session:
-        """Look at the same ledger anew, for this job or another: nothing is sent, and every count begins at zero."""
-        session = Session(job or self.job, self.ledger, self.scope, self.retry, self.fresh, self.clock)
+    async def look(self, job: Job | None = None, *, anew: Anew | None = None) -> Session:
+        """Look at the same ledger again, for this job or another: nothing is sent, and every count begins at zero.
+
+        Args:
+            job: another one.
+            anew: rows that are asked anew, or that are to be found; by default those of this session.
+        """
+        anew = anew or self.anew
+        session = Session(job or self.job, self.ledger, self.scope, self.retry, self.fresh, self.clock, anew)
         await know_the_past(session.job, self.ledger, fresh=self.fresh, scope=self.scope)
+        if anew is not None:
+            await know_generations(session.job, self.ledger, anew, self.scope)
         return session
 
     def flow(
@@ -102,6 +114,7 @@ class Session:
             gates=self.gates,
             occurrences=occurrences,
             retry=self.retry,
+            anew=self.anew.rows if self.anew is not None else None,
             observe=observe,
             closed=closed,
             troubles=self.troubles,
@@ -128,6 +141,7 @@ async def open_session(
     fresh: bool = False,
     scope: str = "",
     retry: frozenset[RowStatus] = frozenset(),
+    anew: Anew | None = None,
     clock: Clock | None = None,
 ) -> AsyncIterator[Session]:
     """Open the ledger of a job, and take from it what earlier runs decided; nothing can be sent.
@@ -137,12 +151,13 @@ async def open_session(
         fresh: ask everything anew.
         scope: which rows this is about, see `scope_of`.
         retry: the statuses whose rows are asked again.
+        anew: rows that are asked anew, and no others.
         clock: tells the age of requests.
     """
     ledger = await open_ledger(job.config.ledger_location(), clock=clock)
     try:
         await note_decisions(job, ledger, fresh=fresh, scope=scope, retry=retry)
-        yield await Session(job, ledger, scope, retry, fresh, clock).look()
+        yield await Session(job, ledger, scope, retry, fresh, clock, anew).look()
     finally:
         await ledger.close()
 

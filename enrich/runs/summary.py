@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from enrich.config import Config
     from enrich.files.source import Source
     from enrich.rows.flow import Flow
+    from enrich.runs.anew import Anew
     from enrich.runs.options import RunOptions
     from enrich.runs.partition_todo import Folder
     from enrich.runs.session import Session
@@ -135,6 +136,12 @@ def nothing_to_do(config: Config, folder: Folder, seconds: float) -> Summary:
     waiting = f", {counts['pending']:,} never run" if counts["pending"] else ""
     reason = f"nothing to do: {counted(counts['unchanged'], 'partition')} unchanged{waiting}"
     return replace(idle(config, reason, seconds), partitions=counts)
+
+
+def none_chosen(config: Config, anew: Anew, seconds: float) -> Summary:
+    """Sum up a run that asks rows anew of which there are none."""
+    summary = idle(config, f"no row is to be asked anew: {anew.where} is true of none", seconds)
+    return replace(summary, rows=sum(anew.tally.values()), statuses={**summary.statuses, **anew.tally})
 
 
 def idle(config: Config, reason: str, seconds: float) -> Summary:

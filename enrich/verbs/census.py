@@ -7,7 +7,7 @@ import mmap
 import struct
 import tempfile
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 
 import numpy as np
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from enrich.rows.statuses import Marks
 
 ROWS_AT_ONCE = 262_144  # rows looked at in one pass
+Standing = Literal["known", "left", "all"]  # of requests: settled, to be sent, or any
 _RANK = struct.Struct("<Q")
 _SIZE = struct.Struct("<I")
 
@@ -120,18 +121,18 @@ class Census:
                 found[:, column] += values.sum(axis=0)
         return [RequestCount(*map(int, line)) for line in found]
 
-    def sample(self, marks: Marks, size: int, *, known_only: bool) -> list[ChosenRow]:
+    def sample(self, marks: Marks, size: int, *, of: Standing) -> list[ChosenRow]:
         """Give the rows of lowest rank among those that stand first for a request, in input order.
 
         Args:
             marks: after `Marks.find_copies`.
             size: how many, at most.
-            known_only: only for a request that is settled.
+            of: only for a request that is settled, or one to be sent, or for any.
         """
         chosen: list[ChosenRow] = []
         for start, rows in self._parts():
             firsts = marks.firsts(start, len(rows))
-            wanted = firsts.known if known_only else firsts.known | firsts.left
+            wanted = {"known": firsts.known, "left": firsts.left, "all": firsts.known | firsts.left}[of]
             places = np.flatnonzero(wanted.any(axis=1))
             places = places[np.argsort(rows["rank"][places], kind="stable")[:size]]
             chosen += [

@@ -24,7 +24,7 @@ from enrich.runs.scratch import occurrences_of
 from enrich.runs.session import sending
 from enrich.runs.summary import summarize
 from enrich.runs.unchanged import Done, all_answered, note_done, still_done
-from enrich.verbs.census import Census, ChosenRow
+from enrich.verbs.census import Census, ChosenRow, Standing
 from enrich.verbs.forecast import Estimate
 from enrich.verbs.plan_estimate import FURTHER, Counted, Measured, Spent, estimated
 from enrich.verbs.plan_result import JobPlan, StepPlan
@@ -55,15 +55,19 @@ async def plan_job(config: Config, options: RunOptions, *, sample: int = 0, seed
     """
     since = time.time()
     async with opened(config, options, await look_at_folder(config, options), send=bool(sample)) as begun:
-        if not sample and (done := await still_done(begun)) is not None:
+        anew = options.anew
+        if anew is not None:
+            anew.check(begun.source)
+        elif not sample and (done := await still_done(begun)) is not None:
             return _unchanged(begun, done)
-        reasked = await find_reasked(begun)
+        reasked = await find_reasked(begun) if anew is None else None
         survey = _Survey(begun, seed)
-        steps, chosen = await survey.count(sample or FROM_LEDGER, known_only=not sample)
+        of: Standing = "all" if sample else "known" if anew is None else "left"
+        steps, chosen = await survey.count(sample or FROM_LEDGER, of=of)
         spent = await survey.ask(chosen) if sample else Spent(0, 0, 0.0)
         if spent.attempts:
-            steps, chosen = await survey.count(sample, known_only=True)
-        if reasked is None:
+            steps, chosen = await survey.count(sample, of="known")
+        if reasked is None and anew is None:
             await survey.note(steps, since)
         measured = await survey.measure(chosen)
         plan = estimated(
@@ -136,7 +140,7 @@ class _Survey:
         self.version: str | None = None
         self._scratch = next(folder for folder in _near(begun.config).absolute().parents if folder.is_dir())
 
-    async def count(self, size: int, *, known_only: bool) -> tuple[list[Counted], list[ChosenRow]]:
+    async def count(self, size: int, *, of: Standing) -> tuple[list[Counted], list[ChosenRow]]:
         """Go through all rows without asking; gives what is to be done per step, and a sample of rows."""
         rows, steps = self._source.num_rows, len(self._job.steps)
         with (
@@ -156,10 +160,10 @@ class _Survey:
             self.rate = await recall_rate(self._job, session.ledger)
             if await session.ledger.version() == before and all_answered(flow.tally):
                 self.version = before
-            return await asyncio.to_thread(self._counted, marks, census, size, known_only=known_only)
+            return await asyncio.to_thread(self._counted, marks, census, size, of=of)
 
     def _counted(
-        self, marks: Marks, census: Census, size: int, *, known_only: bool
+        self, marks: Marks, census: Census, size: int, *, of: Standing
     ) -> tuple[list[Counted], list[ChosenRow]]:
         marks.find_copies()
         steps = []
@@ -171,7 +175,7 @@ class _Survey:
             plan = StepPlan(step.name, skipped, failing, count.known, count.left, copies, count.waiting)
             limit = step.builder.step.max_completion_tokens or step.builder.step.max_tokens
             steps.append(Counted(plan, count.size, limit if isinstance(limit, int) else None))
-        return steps, census.sample(marks, size, known_only=known_only)
+        return steps, census.sample(marks, size, of=of)
 
     async def note(self, steps: Sequence[Counted], since: float) -> None:
         """Keep in the ledger that nothing is left to ask, if it is so, for the next plan.
@@ -210,7 +214,10 @@ class _Survey:
                 return Spent(summary.attempts, summary.requests, summary.credits, summary.credits_usd, rate)
 
     async def measure(self, units: Sequence[ChosenRow]) -> list[list[Measured]]:
-        """Read what these rows cost, per step; a row that is pending at a step is left out there."""
+        """Read what these rows cost, per step; a row that is pending at a step is left out there.
+
+        Of rows that are to be asked anew that is what the answers cost that they have.
+        """
         found: list[list[Measured]] = [[] for _ in self._job.steps]
         if not units:
             return found
@@ -219,7 +226,9 @@ class _Survey:
             Marks(len(units), len(self._job.steps), self._scratch) as marks,
             occurrences_of(self._config) as occurrences,
         ):
-            session = await self._begun.session.look()
+            anew = self._options.anew
+            before = replace(anew, rows=None) if anew is not None else None
+            session = await self._begun.session.look(anew=before)
             await session.flow(marks, occurrences).run(_one(batch))
             await asyncio.to_thread(marks.find_copies)
             for number, step in enumerate(self._job.steps):

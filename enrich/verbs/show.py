@@ -8,14 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import pyarrow as pa
+
 from enrich.answer.columns import step_fields
 from enrich.base.location import is_url
 from enrich.config import InputConfig
-from enrich.errors import ConfigError, InputError, OutputError, TemplateError
+from enrich.errors import ConfigError, InputError, OutputError
 from enrich.files.sink import read_manifest
 from enrich.files.source import open_source
+from enrich.files.where import Where
 from enrich.prompt.request import RequestBuilder
-from enrich.prompt.template import RowError, check_columns, compile_value
+from enrich.prompt.template import RowError
 from enrich.records import FAILED
 from enrich.schema.choice import written_names
 from enrich.schema.schema import step_schema
@@ -25,7 +29,6 @@ if TYPE_CHECKING:
 
     from enrich.config import Config, StepConfig
     from enrich.files.source import Source
-    from enrich.prompt.template import Expression, Template
 
 CELL_LINES = 3  # lines of one cell of the table
 NARROWEST = (
@@ -42,7 +45,7 @@ class Wanted:
     Attributes:
         rows: how many, at most.
         failed: only rows without a usable answer.
-        where: only rows for which this expression is true, such as ``stars < 3``.
+        where: only rows for which this expression is true, such as ``stars < 3``; see `Where`.
         columns: only these; default: what the prompts use, and what was answered.
     """
 
@@ -127,7 +130,7 @@ def show_job(config: Config, wanted: Wanted) -> Shown:
     Raises:
         OutputError: there is no output yet.
         InputError: the output cannot be read, or is not this job's.
-        ConfigError, TemplateError: a column or the expression cannot be used.
+        ConfigError: a column or the expression cannot be used.
     """
     source = _open(config)
     names = source.schema.names
@@ -138,13 +141,12 @@ def show_job(config: Config, wanted: Wanted) -> Shown:
             raise ConfigError(
                 f"--columns {name}: the output has no such column", hint=f"there is {', '.join(names)}."
             )
-    condition = _condition(wanted.where, names)
     usual = _usual_names(builders, names)
     statuses = [f"{step.name}_status" for step in config.steps]
     if wanted.failed:
         _check_statuses(statuses, usual)
     rows: list[ShownRow] = []
-    for number, values in enumerate(_values(source), start=1):
+    for number, values in _rows(source, wanted.where):
         if len(rows) == wanted.rows:
             break
         told = {
@@ -154,8 +156,7 @@ def show_job(config: Config, wanted: Wanted) -> Shown:
         }
         if wanted.failed and not any(told[status] in FAILED for status in statuses):
             continue
-        if condition is None or _is_true(condition, values):
-            rows.append(ShownRow(number, values, tuple(_turn(builder, told) for builder in builders)))
+        rows.append(ShownRow(number, values, tuple(_turn(builder, told) for builder in builders)))
     sandbox = (
         bool((read_manifest(config.output.path) or {}).get("sandbox"))
         if not config.output.partitioned
@@ -222,32 +223,17 @@ def _usual(builders: Sequence[RequestBuilder], names: Sequence[str], *, failed: 
     return [*(name for name in inputs if name not in own), *(name for name in answers if name in names)]
 
 
-def _condition(where: str | None, names: Sequence[str]) -> Template | Expression | None:
-    if where is None:
-        return None
-    source = where if "{{" in where else f"{{{{ {where} }}}}"
-    condition = compile_value(source, "--where")
-    check_columns([condition], names)
-    return condition
-
-
-def _is_true(condition: Template | Expression, values: Mapping[str, Any]) -> bool:
-    """Hold a row to the condition; one of which nothing can be said, for a value is null, does not meet it."""
-    from enrich.prompt.template import Expression
-
-    try:
-        return (
-            bool(condition.value(values)) if isinstance(condition, Expression) else condition.is_true(values)
-        )
-    except RowError as error:
-        if any(values[name] is None for name in condition.variables):
-            return False
-        raise TemplateError(str(error), hint='write for example --where "stars < 3"') from None
-
-
-def _values(source: Source) -> Iterator[dict[str, Any]]:
+def _rows(source: Source, where: str | None) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Give the rows of which the expression is true, with their numbers from 1."""
+    condition = Where(where, source.schema) if where is not None else None
+    number = 0
     for batch in source.batches(max_rows=256):
-        yield from batch.to_pylist()
+        places = np.arange(number + 1, number + batch.num_rows + 1)
+        number += batch.num_rows
+        if condition is not None:
+            met = condition.mask(batch)
+            places, batch = places[met], batch.filter(pa.array(met))  # noqa: PLW2901  # what is left of it
+        yield from zip(places.tolist(), batch.to_pylist(), strict=True)
 
 
 def _turn(builder: RequestBuilder, values: Mapping[str, Any]) -> Turn:

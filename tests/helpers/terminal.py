@@ -20,8 +20,13 @@ if TYPE_CHECKING:
 _CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
-def on_terminal(folder: Path, columns: int, *args: str | Path, **env: str) -> tuple[int, str]:
-    """Run the command line with all its streams on a terminal; gives its exit code and what was seen, without colours."""
+def on_terminal(
+    folder: Path, columns: int, *args: str | Path, typed: str = "", **env: str
+) -> tuple[int, str]:
+    """Run the command line with all its streams on a terminal; gives its exit code and what was seen, without colours.
+
+    What is typed lies ready from the start.
+    """
     there = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
     ours, theirs = pty.openpty()
     ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
@@ -34,6 +39,7 @@ def on_terminal(folder: Path, columns: int, *args: str | Path, **env: str) -> tu
         env={**there, "TERM": "xterm-256color", **env},
     )
     os.close(theirs)
+    os.write(ours, typed.encode())
     seen = b""
     with contextlib.suppress(OSError):  # the other end is closed
         while more := os.read(ours, 65_536):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 from tempfile import gettempdir
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, get_args
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from enrich.records import Ask, Outcome
 from enrich.rows.statuses import Marks
 from enrich.verbs import census
-from enrich.verbs.census import Census, RequestCount
+from enrich.verbs.census import Census, RequestCount, Standing
 
 if TYPE_CHECKING:
     import pytest
@@ -79,21 +79,21 @@ def test_requests_are_counted_where_they_stand_first(table: tuple[int, list[list
 
 
 @settings(max_examples=60)
-@given(tables, st.integers(-5, 5), st.integers(0, 6), st.booleans())
+@given(tables, st.integers(-5, 5), st.integers(0, 6), st.sampled_from(get_args(Standing)))
 def test_a_sample_is_the_same_at_every_call(
     table: tuple[int, list[list[Place | None]]],
     seed: int,
     size: int,
-    known_only: bool,  # drawn
+    of: Standing,
 ) -> None:
     """So many rows at most, in input order, each first for a request, and the same ones again."""
     steps, rows = table
     found, marks = taken(rows, steps, seed)
     again, others = taken(rows, steps, seed)
     with found, marks, again, others:
-        sample = found.sample(marks, size, known_only=known_only)
-        everything = found.sample(marks, 1_000, known_only=known_only)
-        assert again.sample(others, size, known_only=known_only) == sample
+        sample = found.sample(marks, size, of=of)
+        everything = found.sample(marks, 1_000, of=of)
+        assert again.sample(others, size, of=of) == sample
     assert len(sample) == min(size, len(everything))
     assert [unit.row for unit in sample] == sorted(unit.row for unit in sample)
     lowest = sorted(unit.rank for unit in everything)[:size]
@@ -106,9 +106,9 @@ def test_many_rows_are_looked_at_in_parts(monkeypatch: pytest.MonkeyPatch) -> No
     rows: list[list[Place | None]] = [[Place(n % 200, known=n % 2 == 0, size=n)] for n in range(300)]
     found, marks = taken(rows, 1, 1)
     with found, marks:
-        whole = (found.counts(marks), found.sample(marks, 20, known_only=False))
+        whole = (found.counts(marks), found.sample(marks, 20, of="all"))
         monkeypatch.setattr(census, "ROWS_AT_ONCE", 7)
-        assert (found.counts(marks), found.sample(marks, 20, known_only=False)) == whole
+        assert (found.counts(marks), found.sample(marks, 20, of="all")) == whole
     assert whole[0] == [RequestCount(100, 100, sum(n for n in range(200) if n % 2), 0)]
 
 
@@ -119,6 +119,6 @@ def test_another_seed_draws_other_rows() -> None:
     for seed in (0, 1):
         found, marks = taken(rows, 1, seed)
         with found, marks:
-            drawn.append([unit.row for unit in found.sample(marks, 10, known_only=False)])
+            drawn.append([unit.row for unit in found.sample(marks, 10, of="all")])
     assert drawn[0] != drawn[1]
     assert list(range(10)) not in drawn
