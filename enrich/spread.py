@@ -26,18 +26,8 @@ if TYPE_CHECKING:
 
     Limits = TypeVar("Limits", LimitsConfig, StepLimits)
 
-FIRST_SLICES = (
-    8,
-    8,
-    16,
-    16,
-    32,
-    32,
-    64,
-    128,
-    256,
-    512,
-)  # of the slices that a task asks, then all as the last
+# Of the slices that a task asks; all later ones are as the last.
+FIRST_SLICES = (4, 4, 8, 8, 16, 16, 32, 64, 128, 256, 512)
 WORKER_BUFFER = 65_536  # bytes that Spark's worker gathers (`SPARK_BUFFER_SIZE`)
 SHARED = ("postgresql://", "postgres://")  # how the URLs of ledgers begin that machines share
 
