@@ -6,8 +6,9 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 READY := $(VENV)/.ready
 FLOORS := $(VENV)-floors
+PACKED := $(VENV)-dist
 
-.PHONY: help demo test test-floors test-all lint types docs bench clean
+.PHONY: help demo test test-floors test-all lint types docs bench dist clean
 
 help:
 	@echo "make demo      run an example on the built-in sandbox and show the result"
@@ -17,6 +18,7 @@ help:
 	@echo "make lint      ruff: format and rules"
 	@echo "make types     mypy, strict"
 	@echo "make docs      build the documentation site into site/"
+	@echo "make dist      build wheel and sdist into dist/, install each in an environment of its own and run a job with it"
 	@echo "make bench     run the benchmarks (loopback only; see benchmarks/README.md)"
 
 # The program alone: what a demo needs.
@@ -68,5 +70,15 @@ docs: $(READY)
 bench: $(READY)
 	$(BIN)/python benchmarks/work.py
 
+dist: $(READY)
+	rm -rf dist
+	$(BIN)/python -m pip install --quiet build
+	$(BIN)/python -m build --outdir dist .
+	for file in dist/*; do \
+		rm -rf $(PACKED) && $(PYTHON) -m venv $(PACKED) && $(PACKED)/bin/python -m pip install --quiet "$$file" && \
+		$(PACKED)/bin/beatra-enrich --version && $(PACKED)/bin/beatra-enrich init $(PACKED)/demo && \
+		$(PACKED)/bin/beatra-enrich run $(PACKED)/demo/config.yaml || exit 1; \
+	done
+
 clean:
-	rm -rf $(VENV) $(FLOORS) site dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(FLOORS) $(PACKED) site dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis
