@@ -1,8 +1,8 @@
 """Wherever the API key is put by mistake, and however an endpoint throws it back: nothing that is shown or kept holds it.
 
-Looked for is the secret part of the key: as it stands, escaped for JSON, URLs or HTML, and in base64. What is no
-spelling of it by those rules (hexadecimal, reversed, encrypted) is an answer like any other, and so is a row of the input
-that holds the key.
+Looked for is the secret part of the key: as it stands, escaped for JSON, URLs or HTML, in base64 or hexadecimal, in
+whatever case. What is no spelling of it by those rules (backwards, encrypted) is an answer like any other, and so is a
+row of the input that holds the key.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ def spellings(text: str) -> Iterator[str]:
     yield text
     yield re.sub(r"\\+u([0-9a-fA-F]{4})", lambda found: chr(int(found[1], 16)), text)
     yield unquote(text)
+    yield unquote(unquote(text))
     yield html.unescape(text)
 
 
@@ -46,7 +47,12 @@ def leaks(text: str) -> bool:
         for before in range(3)
         for encode in (base64.b64encode, base64.urlsafe_b64encode)
     }
-    return any(SECRET in spelt for spelt in spellings(text)) or any(part in text for part in encoded)
+    folded = (SECRET.lower(), KEY.encode().hex())
+    return (
+        any(SECRET in spelt for spelt in spellings(text))
+        or any(part in text for part in encoded)
+        or any(part in text.lower() for part in folded)
+    )
 
 
 def kept(folder: Path) -> Iterator[tuple[str, str]]:
@@ -146,6 +152,12 @@ THROWN: dict[str, Raw] = {
     "the answer, in entities": answer(ENTITIES),
     "the answer, in base64": answer(f"Authorization: Basic {BASIC}"),
     "the answer, in base64 for URLs": answer(base64.urlsafe_b64encode(f"??>{KEY}".encode()).decode()),
+    "the answer, in hexadecimal": answer(f"0x{KEY.encode().hex()}"),
+    "the answer, in capitals": answer(KEY.upper()),
+    "the answer, its case turned round": answer(KEY.swapcase()),
+    "the answer, percent-encoded twice": answer(PERCENT.replace("%", "%25")),
+    "an error, in hexadecimal": error(message=KEY.encode().hex().upper()),
+    "a header, in small letters": answer(headers={"X-Request-Id": KEY.lower()}),
     "a link in the answer": answer(f"https://user:{KEY}@api.example/?token={KEY}"),
     "an answer of parts": answer([{"type": "text", "text": KEY}]),
     "the request id": answer(headers={"X-Request-Id": KEY}),

@@ -30,15 +30,18 @@ _FIELD: Final = re.compile(rb'"(\w+)"\s*:\s*"((?:[^"\\]|\\.)*)"', re.DOTALL)
 class Redactor:
     """Replaces one key by ``[key]``.
 
-    It is found as it stands, with some or all of its characters escaped for JSON, URLs or HTML, in base64, and in a
-    stream also where it is cut over several events.
+    It is found as it stands, with some or all of its characters escaped for JSON, URLs (also more than once) or HTML, in
+    base64, in hexadecimal, in whatever case its letters are, and in a stream also where it is cut over several events.
     """
 
     def __init__(self, key: str) -> None:
         self._key = key
         self._secret = key.encode()
         self._pattern = re.compile(b"".join(map(_any_spelling, key)))
-        self._encoded = tuple(_in_base64(self._secret)) if len(key) >= MIN_SECRET_KEY else ()
+        long = len(key) >= MIN_SECRET_KEY
+        self._encoded = tuple(_in_base64(self._secret)) if long else ()
+        self._folded = (self._secret.lower(), self._secret.hex().encode()) if long else ()
+        self._in_any_case = re.compile(b"|".join(map(re.escape, self._folded)), re.IGNORECASE)
 
     def outcome(self, outcome: Reply | Failure) -> Reply | Failure:
         """Give what came of an attempt without the key."""
@@ -74,6 +77,10 @@ class Redactor:
         for encoded in self._encoded:
             if encoded in data:
                 data = data.replace(encoded, HIDDEN_KEY)
+        if self._folded:
+            lowered = data.lower()
+            if any(folded in lowered for folded in self._folded):
+                data = self._in_any_case.sub(HIDDEN_KEY, data)
         return data
 
     def _without_a_cut_one(self, data: bytes) -> bytes:
@@ -116,7 +123,7 @@ def _any_spelling(character: str) -> bytes:
     spellings = [
         re.escape(character),
         rf"\\*\\u00(?i:{number:02x})",
-        rf"%(?i:{number:02x})",
+        rf"%(?:25)*(?i:{number:02x})",
         rf"&#0*{number};",
         rf"&#[xX]0*(?i:{number:x});",
     ]
