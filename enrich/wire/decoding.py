@@ -18,6 +18,11 @@ if TYPE_CHECKING:
 MAX_CODINGS = 2  # one over the other; more is an attack
 _MAGIC = {"gzip": b"\x1f\x8b", "zstd": b"\x28\xb5\x2f\xfd"}  # what a body of that coding begins with
 
+GZIP = _MAGIC["gzip"]  # with which no JSON and no stream begins
+_PACKAGES = {
+    "br": "Brotli",
+    "zstd": "backports.zstd",
+}  # which aiohttp unpacks these with, where they are installed
 _PLAIN = (
     b"{",
     b"[",
@@ -75,8 +80,10 @@ class Decoder:
         magic = _MAGIC.get(outermost, b"")
         if chunk.lstrip().startswith(_PLAIN) or not chunk.startswith(magic[: len(chunk)]):
             return []
-        if not all(map(_is_known, self._names)):
-            raise UndecodableError("not known here")
+        for name in self._names:
+            if not _is_known(name):
+                needs = _PACKAGES.get(name)
+                raise UndecodableError(f"not known here{f' without the package {needs}' if needs else ''}")
         return [_unpacker(name, chunk) for name in reversed(self._names)]
 
 

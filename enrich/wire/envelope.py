@@ -267,7 +267,10 @@ def _text(value: Any) -> str | None:
 
 
 def _message(error: dict[str, Any]) -> str:
-    message = _text(error.get("message")) or ""
+    message = error.get("message")
+    if isinstance(message, dict | list):  # Mistral puts FastAPI's list there
+        message = _listed(message.get("detail", message) if isinstance(message, dict) else message)
+    message = _text(message) or ""
     param = _text(error.get("param"))
     if param and param not in message:
         message = f"{message} (at {param})".lstrip()

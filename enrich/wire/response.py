@@ -14,7 +14,7 @@ from aiohttp.http import HttpProcessingError
 
 from enrich.records import Failure, Fate, Reply
 from enrich.wire.completion import BLANK, EVENT_BEGINS
-from enrich.wire.decoding import Decoder, UndecodableError
+from enrich.wire.decoding import GZIP, Decoder, UndecodableError
 from enrich.wire.envelope import MAX_EVIDENCE, http_failure, one_line
 from enrich.wire.retry_after import PASSED_ON, read_retry_after
 from enrich.wire.sse import MAX_EVENT, EventTooLarge
@@ -32,7 +32,18 @@ MAX_PARTIAL = 65_536  # bytes of a broken stream that are kept as evidence
 DRAIN_TIMEOUT = 0.25  # seconds that a finished stream may take to close, to keep its connection
 MAX_REQUEST_ID = 200  # characters
 # Where a response's id may stand: the endpoint's own, then what a gateway passes on or makes up.
-REQUEST_IDS = ("X-Request-Id", "Request-Id", f"{PASSED_ON}X-Request-Id", "X-LiteLLM-Call-Id")
+REQUEST_IDS = (
+    "X-Request-Id",
+    "Request-Id",
+    f"{PASSED_ON}X-Request-Id",
+    f"{PASSED_ON}Request-Id",
+    "X-LiteLLM-Call-Id",
+    "APIM-Request-Id",  # Azure
+    "X-MS-Request-Id",
+    "X-Amzn-RequestId",  # AWS
+    "X-Correlation-Id",
+    "CF-Ray",  # Cloudflare
+)
 
 log = logging.getLogger(__name__)
 
@@ -105,7 +116,7 @@ class Exchange:
             return None
         if len(ids) > 1 and len(set(ids)) > 1:
             log.warning(
-                "a response carries several X-Request-Id; the first is kept: %s", one_line(", ".join(ids))
+                "a response carries several request ids; the first is kept: %s", one_line(", ".join(ids))
             )
         return one_line(ids[0], MAX_REQUEST_ID) or None
 
@@ -113,6 +124,8 @@ class Exchange:
         """Read the next bytes, unpacked; nothing at the end of the body."""
         content = self.response.content
         while chunk := content.read_nowait() if content.is_eof() else await content.readany():
+            if not self._size and self._decoder is None and chunk.startswith(GZIP):
+                self._decoder = Decoder("gzip")  # what passed it on lost the header
             if self._decoder is not None:
                 chunk = self._decoder.feed(chunk, limit - self._size)
             if chunk:

@@ -48,7 +48,10 @@ def no_response(error: Exception) -> Failure:
         case TimeoutError():
             code, message = "timeout", "no answer in time"
         case aiohttp.ClientResponseError() | HttpProcessingError():
-            code, message = "bad_response", "the answer is no HTTP"
+            code, message = (
+                "bad_response",
+                "the answer is no HTTP, or its head is beyond 64 KiB a line or 512 lines",
+            )
     return Failure(code=code, message=one_line(message), fate=fate)
 
 

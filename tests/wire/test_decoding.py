@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import gzip
+import importlib
 import zlib
 from typing import TYPE_CHECKING
 
 import pytest
+from aiohttp.compression_utils import HAS_BROTLI, HAS_ZSTD
 
 from enrich.records import Fate
 from tests.helpers.byte_server import (
@@ -74,6 +76,38 @@ async def test_compressed_though_identity_was_asked(coding: str, pack: Callable[
         sending(response(packed[:9], 200, told, length=len(packed)), packed[9:]), stream=True
     )
     assert (reply.streamed, reply.body) == (True, whole)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_compressed_without_a_word(stream: bool) -> None:
+    """What begins as gzip is unpacked, though no header says it: a proxy may have lost that."""
+    whole = f"{WORD}\n\n{STOP}\n\n{DONE}\n\n".encode() if stream else ANSWER
+    assert (await reply_to(sending(response(gzip.compress(whole))), stream=stream)).body == whole
+    error = gzip.compress(b'{"error": {"code": "context_length_exceeded", "message": "too long"}}')
+    assert (await failure_of(sending(response(error, 400)))).code == "context_length_exceeded"
+    bomb = gzip.compress(b"0" * 50_000_000)
+    assert (await failure_of(sending(response(bomb)))).code == "compressed_answer"
+
+
+@pytest.mark.parametrize(
+    ("coding", "library", "package"),
+    [("br", "brotli", "Brotli"), ("zstd", "backports.zstd", "backports.zstd")],
+)
+async def test_codings_that_need_a_package(coding: str, library: str, package: str) -> None:
+    """Brotli and Zstandard are unpacked up to the bound where their package is installed; else it is named."""
+    told = f"Content-Encoding: {coding}"
+    if not (HAS_BROTLI if coding == "br" else HAS_ZSTD):
+        packed = b"\x28\xb5\x2f\xfd?"
+        failure = await failure_of(sending(response(packed, 200, told)))
+        assert (failure.code, failure.fate) == ("compressed_answer", Fate.UNKNOWN)
+        assert f"without the package {package}" in failure.message
+        return
+    pack = importlib.import_module(library).compress
+    assert (await reply_to(sending(response(pack(ANSWER), 200, told)))).body == ANSWER
+    failure = await failure_of(sending(response(pack(b"0" * 50_000_000), 200, told)))
+    assert (failure.code, failure.evidence) == ("compressed_answer", b"")
+    failure = await failure_of(sending(response(pack(ANSWER)[:6] + b"nonsense", 200, told)))
+    assert (failure.code, failure.fate) == ("compressed_answer", Fate.UNKNOWN)
 
 
 @pytest.mark.parametrize(

@@ -93,6 +93,11 @@ def test_without_an_envelope(status: int, code: str, fate: Fate, raw: bytes) -> 
         ({"detail": "bad"}, "http_400", "bad"),
         ({"detail": [{"loc": ["body", "n"], "msg": "not a number"}]}, "http_400", "body.n: not a number"),
         ({"message": "bad", "code": "gateway_says"}, "gateway_says", "bad"),
+        (
+            {"object": "error", "message": {"detail": [{"loc": ["body", "x"], "msg": "bad"}]}, "type": "t"},
+            "t",
+            "body.x: bad",
+        ),
         ({"message": "bad", "__type": "com.amazon.coral#ThrottlingException"}, "ThrottlingException", "bad"),
     ],
 )

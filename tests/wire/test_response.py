@@ -167,13 +167,23 @@ async def test_long_heads() -> None:
         assert (await reply_to(sending(response(ANSWER, 200, *headers)))).body == ANSWER
 
 
+async def test_too_long_heads() -> None:
+    """A head beyond all bounds says so: the answer is there, and nobody can read it."""
+    failure = await failure_of(sending(response(ANSWER, 200, f"X-Policy: {'a' * 70_000}")))
+    assert (failure.code, failure.fate) == ("bad_response", Fate.UNKNOWN)
+    assert "64 KiB a line or 512 lines" in failure.message
+
+
 @pytest.mark.parametrize(
     ("headers", "request_id"),
     [
         (["X-LiteLLM-Call-Id: d", "llm_provider-x-request-id: c", "Request-Id: b", "X-Request-Id: a"], "a"),
         (["X-LiteLLM-Call-Id: d", "llm_provider-x-request-id: c", "request-id: b"], "b"),
         (["X-LiteLLM-Call-Id: d", "llm_provider-x-request-id: c"], "c"),
-        (["X-LiteLLM-Call-Id: d"], "d"),
+        (["CF-Ray: f", "X-LiteLLM-Call-Id: d", "llm_provider-request-id: e"], "e"),
+        (["CF-Ray: f", "X-LiteLLM-Call-Id: d"], "d"),
+        (["CF-Ray: f", "apim-request-id: e"], "e"),
+        (["x-amzn-RequestId: e"], "e"),
     ],
 )
 async def test_where_a_request_id_stands(headers: list[str], request_id: str) -> None:
