@@ -122,7 +122,7 @@ def retry(
         return
     if steps or yes:
         raise ConfigError("--step and --yes go with --where", hint="--where chooses rows by what they say.")
-    chosen = statuses_of(statuses or RETRIED)
+    chosen = statuses_of(RETRIED if statuses is None else statuses)
     loaded = load(config, options)
     command = command_line("retry", config, options)
     execute(retry_job(in_doubt), loaded, options, command=command, retry=chosen)

@@ -107,7 +107,11 @@ def statuses_of(text: str) -> Any:
     """Read the statuses that `retry --status` names."""
     from enrich.records import FAILED
 
-    return names_in("--status", text, [status for status in FAILED if status != "in_doubt"])
+    known = sorted(status for status in FAILED if status != "in_doubt")
+    found = names_in("--status", text, known)
+    if not found:
+        raise ConfigError(f"--status {text!r} names no status", hint=f"name some of {', '.join(known)}.")
+    return found
 
 
 def names_in(option: str, text: str, known: Iterable[str]) -> frozenset[str]:

@@ -290,11 +290,15 @@ def test_retry_leaves_the_output_when_rows_were_never_asked(
     assert (tmp_path / "out.parquet").read_bytes() == before
 
 
-def test_retry_takes_known_statuses_only(cli: Callable[..., Ended], job: Callable[..., Path]) -> None:
-    """An unknown status is refused with those there are."""
+def test_retry_takes_known_statuses_only(
+    cli: Callable[..., Ended], job: Callable[..., Path], endpoint: BookedEndpoint, tmp_path: Path
+) -> None:
+    """An unknown status is refused with those there are; an empty list is not the default's, nor a whole run."""
     ended = cli("retry", job(), "--status", "eror")
     assert ended.code == 2
     assert ended.err.startswith("Error: --status eror: no such status\nHint: ")
+    ended = cli("retry", tmp_path / "config.yaml", "--status", "", endpoint=endpoint)
+    assert (ended.code, endpoint.posts) == (2, [])
 
 
 def test_status_tells_what_the_ledger_knows(

@@ -64,11 +64,18 @@ def test_a_secret_is_left_out() -> None:
 
 @pytest.mark.parametrize(
     ("text", "names"),
-    [("error", {"error"}), (" error , truncated,", {"error", "truncated"}), ("", set()), (",", set())],
+    [("error", {"error"}), (" error , truncated,", {"error", "truncated"})],
 )
 def test_names_with_commas(text: str, names: set[str]) -> None:
     """Spaces around them, and a comma too many, do no harm."""
     assert statuses_of(text) == names
+
+
+@pytest.mark.parametrize("text", ["", " ", ",", " , "])
+def test_retry_of_nothing(text: str) -> None:
+    """An empty list, as of a variable of the shell that is not set, is no list of the default."""
+    with pytest.raises(ConfigError, match=r"--status .* names no status"):
+        statuses_of(text)
 
 
 @pytest.mark.parametrize("name", ["in_doubt", "ok", "Error", "error;truncated"])

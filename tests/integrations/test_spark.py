@@ -9,6 +9,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +23,7 @@ from pyspark.errors import PythonException
 from pyspark.sql import DataFrame, Observation, SparkSession
 
 from enrich.errors import ConfigError, LedgerError, TemplateError
-from enrich.integrations.spark import enrich, metrics
+from enrich.integrations.spark import enrich, metrics, preview
 from tests.helpers.endpoint import KEY, BookedEndpoint, Raw, Seen, answer_to, echo, envelope
 from tests.helpers.loopback import free_port
 from tests.integrations.cluster import (
@@ -39,7 +40,7 @@ from tests.integrations.cluster import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 pytest_plugins = ["tests.integrations.cluster"]  # its fixtures
 
@@ -323,6 +324,58 @@ def test_a_limit_is_split_where_the_ledger_is_a_file(
     assert answered(enrich(texts(spark), config, one_machine=True, split_limits=2))
     assert busiest_second(moments) <= 1.1 * rate
     paid_once(endpoint, ROWS)
+
+
+# --- what each action asks -----------------------------------------------------------------------------
+
+MANY = 4_000  # rows
+
+
+class Usual(BookedEndpoint):
+    """Takes as long over an answer as a quick model does."""
+
+    async def _read(self, reader: asyncio.StreamReader) -> Seen:
+        seen = await super()._read(reader)
+        await asyncio.sleep(0.3)
+        return seen
+
+
+ACTIONS: dict[str, tuple[Callable[[DataFrame], Any], int]] = {
+    "limit(5).collect()": (lambda frame: frame.limit(5).collect(), 64),
+    "take(5)": (lambda frame: frame.take(5), 64),
+    "show(3)": (lambda frame: frame.show(3), 64),
+    "first()": (lambda frame: frame.first(), 64),
+    "isEmpty()": (lambda frame: frame.isEmpty(), 64),
+    "schema": (lambda frame: frame.schema, 0),
+    "explain()": (lambda frame: frame.explain(), 0),
+}
+
+
+@pytest.mark.parametrize("name", ACTIONS)
+def test_an_action_that_takes_few_rows_pays_for_few(spark: SparkSession, ledger: str, name: str) -> None:
+    """Of a partition's first rows some dozens at most, and nothing once the answer is there."""
+    act, most = ACTIONS[name]
+    spark.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", "10000")  # as Spark has it
+    try:
+        with Usual() as endpoint:
+            act(enrich(texts(spark, MANY), job(endpoint, ledger)))
+            asked = len(endpoint.posts)
+            time.sleep(2)
+            assert asked <= most
+            assert len(endpoint.posts) <= most
+    finally:
+        spark.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", "20")
+
+
+def test_a_limit_before_it_asks_for_no_more(
+    spark: SparkSession, endpoint: BookedEndpoint, ledger: str
+) -> None:
+    """Five rows are five requests; a look at them is none."""
+    config = job(endpoint, ledger)
+    assert str(preview(texts(spark, MANY), config, 3)).count("text ") == 3
+    assert endpoint.posts == []
+    assert len(enrich(texts(spark, MANY).limit(5), config).collect()) == 5
+    assert len(endpoint.posts) == 5
 
 
 # --- what it says --------------------------------------------------------------------------------------
