@@ -258,9 +258,16 @@ def _as_texts(series: pd.Series[Any], name: str) -> pa.ChunkedArray[Any]:
 
 def _joined(frame: pd.DataFrame, answers: Answers) -> pd.DataFrame:
     """Put the answers' columns behind the frame's, which are not touched."""
+    if answers.rows is not None:
+        frame = frame.take(answers.rows)
     new = _answered(answers, frame.index)
     new.columns = _labels(frame.columns, answers.table.column_names)
+    if answers.rows is not None:  # an index with repeats cannot be aligned, and need not be
+        whole = frame.index
+        frame, new = frame.reset_index(drop=True), new.reset_index(drop=True)
     out = pd.concat([frame, new], axis=1)
+    if answers.rows is not None:
+        out.index = whole
     out.attrs = {**frame.attrs, "beatra": answers.summary.to_dict()}
     return out
 

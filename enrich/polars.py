@@ -196,4 +196,6 @@ def _collected(query: pl.LazyFrame, chunks: list[pl.DataFrame]) -> pl.DataFrame:
 
 def _joined(frame: pl.DataFrame, answers: Answers) -> pl.DataFrame:
     """Put the answers' columns behind the frame's."""
+    if answers.rows is not None:
+        frame = frame[answers.rows]
     return frame.hstack(pl.DataFrame(answers.table))

@@ -382,6 +382,7 @@ def columns() -> str:
                     "answers cost. A column of the input that has one of these names is refused before anything is sent."
                 ),
                 CHOICE,
+                EXPLODED,
                 "## The manifest",
                 (
                     "The output's metadata carries a manifest of the run (version, fingerprints of configuration and templates, "
@@ -391,6 +392,21 @@ def columns() -> str:
         )
         + "\n"
     )
+
+
+EXPLODED = """## One row to many
+
+With `explode: topics` in the last step the output has one row for each element of the list `topics` of its schema:
+
+| column | Arrow type | holds |
+|---|---|---|
+| `s_topics` | the type of an element; of objects a struct of their fields | one element |
+| `s_index` | int64 | its place in the list, from 0 |
+| tokens, `s_credits`, `s_credits_usd`, `s_attempts`, of every step | as above | on the row with place 0; on the others 0, or null where it is null there: sums hold |
+| all others, the input's too | as above | the same on each of these rows |
+
+A list that is empty or null, and a row without an answer, make one row: both columns are null, the status says why. Counts of rows
+(summary, `status`, manifest, report, `tolerate`) are of input rows, and so is a resume."""
 
 
 COLUMN_TABLE = ("| column | Arrow type | meaning | comes from |", "|---|---|---|---|")

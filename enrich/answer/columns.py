@@ -10,7 +10,7 @@ from enrich.answer.arrays import arrow_array, categorical
 from enrich.errors import ConfigError
 from enrich.files.metadata import retell_metadata
 from enrich.records import STATUSES, Outcome, key_text
-from enrich.schema.choice import RECORD_COLUMNS
+from enrich.schema.choice import INDEX, RECORD_COLUMNS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -70,6 +70,16 @@ def output_schema(input_schema: pa.Schema, steps: Sequence[tuple[str, Sequence[p
     return retell_metadata(input_schema.metadata, pa.schema(fields))
 
 
+def made_fields(columns: Sequence[Column], schema: AnswerSchema | None) -> list[pa.Field[Any]]:
+    """Give names and types of what `step_columns` makes: of a list that is going to be rows, the list."""
+    return [
+        column.field.with_type(schema.columns[column.of].type)
+        if column.is_value and schema is not None
+        else column.field
+        for column in columns
+    ]
+
+
 def step_columns(
     columns: Sequence[Column], schema: AnswerSchema | None, outcomes: Sequence[Outcome]
 ) -> list[pa.Array[Any]]:
@@ -82,6 +92,7 @@ def step_columns(
     """
     parts = dict(zip(Outcome._fields, zip(*outcomes, strict=True), strict=True)) if outcomes else {}
     parts["idempotency_key"] = [key and key_text(key) for key in parts.get("key", ())]
+    parts[INDEX] = [None] * len(outcomes)  # filled where the rows are made
     answers = [values or {} for values in parts.get("values", ())]
     made: list[pa.Array[Any]] = []
     for column in columns:

@@ -85,6 +85,17 @@ class JobConfig(Section):
                 )
         return steps
 
+    @field_validator("steps")
+    @classmethod
+    def _last_explodes(cls, steps: list[StepConfig]) -> list[StepConfig]:
+        for step in steps[:-1]:
+            if step.explode is not None:
+                raise ValueError(
+                    f"`{step.name}.explode` makes many rows of one, and step `{steps[-1].name}` behind it asks once for each "
+                    "row of the input; only the last step may explode"
+                )
+        return steps
+
     @property
     def file(self) -> Path | None:
         """The file that it was read from, if any."""

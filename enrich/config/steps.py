@@ -103,6 +103,7 @@ class StepConfig(Section):
         reuse: let answers that were given under another `schema` serve where they conform to this one.
         on_truncated: `retry` asks once more with twice the tokens when the answer ran out of them.
         check: an expression on the parsed answer that must be true.
+        explode: a list of the schema: each of its elements becomes a row of the output; of the last step alone.
         limits: of this step alone, within those of the run.
         columns: which of the step's columns are written, in this order: names such as `status`, `model`, `credits` or a
             property of the schema, and the words `answer`, `text`, `fields`, `tokens`, `minimal`, `standard` (the default)
@@ -139,6 +140,7 @@ class StepConfig(Section):
     reuse: bool = False
     on_truncated: Literal["keep", "retry"] = "keep"
     check: str | None = None
+    explode: str | None = None
     limits: StepLimits | None = None
     columns: str | list[str] | None = None
     rename: dict[str, Annotated[str, Field(min_length=1)]] = {}

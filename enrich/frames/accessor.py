@@ -9,8 +9,9 @@ import warnings
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
+import numpy as np
 import pyarrow as pa
 
 import enrich
@@ -23,6 +24,7 @@ from enrich.frames.door import Door, open_door
 from enrich.prompt.cells import spellings
 from enrich.prompt.template import RowError
 from enrich.records import FAILED, Summary
+from enrich.rows.explode import explosion_of
 from enrich.rows.occurrences import Occurrences
 from enrich.runs.job import Job, compile_job
 from enrich.runs.reasked import Reasked
@@ -42,12 +44,14 @@ class Answers:
     """What came of it.
 
     Attributes:
-        table: the chosen columns, one row per row.
+        table: the chosen columns, one row per row; of a step that explodes, one per element.
         summary: how it went.
+        rows: for each row of the table that of the frame; None where these are the same.
     """
 
     table: pa.Table
     summary: Summary
+    rows: np.ndarray[Any, np.dtype[np.int64]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +211,19 @@ def _told(asked: Settings, job: Job, table: pa.Table, summary: Summary | None) -
         names = [column.field.name for step in job.steps for column in step.columns if column.of == "error"]
         why = f"{', '.join(names)} says why" if names else _causes(summary)
         warnings.warn(f"{text}; {why}", stacklevel=_outside())
-    return Answers(table, summary)
+    explosion = explosion_of(job.steps)
+    if explosion is None:
+        return Answers(table, summary)
+    schema = pa.schema([column.field for step in job.steps for column in step.columns])
+    made: list[pa.RecordBatch] = []
+    rows = [np.empty(0, dtype=np.int64)]
+    row = 0
+    for batch in table.to_batches():
+        for places, piece in explosion.pieces(batch, schema):
+            made.append(piece)
+            rows.append(row + places)
+        row += batch.num_rows
+    return Answers(pa.Table.from_batches(made, schema), summary, np.concatenate(rows))
 
 
 def _causes(summary: Summary) -> str:

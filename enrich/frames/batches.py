@@ -14,6 +14,7 @@ from enrich.config import JobConfig, load_job, validate_job
 from enrich.files.prefetch import prefetched
 from enrich.frames.blocking import blocking
 from enrich.frames.door import open_door
+from enrich.rows.explode import explosion_of
 from enrich.runs.job import Job, compile_job
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ def _enriched(
     job = job or compile_job(config, first.schema, api_key=api_key)
     with blocking(open_door(job, first.schema, eager=False)) as door:
         for batch, answers in door.answers(itertools.chain([first], batches)):
-            yield _joined(batch, answers, job)
+            yield from _joined(batch, answers, job)
 
 
 async def _aenriched(
@@ -125,7 +126,8 @@ async def _aenriched(
             contextlib.aclosing(door.answers(_after(first, batches))) as answered,
         ):
             async for batch, answers in answered:
-                yield _joined(batch, answers, job)
+                for joined in _joined(batch, answers, job):
+                    yield joined
 
 
 async def _after(
@@ -145,5 +147,12 @@ async def as_async(
         yield batch
 
 
-def _joined(batch: pa.RecordBatch, answers: pa.RecordBatch, job: Job) -> pa.RecordBatch:
-    return pa.RecordBatch.from_arrays([*batch.columns, *answers.columns], schema=job.output_schema)
+def _joined(batch: pa.RecordBatch, answers: pa.RecordBatch, job: Job) -> Iterator[pa.RecordBatch]:
+    """Put the answers behind their rows; a batch becomes several where many rows are made of one."""
+    columns, schema = [*batch.columns, *answers.columns], job.output_schema
+    explosion = explosion_of(job.steps)
+    if explosion is None:
+        yield pa.RecordBatch.from_arrays(columns, schema=schema)
+        return
+    whole = pa.RecordBatch.from_arrays(columns, names=schema.names)
+    yield from (made for _, made in explosion.pieces(whole, schema))

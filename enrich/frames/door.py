@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 from collections import Counter, deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from enrich.answer.columns import made_fields
 from enrich.base.interrupt import DRAIN
 from enrich.errors import EnrichError, InputError, RunInterrupted, RunStopped
 from enrich.rows.occurrences import Occurrences
@@ -65,7 +65,6 @@ class Door:
         self._input_schema = input_schema
         self._seen = seen
         self._occurrences = occurrences
-        columns = itertools.chain.from_iterable(step.columns for step in session.job.steps)
         self._waiting: deque[tuple[pa.RecordBatch, asyncio.Task[pa.RecordBatch]]] = deque()
         self._open: dict[Flow, Marks] = {}
         self._tally: Counter[RowStatus] = Counter()
@@ -75,7 +74,9 @@ class Door:
         self._last = _BatchTurn()
         self._last.read.set()
         self._last.assembled.set()
-        self.schema = pa.schema([column.field for column in columns])
+        self.schema = pa.schema(
+            [f for step in session.job.steps for f in made_fields(step.columns, step.builder.schema)]
+        )
         self.summary: Summary | None = None
 
     @property

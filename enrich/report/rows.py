@@ -13,7 +13,7 @@ from enrich.config import InputConfig
 from enrich.files.source import open_source
 from enrich.report.facts import FailedRow, Rows, Sample, Spread, StepRows
 from enrich.report.texts import ANSWER_CHARACTERS, VALUE_CHARACTERS, cut, split_error
-from enrich.schema.choice import written_names
+from enrich.schema.choice import INDEX, written_names
 from enrich.schema.schema import step_schema
 from enrich.wire.finish import ending
 
@@ -56,7 +56,14 @@ def read_rows(config: Config) -> Rows:
     steps = [_StepReader(step, chosen) for step in config.steps]
     failures = _Failures()
     row = 0
-    for batch in source.batches(columns=[name for step in steps for name in step.columns]):
+    index = [
+        written_names(step, step_schema(step)).get(f"{step.name}_{INDEX}")
+        for step in config.steps
+        if step.explode
+    ]
+    needed = [*(name for step in steps for name in step.columns), *(name for name in index if name)]
+    for read in source.batches(columns=needed):
+        batch = _firsts(read, index[0]) if index and index[0] else read
         for step in steps:
             step.add(batch, row, failures)
         row += batch.num_rows
@@ -73,6 +80,12 @@ def read_rows(config: Config) -> Rows:
         ),
         costliest=tuple(costliest),
     )
+
+
+def _firsts(batch: pa.RecordBatch, index: str) -> pa.RecordBatch:
+    """Give one row for each of the input's: the first of those that were made of it."""
+    first = pc.is_in(batch.column(index).cast(pa.string()), pa.array(["0", "", None], pa.string()))
+    return batch.filter(first)
 
 
 def _spread_evenly(rows: int, count: int) -> frozenset[int]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
+import numpy as np
 import pyarrow as pa
 
 from enrich.answer.columns import step_columns
 from enrich.engine.engine import settled_record
 from enrich.records import AMOUNTS, Completion, Outcome, Usage, UsageSum
 from enrich.rows.conversation import judge
+from enrich.rows.explode import explosion_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -51,6 +53,7 @@ class Assembler:
         run: int,
     ) -> None:
         self._steps = steps
+        self._explosion = explosion_of(steps)
         self._schema = schema
         self._ledger = ledger
         self._marks = marks
@@ -63,14 +66,29 @@ class Assembler:
     async def batches(
         self, batches: AsyncIterator[pa.RecordBatch], *, first_row: int = 0
     ) -> AsyncIterator[pa.RecordBatch]:
-        """Give the input's batches with the steps' columns behind them."""
+        """Give the input's batches with the steps' columns behind them; of one that explodes, a row for each element."""
+        async for _, batch in self.numbered(batches, first_row=first_row):
+            yield batch
+
+    async def numbered(
+        self, batches: AsyncIterator[pa.RecordBatch], *, first_row: int = 0
+    ) -> AsyncIterator[tuple[np.ndarray[Any, np.dtype[np.int64]], pa.RecordBatch]]:
+        """Do what `batches` does, and give with each row of the output that of the input which it is made of."""
         row = first_row
         async for batch in batches:
             start = 0
             while start < batch.num_rows:
                 part = batch.slice(start, self.piece(row, batch.num_rows - start))
                 columns = [*part.columns, *await self.columns(row, part.num_rows)]
-                yield pa.RecordBatch.from_arrays(columns, schema=self._schema)
+                if self._explosion is None:
+                    yield (
+                        np.arange(row, row + part.num_rows),
+                        pa.RecordBatch.from_arrays(columns, schema=self._schema),
+                    )
+                else:
+                    whole = pa.RecordBatch.from_arrays(columns, names=self._schema.names)
+                    for places, made in self._explosion.pieces(whole, self._schema):
+                        yield row + places, made
                 row += part.num_rows
                 start += part.num_rows
 

@@ -133,13 +133,13 @@ class _Choosing:
         met = np.zeros(marks.rows, dtype=bool)
         self._options.progress.phase("choosing rows", marks.rows)
         batches = prefetched(self._source.batches(columns=self._job.passed))
-        row = 0
+        done = -1
         async with contextlib.aclosing(batches):
-            async for batch in session.assembler(marks).batches(batches):
+            async for rows, batch in session.assembler(marks).numbered(batches):
                 self._options.interrupt.check()
-                met[row : row + batch.num_rows] = await asyncio.to_thread(self._condition.mask, batch)
-                row += batch.num_rows
-                self._options.progress.advance(batch.num_rows)
+                met[rows[await asyncio.to_thread(self._condition.mask, batch)]] = True
+                self._options.progress.advance(int(rows[-1]) - done)
+                done = int(rows[-1])
         return met
 
     async def _refuse_unfinished(self, session: Session) -> None:

@@ -59,6 +59,7 @@ NO_CAUSE = frozenset(
         "on_empty",
         "columns",
         "rename",
+        "explode",
     }
 )
 
@@ -329,7 +330,10 @@ def _way(job: Job, rows: Rows) -> dict[str, Any]:
     steps = []
     for step in job.steps:
         told = without_files(step.builder.step).model_dump(
-            mode="json", by_alias=True, exclude_defaults=True, exclude={"answer_schema", "columns", "rename"}
+            mode="json",
+            by_alias=True,
+            exclude_defaults=True,
+            exclude={"answer_schema", "columns", "rename", "explode"},
         )
         steps.append(told if step.builder.schema is None else {**told, "schema": step.builder.schema.json})
     typed = {} if rows.was_read else {name: str(rows.schema.field(name).type) for name in job.columns}

@@ -10,7 +10,7 @@ from enrich.errors import ConfigError, did_you_mean
 from enrich.schema.schema import CATEGORY
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from enrich.config import StepConfig
     from enrich.schema.schema import AnswerSchema
@@ -62,6 +62,11 @@ TEXT: Final = (
 WORDS: Final = ("answer", "text", "fields", "tokens", "minimal", "standard", "all")
 
 
+INDEX: Final = (
+    "index"  # the short name of the column with an element's place in the list that is made rows of
+)
+
+
 class Column(NamedTuple):
     """One column of a step that is written.
 
@@ -82,12 +87,14 @@ def choose(step: StepConfig, schema: AnswerSchema | None) -> tuple[Column, ...]:
     Raises:
         ConfigError: ``columns`` or ``rename`` names what the step does not have.
     """
-    there = _columns(step.name, schema)
+    there = _columns(step, schema)
     chosen = step.columns
     words = ["standard"] if chosen is None else [chosen] if isinstance(chosen, str) else chosen
     where = f"steps.{step.name}"
     brought = [name for name in _brought(step.params) if not there[name].is_value]
     names = dict.fromkeys(name for word in words for name in _meant(word, there, where, brought))
+    if step.explode is not None:
+        names = dict.fromkeys(_with_index(step.explode, names, where))
     renamed = {_one(name, there, f"{where}.rename"): written for name, written in step.rename.items()}
     return tuple(
         there[name]._replace(field=there[name].field.with_name(renamed.get(name, there[name].field.name)))
@@ -97,9 +104,7 @@ def choose(step: StepConfig, schema: AnswerSchema | None) -> tuple[Column, ...]:
 
 def written_names(step: StepConfig, schema: AnswerSchema | None) -> dict[str, str]:
     """Give, for each column of a step that is written, its name in templates and the name under which it is written."""
-    usual = {
-        (column.of, column.is_value): column.field.name for column in _columns(step.name, schema).values()
-    }
+    usual = {(column.of, column.is_value): column.field.name for column in _columns(step, schema).values()}
     return {usual[column.of, column.is_value]: column.field.name for column in choose(step, schema)}
 
 
@@ -110,11 +115,14 @@ def _brought(params: Mapping[str, Any]) -> list[str]:
     return [name for name, fields in BROUGHT_BY.items() if not asked.isdisjoint(fields)]
 
 
-def _columns(step: str, schema: AnswerSchema | None) -> dict[str, Column]:
+def _columns(config: StepConfig, schema: AnswerSchema | None) -> dict[str, Column]:
     """Give every column that a step can have, by its short name; a schema's property comes before a further column."""
+    step = config.name
     there = {TEXT: Column("text", is_value=False, field=pa.field(step, pa.string()))}
     for field in schema.fields if schema is not None else ():
         there[field.name] = Column(field.name, is_value=True, field=field.with_name(f"{step}_{field.name}"))
+    if config.explode is not None:
+        there = _exploded(config.explode, step, there)
     for name, kind in RECORD_COLUMNS:
         if name in there:
             raise ConfigError(
@@ -125,6 +133,53 @@ def _columns(step: str, schema: AnswerSchema | None) -> dict[str, Column]:
     for name, kind in FURTHER_COLUMNS:
         there.setdefault(name, Column(name, is_value=False, field=pa.field(f"{step}_{name}", kind)))
     return there
+
+
+def _exploded(name: str, step: str, there: Mapping[str, Column]) -> dict[str, Column]:
+    """Give the columns of a step whose answer's list becomes rows: one element each, and its place.
+
+    Raises:
+        ConfigError: there is no such list.
+    """
+    where = f"steps.{step}.explode"
+    fields = [short for short, column in there.items() if column.is_value]
+    if name not in fields:
+        hint = did_you_mean(name, fields) if fields else "`schema` says what the step answers with."
+        raise ConfigError(f"{where}: the step's schema has no property `{name}`", hint=hint)
+    kind: Any = there[name].field.type
+    if not pa.types.is_list(kind):
+        raise ConfigError(
+            f"{where}: `{name}` is {kind}, and no list",
+            hint="make it an array with `items` of one type in the schema.",
+        )
+    if INDEX in fields:
+        raise ConfigError(
+            f"{where} makes a column `{step}_{INDEX}`, which step `{step}` has too",
+            hint="rename the schema's property.",
+        )
+    made: dict[str, Column] = {}
+    for short, column in there.items():
+        made[short] = column
+        if short == name:
+            made[short] = column._replace(field=column.field.with_type(kind.value_type))
+            made[INDEX] = Column(INDEX, is_value=False, field=pa.field(f"{step}_{INDEX}", pa.int64()))
+    return made
+
+
+def _with_index(name: str, chosen: Iterable[str], where: str) -> list[str]:
+    """Have an element's place written behind it.
+
+    Raises:
+        ConfigError: the element is not written.
+    """
+    names = [short for short in chosen if short != INDEX]
+    if name not in names:
+        raise ConfigError(
+            f"{where}.columns leaves out `{name}`, of whose elements `explode` makes rows",
+            hint="name it, or `answer`.",
+        )
+    names.insert(names.index(name) + 1, INDEX)
+    return names
 
 
 def _meant(word: str, there: Mapping[str, Column], where: str, brought: Sequence[str]) -> Sequence[str]:
