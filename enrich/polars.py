@@ -119,6 +119,9 @@ class LazyNamespace:
     def complete(self, question: Question) -> pl.DataFrame:
         """Collect the query and ask one question of every row; see `DataFrame.beatra.complete`.
 
+        With `ledger=None` it is collected batch by batch while answers come in, else first, so that rows that would be
+        paid for again are found.
+
         {arguments}
         """
         chunks: list[pl.DataFrame] = []

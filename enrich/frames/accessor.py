@@ -1,13 +1,14 @@
 """What the data frame accessors share: rows of a frame go through the door, failures are told."""
 
 # No postponed annotations here: `help()` shows the fields' types as they are.
+import asyncio
 import contextlib
 import os
 import sys
 import tempfile
 import warnings
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -149,8 +150,9 @@ def ask(asked: Settings, source: FrameSource) -> Answers:
         RunStopped: it had to stop early. Everything paid for is kept.
         RowsFailed: rows failed, and `errors` is `raise`.
     """
-    with prepared(asked, source) as given:
-        if (rows := _held(asked, given)) is not None:
+    with prepared(asked, source) as taken:
+        given, rows = _held(asked, taken)
+        if rows is not None:
             _tell(_in_background(reasked.refuse(rows, given.job)))
         with blocking(_door(given, asked)) as door:
             pieces = [answers for _, answers in door.answers(given.batches)]
@@ -159,8 +161,9 @@ def ask(asked: Settings, source: FrameSource) -> Answers:
 
 async def aask(asked: Settings, source: FrameSource) -> Answers:
     """Do what `ask` does, on the event loop that is running."""
-    with prepared(asked, source) as given:
-        if (rows := _held(asked, given)) is not None:
+    with prepared(asked, source) as taken:
+        given, rows = await asyncio.to_thread(_held, asked, taken)
+        if rows is not None:
             _tell(await reasked.refuse(rows, given.job))
         async with _door(given, asked) as door:
             answered = door.answers(as_async(given.batches))
@@ -168,11 +171,17 @@ async def aask(asked: Settings, source: FrameSource) -> Answers:
         return _told(asked, given.job, pa.Table.from_batches(pieces, door.schema), door.summary)
 
 
-def _held(asked: Settings, given: FrameJob) -> reasked.FrameRows | None:
-    """Give rows that can be gone through beforehand, where an earlier call may have answered some."""
-    if asked.ledger is None or not given.rows:
-        return None
-    return reasked.FrameRows(given.schema, given.rows, list(given.batches))
+def _held(asked: Settings, given: FrameJob) -> tuple[FrameJob, reasked.FrameRows | None]:
+    """Give rows that can be gone through beforehand, where an earlier call may have answered some.
+
+    A query's rows come once: they are collected first, since its frame is held as a whole anyway.
+    """
+    if asked.ledger is None:
+        return given, None
+    batches = list(given.batches)
+    rows = sum(batch.num_rows for batch in batches)
+    held = reasked.FrameRows(given.schema, rows, batches) if rows else None
+    return replace(given, rows=rows, batches=batches), held
 
 
 def _tell(found: Reasked | None) -> None:
@@ -268,7 +277,7 @@ def preview(asked: Settings, source: FrameSource) -> Page:
 def plan(asked: Settings, source: FrameSource) -> Plan:
     """Count what asking would come to; sends nothing."""
     with prepared(asked, source, key_needed=False) as given:
-        return _in_background(_plan(given, _held(asked, given)))
+        return _in_background(_plan(*_held(asked, given)))
 
 
 async def _plan(given: FrameJob, held: reasked.FrameRows | None) -> Plan:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import warnings
 from collections.abc import AsyncIterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,13 @@ if TYPE_CHECKING:
     AnyConfig = str | Path | Mapping[str, Any] | JobConfig
 
 
+ONCE = (
+    "max_reasked is not looked at here: rows that come in batches are gone through once, so nobody knows beforehand how "
+    "many were answered before and would be asked again. A changed prompt, model or column type asks them again; "
+    "`budget` bounds what that costs"
+)
+
+
 def enrich_batches(
     batches: Iterable[pa.RecordBatch],
     config: AnyConfig,
@@ -37,7 +45,8 @@ def enrich_batches(
     Args:
         batches: all of one schema; pulled by the thread that pulls the result, a bounded number ahead.
         config: a YAML file's path, its content as a mapping, or a `JobConfig`. Its input and output play no part,
-            except that the ledger lies beside the output by default; without one, in the user's cache directory.
+            except that the ledger lies beside the output by default; without one, in the user's cache directory. Nor
+            does `max_reasked`, with a warning: rows that are gone through once cannot be looked through beforehand.
         schema: of the batches, when it is known: then templates are compared with it at once.
         api_key: instead of the one in the environment.
 
@@ -98,7 +107,11 @@ def job_config(config: AnyConfig) -> JobConfig:
         config = load_job(config)
     elif not isinstance(config, JobConfig):
         config = validate_job(config)
-    return config.model_copy(update={"input": None, "output": None, "ledger": config.ledger_location()})
+    if config.max_reasked is not None:
+        warnings.warn(ONCE, stacklevel=3)
+    return config.model_copy(
+        update={"input": None, "output": None, "ledger": config.ledger_location(), "max_reasked": None}
+    )
 
 
 def _enriched(

@@ -54,6 +54,15 @@ def test_each_batch_comes_back_with_its_answers_in_order(endpoint: BookedEndpoin
     assert len(endpoint.charges) == 301
 
 
+def test_a_share_of_rows_asked_again_is_not_looked_at(endpoint: BookedEndpoint) -> None:
+    """Batches are gone through once: who sets `max_reasked` is told that nobody looks, and all else is done."""
+    with pytest.warns(UserWarning, match="max_reasked is not looked at here") as told:
+        job = job_config({**CONFIG, "max_reasked": "1%"})
+    assert len(told) == 1
+    assert [batch.num_rows for batch in enrich.enrich_batches(batches(3), job)] == [3]
+    assert len(endpoint.charges) == 3
+
+
 def test_usage_stands_on_one_row_per_completion_over_all_batches(endpoint: BookedEndpoint) -> None:
     """A text that comes again, in its batch or a later one, is a copy without usage."""
     table = pa.Table.from_batches(enrich.enrich_batches(batches(30, 30, 30, 30, distinct=40), CONFIG))

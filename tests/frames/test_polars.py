@@ -4,19 +4,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 import doctest
 import inspect
 import subprocess
 import sys
 from collections import Counter
+from typing import Any
 
 import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
 import enrich.polars
-from enrich.errors import ConfigError, TemplateError
+from enrich.errors import ConfigError, TemplateError, TooManyReasked
 from enrich.polars import beatra
 from tests.helpers.aside import RATE, say
 from tests.helpers.endpoint import BookedEndpoint, answer_to
@@ -45,6 +47,18 @@ EVERY_TYPE = texts(2).with_columns(
     pl.Series("bytes", [b"x", None]),
     pl.Series("null", [None, None]),
 )
+
+
+def test_rows_of_a_query_that_would_be_paid_for_again(endpoint: BookedEndpoint) -> None:
+    """A query is collected first and looked through as its frame would be, from running and from waiting code."""
+    texts(4).lazy().beatra.complete("{{ t }}", name="s")
+    asked: dict[str, Any] = {"name": "s", "model": "fast-1", "max_reasked": "50%"}
+    said = "4 of 4 rows that were answered before would be asked again; changed since: model"
+    with pytest.raises(TooManyReasked, match=said):
+        texts(5).lazy().beatra.complete("{{ t }}", **asked)
+    with pytest.raises(TooManyReasked, match=said):
+        asyncio.run(texts(5).lazy().beatra.acomplete("{{ t }}", **asked))
+    assert len(endpoint.posts) == 4
 
 
 def test_the_frame_s_own_columns_survive_unchanged() -> None:
