@@ -143,6 +143,9 @@ TOO_MANY_FILES = (
 )
 
 
+KEY_CHANGED = "key_changed"  # the code of an attempt whose key was refused, where there is another one by now
+
+
 class Fate(enum.Enum):
     """What is known of a failed attempt's effect on the server."""
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import ipaddress
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Literal
-from urllib.parse import SplitResult, parse_qsl, urlsplit
+from datetime import date
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit, urlunsplit
 
-from pydantic import AfterValidator, SecretStr, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, field_validator, model_validator
 
 from enrich.base.reading import read_small
 from enrich.config.api_key import KEY_VARIABLE, find_key, is_variable
+from enrich.config.key_source import CommandKey, KeySource
 from enrich.config.section import FilePath, Seconds, Section
 from enrich.errors import ConfigError
 
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
 DEFAULT_BASE_URL = "https://api.beatra.ai/v1"
 URL_VARIABLE = "BEATRA_BASE_URL"
+CHAT = "/chat/completions"
 MAX_URL = 2_048  # characters
 MAX_CA_FILE = 16 << 20  # bytes; all the world's authorities together have a quarter of a million
 RESERVED_HEADERS = frozenset(  # what each request says for itself
@@ -61,14 +64,53 @@ def _check_signs(url: str) -> None:
         raise ValueError("it holds a blank, a line end or another sign that no URL can")
 
 
+def _as_text(value: Any) -> Any:
+    """Take a number or a date, such as an API's version, as the text that it is written with."""
+    return str(value) if isinstance(value, int | float | date) and not isinstance(value, bool) else value
+
+
+class AuthConfig(Section):
+    """How the key stands in a request.
+
+    Attributes:
+        header: that holds it.
+        scheme: the word before it; `Bearer` in `Authorization`, none in another header.
+    """
+
+    header: str = "Authorization"
+    scheme: str | None = None
+
+    @field_validator("header", "scheme")
+    @classmethod
+    def _is_a_word(cls, value: str | None) -> str | None:
+        if value is None or value == "":
+            return value
+        if not _HEADER_NAME.fullmatch(value):
+            raise ValueError("it holds what no header's name may")
+        return value
+
+    @model_validator(mode="after")
+    def _is_free(self) -> Self:
+        name = self.header.lower()
+        if not name or (name in RESERVED_HEADERS and name != "authorization"):
+            raise ValueError("`header` must be one that requests do not set themselves, such as api-key")
+        return self
+
+
 class EndpointConfig(Section):
     """Where requests go, and how.
 
     Attributes:
         base_url: of an OpenAI-compatible API, with a query if it needs one (`…?api-version=…`); the word `sandbox` means the built-in emulator.
+        url: of the completions as a whole, in place of `base_url`, where its path is not `/chat/completions`.
+        query: parameters behind every URL, such as `{api-version: 2026-01-01}`.
         timeout: seconds for one attempt.
         api_key_env: the environment variable that holds the key.
-        api_key_file: a file that holds the key and nothing else, readable by its owner only.
+        api_key_file: a file that holds the key and nothing else, readable by its owner only. It is read again when it changes.
+        api_key_command: a program and its arguments that writes the key, or JSON with `access_token` and `expires_in`. It is
+            run again when that time is nearly over, and when the key is refused; no shell reads it, and what it writes is not shown.
+        api_key_expires_in: seconds after which the program is run again, where it does not say so.
+        auth: how the key stands in a request; `Authorization: Bearer …` by default, `{header: api-key}` for gateways.
         headers: further request headers, for gateways.
         ca_file: a PEM file of certificates to trust instead of the system's.
         proxy: the URL of an HTTP proxy; the environment's proxies are not used.
@@ -82,9 +124,14 @@ class EndpointConfig(Section):
     """
 
     base_url: str | None = None
+    url: str | None = None
+    query: dict[str, Annotated[str, BeforeValidator(_as_text)]] = {}
     timeout: Seconds = 120.0
     api_key_env: Annotated[str, AfterValidator(is_variable)] = KEY_VARIABLE
     api_key_file: FilePath | None = None
+    api_key_command: Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)] | None = None
+    api_key_expires_in: Seconds | None = None
+    auth: AuthConfig = AuthConfig()
     headers: dict[str, str] = {}
     ca_file: FilePath | None = None
     proxy: str | None = None
@@ -93,7 +140,23 @@ class EndpointConfig(Section):
     finish_reason: Literal["required", "optional"] = "required"
     idempotent: Literal["auto"] | bool = "auto"
 
-    @field_validator("base_url")
+    @model_validator(mode="after")
+    def _one_of_each(self) -> Self:
+        if self.url is not None and self.base_url not in (None, "sandbox"):
+            raise ValueError("`url` and `base_url` exclude each other; keep one")
+        if self.api_key_file is not None and self.api_key_command is not None:
+            raise ValueError("`api_key_file` and `api_key_command` exclude each other; keep one")
+        if self.api_key_expires_in is not None and self.api_key_command is None:
+            raise ValueError("`api_key_expires_in` is of `api_key_command`, which is not given")
+        return self
+
+    @property
+    def command(self) -> CommandKey | None:
+        """The program that tells the key, if one does."""
+        told = self.api_key_command
+        return CommandKey(tuple(told), self.api_key_expires_in) if told is not None else None
+
+    @field_validator("base_url", "url")
     @classmethod
     def _is_http(cls, value: str | None) -> str | None:
         if value is None or value == "sandbox":
@@ -110,8 +173,13 @@ class Endpoint:
     """An endpoint, ready to be connected to.
 
     Attributes:
-        base_url: without a slash at its end; ``/chat/completions`` comes behind it.
+        base_url: without a slash at its end; ``/chat/completions`` comes behind it, unless it is `whole`.
+        whole: whether ``base_url`` is that of the completions themselves.
         api_key: never shown; None only for this machine's own addresses.
+        key_source: where the key came from, and may come from again; None without a key.
+        key_lives: seconds that the key is good for; None where that is not known.
+        key_header: name of the header that holds the key.
+        key_scheme: word before the key in it, or "".
         timeout: seconds for one attempt.
         headers: further request headers; not shown, since gateways keep secrets in them.
         ca_file: a PEM file to trust instead of the system's certificates.
@@ -122,12 +190,24 @@ class Endpoint:
 
     base_url: str
     api_key: SecretStr | None = None
+    whole: bool = False
+    key_source: KeySource | None = None
+    key_lives: float | None = None
+    key_header: str = "Authorization"
+    key_scheme: str = "Bearer"
     timeout: float = 120.0
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     ca_file: Path | None = None
     proxy: str | None = field(default=None, repr=False)
     stream_end: Literal["auto", "done", "finish_reason"] = "auto"
     finish_reason: Literal["required", "optional"] = "required"
+
+    @property
+    def account(self) -> str:
+        """What stands for the account, of two runs the same: the key, or the program that tells ever other ones."""
+        if isinstance(self.key_source, CommandKey):
+            return "\0".join(self.key_source.arguments)
+        return self.api_key.get_secret_value() if self.api_key is not None else ""
 
 
 def resolve_endpoint(config: EndpointConfig, env: Mapping[str, str]) -> Endpoint:
@@ -140,21 +220,23 @@ def resolve_endpoint(config: EndpointConfig, env: Mapping[str, str]) -> Endpoint
     Raises:
         ConfigError: there is no key, or it would travel in the clear, or a value cannot be used.
     """
-    url = (config.base_url or env.get(URL_VARIABLE) or DEFAULT_BASE_URL).rstrip("/")
-    where = "endpoint.base_url" if config.base_url else URL_VARIABLE
+    given = config.url or config.base_url
+    where = "endpoint.url" if config.url else "endpoint.base_url" if given else URL_VARIABLE
+    url, whole = _with_query((given or env.get(URL_VARIABLE) or DEFAULT_BASE_URL).rstrip("/"), config)
     parts = _split(url, where)
     local = is_loopback(parts.hostname or "")
     own_network = parts.scheme == "http" and is_near(parts.hostname or "")
     keyless = local or own_network or any(_AUTHORIZES.search(name) for name in config.headers)
     may_go = parts.scheme == "https" or config.allow_http
-    key = find_key(
+    found = find_key(
         env,
         file=config.api_key_file,
+        command=config.command,
         variable=config.api_key_env,
         needed=may_go and not keyless,
         as_told=local,
     )
-    secrets = key is not None or bool(config.headers)
+    secrets = found is not None or bool(config.headers)
     if parts.scheme == "http" and not (local or config.allow_http):
         _refuse_http(parts, config, secrets=secrets, own_network=own_network)
     if config.proxy is not None:
@@ -162,9 +244,14 @@ def resolve_endpoint(config: EndpointConfig, env: Mapping[str, str]) -> Endpoint
     trust(config.ca_file)  # what is wrong with it is told before anything is made
     return Endpoint(
         base_url=url,
-        api_key=key,
+        whole=whole,
+        api_key=found.key if found is not None else None,
+        key_source=found.source if found is not None else None,
+        key_lives=found.lives if found is not None else None,
+        key_header=config.auth.header,
+        key_scheme=_scheme(config.auth),
         timeout=config.timeout,
-        headers=_check_headers(config.headers),
+        headers=_check_headers(config.headers, config.auth),
         ca_file=config.ca_file,
         proxy=config.proxy,
         stream_end=config.stream_end,
@@ -279,9 +366,34 @@ def _check_proxy(proxy: str, scheme: str, *, secrets: bool) -> None:
         )
 
 
-def _check_headers(headers: Mapping[str, str]) -> dict[str, str]:
+def _scheme(auth: AuthConfig) -> str:
+    """Give the word before the key."""
+    if auth.scheme is not None:
+        return auth.scheme
+    return "Bearer" if auth.header.lower() == "authorization" else ""
+
+
+def _with_query(url: str, config: EndpointConfig) -> tuple[str, bool]:
+    """Put the configured parameters behind a URL; say whether it names the completions themselves.
+
+    One that ends in ``/chat/completions`` means the same as the URL before that.
+    """
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # told where the URL is looked at
+        return url, False
+    path = parts.path
+    usual = path.rstrip("/").endswith(CHAT)
+    if usual:
+        path = path.rstrip("/").removesuffix(CHAT)
+    query = "&".join(part for part in (parts.query, urlencode(config.query)) if part)
+    whole = config.url is not None and not usual
+    return (urlunsplit(parts._replace(path=path, query=query)) if usual or config.query else url), whole
+
+
+def _check_headers(headers: Mapping[str, str], auth: AuthConfig) -> dict[str, str]:
     for name, value in headers.items():
-        if name.lower() in RESERVED_HEADERS:
+        if name.lower() in RESERVED_HEADERS | {auth.header.lower()}:
             raise ConfigError(
                 f"endpoint.headers.{name}: every request sets this header itself",
                 hint="remove it; the key comes from BEATRA_API_KEY or endpoint.api_key_file.",

@@ -231,13 +231,24 @@ def _resolve_paths(document: dict[str, Any], base: Path) -> dict[str, Any]:
     if isinstance(document["input"], dict) and "csv" in document["input"]:
         document["input"] = {**document["input"], "csv": inside(document["input"]["csv"], "reject_file")}
     document = inside(document, "ledger", "report")
-    document["endpoint"] = inside(document.get("endpoint", {}), "api_key_file", "ca_file")
+    endpoint = inside(document.get("endpoint", {}), "api_key_file", "ca_file")
+    if isinstance(endpoint, dict) and isinstance(command := endpoint.get("api_key_command"), list):
+        endpoint = {**endpoint, "api_key_command": _with_program(command, base)}
+    document["endpoint"] = endpoint
     steps = document.get("steps")
     if isinstance(steps, list):
         document["steps"] = [
             _resolve_schema(inside(s, "prompt_file", "messages_file", "examples_file"), base) for s in steps
         ]
     return {k: v for k, v in document.items() if v is not None}
+
+
+def _with_program(command: list[Any], base: Path) -> list[Any]:
+    """A program that is named by its path is looked for from the configuration on; one by its name on PATH."""
+    program, *arguments = command or [""]
+    if not isinstance(program, str) or "/" not in program:
+        return command
+    return [str(base / Path(program).expanduser()), *arguments]
 
 
 def _resolve_schema(step: Any, base: Path) -> Any:

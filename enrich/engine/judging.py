@@ -87,7 +87,7 @@ class Judge:
                 if unusable is not None:
                     await desk.ledger.reject(ticket.ask.key, failure, final=False, answer=unusable)
                 desk.postpone(ticket, 0.0)
-                desk.stop(stop_error(kind, failure, ticket.ask.model))
+                desk.stop(stop_error(kind, failure, ticket.ask.model, desk.policy.key))
             case NextModel():
                 await self._give_up(ticket, failure, unusable=unusable, in_doubt=False)
             case FailRow(in_doubt=in_doubt):

@@ -195,7 +195,7 @@ _STOPS: dict[str, tuple[type[RunStopped], str, str]] = {
     "key_refused": (
         KeyRefused,
         "the endpoint refused the API key: {said}",
-        "check BEATRA_API_KEY, then run again.",
+        "check {key}, then run again.",
     ),
     "balance": (
         BalanceSpent,
@@ -234,11 +234,19 @@ _STOPS: dict[str, tuple[type[RunStopped], str, str]] = {
 }
 
 
-def stop_error(kind: str, failure: Failure, model: str) -> RunStopped:
-    """Make the error a run stops with: what happened, and what to do before running again."""
+def stop_error(kind: str, failure: Failure, model: str, key: str = "the API key") -> RunStopped:
+    """Make the error a run stops with: what happened, and what to do before running again.
+
+    Args:
+        kind: of the reason.
+        failure: that shows it.
+        model: that was asked.
+        key: where the API key came from, for people.
+    """
     said = f"{failure}" + (f" (request id {failure.request_id})" if failure.request_id else "")
     error, what, hint = _STOPS[kind]
-    return error(what.format(said=said, model=model, wait=failure.retry_after or 0.0), hint=hint)
+    what = what.format(said=said, model=model, wait=failure.retry_after or 0.0)
+    return error(what, hint=hint.format(key=key) if kind == "key_refused" else hint)
 
 
 def unfit_error(statuses: Mapping[RowStatus, int], step: str) -> RunStopped:

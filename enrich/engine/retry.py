@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from enrich.engine.key_doubt import may_be_about_the_row
-from enrich.records import Failure, Fate
+from enrich.records import KEY_CHANGED, Failure, Fate
 from enrich.wire.meanings import meaning
 
 if TYPE_CHECKING:
@@ -78,24 +78,29 @@ class Policy:
         unknown: how often an unknown outcome is asked again where that may be paid for; None where it is free.
         max_wait: seconds; the longest backoff.
         deadline: seconds that a row may take over all its attempts and waits.
+        key: where the API key comes from, for people.
     """
 
     attempts: int
     max_wait: float
     deadline: float
     unknown: int | None = None
+    key: str = "BEATRA_API_KEY"
 
     @classmethod
-    def of(cls, config: RetryConfig, *, timeout: float, keeps_keys: bool = True) -> Policy:
+    def of(
+        cls, config: RetryConfig, *, timeout: float, keeps_keys: bool = True, key: str = "BEATRA_API_KEY"
+    ) -> Policy:
         """Read the configuration.
 
         Args:
             config: the section ``retry``.
             timeout: seconds of one attempt.
             keeps_keys: whether a request that comes again under its key is charged no second time.
+            key: where the API key comes from.
         """
         deadline = config.deadline or config.attempts * (timeout + config.max_wait)
-        return cls(config.attempts, config.max_wait, deadline, None if keeps_keys else config.unknown)
+        return cls(config.attempts, config.max_wait, deadline, None if keeps_keys else config.unknown, key)
 
     def forbids(self, unknowns: int) -> bool:
         """Say whether a request may not be sent again after so many attempts of unknown outcome."""
@@ -160,6 +165,8 @@ def decide(
         own_model: whether the model is one that this row names.
         key: what is known of a refusal of access that names no cause.
     """
+    if failure.code == KEY_CHANGED and history.waited <= policy.deadline:
+        return Again(0.0)
     if key != "key" and may_be_about_the_row(failure):
         wait = min(policy.max_wait, LOOK_AGAIN * 2.0 ** (history.failures - 1))
         return FailRow() if key == "row" else Again(wait)
@@ -193,10 +200,11 @@ def given_up(failure: Failure, history: History) -> FailRow:
 def counts(failure: Failure) -> bool:
     """Say whether a failure uses up one of the row's attempts.
 
-    Waits for a rate limit, an outage or the same request in progress do not; what may have been charged
+    Waits for a rate limit, an outage, another key or the same request in progress do not; what may have been charged
     always does.
     """
     waits = failure.fate is Fate.UNSENT or is_rate_limit(failure) or _is_in_progress(failure)
+    waits = waits or failure.code == KEY_CHANGED
     return failure.fate is Fate.UNKNOWN or not waits
 
 

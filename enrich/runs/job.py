@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path, PurePath, PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ from enrich.base.location import ObjectUrl, is_url
 from enrich.base.version import __version__
 from enrich.config import URL_VARIABLE, Place, read_by, refuse, refuse_overlaps
 from enrich.config.endpoint import Endpoint, resolve_endpoint
+from enrich.config.key_source import GivenKey
 from enrich.engine.fallback import ModelBreaker
 from enrich.engine.formats import Formats
 from enrich.errors import ConfigError, OutputError, did_you_mean
@@ -263,13 +264,20 @@ def _endpoint(
     config: EndpointConfig, api_key: str | None, *, key_needed: bool
 ) -> tuple[str, Endpoint | None]:
     env: Mapping[str, str] = os.environ
-    if (config.base_url or env.get(URL_VARIABLE)) == SANDBOX:
+    if (config.base_url or config.url or env.get(URL_VARIABLE)) == SANDBOX:
         return SANDBOX, None
+    without = config.model_copy(
+        update={"api_key_file": None, "api_key_command": None, "api_key_expires_in": None}
+    )
     if api_key is not None:
-        config, env = config.model_copy(update={"api_key_file": None}), {**env, config.api_key_env: api_key}
-    elif not key_needed:
+        endpoint = resolve_endpoint(without, {**env, config.api_key_env: api_key})
+        return endpoint.base_url, replace(endpoint, key_source=GivenKey("the api_key that was given"))
+    if not key_needed:
         env = {config.api_key_env: "none", **env}
-    endpoint = resolve_endpoint(config, env)
+    if key_needed or config.command is None:
+        endpoint = resolve_endpoint(config, env)
+    else:  # the program is run for what is sent alone
+        endpoint = replace(resolve_endpoint(without, env), key_source=config.command)
     return endpoint.base_url, endpoint
 
 

@@ -60,10 +60,10 @@ def _pace_name(job: Job) -> str:
 
     Of the key it holds 32 bits of a hash, of which nothing can be guessed.
     """
-    key = job.endpoint.api_key if job.endpoint is not None else None
-    if key is None:
+    account = job.endpoint.account if job.endpoint is not None else ""
+    if not account:
         return f"pace:{job.base_url}"
-    digest = hashlib.blake2b(key.get_secret_value().encode(), digest_size=4, person=b"beatra-pace")
+    digest = hashlib.blake2b(account.encode(), digest_size=4, person=b"beatra-pace")
     return f"pace:{job.base_url}:{digest.hexdigest()}"
 
 

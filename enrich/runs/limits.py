@@ -104,8 +104,7 @@ async def _slots(
     """
     if job.endpoint is None or not isinstance(ledger, Leases):
         return OwnSlots(limits)
-    key = job.endpoint.api_key
-    account = await ledger.fingerprint(job.endpoint.base_url, key.get_secret_value() if key else "", *of)
+    account = await ledger.fingerprint(job.endpoint.base_url, job.endpoint.account, *of)
     return await stack.enter_async_context(LeasedSlots(ledger, account, limits))
 
 

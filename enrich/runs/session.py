@@ -192,7 +192,12 @@ async def sending(
             read=_reading(job, completion.read_fresh),
             pace=pace,
             budget=Budget(config.budget),
-            policy=Policy.of(config.retry, timeout=config.endpoint.timeout, keeps_keys=promise.kept),
+            policy=Policy.of(
+                config.retry,
+                timeout=config.endpoint.timeout,
+                keeps_keys=promise.kept,
+                key=endpoint.key_source.name if endpoint.key_source is not None else "the API key",
+            ),
             workers=most,
             on_retry=_log_retry,
             run=run,

@@ -187,6 +187,9 @@ async def check_endpoint(endpoint: Endpoint, models: Iterable[str] = ()) -> list
         endpoint: where to, and with which key.
         models: those that are wanted; one that is not listed is named, for lists may be incomplete.
     """
+    if endpoint.whole:
+        said = f"{endpoint.base_url} is named whole: where its health and models are is not known; --probe asks it"
+        return [CheckLine("endpoint", ok=True, text=said)]
     async with Client(endpoint, concurrency=2) as client:
         findings = [await _health(client, endpoint.base_url), *_gateway(client, endpoint)]
         try:
@@ -195,7 +198,8 @@ async def check_endpoint(endpoint: Endpoint, models: Iterable[str] = ()) -> list
             if not findings[0].ok and not isinstance(error, KeyRefused):
                 return findings  # what is wrong there is said
             return [*findings, _failed("key", error)]
-    key = "accepted" if endpoint.api_key is not None else "none is set, and none was asked for"
+    source = endpoint.key_source
+    key = f"accepted, from {source.name}" if source is not None else "none is set, and none was asked for"
     return [*findings, CheckLine("key", ok=True, text=key), _models(endpoint, set(models), found)]
 
 

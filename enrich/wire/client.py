@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import io
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Self
 
 import aiohttp
@@ -15,12 +15,12 @@ from yarl import URL
 from enrich.base.version import __version__
 from enrich.config.endpoint import trust
 from enrich.errors import EndpointFailing, KeyRefused
-from enrich.records import Failure, Reply
+from enrich.records import KEY_CHANGED, Failure, Reply
 from enrich.wire.envelope import loads, one_line
 from enrich.wire.gateways import Gateway, find_gateway
+from enrich.wire.keys import Keys, refuses_key
 from enrich.wire.line import HEAD, Response
 from enrich.wire.post import Poster
-from enrich.wire.redact import Redactor
 from enrich.wire.response import Exchange, milliseconds_since
 from enrich.wire.stream_end import StreamEnds
 from enrich.wire.unanswered import NETWORK_ERRORS
@@ -75,10 +75,11 @@ class Client:
     def __init__(self, endpoint: Endpoint, *, concurrency: int, ends: StreamEnds | None = None) -> None:
         self._endpoint = endpoint
         self._concurrency = concurrency
-        self._key = endpoint.api_key.get_secret_value() if endpoint.api_key else ""
-        self._redactor = Redactor(self._key)
+        self._keys = Keys(endpoint)
+        self._key = ""
         self._base = URL(endpoint.base_url)
-        self._chat = self._at("chat/completions")  # built once: parsing a URL is dear
+        # Built once: parsing a URL is dear.
+        self._chat = self._base if endpoint.whole else self._at("chat/completions")
         self._ends = ends or StreamEnds.of(endpoint)
         self._limits = _limits(endpoint.timeout, stream=False)
         self._stream_limits = _limits(endpoint.timeout, stream=True)
@@ -87,11 +88,20 @@ class Client:
             "User-Agent": f"beatra-enrich/{__version__}",
             "Content-Type": "application/json",
             "Accept-Encoding": "identity",  # what is counted on the wire is what is held in memory
-            **({"Authorization": f"Bearer {self._key}"} if self._key else {}),
         }
         self._headers_seen: dict[str, str] = {}
         self._session: aiohttp.ClientSession | None = None
         self._poster: Poster | None = None
+        self._take_key()
+
+    def _take_key(self) -> None:
+        """Send the key that there is now."""
+        self._key = self._keys.key
+        if self._key:
+            endpoint = self._endpoint
+            self._headers[endpoint.key_header] = f"{endpoint.key_scheme} {self._key}".lstrip()
+        if self._poster is not None:
+            self._poster.send(self._headers)
 
     def _at(self, name: str) -> URL:
         """Give the URL of a path below the base, with the base's query behind it."""
@@ -145,11 +155,38 @@ class Client:
             timeout: seconds for the whole attempt, if fewer than the endpoint's own.
 
         Returns:
-            A `Reply` for any 2xx that came whole (its JSON is not looked at), else a `Failure`.
+            A `Reply` for any 2xx that came whole (its JSON is not looked at), else a `Failure`; one with the code
+            `KEY_CHANGED` where the key was refused and there is another one now.
         """
+        if self._keys.due:
+            await self._keys.look()
+        if self._keys.key != self._key:
+            self._take_key()
+        used, sent_at = self._key, time.monotonic()
         limit = min(self._endpoint.timeout, timeout or self._endpoint.timeout)
         stock = self._stream_limits if stream else self._limits
         limits = stock if limit == self._endpoint.timeout else _limits(limit, stream=stream)
+        outcome = await self._sent(body, key, request_id, limits, limit, stream=stream)
+        return await self._with_another_key(outcome, used, sent_at)
+
+    async def _with_another_key(self, outcome: Reply | Failure, used: str, sent_at: float) -> Reply | Failure:
+        """Say of a refusal of the key that a request was sent with whether there is another one now."""
+        if isinstance(outcome, Reply):
+            self._keys.took(used)
+        elif used and refuses_key(outcome) and await self._keys.renewed(used, sent_at):
+            return replace(outcome, code=KEY_CHANGED, retryable=True)
+        return outcome
+
+    async def _sent(
+        self,
+        body: bytes,
+        key: str,
+        request_id: str,
+        limits: aiohttp.ClientTimeout,
+        limit: float,
+        *,
+        stream: bool,
+    ) -> Reply | Failure:
         exchange = Exchange(self._ends)
         if self._poster is not None:
             own = f"Idempotency-Key: {key}\r\nX-Request-Id: {request_id}\r\n"
@@ -173,7 +210,9 @@ class Client:
         outcome = await self._get("models")
         if isinstance(outcome, Failure):
             kind = KeyRefused if outcome.status in (401, 403) else EndpointFailing
-            raise kind(f"{self._base}/models: {outcome}", hint="check endpoint.base_url and the API key.")
+            source = self._endpoint.key_source
+            key = f"the API key in {source.name}" if source is not None else "the API key"
+            raise kind(f"{self._base}/models: {outcome}", hint=f"check endpoint.base_url and {key}.")
         try:
             payload = loads(outcome.body)
         except ValueError:
@@ -206,6 +245,14 @@ class Client:
         return find_gateway(self._headers_seen)
 
     async def _get(self, name: str) -> Reply | Failure:
+        used, sent_at = self._key, time.monotonic()
+        outcome = await self._with_another_key(await self._got(name), used, sent_at)
+        if isinstance(outcome, Failure) and outcome.code == KEY_CHANGED:
+            self._take_key()
+            return await self._got(name)
+        return outcome
+
+    async def _got(self, name: str) -> Reply | Failure:
         limits = _limits(PROBE_TIMEOUT, stream=False)
         request = self._open.get(self._at(name), headers=self._headers, allow_redirects=False, timeout=limits)
         exchange = Exchange(self._ends)
@@ -225,10 +272,10 @@ class Client:
             async with request as exchange.response:
                 exchange.outcome = await exchange.read(stream=stream)
         except NETWORK_ERRORS as error:
-            return self._redactor.outcome(exchange.outcome or exchange.broken(error))
+            return self._keys.outcome(exchange.outcome or exchange.broken(error))
         if exchange.outcome is None:
             raise RuntimeError("an exchange ended without an outcome")
-        return self._redactor.outcome(exchange.outcome)
+        return self._keys.outcome(exchange.outcome)
 
     @property
     def _open(self) -> aiohttp.ClientSession:

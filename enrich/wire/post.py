@@ -37,8 +37,15 @@ class Poster:
             raise RuntimeError("the session is closed")
         self.loop = asyncio.get_running_loop()
         self._connector = session.connector
+        self._url = url
+        self.send(headers)
+        self._free: list[Line] = []  # the one used last comes first: few are kept busy, the others can go
+        self._sweeping: asyncio.TimerHandle | None = None
+
+    def send(self, headers: Mapping[str, str]) -> None:
+        """Send these headers with every request from now on."""
         # A request that is never sent: it says where to connect, and what aiohttp would put into the head.
-        self._target = aiohttp.ClientRequest("POST", url, headers=CIMultiDict(headers), loop=self.loop)
+        self._target = aiohttp.ClientRequest("POST", self._url, headers=CIMultiDict(headers), loop=self.loop)
         fixed = "".join(
             f"{name}: {value}\r\n"
             for name, value in self._target.headers.items()
@@ -46,8 +53,6 @@ class Poster:
         )
         path = self._target.url.raw_path_qs
         self._head = f"POST {path} HTTP/1.1\r\n{fixed}Content-Type: application/json\r\n".encode()
-        self._free: list[Line] = []  # the one used last comes first: few are kept busy, the others can go
-        self._sweeping: asyncio.TimerHandle | None = None
 
     def post(self, body: bytes, headers: str, limits: aiohttp.ClientTimeout, seconds: float) -> Posting:
         """Make one request, to be entered with ``async with``.

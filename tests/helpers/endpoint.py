@@ -130,6 +130,9 @@ class BookedEndpoint(LoopbackServer):
         self.seen: list[Seen] = []
         self.charges: list[Charge] = []
         self.conflicts = 0
+        self.accepts: Callable[[Seen], bool] = lambda seen: (
+            seen.headers.get("authorization") == f"Bearer {KEY}"
+        )
         self._by_key: dict[str, tuple[bytes, bytes]] = {}
         self._ids = itertools.count(1)
         self.arrived = threading.Event()
@@ -197,7 +200,7 @@ class BookedEndpoint(LoopbackServer):
     def _respond(self, seen: Seen) -> Raw:
         if seen.method == "GET":
             return self._told(seen) or _listing(seen.path)
-        if seen.headers.get("authorization") != f"Bearer {KEY}":
+        if not self.accepts(seen):
             return envelope("invalid_api_key", 401, message="no such key")
         told = self._told(seen)
         if told is not None and not told.charge:
