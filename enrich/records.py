@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any, Literal, NamedTuple, TypeVar, dataclass_transform
 
 _Class = TypeVar("_Class")
@@ -93,6 +94,7 @@ AMOUNTS = (
     "credits",
     "credits_usd",
 )
+_amounts_of = attrgetter(*AMOUNTS)
 
 
 @dataclass(slots=True)
@@ -109,8 +111,8 @@ class UsageSum:
 
     def add(self, usage: Usage | Outcome) -> None:
         """Add what one more cost."""
-        for name in AMOUNTS:
-            if amount := getattr(usage, name):
+        for name, amount in zip(AMOUNTS, _amounts_of(usage), strict=True):
+            if amount:
                 setattr(self, name, getattr(self, name) + amount)
 
     def amounts(self) -> dict[str, Any]:

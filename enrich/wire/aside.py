@@ -25,11 +25,13 @@ MOST_NESTED = 4  # levels of lists and objects that texts are looked for in
 def thought(message: dict[str, Any]) -> str | None:
     """Give what a message, or a piece of one, holds of the model's thinking; None where it holds none."""
     for place in _PLACES:
-        if text := _texts(message.get(place)):
+        found = message.get(place)
+        if found and (text := _texts(found)):
             return text
     content = message.get("content")
-    parts = content if isinstance(content, list) else []
-    return _texts([part for part in parts if _is_thought(part)]) or None
+    if not isinstance(content, list):  # as nearly always
+        return None
+    return _texts([part for part in content if _is_thought(part)]) or None
 
 
 def said(part: Any) -> str | None:

@@ -33,18 +33,18 @@ def read_usage(value: Any, text: str | None) -> Usage:
     """Read the usage; nothing but zeros beside a text was not counted: it tells nothing."""
     if not isinstance(value, dict):
         return Usage()
-    prompt, completion = (_first_count(value, names) for names in (PROMPT, COMPLETION))
-    total = _count(_number(value.get("total_tokens")))
+    prompt, completion = _first_count(value, PROMPT), _first_count(value, COMPLETION)
+    total = _count(value.get("total_tokens"))
     if "total_tokens" not in value and prompt is not None and completion is not None:
         total = prompt + completion
     usage = Usage(
         prompt,
         completion,
         total,
-        _amount(_number(value.get("credits"))),
+        _amount(value.get("credits")),
         _first_count(value, CACHED),
         _first_count(value, REASONING),
-        _amount(_number(value.get("credits_usd_reference"))),
+        _amount(value.get("credits_usd_reference")),
     )
     counted = usage.prompt_tokens or usage.completion_tokens or usage.total_tokens or usage.credits
     if counted or not text:
@@ -60,16 +60,15 @@ def tells(usage: dict[str, Any]) -> bool:
 
 def _first_count(usage: dict[str, Any], places: Sequence[tuple[str, ...]]) -> int | None:
     """Give the count at the first of some places that holds one; servers agree on none of them."""
-    for *objects, name in places:
-        holder: Any = usage
-        for one in objects:
-            holder = holder.get(one)
-            if not isinstance(holder, dict):
-                break
-        else:
-            count = _count(_number(holder.get(name)))
-            if count is not None:
-                return count
+    for place in places:
+        held = usage.get(place[0])
+        if held is None:  # as nearly always
+            continue
+        if len(place) > 1:
+            held = held.get(place[1]) if isinstance(held, dict) else None
+        count = _count(held)
+        if count is not None:
+            return count
     return None
 
 
@@ -91,7 +90,10 @@ def _count(value: Any) -> int | None:
 
 
 def _amount(value: Any) -> float | None:
-    """Give a plausible number, else None: not a bool, not text, not negative, not beyond all reason."""
+    """Give a plausible number, be it written as text, else None: not a bool, not negative, not beyond all reason."""
+    if value is None:
+        return None
+    value = _number(value)
     if type(value) not in (float, int):
         return None
     return float(value) if 0 <= value <= MAX_PLAUSIBLE else None
