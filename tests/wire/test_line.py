@@ -52,13 +52,36 @@ def in_turn(*handlers: Handler) -> Handler:
     return handler
 
 
-async def answers_to(handler: Handler, count: int = 2) -> tuple[list[Reply | Failure], list[int]]:
+def unannounced(data: bytes) -> Handler:
+    """Give a handler that sends this and ends the connection with nothing said, in TLS either."""
+
+    async def handler(request: Request, writer: asyncio.StreamWriter) -> None:
+        await sending(data)(request, writer)
+        writer.transport.abort()
+
+    return handler
+
+
+async def answers_to(
+    handler: Handler, count: int = 2, *, certificate: Path | None = None
+) -> tuple[list[Reply | Failure], list[int]]:
     """Send requests one after the other; gives what came, and on which connection each request came."""
-    async with Server(handler) as server, Client(Endpoint(server.url, timeout=20), concurrency=1) as client:
+    tls = None if certificate is None else tls_of(certificate)
+    answered = asyncio.Semaphore(0)
+
+    async def telling(request: Request, writer: asyncio.StreamWriter) -> None:
+        await handler(request, writer)
+        answered.release()
+
+    async with (
+        Server(telling, tls=tls) as server,
+        Client(Endpoint(server.url, timeout=20, ca_file=certificate), concurrency=1) as client,
+    ):
         outcomes = []
         for _ in range(count):
             outcomes.append(await send(client))
-            await asyncio.sleep(0.02)
+            await answered.acquire()
+            await asyncio.sleep(0.02)  # what was sent is there now, and is read before this is over
     return outcomes, [request.connection for request in server.requests]
 
 
@@ -256,16 +279,9 @@ def test_tls(certificate: Path) -> None:
         handler = in_turn(
             sending(response()), sending(response()), unframed, sending(response(), then="reset")
         )
-        async with (
-            Server(handler, tls=tls_of(certificate)) as server,
-            Client(Endpoint(server.url, ca_file=certificate), concurrency=1) as client,
-        ):
-            outcomes = [await send(client) for _ in range(4)]
-            await asyncio.sleep(0.02)
-            outcomes.append(await send(client))
-        assert bodies_of(outcomes[:2]) == [ANSWER, ANSWER]
-        assert bodies_of(outcomes[3:]) == [ANSWER, ANSWER]
-        assert [request.connection for request in server.requests] == [1, 1, 1, 2, 3]
+        outcomes, connections = await answers_to(handler, 5, certificate=certificate)
+        assert bodies_of(outcomes) == [ANSWER] * 5
+        assert connections == [1, 1, 1, 2, 3]
 
     asyncio.run(main())
     uvloop.run(main())
