@@ -182,7 +182,6 @@ BROKEN: dict[str, tuple[tuple[Sequence[bytes], str], str]] = {
     "done alone": (([events(*USUAL[:2], DONE)], "close"), "response_cut"),
     "nothing but done": (([events(DONE)], "close"), "response_cut"),
     "cut within done": (([WHOLE[:-3]], "close"), "response_cut"),
-    "no empty line after done": (([WHOLE[:-1]], "close"), "response_cut"),
     "nothing": (([], "close"), "response_cut"),
     "error event": (
         ([events(*USUAL[:2]), events(b'{"error":{"code":"overloaded"}}')], "close"),
