@@ -138,9 +138,9 @@ def status(config: Path, *, as_json: bool, watch: bool, **options: Any) -> None:
     "--no-content", is_flag=True, help="Leave out what prompts and answers say: numbers, statuses, ids only."
 )
 def report(config: Path, out: str | None, *, no_content: bool, **options: Any) -> None:
-    """Write a page on the last run; send nothing.
+    """Write a page on the job and its runs; send nothing.
 
-    One HTML file that needs no network: status, throughput, latency, costs, retries, failures, samples.
+    One HTML file that needs no network: rows, answers, runs, throughput, latency, costs, failures, samples.
 
     \b
     Examples:

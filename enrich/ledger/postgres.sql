@@ -449,8 +449,11 @@ UPDATE run SET ended_at = %s, summary = %s, lease_until = '-infinity' WHERE numb
 -- name: runs
 SELECT number, started_at, ended_at, summary FROM run ORDER BY number
 
+-- name: all_runs
+SELECT number, started_at, ended_at, summary, info FROM run ORDER BY number
+
 -- name: last_run
-SELECT number, started_at, ended_at, summary FROM run WHERE ended_at IS NOT NULL ORDER BY number DESC LIMIT 1
+SELECT number, started_at, ended_at, summary, info FROM run WHERE ended_at IS NOT NULL ORDER BY number DESC LIMIT 1
 
 -- name: generation
 SELECT n, crc FROM generation WHERE step = %s

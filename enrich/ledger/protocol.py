@@ -61,12 +61,19 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class RunInfo:
-    """One run, as the ledger keeps it."""
+    """One run, as the ledger keeps it.
+
+    Attributes:
+        ended_at: None where it is still at work, or died.
+        summary: as ``--json`` prints it.
+        output: where it meant to write; None where it wrote no file.
+    """
 
     number: int
     started_at: float
     ended_at: float | None
     summary: dict[str, Any] | None
+    output: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,6 +312,9 @@ class Ledger(Protocol):
 
     async def last_run(self) -> RunInfo | None:
         """Give the newest run that ended, for `status` and `report`."""
+
+    async def runs(self) -> list[RunInfo]:
+        """Give all runs, the oldest first; also those that did not end."""
 
     async def version(self) -> str | None:
         """Name what the ledger holds: it has another name once a run was opened, or an answer or a request is gone.

@@ -99,10 +99,11 @@ class Row(NamedTuple):
 
 def run_info(line: Sequence[Any]) -> RunInfo:
     """Give what a line of the table of runs says (number, begin, end, summary), as far as it is what may be written there."""
-    number, started_at, ended_at, summary = line
+    number, started_at, ended_at, summary, info = line
     began = float(started_at) if _is_time(started_at) else 0.0
     ended = began if ended_at is not None and not _is_time(ended_at) else ended_at
-    return RunInfo(number, began, ended, told(summary))
+    output = (told(info) or {}).get("output")
+    return RunInfo(number, began, ended, told(summary), output if isinstance(output, str) else None)
 
 
 def is_run(line: Sequence[Any]) -> bool:

@@ -77,6 +77,10 @@ class SqlLedger(ABC, Generic[Tx]):
         row = await self._read(lambda tx: tx.run("last_run").fetchone())
         return run_info(row) if row else None
 
+    async def runs(self) -> list[RunInfo]:
+        """Give all runs, the oldest first."""
+        return [run_info(row) for row in await self._read(lambda tx: tx.run("all_runs").fetchall())]
+
     def _must_be_closed(self) -> None:
         if self._rules.run:
             raise RuntimeError(f"run {self._rules.run} is still open")

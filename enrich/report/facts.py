@@ -11,21 +11,25 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Timeline:
-    """A run in slices of equal length.
+    """A job in slices of equal length, without long times in which nothing was under way.
 
     Attributes:
-        begin: wall-clock seconds since the epoch, of the first slice.
+        starts: wall-clock seconds since the epoch, of each slice.
         width: seconds of one slice.
         answers: answers per second, one number per slice.
         failures: failed attempts per second.
         in_flight: attempts under way, on average over the slice; of the attempts that were answered.
+        credits: what all answers up to the slice's end cost.
+        breaks: the places of slices before which time was left out.
     """
 
-    begin: float
+    starts: tuple[float, ...]
     width: float
     answers: tuple[float, ...]
     failures: tuple[float, ...]
     in_flight: tuple[float, ...]
+    credits: tuple[float, ...]
+    breaks: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +112,8 @@ class Sample:
     Attributes:
         row: the output's row, from 1; None when no output tells.
         parsed: column → value, as text.
+        given: the row's own columns → value, as text.
+        labels: its answers, as far as they are counted one by one: column and value.
     """
 
     row: int | None
@@ -122,11 +128,18 @@ class Sample:
     answer: str
     parsed: tuple[tuple[str, str], ...] = ()
     prompt: str = ""
+    given: tuple[tuple[str, str], ...] = ()
+    labels: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class FailedRow:
-    """A row without a usable answer."""
+    """A row without a usable answer.
+
+    Attributes:
+        key: of its request, if one was made.
+        answer: what was answered all the same.
+    """
 
     row: int | None
     step: str
@@ -135,19 +148,62 @@ class FailedRow:
     message: str
     request_id: str
     attempts: int
+    key: bytes | None = None
+    answer: str = ""
+    prompt: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Histogram:
+    """How numbers are spread, in bars of equal width.
+
+    Attributes:
+        begin: of the first bar.
+    """
+
+    begin: float
+    width: float
+    counts: tuple[int, ...]
+    least: float
+    mean: float
+    most: float
 
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """How often a column has each value, over the rows that were really asked.
+    """What a column of answers holds, over all rows that are ok.
 
     Attributes:
-        values: the commonest first; at most `rows.MAX_DISTINCT`.
+        total: those rows, copies of the same request included.
+        asked: without the copies.
+        values: how often each value stands there, the commonest first; empty where they are too many to tell apart.
+        nulls: rows without a value.
+        histogram: of the numbers, or of the texts' and lists' lengths, where there is no telling of each value.
+        unit: of what the histogram shows lengths; empty for numbers.
     """
 
     column: str
     total: int
+    asked: int
     values: tuple[tuple[str, int], ...]
+    nulls: int = 0
+    histogram: Histogram | None = None
+    unit: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class StepCost:
+    """What the answers of one model at one step cost, as they stand in the output.
+
+    Attributes:
+        rows: without copies of the same request.
+    """
+
+    model: str
+    rows: int
+    prompt_tokens: int
+    completion_tokens: int
+    credits: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +220,7 @@ class StepRows:
     credits: float
     spreads: tuple[Spread, ...]
     unknown_finish: tuple[tuple[str, int], ...] = ()
+    costs: tuple[StepCost, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +230,8 @@ class Rows:
     Attributes:
         failure_codes: failed rows per code, the commonest first; `failures` shows some of each.
         costliest: by credits, the dearest first.
+        failed: rows that failed at one step at least.
+        skipped: rows that every step skipped.
     """
 
     count: int
@@ -181,6 +240,30 @@ class Rows:
     failures: tuple[FailedRow, ...]
     samples: tuple[Sample, ...]
     costliest: tuple[Sample, ...]
+    failed: int = 0
+    skipped: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class StepWords:
+    """One step, as the configuration has it.
+
+    Attributes:
+        facts: name → what it says, in words.
+        messages: role → template.
+    """
+
+    name: str
+    facts: tuple[tuple[str, str], ...]
+    messages: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class JobWords:
+    """The job, as the configuration has it now."""
+
+    facts: tuple[tuple[str, str], ...]
+    steps: tuple[StepWords, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,9 +284,10 @@ class Report:
     """Everything on the page.
 
     Attributes:
-        last: the run it is about, as the ledger keeps it.
+        last: the newest run that ended, as the ledger keeps it.
         summary: of that run, as ``--json`` prints it.
-        whole_ledger: whether the requests are those of all runs, because the last one sent none.
+        runs: all runs of the job, the newest first.
+        job: what was to be done.
         manifest: of the output; empty when there is none of this run.
         content: whether prompts and answers may be shown.
     """
@@ -212,7 +296,8 @@ class Report:
     summary: dict[str, Any]
     output: str
     ledger: str
-    whole_ledger: bool
+    runs: tuple[RunInfo, ...]
+    job: JobWords
     manifest: dict[str, Any]
     rows: Rows
     requests: Requests

@@ -86,13 +86,13 @@ def _statuses(step: StepRows) -> Iterator[Finding]:
 
 
 def _constant(spread: Spread, *, content: bool) -> Iterator[Finding]:
-    value, count = spread.values[0]
-    if spread.total < ENOUGH_TO_JUDGE or count < spread.total:
+    if spread.asked < ENOUGH_TO_JUDGE or len(spread.values) != 1 or spread.nulls:
         return
+    value, _ = spread.values[0]
     named = f" is “{value}”" if content else " is the same"
     yield Finding(
         "One answer for all rows",
-        f"{spread.column}{named} in all {spread.total:,} rows that were asked.",
+        f"{spread.column}{named} in all {spread.total:,} rows that are ok.",
         "Check with beatra-enrich preview CONFIG that the prompt really holds the row's text.",
     )
 

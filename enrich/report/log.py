@@ -11,8 +11,9 @@ import numpy as np
 import orjson
 
 from enrich.records import UsageSum
-from enrich.report.facts import FailedRow, FailureCause, Latency, ModelUse, Requests, Sample, Timeline
-from enrich.report.texts import ANSWER_CHARACTERS, PROMPT_CHARACTERS, cut, split_error
+from enrich.report.facts import FailedRow, FailureCause, Latency, ModelUse, Requests, Sample
+from enrich.report.texts import ANSWER_CHARACTERS, FAILED_CHARACTERS, PROMPT_CHARACTERS, cut, split_error
+from enrich.report.timeline import Slices
 from enrich.wire.completion import completion_of
 
 if TYPE_CHECKING:
@@ -25,9 +26,6 @@ if TYPE_CHECKING:
 
     Times = npt.NDArray[np.float64]
 
-MAX_SLICES = 240  # of a timeline; more than a screen shows
-# seconds of one slice, to choose from
-WIDTHS = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1_800, 3_600, 10_800, 21_600, 86_400)
 RATIO = 1.02  # between the edges of two latency buckets: percentiles are within 1 %
 LAST_BUCKET = 86_400_000.0  # milliseconds; the last bucket
 BUCKETS = math.ceil(math.log(LAST_BUCKET) / math.log(RATIO))
@@ -52,84 +50,25 @@ class Log:
     samples: tuple[Sample, ...]
 
 
-async def read_log(
-    ledger: Ledger, *, run: int | None, begin: float, end: float, wanted: Collection[bytes]
-) -> Log:
-    """Read the requests that a run sent.
+async def read_log(ledger: Ledger, *, others: Collection[int] = (), wanted: Collection[bytes] = ()) -> Log:
+    """Read the requests that a job's runs sent.
 
     Args:
         ledger: read as a whole, once.
-        run: its number; None means all runs.
-        begin: wall-clock seconds since the epoch; the first request's time counts instead when ``run`` is None.
-        end: when the run ended.
-        wanted: the keys whose prompts are to be shown.
+        others: the numbers of runs of other jobs that share the ledger.
+        wanted: the keys whose prompts are to be shown, whichever run sent them.
     """
-    tally: _Tally | None = None
+    tally = _Tally()
     prompts: dict[bytes, str] = {}
     async for entries in ledger.scan():
         for entry in entries:
             if entry.ask.key in wanted:
                 prompts[entry.ask.key] = prompt_text(entry.ask.body)
-        if tally is None:
-            tally = _Tally(_Slices(entries[0].record.sent_at if run is None else begin, end))
-        tally.add([entry for entry in entries if run is None or entry.record.run == run])
-    tally = tally or _Tally(_Slices(begin, end))
+        tally.add([entry for entry in entries if entry.record.run not in others])
     return Log(tally.requests(), prompts, tuple(tally.failures), tuple(tally.samples))
 
 
-# --- over time, and how long ----------------------------------------------------------------------------
-
-
-class _Slices:
-    """Counts events per slice, and how many attempts were under way, from begins and ends alone.
-
-    The integral of what is under way up to an edge is Σ(edge - begin) - Σ(edge - end) over what lies before the
-    edge: two sums per edge are all that is kept.
-    """
-
-    def __init__(self, begin: float, end: float) -> None:
-        span = max(end - begin, WIDTHS[0])
-        self._width = next((w for w in WIDTHS if span / w <= MAX_SLICES), span / MAX_SLICES)
-        self._begin = begin
-        self._count = math.ceil(span / self._width)
-        self._answers = np.zeros(self._count)
-        self._failures = np.zeros(self._count)
-        self._begun = np.zeros(self._count + 1)  # attempts begun less attempts ended, before the edge
-        self._weight = np.zeros(self._count + 1)  # the sum of their times, the same way
-
-    def add(self, ends: Times, seconds: Times, failed: Times) -> None:
-        """Add answered attempts by their end and length, and failed ones by their time."""
-        self._answers += self._per_slice(ends)
-        self._failures += self._per_slice(failed)
-        self._edge(ends - seconds, +1)
-        self._edge(ends, -1)
-
-    def _per_slice(self, times: Times) -> Any:
-        index = np.clip((times - self._begin) // self._width, 0, self._count - 1).astype(np.int64)
-        return np.bincount(index, minlength=self._count)
-
-    def _edge(self, times: Times, sign: int) -> None:
-        since = np.clip(times - self._begin, 0, self._count * self._width)
-        index = np.ceil(since / self._width).astype(np.int64)
-        self._begun += sign * np.bincount(index, minlength=self._count + 1)
-        self._weight += sign * np.bincount(index, weights=since, minlength=self._count + 1)
-
-    def timeline(self) -> Timeline:
-        """Give everything per second, and the mean of what was under way."""
-        edges = np.arange(self._count + 1) * self._width
-        integral = np.cumsum(self._begun) * edges - np.cumsum(self._weight)
-        under_way = np.maximum(np.diff(integral) / self._width, 0)
-        return Timeline(
-            self._begin,
-            self._width,
-            _rounded(self._answers / self._width),
-            _rounded(self._failures / self._width),
-            _rounded(under_way),
-        )
-
-
-def _rounded(values: Times) -> tuple[float, ...]:
-    return tuple(round(float(value), 3) for value in values)
+# --- how long -------------------------------------------------------------------------------------------
 
 
 class _Latencies:
@@ -191,7 +130,7 @@ class _Reason:
 class _Tally:
     """Adds requests up."""
 
-    slices: _Slices
+    slices: Slices = field(default_factory=Slices)
     latencies: _Latencies = field(default_factory=_Latencies)
     uses: dict[str, _Use] = field(default_factory=dict)
     reasons: dict[str, _Reason] = field(default_factory=dict)
@@ -201,19 +140,25 @@ class _Tally:
     samples: list[Sample] = field(default_factory=list)
 
     def add(self, entries: Sequence[Entry]) -> None:
-        ends, took, failed = [], [], []
+        ends, took, cost, failed = [], [], [], []
         for entry in entries:
             self.tries[entry.record.attempts] += 1
             failed += [attempt.at for attempt in entry.failures]
             self._add_failures(entry)
+            charge = self._add_result(entry)
             reply = entry.record.reply
             if reply is not None and entry.received_at is not None:
                 ends.append(entry.received_at)
                 took.append(reply.latency_ms)
-            self._add_result(entry)
+                cost.append(charge)
         latency = np.array(took, np.float64)
         self.latencies.add(latency)
-        self.slices.add(np.array(ends, np.float64), latency / 1_000, np.array(failed, np.float64))
+        self.slices.add(
+            np.array(ends, np.float64),
+            latency / 1_000,
+            np.array(cost, np.float64),
+            np.array(failed, np.float64),
+        )
 
     def _add_failures(self, entry: Entry) -> None:
         for attempt in entry.failures:
@@ -221,7 +166,8 @@ class _Tally:
             reason.attempts += 1
             reason.recovered += entry.record.state == "answered"
 
-    def _add_result(self, entry: Entry) -> None:
+    def _add_result(self, entry: Entry) -> float:
+        """Add what came of a request; gives what it cost."""
         record = entry.record
         result = completion_of(record)
         if result is not None:
@@ -232,8 +178,10 @@ class _Tally:
             use.add(result.usage)
             if len(self.samples) < STANDINS:
                 self.samples.append(_sample(entry, result))
-        elif (record.state == "failed" or record.in_doubt) and len(self.failures) < STANDIN_FAILURES:
+            return result.usage.credits or 0.0
+        if (record.state == "failed" or record.in_doubt) and len(self.failures) < STANDIN_FAILURES:
             self.failures.append(_failed_row(entry))
+        return 0.0
 
     def requests(self) -> Requests:
         uses = sorted(self.uses.items(), key=lambda item: -item[1].answers)
@@ -286,7 +234,18 @@ def _failed_row(entry: Entry) -> FailedRow:
     status = "in_doubt" if record.in_doubt else "error"
     last = entry.failures[-1].attempt_id if entry.failures else ""
     request_id = (record.failure.request_id if record.failure is not None else None) or last
-    return FailedRow(None, "", status, code or status, message, request_id, record.attempts)
+    taken_back = entry.failures[-1].answer if entry.failures else None
+    return FailedRow(
+        None,
+        "",
+        status,
+        code or status,
+        message,
+        request_id,
+        record.attempts,
+        answer=cut((taken_back or b"").decode(errors="replace"), FAILED_CHARACTERS),
+        prompt=cut(prompt_text(entry.ask.body), FAILED_CHARACTERS),
+    )
 
 
 def prompt_text(body: bytes) -> str:

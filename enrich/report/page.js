@@ -40,14 +40,34 @@
     return { label, stroke, fill, width: 1.5, points: { show: false }, paths: uPlot.paths.stepped({ align: 1 }), value: (_, v) => count(v) };
   }
 
+  function moment(seconds) {
+    return `${new Date(seconds * 1000).toISOString().slice(0, 19).replace("T", " ")} UTC`;
+  }
+
+  function breakLines(plot) {
+    const { ctx, bbox } = plot;
+    ctx.save();
+    ctx.strokeStyle = color("--soft");
+    ctx.lineWidth = devicePixelRatio;
+    ctx.setLineDash([2 * devicePixelRatio, 3 * devicePixelRatio]);
+    data.time.breaks.forEach((slice) => {
+      const x = plot.valToPos(slice * data.time.width, "x", true);
+      ctx.beginPath();
+      ctx.moveTo(x, bbox.top);
+      ctx.lineTo(x, bbox.top + bbox.height);
+      ctx.stroke();
+    });
+    ctx.restore();
+  }
+
   function timeChart(box, series, columns) {
-    const { width, answers } = data.time;
+    const { width, answers, starts } = data.time;
     const times = answers.map((_, slice) => slice * width).concat(answers.length * width);
     const axes = [axis(duration, { incrs: INCREMENTS, space: 70, size: 28, grid: { show: false } }), axis(count, { size: 46 })];
     const scales = { x: { time: false }, y: { range: (_, low, high) => [0, high > 0 ? high * 1.1 : 1] } };
     const held = columns.map((values) => values.concat(values.at(-1)));
-    const first = { label: "after", value: (_, v) => (v == null ? "–" : duration(v)) };
-    return new uPlot(options(box, axes, [first, ...series], { scales }), [times, ...held], box);
+    const first = { label: "at", value: (_, v) => (v == null ? "–" : moment(starts[Math.min(Math.round(v / width), starts.length - 1)])) };
+    return new uPlot(options(box, axes, [first, ...series], { scales, hooks: { draw: [breakLines] } }), [times, ...held], box);
   }
 
   function percentileLines(plot) {
@@ -89,6 +109,7 @@
   const charts = {
     throughput: (box) => timeChart(box, [line("answers/s", color("--accent"), color("--accent-soft")), line("failed attempts/s", color("--bad"), color("--bad-soft"))], [data.time.answers, data.time.failures]),
     inflight: (box) => timeChart(box, [line("in flight", color("--accent"), color("--accent-soft"))], [data.time.in_flight]),
+    credits: (box) => timeChart(box, [line("credits", color("--accent"), color("--accent-soft"))], [data.time.credits]),
     latency: (box) => data.latency && latencyChart(box),
   };
   let plots = [];
@@ -121,23 +142,52 @@
     const search = document.querySelector(`[data-search="${name}"]`);
     const told = document.querySelector(`[data-told="${name}"]`);
     const more = document.querySelector(`[data-more="${name}"]`);
+    const pick = document.querySelector(`[data-pick="${name}"]`);
+    const tags = items.map((item) => JSON.parse(item.dataset.tags));
     let all = items.length <= first;
 
     function show() {
       const wanted = search.value.trim().toLowerCase();
+      const tag = pick ? pick.value : "";
+      const narrowed = Boolean(wanted || tag);
       const found = items.filter((item, number) => {
-        const match = !wanted || texts[number].includes(wanted);
-        item.hidden = !match || (!wanted && !all && number >= first);
+        const match = (!wanted || texts[number].includes(wanted)) && (!tag || tags[number].includes(tag));
+        item.toggleAttribute("data-out", !match);
+        item.hidden = !match || (!narrowed && !all && number >= first);
         return match;
       });
-      told.textContent = wanted ? `${found.length.toLocaleString("en-US")} of ${items.length.toLocaleString("en-US")} match` : "";
-      more.hidden = all || Boolean(wanted);
+      told.textContent = narrowed ? `${found.length.toLocaleString("en-US")} of ${items.length.toLocaleString("en-US")} match` : "";
+      more.hidden = all || narrowed;
     }
 
     search.addEventListener("input", show);
+    if (pick) pick.addEventListener("change", show);
     more.addEventListener("click", () => { all = true; show(); items[first].querySelector("button")?.focus(); });
     show();
   });
+
+  // --- downloads ------------------------------------------------------------------------------------------
+
+  const FIELDS = ["row", "step", "status", "code", "message", "attempts", "request_id", "prompt", "answer"];
+
+  function cell(item, name) {
+    const found = item.querySelector(name === "request_id" ? "[data-copy]" : `[data-field="${name}"]`);
+    const text = !found ? "" : name === "request_id" ? found.dataset.copy : name === "row" ? found.textContent.replaceAll(",", "") : found.textContent;
+    const harmless = /^[=+\-@\t\r]/.test(text) ? `'${text}` : text; // no spreadsheet takes it for a formula
+    return /[",\r\n]/.test(harmless) ? `"${harmless.replaceAll('"', '""')}"` : harmless;
+  }
+
+  document.querySelectorAll("[data-csv]").forEach((button) => button.addEventListener("click", () => {
+    const name = button.dataset.csv;
+    const items = [...document.querySelectorAll(`[data-list="${name}"] [data-item]:not([data-out])`)];
+    const lines = [FIELDS.join(","), ...items.map((item) => FIELDS.map((field) => cell(item, field)).join(","))];
+    const link = document.createElement("a");
+    link.href = URL.createObjectURL(new Blob([`${lines.join("\r\n")}\r\n`], { type: "text/csv" }));
+    link.download = `${name}.csv`;
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+    document.getElementById("said").textContent = `${items.length} rows downloaded`;
+  }));
 
   // --- copying --------------------------------------------------------------------------------------------
 
@@ -159,7 +209,7 @@
     if (!button) return;
     const all = button.dataset.copyAll;
     const ids = all && [...document.querySelectorAll(`[data-list="${all}"] [data-item] [data-copy]`)]
-      .filter((other) => !other.closest("[data-item]").hidden || !document.querySelector(`[data-search="${all}"]`).value)
+      .filter((other) => !other.closest("[data-item]").hasAttribute("data-out"))
       .map((other) => other.dataset.copy);
     await copy(all ? [...new Set(ids)].join("\n") : button.dataset.copy);
     const label = button.textContent;

@@ -27,20 +27,23 @@ from enrich.records import STATUSES
 from enrich.report import texts
 from enrich.report.facts import Report, Rows
 from enrich.report.findings import find
+from enrich.report.job_words import job_words
 from enrich.report.log import read_log
-from enrich.report.rows import MAX_DISTINCT, read_rows
+from enrich.report.rows import read_rows
 
 if TYPE_CHECKING:
     from enrich.config import Config
-    from enrich.ledger.protocol import Ledger
+    from enrich.ledger.protocol import Ledger, RunInfo
+    from enrich.report.facts import Sample, Spread
 
 LIBRARY = "vendor/uplot-1.6.32"
 FINISHED = (0, 3)  # the exit codes of runs that replaced the output
 MAX_LABELS = 12  # values of a column that are drawn as bars
+MAX_RUNS = 200  # told one by one
 
 
 async def report_job(config: Config, path: str | None = None, *, content: bool = True) -> str:
-    """Write the report on a job's last run; gives where it lies. Sends nothing.
+    """Write the report on a job; gives where it lies. Sends nothing.
 
     Args:
         config: the job.
@@ -70,7 +73,7 @@ def _beside(config: Config) -> str:
 
 
 async def write_report(config: Config, ledger: Ledger, path: str | Path, *, content: bool = True) -> str:
-    """Write the report on a ledger's last run.
+    """Write the report on a job, by its ledger.
 
     Args:
         config: the job.
@@ -107,32 +110,56 @@ async def gather(config: Config, ledger: Ledger, *, content: bool) -> Report:
             f"the last run in {config.ledger_shown()} wrote {summary['output']}, not {output}",
             hint=f"add --output {summary['output']}, or run this job again: nothing is sent twice.",
         )
-    whole = not summary["requests"]
-    manifest = await asyncio.to_thread(read_manifest, output) if summary["exit_code"] in FINISHED else None
-    rows = await asyncio.to_thread(read_rows, config) if manifest is not None else None
-    shown = (*rows.samples, *rows.costliest) if rows is not None else ()
+    runs = await ledger.runs()
+    rows, manifest = await asyncio.to_thread(_read_output, config, summary)
     log = await read_log(
         ledger,
-        run=None if whole else last.number,
-        begin=last.started_at,
-        end=last.ended_at or last.started_at,
-        wanted={sample.key for sample in shown if sample.key is not None},
+        others={run.number for run in runs if run.output not in (None, summary["output"])},
+        wanted=_keys(rows) if rows is not None else (),
     )
-    if rows is None:
-        rows = Rows(0, (), (), log.failures, log.samples, ())
-    prompted = [replace(s, prompt=log.prompts.get(s.key or b"", s.prompt)) for s in rows.samples]
-    rows = replace(rows, samples=tuple(prompted))
+    rows = (
+        _with_prompts(rows, log.prompts)
+        if rows is not None
+        else Rows(0, (), (), log.failures, log.samples, ())
+    )
     return Report(
         last=last,
         summary=summary,
         output=output,
         ledger=config.ledger_shown(),
-        whole_ledger=whole,
-        manifest=manifest or {},
+        runs=tuple(run for run in reversed(runs) if run.output == summary["output"]),
+        job=job_words(config, content=content),
+        manifest=manifest,
         rows=rows,
         requests=log.requests,
         findings=find(rows, log.requests, content=content),
         content=content,
+    )
+
+
+def _read_output(config: Config, summary: dict[str, Any]) -> tuple[Rows | None, dict[str, Any]]:
+    """Give the rows of the output and its manifest; None and an empty one where the last run did not write it."""
+    if summary["exit_code"] not in FINISHED:
+        return None, {}
+    manifest = read_manifest(config.output.path)
+    folder = not is_url(config.output.path) and Path(config.output.path).is_dir()
+    return (read_rows(config) if manifest is not None or folder else None), manifest or {}
+
+
+def _keys(rows: Rows) -> set[bytes]:
+    """Give the requests whose prompts are shown."""
+    keys = [*(sample.key for sample in rows.samples), *(failure.key for failure in rows.failures)]
+    return {key for key in keys if key is not None}
+
+
+def _with_prompts(rows: Rows, prompts: dict[bytes, str]) -> Rows:
+    return replace(
+        rows,
+        samples=tuple(replace(s, prompt=prompts.get(s.key or b"", s.prompt)) for s in rows.samples),
+        failures=tuple(
+            replace(f, prompt=texts.cut(prompts.get(f.key or b"", f.prompt), texts.FAILED_CHARACTERS))
+            for f in rows.failures
+        ),
     )
 
 
@@ -145,6 +172,7 @@ def render(report: Report) -> str:
         "number": texts.number,
         "milliseconds": texts.milliseconds,
         "moment": texts.moment,
+        "tags": _tags,
     }
     styles = _asset(f"{LIBRARY}/uPlot.min.css") + _asset("page.css")
     licence = f"/*\n{_asset(f'{LIBRARY}/LICENSE')}\n*/\n"  # it asks to go with every copy
@@ -153,12 +181,15 @@ def render(report: Report) -> str:
         report=report,
         summary=report.summary,
         reason=_reason(report),
-        held=report.summary.get("bound_by") or {"text": ""},  # a run of an older version says nothing of it
-        found=report.summary.get("found") or (),
+        told=_told(report),
+        runs=[(run, _ending(report, run)) for run in report.runs[:MAX_RUNS]],
         rows=report.rows,
         requests=report.requests,
         statuses=_row_statuses(report),
-        labels=_labels(report),
+        standing=_standing(report),
+        spreads=_spreads(report),
+        max_labels=MAX_LABELS,
+        choices=_choices(report),
         percent=texts.percent,
         version=__version__,
         charts=_script_json(_charts(report)),
@@ -169,17 +200,34 @@ def render(report: Report) -> str:
 
 
 def _reason(report: Report) -> str:
-    """Say how the run ended; without content, of what the endpoint said only the code."""
-    reason: str = report.summary["reason"]
-    if not report.content and report.summary["exit_code"] not in FINISHED:
-        reason = ": ".join(reason.split(": ")[:3])
+    """Say how the last run ended."""
+    reason = _ending(report, report.last)
     return reason[:1].upper() + reason[1:]
+
+
+def _told(report: Report) -> dict[str, Any]:
+    """Give what the newest run that sent anything said of its pace: what held it up, what was found of the limits."""
+    for run in report.runs:
+        if run.summary is not None and run.summary.get("requests"):
+            held = run.summary.get("bound_by") or {"text": ""}  # an older version says nothing of it
+            return {"run": run.number, "held": held, "found": run.summary.get("found") or ()}
+    return {"run": 0, "held": {"text": ""}, "found": ()}
+
+
+def _ending(report: Report, run: RunInfo) -> str:
+    """Say how a run ended; without content, of what the endpoint said only the code."""
+    if run.summary is None:
+        return "has not ended: it is at work, or was killed"
+    reason: str = run.summary["reason"]
+    if not report.content and run.summary["exit_code"] not in FINISHED:
+        reason = ": ".join(reason.split(": ")[:3])
+    return reason
 
 
 def _row_statuses(report: Report) -> list[tuple[str, list[tuple[str, int]]]]:
     """Give rows per status: of each step, or of the run when no output tells of steps."""
     order: dict[str, int] = {status: place for place, status in enumerate(STATUSES)}
-    given = [(step.name, list(step.statuses)) for step in report.rows.steps]
+    given = [(step.name, list(step.statuses)) for step in report.rows.steps if step.statuses]
     if not given:
         given = [
             ("rows", [(status, report.summary[status]) for status in STATUSES if report.summary[status]])
@@ -187,16 +235,31 @@ def _row_statuses(report: Report) -> list[tuple[str, list[tuple[str, int]]]]:
     return [(name, sorted(counts, key=lambda item: order.get(item[0], 99))) for name, counts in given]
 
 
-def _labels(report: Report) -> list[tuple[str, int, list[tuple[str, int]]]]:
-    """Give the columns whose values are few enough to be drawn; none when content is left out."""
+def _standing(report: Report) -> tuple[int, int, int]:
+    """Give how many rows there are, how many of them are ok, and how many were left out on purpose."""
+    rows, summary = report.rows, report.summary
+    if rows.steps and all(step.statuses for step in rows.steps):
+        return rows.count, rows.count - rows.failed - rows.skipped, rows.skipped
+    return summary["rows"], summary["ok"], summary["skipped"]
+
+
+def _spreads(report: Report) -> list[Spread]:
+    """Give what is told of the answers' columns; nothing when content is left out."""
     if not report.content:
         return []
-    return [
-        (spread.column, spread.total, list(spread.values[:MAX_LABELS]))
-        for step in report.rows.steps
-        for spread in step.spreads
-        if len(spread.values) < MAX_DISTINCT
-    ]
+    return [spread for step in report.rows.steps for spread in step.spreads]
+
+
+def _tags(sample: Sample) -> str:
+    """Give what a sample may be chosen by, as JSON."""
+    return orjson.dumps([sample.status, *(f"{column}: {label}" for column, label in sample.labels)]).decode()
+
+
+def _choices(report: Report) -> list[str]:
+    """Give what samples may be chosen by."""
+    found = [(sample.status, "", "") for sample in report.rows.samples]
+    found += [("", column, label) for sample in report.rows.samples for column, label in sample.labels]
+    return [status or f"{column}: {label}" for status, column, label in sorted(set(found))]
 
 
 def _charts(report: Report) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 PROMPT_CHARACTERS = 1_500  # of one prompt on the page
 ANSWER_CHARACTERS = 1_500  # of one answer
+FAILED_CHARACTERS = 800  # of the prompt and of the answer of a failed row
 VALUE_CHARACTERS = 120  # of one parsed value
 
 

@@ -30,7 +30,7 @@ def rows_of(**step: Any) -> Rows:
 def requests_of(**more: Any) -> Requests:
     """Make the requests of a run in which nothing went wrong."""
     latency = Latency(100, (1.0, 2.0), (100,), 100.0, 200.0, 300.0, 400.0)
-    timeline = Timeline(0.0, 1.0, (1.0,), (0.0,), (1.0,))
+    timeline = Timeline((0.0,), 1.0, (1.0,), (0.0,), (1.0,), (1.0,), ())
     base = Requests(100, 100, 0, timeline, latency, (), (), ((1, 100),), 0)
     return replace(base, **more)
 
@@ -42,13 +42,19 @@ def titles(rows: Rows, requests: Requests) -> list[str]:
 
 def test_a_good_run_has_no_findings() -> None:
     """Nothing is called out without a reason."""
-    assert titles(rows_of(spreads=(Spread("s_label", 100, (("a", 60), ("b", 40))),)), requests_of()) == []
+    assert (
+        titles(rows_of(spreads=(Spread("s_label", 100, 100, (("a", 60), ("b", 40))),)), requests_of()) == []
+    )
 
 
 @pytest.mark.parametrize(
     ("rows", "requests", "title"),
     [
-        (rows_of(spreads=(Spread("s_label", 100, (("a", 100),)),)), requests_of(), "One answer for all rows"),
+        (
+            rows_of(spreads=(Spread("s_label", 100, 100, (("a", 100),)),)),
+            requests_of(),
+            "One answer for all rows",
+        ),
         (rows_of(statuses=(("ok", 97), ("filtered", 3))), requests_of(), "Many answers were refused"),
         (rows_of(statuses=(("ok", 98), ("truncated", 2))), requests_of(), "Many answers ran out of tokens"),
         (
@@ -91,14 +97,14 @@ def test_each_suspicious_pattern_is_called_out(rows: Rows, requests: Requests, t
 
 def test_a_constant_answer_is_not_named_without_content() -> None:
     """`--no-content` holds for findings as well."""
-    rows = rows_of(spreads=(Spread("s_label", 100, (("hush", 100),)),))
+    rows = rows_of(spreads=(Spread("s_label", 100, 100, (("hush", 100),)),))
     (finding,) = find(rows, requests_of(), content=False)
     assert "hush" not in finding.detail
 
 
 def test_few_rows_prove_nothing() -> None:
-    """One label on three rows is no pattern."""
-    assert titles(rows_of(spreads=(Spread("s_label", 3, (("a", 3),)),)), requests_of()) == []
+    """One label on three requests is no pattern, however many rows have copies of them."""
+    assert titles(rows_of(spreads=(Spread("s_label", 100, 3, (("a", 100),)),)), requests_of()) == []
 
 
 @pytest.mark.parametrize(
@@ -121,7 +127,7 @@ def test_shares_are_of_the_rows_that_were_asked(
 
 def test_a_column_with_another_value_is_no_finding() -> None:
     """One row that differs is enough."""
-    rows = rows_of(spreads=(Spread("s_label", 100, (("a", 99), ("b", 1))),))
+    rows = rows_of(spreads=(Spread("s_label", 100, 100, (("a", 99), ("b", 1))),))
     assert titles(rows, requests_of()) == []
 
 

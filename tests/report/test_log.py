@@ -13,34 +13,13 @@ from hypothesis import strategies as st
 import enrich
 from enrich.base.loops import run_sync
 from enrich.ledger.opening import open_ledger
-from enrich.report.log import STANDINS, Log, _Latencies, _Slices, prompt_text, read_log
+from enrich.report.log import STANDINS, Log, _Latencies, prompt_text, read_log
 from enrich.report.texts import PROMPT_CHARACTERS
 from tests.helpers.endpoint import KEY, BookedEndpoint, envelope
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
     from pathlib import Path
-
-
-@given(
-    st.lists(st.tuples(st.floats(0, 100, width=32), st.floats(0, 40, width=32)), min_size=1, max_size=30),
-    st.integers(1, 5),
-)
-def test_in_flight_is_the_mean_of_what_was_under_way(
-    attempts: list[tuple[float, float]], pieces: int
-) -> None:
-    """Two sums per slice give the same as looking at every attempt in every slice."""
-    begin, end = 1_000.0, 1_100.0
-    slices = _Slices(begin, end)
-    ends = np.array([begin + at for at, _ in attempts])
-    took = np.array([seconds for _, seconds in attempts])
-    for part in np.array_split(np.arange(len(attempts)), pieces):
-        slices.add(ends[part], took[part], np.array([]))
-    timeline = slices.timeline()
-    for slot, mean in enumerate(timeline.in_flight):
-        low, high = begin + slot * timeline.width, begin + (slot + 1) * timeline.width
-        overlap = np.clip(np.minimum(ends, high) - np.maximum(np.maximum(ends - took, begin), low), 0, None)
-        assert mean == pytest.approx(overlap.sum() / timeline.width, abs=0.002)
 
 
 @given(st.lists(st.floats(1, 1e6), min_size=1, max_size=200))
@@ -59,24 +38,19 @@ def test_percentiles_are_within_one_percent(milliseconds_: list[float]) -> None:
     assert latency.edges[-1] >= max(milliseconds_) * 0.99
 
 
-def test_a_long_run_has_few_slices() -> None:
-    """A week fits on a screen."""
-    assert len(_Slices(0.0, 7 * 86_400.0).timeline().answers) <= 240
-
-
 def test_a_body_that_holds_no_messages_has_no_prompt() -> None:
     """A damaged body does not stop a report."""
     assert prompt_text(b'{"messages": [{"role": "user", "content": "hi"}]}') == "user: hi"
     assert [prompt_text(body) for body in (b"\xff", b"[]", b'{"messages": [1]}')] == ["", "", ""]
 
 
-def read(config: Path, run: int | None, wanted: Collection[bytes] = ()) -> Log:
-    """Read the log of a job's ledger; of all runs when ``run`` is None."""
+def read(config: Path, others: Collection[int] = (), wanted: Collection[bytes] = ()) -> Log:
+    """Read the log of a job's ledger, without these runs."""
 
     async def main() -> Log:
         ledger = await open_ledger(enrich.load_config(config).ledger_location(), read_only=True)
         try:
-            return await read_log(ledger, run=run, begin=0.0, end=4e9, wanted=wanted)
+            return await read_log(ledger, others=others, wanted=wanted)
         finally:
             await ledger.close()
 
@@ -108,7 +82,7 @@ def ran(job: Callable[..., Path], endpoint: BookedEndpoint) -> Path:
 
 def test_a_run_s_requests_are_its_own(ran: Path) -> None:
     """The second run sent one request; all runs together sent four, in five attempts or more."""
-    second, both = read(ran, 2).requests, read(ran, None).requests
+    second, both = read(ran, {1}).requests, read(ran).requests
     assert (second.requests, second.attempts, second.failed_attempts) == (1, 1, 0)
     assert both.requests == 4
     assert dict(both.tries) == {1: 3, 2: 1}
@@ -123,7 +97,7 @@ def test_a_run_s_requests_are_its_own(ran: Path) -> None:
 
 def test_requests_stand_in_for_rows(ran: Path) -> None:
     """Without an output, some answered and failed requests are shown in the place of rows, with what was asked."""
-    log = read(ran, None)
+    log = read(ran)
     assert len(log.samples) == 3 <= STANDINS
     assert {sample.prompt for sample in log.samples} == {"user: one", "user: two", "user: shaky"}
     (failed,) = log.failures
@@ -132,10 +106,10 @@ def test_requests_stand_in_for_rows(ran: Path) -> None:
 
 def test_prompts_of_the_keys_that_are_wanted(ran: Path) -> None:
     """Of the rows that are shown the prompts are given, and of no other; also those that another run asked."""
-    samples = {sample.prompt: sample.key for sample in read(ran, None).samples}
+    samples = {sample.prompt: sample.key for sample in read(ran).samples}
     key = samples["user: shaky"]
     assert key is not None
-    assert read(ran, 2, {key}).prompts == {key: "user: shaky"}
+    assert read(ran, {1}, {key}).prompts == {key: "user: shaky"}
 
 
 def test_a_prompt_is_all_of_its_messages(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import hashlib
 import html
 import random
 import re
+import sqlite3
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -104,7 +105,7 @@ def test_what_held_the_run_up_stands_on_the_page(tmp_path: Path) -> None:
     config, summary = reported(tmp_path)
     assert summary.bound_by is not None
     page = page_of(config)
-    assert f"Bound by {escape(summary.bound_by['text'])}" in page
+    assert f"was bound by {escape(summary.bound_by['text'])}" in page
     assert f"To go faster: {escape(summary.bound_by['change'])}." in page
     assert ('id="found"' in page) is bool(summary.found)
     for phrase in summary.found:
@@ -114,8 +115,9 @@ def test_what_held_the_run_up_stands_on_the_page(tmp_path: Path) -> None:
 def test_a_run_that_told_nothing_of_what_held_it_up_has_a_page(made: tuple[Config, Summary]) -> None:
     """The summary of an older version is shown without it."""
     facts = facts_of(made[0])
+    (run,) = facts.runs
     told = {name: value for name, value in facts.summary.items() if name not in ("bound_by", "found")}
-    assert "Bound by" not in render(replace(facts, summary=told))
+    assert "was bound by" not in render(replace(facts, summary=told, runs=(replace(run, summary=told),)))
 
 
 def test_failed_rows_carry_their_row_code_and_request_id(made: tuple[Config, Summary]) -> None:
@@ -136,11 +138,13 @@ def test_samples_show_prompt_answer_and_parsed_values(made: tuple[Config, Summar
     """A sample is spread over the rows, and holds what was asked and what came."""
     config, _ = made
     samples = facts_of(config).rows.samples
-    assert [sample.row for sample in samples[:3]] == [1, 4, 7]
+    assert {1, 4, 7, 298} <= {sample.row for sample in samples}
     good = next(sample for sample in samples if sample.status == "ok")
     assert good.prompt.startswith("user: Classify: ")
     assert dict(good.parsed)["s_label"] in ("pos", "neg", "neutral")
     assert dict(good.parsed)["s_label"] in good.answer
+    assert [name for name, _ in good.given] == ["review"]
+    assert ("s_label", dict(good.parsed)["s_label"]) in good.labels
 
 
 @pytest.mark.parametrize("suffix", ["csv", "tsv", "jsonl", "arrow"])
@@ -166,15 +170,73 @@ def test_every_output_format_is_read_alike(made: tuple[Config, Summary], tmp_pat
 # --- which run ------------------------------------------------------------------------------------------
 
 
-def test_a_run_that_sent_nothing_is_reported_with_the_requests_of_all_runs(tmp_path: Path) -> None:
-    """A resume that had nothing to do still shows what the answers took."""
+def test_a_run_that_sent_nothing_does_not_hide_what_the_job_took(tmp_path: Path) -> None:
+    """The page heads with the requests and credits of all runs, and lists the runs, the newest first."""
     config, first = reported(tmp_path, options(()), rows=20)
     second = enrich.run(config)
     report = facts_of(config)
     assert second.requests == 0
-    assert report.whole_ledger
-    assert report.requests.requests == first.requests
-    assert "It sent nothing" in page_of(config)
+    assert report.requests.requests == first.requests == 20
+    assert [(run.number, run.summary and run.summary["requests"]) for run in report.runs] == [(2, 0), (1, 20)]
+    page = page_of(config)
+    assert '<dt>Requests sent</dt><dd><span class="big">20</span>' in page
+    assert "Run 1 was bound by" in page
+
+
+def test_a_run_that_was_killed_is_in_the_list(tmp_path: Path) -> None:
+    """What has no summary is told as such; its requests count."""
+    config, _ = reported(tmp_path, options(()), rows=20)
+    with sqlite3.connect(config.ledger_location()) as ledger:
+        ledger.execute("UPDATE run SET summary = NULL, ended_at = NULL")
+    ledger.close()
+    enrich.run(config)
+    report = facts_of(config)
+    assert [run.summary is None for run in report.runs] == [False, True]
+    assert report.requests.requests == 20
+    assert "has not ended: it is at work, or was killed" in page_of(config)
+
+
+def test_the_runs_of_another_job_are_left_out(tmp_path: Path) -> None:
+    """Two jobs share a ledger: each page tells of its own runs, requests and credits."""
+    config, first = reported(tmp_path, options(()), rows=20)
+    pq.write_table(pa.table({"review": ["another"]}), tmp_path / "more.parquet")
+    other = config.model_dump(mode="json", by_alias=True) | {
+        "input": str(tmp_path / "more.parquet"),
+        "output": str(tmp_path / "other.parquet"),
+        "ledger": config.ledger_location(),
+        "endpoint": {"base_url": "sandbox"},
+    }
+    second = enrich.Config.model_validate(other)
+    assert enrich.run(second).requests == 1
+    report = facts_of(second)
+    assert [run.number for run in report.runs] == [2]
+    assert report.requests.requests == 1
+    assert sum(use.credits for use in report.requests.models) < first.credits / 2
+
+
+def test_a_folder_of_outputs_has_its_rows_on_the_page(tmp_path: Path) -> None:
+    """Partitions are one table for the page too, also after a run that found all of them unchanged."""
+    for day in ("2026-11-21", "2026-11-22"):
+        (tmp_path / "in" / f"day={day}").mkdir(parents=True)
+        pq.write_table(
+            pa.table({"t": [f"{day} one", f"{day} two"]}), tmp_path / "in" / f"day={day}" / "a.parquet"
+        )
+    config = enrich.Config.model_validate(
+        {
+            "input": str(tmp_path / "in"),
+            "output": f"{tmp_path / 'out'}/",
+            "endpoint": {"base_url": "sandbox"},
+            "steps": [{"name": "s", "prompt": "{{ t }}"}],
+        }
+    )
+    for _ in range(2):
+        enrich.run(config)
+        report = facts_of(config)
+        assert (report.rows.count, report.rows.failed) == (4, 0)
+        assert {dict(sample.given)["t"] for sample in report.rows.samples} == {
+            f"{day} {text}" for day in ("2026-11-21", "2026-11-22") for text in ("one", "two")
+        }
+        assert '<dt>Rows</dt><dd><span class="big">4</span>' in page_of(config)
 
 
 def test_a_stopped_run_is_reported_from_its_ledger(tmp_path: Path) -> None:
@@ -221,7 +283,9 @@ def test_a_run_over_no_rows_has_a_report(tmp_path: Path) -> None:
     """An empty input is no reason to fail."""
     config, summary = reported(tmp_path, options(()), rows=0)
     assert summary.rows == 0
-    assert "No answer came." in page_of(config)
+    page = page_of(config)
+    assert "No answer came." in page
+    assert "data-chart" not in page.partition("<script")[0]
 
 
 # --- at the end of a run, and by hand -------------------------------------------------------------------
