@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 MAX_RETRY_AFTER = 31 * 86_400.0  # seconds; more is no wait but a broken header, such as an epoch time
 PASSED_ON = "llm_provider-"  # what LiteLLM puts before the headers of the endpoint behind it
 
+MILLISECONDS = ("Retry-After-Ms", "X-MS-Retry-After-Ms")  # OpenAI's, and Azure's
+
 _DECIMAL = re.compile(r"[0-9]{1,12}(?:\.[0-9]{1,9})?")
 _DATE = re.compile(r"(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun)[ -~]*")
 _DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)s")  # as Google's RetryInfo writes one
@@ -21,7 +23,7 @@ def read_retry_after(headers: Mapping[str, str], *, now: float) -> float | None:
     """Read what a response says of the wait before the next attempt.
 
     Args:
-        headers: of the response; ``Retry-After-Ms`` goes before ``Retry-After``, these before the same ones as
+        headers: of the response; ``Retry-After-Ms``, or Azure's name for it, goes before ``Retry-After``, these before the same ones as
             LiteLLM passes them on (``llm_provider-retry-after``); a date counts from the response's own ``Date``.
         now: seconds since the epoch, for a response without a date.
 
@@ -30,9 +32,10 @@ def read_retry_after(headers: Mapping[str, str], *, now: float) -> float | None:
         than a month.
     """
     for prefix in ("", PASSED_ON):
-        milliseconds = _read_number(headers.get(f"{prefix}Retry-After-Ms", ""))
-        if milliseconds is not None:
-            return _sensible(milliseconds / 1000)
+        for name in MILLISECONDS:
+            milliseconds = _read_number(headers.get(f"{prefix}{name}", ""))
+            if milliseconds is not None:
+                return _sensible(milliseconds / 1000)
         value = headers.get(f"{prefix}Retry-After", "").strip()
         seconds = _read_number(value)
         if seconds is not None:

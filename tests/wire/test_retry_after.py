@@ -41,6 +41,7 @@ def test_retry_after_milliseconds() -> None:
     """Milliseconds go before seconds, and are left out where they are no number."""
     assert read_retry_after({"Retry-After-Ms": "1500", "Retry-After": "9"}, now=NOW) == 1.5
     assert read_retry_after({"Retry-After-Ms": "nan", "Retry-After": "9"}, now=NOW) == 9.0
+    assert read_retry_after(CIMultiDict({"x-ms-retry-after-ms": "1500"}), now=NOW) == 1.5
     assert read_retry_after({}, now=NOW) is None
 
 
