@@ -217,17 +217,41 @@ def test_a_reader_that_goes_away_changes_nothing(
     assert violations(job, endpoint) == []
 
 
+def test_a_stderr_that_cannot_be_written_changes_nothing(tmp_path: Path, endpoint: BookedEndpoint) -> None:
+    """Such as a log on a full disk: results are written and the exit code is the run's."""
+    job = make_job(tmp_path / "job", 20)
+    with job.config.open() as read_only:
+        ended = subprocess.run(
+            [sys.executable, "-m", "enrich.cli", "run", str(job.config), "--json", "-v"],
+            check=False,
+            text=True,
+            env={**os.environ, **place(endpoint)},
+            stdout=subprocess.PIPE,
+            stderr=read_only,
+        )
+    assert (ended.returncode, json.loads(ended.stdout)["ok"]) == (0, 20)
+    assert violations(job, endpoint) == []
+
+
 # --- every answer is unfit ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("status", "step"),
-    [("invalid_output", {"check": "answer == 'never'", "reask": 0}), ("truncated", {}), ("filtered", {})],
+    ("status", "step", "most"),
+    [
+        ("invalid_output", {"check": "answer == 'never'", "reask": 0}, 30),
+        ("invalid_output", {"check": "answer == 'never'", "reask": 1}, 70),
+        ("truncated", {}, 30),
+        ("filtered", {}, 30),
+    ],
 )
 def test_a_run_whose_answers_are_all_unfit_stops(
-    tmp_path: Path, endpoint: BookedEndpoint, status: str, step: dict[str, Any]
+    tmp_path: Path, endpoint: BookedEndpoint, status: str, step: dict[str, Any], most: int
 ) -> None:
-    """After the first twenty: exit 4, with a hint; `tolerate: 100%` goes on; one that is fit is enough to go on."""
+    """After the first twenty rows, which are asked to their end before others are begun: exit 4, with a hint.
+
+    `tolerate: 100%` goes on.
+    """
     reason = {"truncated": "length", "filtered": "content_filter"}.get(status, "stop")
     body = {"choices": [{"message": {"content": "x"}, "finish_reason": reason}], "usage": {"total_tokens": 1}}
     raw = Raw(json.dumps(body).encode(), charge=True)
@@ -238,7 +262,7 @@ def test_a_run_whose_answers_are_all_unfit_stops(
     assert (summary.exit_code, summary.resumable) == (4, False)
     assert f"20 {status}" in summary.reason
     assert "tolerate: 100%" in summary.reason
-    assert 20 <= len(endpoint.posts) <= 30
+    assert 20 <= len(endpoint.posts) <= most
     summary = enrich.run(job.config, overrides=["tolerate=100%"])
     assert (summary.exit_code, summary.to_dict()[status]) == (0, 200)
 

@@ -6,7 +6,7 @@ import io
 import itertools
 import os
 import sys
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 
 import click
 
@@ -93,14 +93,19 @@ def _asks_for_json(words: list[str]) -> bool:
     return "--log-format=json" in words or ("--log-format", "json") in itertools.pairwise(words)
 
 
+STDERR: Final = 2
+
+
 class _Patient(io.FileIO):
-    """A stream whose reader may go away: what is written then goes nowhere, and the work goes on."""
+    """A stream whose reader may go away, and a stderr that cannot be written: the words go nowhere, the work goes on."""
 
     def write(self, data: Any) -> int:
         """Write, to nowhere once nobody reads."""
         try:
             return super().write(data) or 0
-        except BrokenPipeError:
+        except OSError as error:
+            if not (isinstance(error, BrokenPipeError) or self.fileno() == STDERR):
+                raise
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, self.fileno())
             os.close(nowhere)

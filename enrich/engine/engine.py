@@ -174,7 +174,7 @@ class Engine:
             return
         ticket = Ticket(ask, [done], stream, fallback, resend, max_tokens, own_model, first_sent=began or 0.0)
         self._desk.tickets[ask.key] = ticket
-        self._desk.enter(ticket)
+        self._desk.enter(ticket, first=began is not None)  # what is begun is ended first
 
     async def change(self) -> None:
         """Wait until a request settles or the run stops."""
