@@ -137,4 +137,4 @@ class Keys:
 
 def refuses_key(failure: Failure) -> bool:
     """Tell a refusal that another key may lift."""
-    return failure.status == 401 or (failure.status == 403 and meaning(failure) == "key")
+    return failure.status == 401 or meaning(failure) == "key"

@@ -123,8 +123,8 @@ async def test_every_key_is_hidden(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("status", "code", "about"),
-    [(401, "x", True), (401, "invalid_api_key", True), (403, "invalid_api_key", True), (403, "x", False), (402, "insufficient_balance", False)],
+    [(401, "x", True), (401, "invalid_api_key", True), (403, "invalid_api_key", True), (400, "api_key_expired", True), (403, "x", False), (402, "insufficient_balance", False)],
 )  # fmt: skip
 def test_what_refuses_a_key(status: int, code: str, about: bool) -> None:  # a parameter
-    """A 401, and a 403 that says so."""
+    """A 401, and whatever else says so."""
     assert refuses_key(Failure(code, "", Fate.REFUSED, status=status)) is about
