@@ -29,6 +29,9 @@ FEWEST_JUDGED, REFUSALS_JUDGED = 20, 3
 SLOW: Final = 50.0
 SURER: Final = 2.0  # times the other proof that it must give
 SURELY_A_LIMIT: Final = -6.0  # log-likelihood that it gives of chance, from which on that is ruled out
+BELOW: Final = (
+    2  # refusals of requests that were surely below the limit, at which chance is told of beside it
+)
 FORGET: Final = 400  # requests after which the share that was refused counts half
 
 
@@ -72,6 +75,17 @@ class Chance:
     def ruled_out(self) -> bool:
         """Say whether refusals surely come of the rate."""
         return self._doubt <= RULED_OUT or self.judged_a_limit
+
+    @property
+    def unlikely(self) -> bool:
+        """Say whether refusals rather come of the rate."""
+        return self._doubt <= RULED_OUT or self._verdict.chance <= RULED_OUT
+
+    @property
+    def seen_below(self) -> bool:
+        """Say whether, of what is surely below the limit, about as much is refused as is usual."""
+        refused = self._safe[True]
+        return refused >= BELOW and refused >= self.usual * sum(self._safe) / 2
 
     @property
     def judged_chance(self) -> bool:

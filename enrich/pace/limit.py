@@ -26,6 +26,7 @@ LATEST: Final = 512  # requests by which it is told whether refusals follow the 
 TOKENS_REFUSALS: Final = 20
 # Standard deviations by which the refused ones must be longer than the others for that.
 TOKENS_SURELY: Final = 4.0
+AROUND: Final = 12  # requests before and after a refused one, among which it is ranked
 TRIP: Final = 0.01  # seconds until a refusal is back, before any was seen
 
 log = logging.getLogger("enrich")
@@ -255,28 +256,31 @@ class Limit:
     def found(self) -> list[str]:
         """Say what is known of it, for people."""
         said = []
+        chance = self.rate.chance
+        by_chance = chance.usual > 2 * TINY
+        by_rate = self.rate.proven and (chance.unlikely or not by_chance)
         if self.window is not None:
             said.append(f"window: {self.window.amount:,} per {self.window.seconds:.3g} s")
         elif self.cap.value is not None:
             said.append(f"limited to {self.cap.value:,} at a time")
         elif (tokens := self._tokens_yielded()) is not None:
             return [f"limited to about {_two_figures(60 * tokens):,} tokens a minute"]
-        elif self.rate.proven and self.through > self.in_flight:
+        elif by_rate and self.through > self.in_flight:
             said.append(f"limited to about {_figure(self.rate.known or 0.0)}/s")
-        if self.rate.chance.usual > 2 * TINY:
-            said.append(f"{100 * self.rate.chance.usual:.2g} % refused, whatever the rate")
+        if by_chance and (not by_rate or chance.seen_below):
+            said.append(f"{100 * chance.usual:.2g} % refused, whatever the rate")
         return said
 
     def _tokens_yielded(self) -> float | None:
         """Give the tokens per second that were let through, where refusals follow the tokens and not the requests.
 
-        By chance, or for a rate, a long request is refused as often as a short one: the ranks of those refused among
-        all the latest, by their tokens, then average one half.
+        By chance, or for a rate, a long request is refused as often as a short one: the ranks of those refused, by
+        their tokens, then average one half. Each is ranked among those that went about when it did: what is reserved
+        for a request changes as answers come in, and so does what is refused.
         """
         latest = list(self._latest)
-        order = sorted(range(len(latest)), key=lambda n: latest[n].tokens)
-        ranks = [rank / len(order) for rank, n in enumerate(order) if latest[n].refused]
-        if len(ranks) < TOKENS_REFUSALS or latest[order[0]].tokens == latest[order[-1]].tokens:
+        ranks = [_rank(latest, n) for n, each in enumerate(latest) if each.refused]
+        if len(ranks) < TOKENS_REFUSALS:
             return None
         beyond = sum(ranks) / len(ranks) - 0.5
         if beyond * math.sqrt(12 * len(ranks)) < TOKENS_SURELY:
@@ -294,6 +298,14 @@ class Limit:
         if self.cap.value is not None:
             known["cap"] = self.cap.value
         return known
+
+
+def _rank(requests: list[Sent], n: int) -> float:
+    """Give the share of those that went just before and after a request that have fewer tokens; ties count half."""
+    tokens = requests[n].tokens
+    about = requests[max(0, n - AROUND) : n] + requests[n + 1 : n + 1 + AROUND]
+    lower = sum((each.tokens < tokens) + 0.5 * (each.tokens == tokens) for each in about)
+    return lower / len(about) if about else 0.5
 
 
 def _figure(rate: float) -> str:

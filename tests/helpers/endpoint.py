@@ -180,11 +180,15 @@ class BookedEndpoint(LoopbackServer):
                 if seen.method == "POST":
                     self.arrived.set()
                     await self._open.wait()
-                raw = self._respond(seen)
+                raw = await self.respond(seen)
                 writer.write(self._written(raw))
                 await writer.drain()
                 if raw.cut is not None:
                     break
+
+    async def respond(self, seen: Seen) -> Raw:
+        """Give the response to a request."""
+        return self._respond(seen)
 
     async def _read(self, reader: asyncio.StreamReader) -> Seen:
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -157,6 +158,14 @@ def test_an_unknown_rate_is_found(latency: float, retry_after: str) -> None:
     assert ran.seconds <= 1.06 * fastest
     assert ran.rejected <= 0.02
     assert pace.found() == ["limited to about 300/s"]
+
+
+def test_requests_that_shrink_are_not_taken_for_a_limit_on_tokens() -> None:
+    """What is reserved for a request falls as answers come in, while most is refused at first: the limit is a rate."""
+    falling = itertools.count(2000, -1)
+    _, pace, _ = gym(Bucket(40, 4), 400, service=lognormal(0.02), tokens=lambda _: float(next(falling)))
+    assert pace.found()[0].startswith("limited to about ")
+    assert pace.found()[0].endswith("/s")
 
 
 @pytest.mark.parametrize("burst", [1, 5, 100, 300])
