@@ -26,9 +26,9 @@ from tests.helpers.wire import Ran, config_of, run
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-pytestmark = pytest.mark.slow
+PATIENCE = 400  # seconds that a gateway may take until it listens, on a busy machine
 
-PATIENCE = 120  # seconds that a gateway may take until it listens
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(2 * PATIENCE)]
 NGINX = """
 daemon off; master_process off; pid {folder}/pid; error_log {folder}/error.log;
 events {{ worker_connections 512; }}
@@ -301,7 +301,7 @@ def refusal(status: int, code: str, message: str, headers: dict[str, str] | None
 def test_litellm_gives_up_before_the_answer_comes(
     programs: Path, tmp_path: Path, endpoint: BookedEndpoint
 ) -> None:
-    """It drops the keys: with its retries off, a time-out costs at most the one further charge that `retry.unknown` allows."""
+    """It drops the keys: with its retries off, a time-out costs the one further charge that `retry.unknown` allows, and is told."""
     endpoint.script = unkeyed
     with litellm(programs, tmp_path, endpoint) as base_url:
         answer_after(endpoint, 4.5)
@@ -314,13 +314,10 @@ def test_litellm_gives_up_before_the_answer_comes(
             retry={"max_wait": 1},
         )
         ran = run(config)
-    assert set(statuses(ran)) - {"ok"} <= {
-        code
-        for code in statuses(ran)
-        if "408" in code or "timeout" in code.lower() or code.startswith("http_5")
-    }
-    assert max(Counter(endpoint_text(seen) for seen in endpoint.posts).values()) <= 2
-    assert ran.summary.perhaps_paid_twice == sum(row["s_attempts"] > 1 for row in ran.rows)
+    assert statuses(ran) == {"ok": 4}
+    assert right(ran)
+    assert max(Counter(endpoint_text(seen) for seen in endpoint.posts).values()) == 2
+    assert ran.summary.perhaps_paid_twice == sum(row["s_attempts"] > 1 for row in ran.rows) > 0
 
 
 def test_llmock_with_faults(programs: Path, tmp_path: Path) -> None:
