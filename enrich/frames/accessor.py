@@ -223,16 +223,8 @@ def _told(asked: Settings, job: Job, table: pa.Table, summary: Summary | None) -
     explosion = explosion_of(job.steps)
     if explosion is None:
         return Answers(table, summary)
-    schema = pa.schema([column.field for step in job.steps for column in step.columns])
-    made: list[pa.RecordBatch] = []
-    rows = [np.empty(0, dtype=np.int64)]
-    row = 0
-    for batch in table.to_batches():
-        for places, piece in explosion.pieces(batch, schema):
-            made.append(piece)
-            rows.append(row + places)
-        row += batch.num_rows
-    return Answers(pa.Table.from_batches(made, schema), summary, np.concatenate(rows))
+    made, rows = explosion.table(table)
+    return Answers(made, summary, rows)
 
 
 def _causes(summary: Summary) -> str:

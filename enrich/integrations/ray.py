@@ -12,6 +12,7 @@ from enrich import spread
 from enrich.errors import ConfigError, InputError
 from enrich.frames.blocking import blocking
 from enrich.frames.door import open_door
+from enrich.rows.explode import explosion_of
 from enrich.runs.job import compile_job
 
 try:
@@ -116,7 +117,9 @@ class Asking:
         self._schema = schema
         self._free = asyncio.Semaphore(1)  # blocks: one at first, for who takes two rows needs no more
         self._at_once = 1
-        self._door = self._opened.enter_context(blocking(open_door(compile_job(job, schema), schema)))
+        compiled = compile_job(job, schema)
+        self._explosion = explosion_of(compiled.steps)
+        self._door = self._opened.enter_context(blocking(open_door(compiled, schema)))
 
     async def __call__(self, table: pa.Table) -> pa.Table:
         """Ask about a block."""
@@ -129,7 +132,7 @@ class Asking:
         added = pa.Table.from_batches(map(spread.decoded, answers), spread.decoded_schema(self._door.schema))
         for name, column in zip(added.column_names, added.columns, strict=True):
             rows = rows.append_column(name, column)
-        return rows
+        return rows if self._explosion is None else self._explosion.table(rows)[0]
 
     def __del__(self) -> None:
         """Close the run in the ledger. Ray lets go of it where an actor ends in good order."""

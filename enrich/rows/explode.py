@@ -71,6 +71,21 @@ class Explosion(NamedTuple):
                     columns.append(_once(given, index == 0) if name in self.once else given)
             yield rows, pa.RecordBatch.from_arrays(columns, schema=schema)
 
+    def table(self, table: pa.Table) -> tuple[pa.Table, np.ndarray[Any, np.dtype[np.int64]]]:
+        """Make the rows of a table that holds the list; gives for each of them the row that it is made of, too."""
+        place = table.schema.get_field_index(self.field)
+        kind: Any = table.schema.field(place).type
+        schema = table.schema.set(place, table.schema.field(place).with_type(kind.value_type))
+        made: list[pa.RecordBatch] = []
+        rows = [np.empty(0, dtype=np.int64)]
+        row = 0
+        for batch in table.to_batches():
+            for places, piece in self.pieces(batch, schema):
+                made.append(piece)
+                rows.append(row + places)
+            row += batch.num_rows
+        return pa.Table.from_batches(made, schema), np.concatenate(rows)
+
 
 def explosion_of(steps: Sequence[Step]) -> Explosion | None:
     """Say what is made of the rows of these steps; None where each stays one."""

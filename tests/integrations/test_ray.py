@@ -129,6 +129,28 @@ class Tone(BaseModel):
         return label
 
 
+def test_a_list_becomes_rows(endpoint: BookedEndpoint, ledger: str) -> None:
+    """A step that explodes makes as many rows of one as the answer's list has elements, of the type that was promised."""
+    endpoint.answer = lambda body: json.dumps(
+        {"tags": ["a", "b"][: int(body["messages"][-1]["content"][-1]) % 3]}
+    )
+    schema = {
+        "type": "object",
+        "properties": {"tags": {"type": "array", "items": {"type": "string"}}},
+        "required": ["tags"],
+    }
+    step = {"name": "s", "prompt": "{{ t }}", "schema": schema, "explode": "tags"}
+    made = enrich(texts(rows=6, blocks=2), job(endpoint, ledger, steps=[step]), actors=1)
+    assert made.schema().base_schema.field("s_index").type == pa.int64()
+    found = sorted(
+        (row["n"], row["s_index"], row["s_tags"]) for row in made.take_all() if row["s_index"] is not None
+    )
+    assert found == [(1, 0, "a"), (2, 0, "a"), (2, 1, "b"), (4, 0, "a"), (5, 0, "a"), (5, 1, "b")]
+    assert sum(row["s_credits"] for row in made.take_all()) == pytest.approx(
+        sum(c.credits for c in endpoint.charges)
+    )
+
+
 def test_a_pydantic_model_validates_in_the_actors(endpoint: BookedEndpoint, ledger: str) -> None:
     """Its rules and defaults hold there as in a run of one process, and its types are those of the columns."""
     endpoint.answer = lambda body: json.dumps(

@@ -49,6 +49,10 @@ OUTCOMES = st.builds(
     cached_tokens=st.none() | st.integers(0),
     reasoning_tokens=st.none() | st.integers(0),
     credits_usd=st.none() | st.floats(0, 1e9),
+    reasoning=st.none() | st.text(),
+    refusal=st.none() | st.text(),
+    logprob=st.none() | st.floats(-1e3, 0),
+    confidence=st.none() | st.floats(0, 1),
 )
 
 
