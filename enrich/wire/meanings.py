@@ -110,7 +110,7 @@ _MODEL_SAID = re.compile(
 )
 _FORMAT_SAID = re.compile(
     r"response[_ ]?format|json[_ ](?:schema|object|mode)|structured[_ ]outputs?|guided[_ ](?:json|grammar|decoding)"
-    r"|response[_ ]?schema|\boutput_(?:config|format)\b|\btext\.format\b|\bgrammar\b",
+    r"|can handle the requested parameters|response[_ ]?schema|\boutput_(?:config|format)\b|\btext\.format\b|\bgrammar\b",
     re.IGNORECASE,
 )
 _SCHEMA_SAID = re.compile(

@@ -29,6 +29,7 @@ SAID = [
     ("invalid_request_error","Model Not Exist",400,"no_model"),
     ("http_400","foo/bar is not a valid model ID",400,"no_model"),
     ("http_404","No endpoints found for foo/bar.",404,"no_model"),
+    ("http_404","No endpoints found that can handle the requested parameters.",404,"no_format"),
     ("http_400","The provided model identifier is invalid.",400,"no_model"),
     ("NOT_FOUND","models/gemini-9 is not found for API version v1beta, or is not supported for generateContent.",404,"no_model"),
     ("not_found_error","model: claude-9",404,"no_model"),
