@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 READ_BYTES = 1 << 20  # bytes read at once
+MAX_DEPTH = 64  # levels of nesting; Arrow's parser does not survive some thousands
 ELEMENT_MOST = 64 << 20  # characters of one element
 CUT_OFF = 64  # characters before the end within which an element may be cut, not wrong
 SPACE = re.compile(r"[ \t\r\n]*")
@@ -72,7 +73,9 @@ def _element(text: _Text, where: str) -> str:
             if not (cut and len(text.data) - text.at < ELEMENT_MOST and text.read()):
                 raise InputError(f"{where} is no JSON: {error.msg}", hint=_HINT) from None
         except RecursionError:
-            raise InputError(f"{where} is nested too deep", hint="write the inner values as texts.") from None
+            raise InputError(
+                f"{where}: nested deeper than {MAX_DEPTH} levels", hint="write the inner values as texts."
+            ) from None
         else:
             found, text.at = text.data[text.at : end], end
             return found.replace("\n", " ").replace("\r", " ")

@@ -19,7 +19,7 @@ from enrich.base.values import LINE
 from enrich.errors import InputError
 from enrich.files.common_types import CELLS
 from enrich.files.input_files import open_text, readable
-from enrich.files.json_array import array_lines, is_array
+from enrich.files.json_array import MAX_DEPTH, array_lines, is_array
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 BLOCK_BYTES = 1 << 22  # bytes read and parsed at once; a longer line makes its block longer
 BEGIN_BYTES = 4096  # bytes of a file's begin that tell an array from lines
 MAX_EXACT = 2**53  # the largest integer up to which a double holds every one
-MAX_DEPTH = 64  # levels of nesting; Arrow's parser does not survive some thousands
 SUSPECT = re.compile(rb"[:\[,]\s*-?(?:NaN|Inf|\d{16})")  # lines that may hold what JSON or a double cannot
 
 NOTHING = pa.schema([])

@@ -132,6 +132,15 @@ def _create(path: Path) -> None:
 def _connect(path: Path, cache: int, mode: Literal["rw", "ro"] = "rw") -> sqlite3.Connection:
     uri = f"{path.absolute().as_uri()}?mode={mode}"
     con = sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False)
+    try:
+        _set(con, cache)
+    except BaseException:  # the file may be damaged; nobody else knows of the connection yet
+        con.close()
+        raise
+    return con
+
+
+def _set(con: sqlite3.Connection, cache: int) -> None:
     con.text_factory = bytes  # damaged text must not keep the rest from being read
     for setting in (
         f"cache_size = -{cache}",
@@ -142,7 +151,6 @@ def _connect(path: Path, cache: int, mode: Literal["rw", "ro"] = "rw") -> sqlite
         f"wal_autocheckpoint = {CHECKPOINT_PAGES}",
     ):
         con.execute(f"PRAGMA {setting}")
-    return con
 
 
 def _migrate(con: sqlite3.Connection, path: Path, schemas: Sequence[str]) -> None:

@@ -56,5 +56,5 @@ def test_other_things_are_no_files(tmp_path: Path) -> None:
             read_small(tmp_path / "socket", 10)
     with pytest.raises(FileNotFoundError):
         read_small(tmp_path / "nothing", 10)
-    with pytest.raises(OSError, match="it is no path: embedded null byte"):
+    with pytest.raises(OSError, match=r"it is no path: .*embedded null (byte|character)"):
         read_small("a\0b", 10)

@@ -61,7 +61,7 @@ def test_an_element_longer_than_what_is_read_at_once(tmp_path: Path) -> None:
         ('[{"a": 1}] x', "text follows the end of the array"),
         ('[{"a": 1}, {"a": "x"}]', "element 2: "),
         ('[{"a": 1}, {"a": NaN}]', "element 2: "),
-        ("[" + '{"a":' * 5000 + "1" + "}" * 5000 + "]", "element 1 is nested too deep"),
+        ("[" + '{"a":' * 5000 + "1" + "}" * 5000 + "]", "element 1: nested deeper than 64 levels"),
         ("[]", "is empty: it has no row"),
         (b'[{"a": "\xff"}]', "is not UTF-8"),
     ],

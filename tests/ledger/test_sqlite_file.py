@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sqlite3
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
@@ -17,9 +17,6 @@ from tests.helpers.sqlite import (
     make_ask,
     opened,
 )
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 async def test_only_the_owner_can_read_what_is_kept(path: Path) -> None:
@@ -53,6 +50,22 @@ async def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
     with pytest.raises(LedgerError, match=r"notes\.txt is no ledger.*\nHint: set `ledger:`"):
         await open_ledger(path)
     assert path.read_bytes() == b"these are notes, not a ledger\n" * 200
+
+
+async def test_a_file_that_cannot_be_opened_is_let_go_of(tmp_path: Path) -> None:
+    """The connection is closed at once, not when the error is forgotten."""
+    path = tmp_path / "notes.txt"
+    path.write_bytes(b"these are notes, not a ledger\n" * 200)
+    with pytest.raises(LedgerError) as kept:
+        await open_ledger(path)
+    held = await asyncio.to_thread(_open_files)
+    assert kept.value.__traceback__ is not None
+    assert path not in held
+
+
+def _open_files() -> list[Path]:
+    """Give what this process has open."""
+    return [link.resolve() for link in Path("/proc/self/fd").iterdir()]
 
 
 async def test_another_programs_database_is_refused(tmp_path: Path) -> None:
