@@ -23,6 +23,7 @@ SHORT_LABEL = 40  # characters of a value that is a label even where hardly any 
 MOST_BARS = 32  # of a histogram
 KEPT_BARS = 4 * MOST_BARS
 PRECISION = 50  # bits that the number of a bar may have
+NARROWEST = -1000  # power of two of a bar's width; far narrower ones are no numbers any more
 
 
 class Values:
@@ -144,7 +145,7 @@ class _Bars:
         self._sum += float(numbers.sum())
         size = max(abs(self._least), abs(self._most))
         # so wide that the number of a bar is exact; at first no wider than what is there needs
-        needed = math.frexp(size)[1] - PRECISION if size else -PRECISION
+        needed = max(math.frexp(size)[1] - PRECISION, NARROWEST) if size else -PRECISION
         if self._exponent is None:
             extent = high / KEPT_BARS - low / KEPT_BARS
             narrow = max(needed, math.frexp(extent)[1] if extent else needed)
@@ -152,6 +153,7 @@ class _Bars:
         while self._exponent < needed:
             self._fold()
         index = np.floor(np.ldexp(numbers, -self._exponent)).astype(np.int64)
+        index[(numbers < 0) & (index == 0)] = -1  # so near to zero that nothing is left of it
         for bar, count in zip(*(part.tolist() for part in np.unique(index, return_counts=True)), strict=True):
             self._counts[bar] = self._counts.get(bar, 0) + count
         while self._span() > KEPT_BARS:
