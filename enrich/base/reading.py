@@ -35,6 +35,8 @@ def read_small(path: str | Path, most: int) -> tuple[bytes, os.stat_result]:
         if not stat.S_ISREG(info.st_mode):
             raise OSError(errno.EINVAL, "it is a device or pipe, not a file", str(path))
         content = file.read(most + 1) if info.st_size <= most else b""
+        if content is None:  # some of the system's own files would have us wait
+            raise OSError(errno.EINVAL, "it is a device or pipe, not a file", str(path))
         if max(info.st_size, len(content)) > most:
             size = max(info.st_size, len(content))
             raise OSError(errno.EFBIG, f"it has {size:,} bytes; at most {most:,} are read", str(path))

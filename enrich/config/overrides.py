@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+MOST_PARTS = 64  # of a key in `--set`: no setting lies deeper
 _QUOTES = frozenset("'\"|>!&")  # what a YAML text begins with that is not to be taken as it stands
 TEMPLATE_KEYS = frozenset(
     {
@@ -125,6 +126,10 @@ def _set(document: dict[str, Any], assignment: str) -> None:
         )
     value = _value(text, path)
     *parents, last = path.strip().split(".")
+    if len(parents) > MOST_PARTS:
+        raise ConfigError(
+            f"--set {without_secret(assignment)[:80]}…: no setting lies {len(parents) + 1:,} levels deep"
+        )
     target: Any = document
     for part in parents:
         target = _descend(target, part, assignment)
@@ -248,12 +253,12 @@ def _with_program(command: list[Any], base: Path) -> list[Any]:
     program, *arguments = command or [""]
     if not isinstance(program, str) or "/" not in program:
         return command
-    return [str(base / Path(program).expanduser()), *arguments]
+    return [_resolved(program, base), *arguments]
 
 
 def _resolve_schema(step: Any, base: Path) -> Any:
     """A schema given as text is a file's path, unless it is an import path ``module:Model``."""
     schema = step.get("schema") if isinstance(step, dict) else None
     if isinstance(schema, str) and not re.fullmatch(r"[\w.]+:\w+", schema):
-        return {**step, "schema": str(base / Path(schema).expanduser())}
+        return {**step, "schema": _resolved(schema, base)}
     return step

@@ -184,7 +184,7 @@ def records(dialect: Dialect, *, end: str = "", strict: bool = False) -> Generat
                 if fields:
                     yield line, fields
                 line = before + reader.line_num + 1
-        except UnicodeDecodeError:
+        except UnicodeError:
             check_encoding(dialect)
             raise
 

@@ -154,7 +154,7 @@ def _survey(plan: Dialect, guesses: Mapping[str, Guess], forced: Mapping[str, pa
         try:
             with readable(plan.file.path, but=pa.ArrowInvalid):
                 survey = _whole_pass(dialect, guesses, forced)
-        except (pa.ArrowInvalid, UnicodeDecodeError) as error:
+        except (pa.ArrowInvalid, UnicodeError) as error:
             check_encoding(plan)
             problem = error
             continue

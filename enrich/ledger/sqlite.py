@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import os
 import sqlite3
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -51,7 +52,9 @@ async def open_ledger(
     Raises:
         LedgerError: it cannot be opened for writing, is damaged, is of a newer version, or is no ledger.
     """
-    real = await asyncio.to_thread(Path(path).resolve)
+    real = Path(
+        await asyncio.to_thread(os.path.realpath, path)
+    )  # of links that lead in a circle `resolve` makes a defect
     clock = clock or SystemClock()
     boot = boot_number(clock.boot_id())
     voucher = Voucher(real, boot)

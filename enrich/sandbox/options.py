@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -60,8 +61,8 @@ class SandboxOptions:
                 f"port {self.port} does not exist", hint="give 1 to 65535, or 0 for any free port."
             )
         for name in ("latency", "latency_spread"):
-            if not getattr(self, name) >= 0:
-                raise ConfigError(f"`{name}` is {getattr(self, name)}; it must be 0 or more")
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ConfigError(f"`{name}` is {getattr(self, name)}; it must be a number, 0 or more")
         for name in ("rpm", "rate", "burst", "tpm"):
             value = getattr(self, name)
             if value is not None and not value > 0:

@@ -66,6 +66,8 @@ ITSELF = {
     "reject_file": {"rejected.csv"},
     "ledger": {"out/ledger.db"},
 }
+# The last two where what is named is refused before it is compared: by its suffix, or as what is no ledger.
+REFUSALS = ("a path of its own", "would read it", "has no suffix that tells its format", "is no ledger")
 OF_THE_LEDGER = {"out/ledger.db", "out/ledger.db.whole"}
 
 
@@ -175,7 +177,7 @@ def problem(pair: Pair, cli: Callable[..., Ended], endpoint: BookedEndpoint, tmp
     words = [folder / word if word in ("config.yaml", "out/ledger.db") else word for word in WRITTEN[written]]
     done = cli(*(target if word == "TARGET" else word for word in words))
     changed = [path.name for path in before if contents(folder).get(path) != before[path]]
-    refused = done.code == 2 and ("a path of its own" in done.err or "would read it" in done.err)
+    refused = done.code == 2 and any(said in done.err for said in REFUSALS)
     if not refused or changed or len(endpoint.posts) != sent or "Traceback" in done.err:
         return f"{done.code}, changed {changed}, {len(endpoint.posts) - sent} sent: {done.err.strip()[-300:]}"
     return ""
