@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from enrich.records import AMOUNTS
 from enrich.schema.choice import INDEX
@@ -49,6 +48,8 @@ class Explosion(NamedTuple):
         Yields:
             For each row that is made the place of its row in the batch, and the rows.
         """
+        import pyarrow.compute as pc
+
         lists: Any = batch.column(self.field)
         lengths = pc.list_value_length(lists).fill_null(0).to_numpy(zero_copy_only=False)
         counts = np.maximum(lengths, 1)
@@ -101,6 +102,8 @@ def explosion_of(steps: Sequence[Step]) -> Explosion | None:
 
 def _once(amounts: Any, is_first: Any) -> Array:
     """Leave amounts on first rows alone."""
+    import pyarrow.compute as pc
+
     nothing = pc.multiply(amounts, pa.scalar(0, amounts.type))
     left: Array = pc.if_else(pa.array(is_first), amounts, nothing)
     return left
@@ -108,6 +111,8 @@ def _once(amounts: Any, is_first: Any) -> Array:
 
 def _cuts(batch: pa.RecordBatch, field: str, counts: Any) -> Iterator[tuple[int, int]]:
     """Cut the rows that are to be made into pieces of bounded size."""
+    import pyarrow.compute as pc
+
     sizes = np.full(batch.num_rows, 1, dtype=np.int64)
     for name in batch.schema.names:
         column: Any = batch.column(name)
