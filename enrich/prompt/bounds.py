@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 MAX_BYTES = 8 * 2**20  # of a text or list that one operation makes; no model's context takes more
 MAX_BITS = 100_000  # of a power
@@ -38,6 +42,19 @@ class BoundedEnvironment(ImmutableSandboxedEnvironment):
         if isinstance(owner, _TEXTS) and any(isinstance(a, int) and a > MAX_BYTES for a in args):
             _refuse("a text of such a width")
         return super().call(context, obj, *args, **kwargs)
+
+
+def bounded(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Have a filter refuse a width, or a number of parts, beyond any prompt's."""
+    first = int(hasattr(function, "jinja_pass_arg"))
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        if any(isinstance(a, int) and a > MAX_BYTES for a in (*args[first + 1 :], *kwargs.values())):
+            _refuse("a text or list of such a width")
+        return function(*args, **kwargs)
+
+    return call
 
 
 def check_width(pattern: str) -> None:

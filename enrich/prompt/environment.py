@@ -16,7 +16,7 @@ from jinja2.visitor import NodeTransformer
 
 from enrich.base.texts import as_json
 from enrich.prompt.beside_text import beside
-from enrich.prompt.bounds import BoundedEnvironment, check_width
+from enrich.prompt.bounds import BoundedEnvironment, bounded, check_width
 from enrich.prompt.cells import NULL, Cell, text
 
 if TYPE_CHECKING:
@@ -50,6 +50,14 @@ _COMPARING_TESTS = (
     *("==", "!=", "<", "<=", ">", ">=", "eq", "equalto", "ne"),
     *("lt", "lessthan", "le", "gt", "greaterthan", "ge", "in"),
 )
+_WIDE_FILTERS = (
+    "batch",
+    "center",
+    "indent",
+    "slice",
+    "tojson",
+    "wordwrap",
+)  # they make as much as they are told
 _LIST_FILTERS = ("map", "select", "reject", "selectattr", "rejectattr", "unique", "batch", "slice")
 
 
@@ -210,6 +218,7 @@ def make_environment() -> PromptEnvironment:
     made.filters.update({name: _texted(FILTERS[name]) for name in _TEXT_FILTERS if name != "pprint"})
     made.filters.update({name: _listed(FILTERS[name]) for name in _LIST_FILTERS})
     made.filters.update({"join": _joined, "format": _format, "tojson": to_json, "pprint": finalize})
+    made.filters.update({name: bounded(made.filters[name]) for name in _WIDE_FILTERS})
     made.filters.update({METHOD: made.method, TEXT: finalize, BESIDE: beside})
     made.tests.update({name: _comparing(TESTS[name]) for name in _COMPARING_TESTS})
     for name in ("boolean", "false", "float", "integer", "number", "true"):

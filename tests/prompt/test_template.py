@@ -55,6 +55,11 @@ def test_none_renders_as_nothing() -> None:
         "{{ v[9] }}",
         "{{ 'a' * 10 ** 12 }}",
         "{{ range(10 ** 9) | list }}",
+        "{{ 'a' | center(10 ** 9) }}",
+        "{{ 'a' | indent(width=10 ** 9, first=true) }}",
+        "{{ v | batch(10 ** 9, 'x') }}",
+        "{{ v | slice(10 ** 9) }}",
+        "{{ v | tojson(indent=10 ** 9) }}",
     ],
 )
 def test_what_fails_on_a_row_is_that_row_s_error(source: str) -> None:
