@@ -1,6 +1,6 @@
 """`python -m enrich.cli` is `beatra-enrich`."""
 
-from enrich.cli import main
+from enrich.cli.program import program
 
 if __name__ == "__main__":
-    main()
+    program()

@@ -186,8 +186,8 @@ if __name__ == "__main__":
     ):
         importlib.import_module(module)  # ahead of every fork
     importlib.import_module("encodings.idna")
-    from enrich.cli.app import main
+    from enrich.cli.program import program
 
     serve()
     random.seed()  # a fork would jitter like its brothers
-    main()
+    program()
