@@ -32,10 +32,9 @@ def read_small(path: str | Path, most: int) -> tuple[bytes, os.stat_result]:
         info = os.fstat(descriptor)
         if stat.S_ISDIR(info.st_mode):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-        if not stat.S_ISREG(info.st_mode):
-            raise OSError(errno.EINVAL, "it is a device or pipe, not a file", str(path))
-        content = file.read(most + 1) if info.st_size <= most else b""
-        if content is None:  # some of the system's own files would have us wait
+        is_file = stat.S_ISREG(info.st_mode)
+        content = file.read(most + 1) if is_file and info.st_size <= most else b""
+        if not is_file or content is None:  # some of the system's own files would have us wait
             raise OSError(errno.EINVAL, "it is a device or pipe, not a file", str(path))
         if max(info.st_size, len(content)) > most:
             size = max(info.st_size, len(content))

@@ -1,6 +1,6 @@
 """The command line: arguments go in, an exit code comes out; results on stdout, progress and logs on stderr.
 
-A defect is the only thing that shows a traceback, and nothing is done here that a program could not do without it.
+Every error is one message and its exit code; a traceback is shown only to who asks for it.
 """
 
 from enrich.cli import jobs, ledger, looking, sandbox, setup

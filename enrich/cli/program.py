@@ -15,9 +15,10 @@ from enrich.cli.app import main
 def program() -> NoReturn:
     """Carry out the command line, and leave with its exit code.
 
-    Arrow's threads may still be at work for a reader that nobody needs any more. One that wants the interpreter's lock while
-    the interpreter is being taken apart is ended by it, which C++ answers with an abort: in 1 of 40 runs of `preview`
-    the exit code was 134. So, when everything is closed and written, the process simply ends.
+    A thread of Arrow's may still be at work, for a reader that was left. One that wants the interpreter's lock while the
+    interpreter is being taken apart is ended by it, which C++ answers with an abort: a core shows that, and about 1 of 40
+    runs of `preview` on a small CSV ended so, with 134 (tests/cli/test_program.py repeats them). So, when everything is
+    closed and written, the process simply ends.
     """
     code: object = 0
     try:

@@ -1,5 +1,5 @@
 """Record batches and data frames go in, the same with the steps' columns come out: the door that accessors and engines share.
 
-Rows keep their order and their index, the caller's columns are handed through as they are, and of a batch that nobody takes
-nothing is asked.
+Rows keep their order and their index, the caller's columns are handed through as they are, and for who takes batches one
+by one little is asked ahead.
 """

@@ -89,7 +89,15 @@ class Session:
             anew: rows that are asked anew, or that are to be found; by default those of this session.
         """
         anew = anew or self.anew
-        session = Session(job or self.job, self.ledger, self.scope, self.retry, self.fresh, self.clock, anew)
+        session = Session(
+            job=job or self.job,
+            ledger=self.ledger,
+            scope=self.scope,
+            retry=self.retry,
+            fresh=self.fresh,
+            clock=self.clock,
+            anew=anew,
+        )
         await know_the_past(session.job, self.ledger, fresh=self.fresh, scope=self.scope)
         if anew is not None:
             await know_generations(session.job, self.ledger, anew, self.scope)
