@@ -22,6 +22,7 @@ ELSEWHERE = {
     "base.descriptors": "test_machine.py",
     "base.moments": "base/test_values.py",
     "base.texts": "base/test_values.py",
+    "config.headers": "config/test_endpoint.py",
     "config.overlap": "bad_input/test_overlaps.py",
     "base.concurrency": "pace/test_pace.py",
     "engine.claiming": "engine/test_engine.py",  # four parts of one machine, tested running

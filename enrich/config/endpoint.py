@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, field_va
 
 from enrich.base.reading import read_small
 from enrich.config.api_key import KEY_VARIABLE, find_key, is_variable
+from enrich.config.headers import AuthConfig, checked_headers, scheme_of
 from enrich.config.key_source import CommandKey, KeySource
 from enrich.config.section import FilePath, Seconds, Section
 from enrich.errors import ConfigError
@@ -27,19 +28,6 @@ URL_VARIABLE = "BEATRA_BASE_URL"
 CHAT = "/chat/completions"
 MAX_URL = 2_048  # characters
 MAX_CA_FILE = 16 << 20  # bytes; all the world's authorities together have a quarter of a million
-RESERVED_HEADERS = frozenset(  # what each request says for itself
-    {
-        "accept-encoding",
-        "authorization",
-        "connection",
-        "content-length",
-        "content-type",
-        "host",
-        "idempotency-key",
-        "transfer-encoding",
-        "x-request-id",
-    }
-)
 LOCAL_SUFFIXES = (
     ".local",
     ".lan",
@@ -48,8 +36,6 @@ LOCAL_SUFFIXES = (
     ".localdomain",
 )  # names that no public server has
 _AUTHORIZES = re.compile(r"(?i)key|token|auth|secret")  # of a header that stands in for the key
-_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_HEADER_VALUE = re.compile(r"[\t -~]*")
 
 
 def _check_signs(url: str) -> None:
@@ -67,34 +53,6 @@ def _check_signs(url: str) -> None:
 def _as_text(value: Any) -> Any:
     """Take a number or a date, such as an API's version, as the text that it is written with."""
     return str(value) if isinstance(value, int | float | date) and not isinstance(value, bool) else value
-
-
-class AuthConfig(Section):
-    """How the key stands in a request.
-
-    Attributes:
-        header: that holds it.
-        scheme: the word before it; `Bearer` in `Authorization`, none in another header.
-    """
-
-    header: str = "Authorization"
-    scheme: str | None = None
-
-    @field_validator("header", "scheme")
-    @classmethod
-    def _is_a_word(cls, value: str | None) -> str | None:
-        if value is None or value == "":
-            return value
-        if not _HEADER_NAME.fullmatch(value):
-            raise ValueError("it holds what no header's name may")
-        return value
-
-    @model_validator(mode="after")
-    def _is_free(self) -> Self:
-        name = self.header.lower()
-        if not name or (name in RESERVED_HEADERS and name != "authorization"):
-            raise ValueError("`header` must be one that requests do not set themselves, such as api-key")
-        return self
 
 
 class EndpointConfig(Section):
@@ -249,9 +207,9 @@ def resolve_endpoint(config: EndpointConfig, env: Mapping[str, str]) -> Endpoint
         key_source=found.source if found is not None else None,
         key_lives=found.lives if found is not None else None,
         key_header=config.auth.header,
-        key_scheme=_scheme(config.auth),
+        key_scheme=scheme_of(config.auth),
         timeout=config.timeout,
-        headers=_check_headers(config.headers, config.auth),
+        headers=checked_headers(config.headers, config.auth),
         ca_file=config.ca_file,
         proxy=config.proxy,
         stream_end=config.stream_end,
@@ -366,13 +324,6 @@ def _check_proxy(proxy: str, scheme: str, *, secrets: bool) -> None:
         )
 
 
-def _scheme(auth: AuthConfig) -> str:
-    """Give the word before the key."""
-    if auth.scheme is not None:
-        return auth.scheme
-    return "Bearer" if auth.header.lower() == "authorization" else ""
-
-
 def _with_query(url: str, config: EndpointConfig) -> tuple[str, bool]:
     """Put the configured parameters behind a URL; say whether it names the completions themselves.
 
@@ -389,22 +340,3 @@ def _with_query(url: str, config: EndpointConfig) -> tuple[str, bool]:
     query = "&".join(part for part in (parts.query, urlencode(config.query)) if part)
     whole = config.url is not None and not usual
     return (urlunsplit(parts._replace(path=path, query=query)) if usual or config.query else url), whole
-
-
-def _check_headers(headers: Mapping[str, str], auth: AuthConfig) -> dict[str, str]:
-    for name, value in headers.items():
-        if name.lower() in RESERVED_HEADERS | {auth.header.lower()}:
-            raise ConfigError(
-                f"endpoint.headers.{name}: every request sets this header itself",
-                hint="remove it; the key comes from BEATRA_API_KEY or endpoint.api_key_file.",
-            )
-        if not _HEADER_NAME.fullmatch(name):
-            raise ConfigError(
-                "endpoint.headers: a name holds what no header name may",
-                hint="letters, digits and - in the name, the value behind the colon.",
-            )
-        if not _HEADER_VALUE.fullmatch(value):
-            raise ConfigError(
-                f"endpoint.headers.{name}: the value holds line ends or characters beyond ASCII"
-            )
-    return dict(headers)

@@ -1,4 +1,7 @@
-"""The mistakes people make most, and the one message each gets: nothing is sent, nothing is left behind."""
+"""The mistakes people make most, and the one message each gets: nothing is sent, nothing is left behind.
+
+It is long because it is one table, a mistake an entry, and short below that.
+"""
 
 from __future__ import annotations
 

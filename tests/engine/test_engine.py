@@ -23,8 +23,8 @@ from enrich.pace.budget import Budget
 from enrich.pace.pace import Pace
 from enrich.records import Ask, Completion, Failure, Fate, Reply, Settled
 from enrich.wire import completion
+from tests.helpers.ledgers import FakeClock
 from tests.helpers.wire import logs
-from tests.ledger.test_protocol import FakeClock
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable

@@ -26,9 +26,9 @@ from enrich.ledger.protocol import DOUBT_AFTER
 from enrich.pace.lease import LeaseRequest, SharedWindow
 from enrich.report.page import report_job
 from enrich.verbs.status import status_job
+from tests.helpers.ledgers import LOST, REFUSED, REPLY, make_ask
 from tests.helpers.loopback import free_port
 from tests.helpers.postgres import owner
-from tests.ledger.test_protocol import LOST, REFUSED, REPLY, make_ask
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
