@@ -212,6 +212,7 @@ with some in it is refused by name, whether a prompt names it or writes `{{ row 
 that the machine does not know, bytes that are no UTF-8) fails its row by name.
 
 `when` judges the value: zero in any spelling, null, NaN, empty lists, structs and texts, `false`, `no`, `none` and `null` are false.
+So do its `and`, `or`, `not` and `if`: `{{ sold and stars > 3 }}`. In a prompt these go by the value as Python does, but NaN is false.
 
 Dates, times and moments compare with texts, whatever file they come from: `{{ day > '2026-11-22' }}`,
 `{{ at < '2026-11-22T10:30' }}`. A text without a zone is what the column's own clocks show. One that says nothing of the kind

@@ -286,7 +286,7 @@ def _check_closed(dialect: Dialect) -> None:
     if fields != [end]:
         raise InputError(
             f"{dialect.file.path} line {line}: a quote ({dialect.options.quote}) is opened in this row and never closed",
-            hint=_other_escape(dialect)
+            hint=_other_dialect(dialect)
             or "close it, or set `input.csv.quote` to what the file uses ('' for none).",
         )
 
@@ -330,7 +330,7 @@ def _check_quotes(dialect: Dialect) -> None:
     except csv.Error:
         raise InputError(
             f"{dialect.file.path}: behind line {line} a quote ({options.quote}) closes a field, and more text follows it",
-            hint=_other_escape(dialect) or "double the quotes within a field, or set `input.csv.quote`.",
+            hint=_other_dialect(dialect) or "double the quotes within a field, or set `input.csv.quote`.",
         ) from None
 
 
@@ -355,4 +355,5 @@ def _other_dialect(dialect: Dialect) -> str:
         texts = [dialect.delimiter.join(fields) for _, fields in itertools.islice(rows, 1, 1 + SHOWN_ROWS)]
     comma = dialect.delimiter == "," and any(re.search(r"\d,\d", text) for text in texts)
     decimal = ' and `input.csv.decimal: ","`, for its numbers have a comma' if comma else ""
-    return f"its columns are parted by {found!r}: set `input.csv.delimiter: {found!r}`{decimal}."
+    sign = r'"\t"' if found == "\t" else f"'{found}'"
+    return f"its columns are parted by {found!r}: set `input.csv.delimiter: {sign}`{decimal}."

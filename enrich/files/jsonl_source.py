@@ -20,6 +20,7 @@ from enrich.errors import InputError
 from enrich.files.common_types import CELLS
 from enrich.files.input_files import open_text, readable
 from enrich.files.json_array import MAX_DEPTH, array_lines, is_array
+from enrich.files.json_tables import check_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -104,6 +105,7 @@ def scan_jsonl(
     rows = {}
     for file in files:
         with readable(file.path):
+            check_rows(file)
             rows[file.path] = sum(
                 _survey(file, block, found) for block in _cut(_blocks(file), _lines_of_any_keys)
             )

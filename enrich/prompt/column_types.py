@@ -13,6 +13,7 @@ from enrich.prompt.pandas_values import NAME, pandas_texts
 
 BINARY = (types.is_binary, types.is_large_binary, types.is_binary_view, types.is_fixed_size_binary)
 TEXTUAL = ("arrow.uuid", "arrow.bool8")  # extension types that have a text though they are stored as bytes
+INTERVAL_BYTES = 12  # months, days and milliseconds, four bytes each, as Parquet stores them
 GEOMETRIES = (b"geoarrow.wkb", b"ogc.wkb")
 
 
@@ -44,6 +45,9 @@ def check_prompt_column(field: pa.Field[Any], where: str, *, whole_row: bool = F
         hint = "make it text where it is read: to_json in Spark, a cast to JSON in DuckDB."
     elif types.is_nested(field.type):
         what, hint = f"holds binary ({field.type})", "take what is text in it into a column of its own."
+    elif types.is_fixed_size_binary(field.type) and field.type.byte_width == INTERVAL_BYTES:
+        what = f"is binary of {INTERVAL_BYTES} bytes, which is what an INTERVAL of Parquet is stored as"
+        hint = "make an INTERVAL text where it is written: CAST(… AS VARCHAR) in DuckDB."
     else:
         what, hint = "is binary", "decode it first."
     if whole_row:

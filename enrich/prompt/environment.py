@@ -17,7 +17,7 @@ from jinja2.visitor import NodeTransformer
 from enrich.base.texts import as_json
 from enrich.prompt.beside_text import beside
 from enrich.prompt.bounds import BoundedEnvironment, bounded, check_width
-from enrich.prompt.cells import NULL, Cell, text
+from enrich.prompt.cells import NULL, Cell, is_null, is_true, text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from jinja2.nodes import EvalContext
     from jinja2.runtime import Context
 
-METHOD, TEXT, BESIDE = "method of", "text of", "beside others"  # filters of ours; no template can spell them
+# Filters of ours; no template can spell them.
+METHOD, TEXT, BESIDE, NO_NAN, TRUTH = "method of", "text of", "beside others", "null for NaN", "truth of"
 UNSTABLE_FILTERS = frozenset({"random"})
 UNSTABLE_FUNCTIONS = frozenset({"lipsum"})
 UNSTABLE_METHODS = frozenset(
@@ -178,6 +179,30 @@ def _joined(
 _joined.jinja_pass_arg = FILTERS["join"].jinja_pass_arg  # type: ignore[attr-defined]  # as `pass_eval_context` marks it
 
 
+def _no_nan(value: Any) -> Any:
+    """Put null, which is false, in the place of NaN, which Python takes for true."""
+    return NULL if isinstance(value, float) and is_null(value) else value
+
+
+def _truth(value: Any) -> bool:
+    return bool(value) if isinstance(value, Undefined) else is_true(value)
+
+
+def _default(value: Any, default_value: Any = "", boolean: bool = False) -> Any:  # noqa: FBT001, FBT002  # Jinja's signature
+    return FILTERS["default"](_no_nan(value) if boolean else value, default_value, boolean)
+
+
+def _chosen(name: str) -> Callable[..., Any]:
+    """Have `select` and `reject` judge NaN as null where they are given no test."""
+    listed = _listed(FILTERS[name])
+
+    @functools.wraps(FILTERS[name])
+    def call(context: Context, value: Iterable[Any], *args: Any, **kwargs: Any) -> Any:
+        return listed(context, value if args else map(_no_nan, value), *args, **kwargs)
+
+    return call
+
+
 def _format(value: Any, *args: Any, **kwargs: Any) -> str:
     if args and kwargs:
         raise TypeError("give `format` either names or values")
@@ -217,6 +242,8 @@ def make_environment() -> PromptEnvironment:
     )
     made.filters.update({name: _texted(FILTERS[name]) for name in _TEXT_FILTERS if name != "pprint"})
     made.filters.update({name: _listed(FILTERS[name]) for name in _LIST_FILTERS})
+    made.filters.update({name: _chosen(name) for name in ("select", "reject")})
+    made.filters.update({"default": _default, "d": _default, NO_NAN: _no_nan, TRUTH: _truth})
     made.filters.update({"join": _joined, "format": _format, "tojson": to_json, "pprint": finalize})
     made.filters.update({name: bounded(made.filters[name]) for name in _WIDE_FILTERS})
     made.filters.update({METHOD: made.method, TEXT: finalize, BESIDE: beside})
@@ -233,7 +260,7 @@ ENVIRONMENT = make_environment()
 
 
 class _Settled(NodeTransformer):
-    """Marks what is called as a method, has `~` join texts, and dates compare with texts."""
+    """Marks what is called as a method, has `~` join texts, dates compare with texts, and NaN be false."""
 
     def visit_Call(self, node: nodes.Call) -> nodes.Node:  # noqa: N802  # Jinja's name for it
         self.generic_visit(node)
@@ -256,11 +283,58 @@ class _Settled(NodeTransformer):
                 operand.expr = _beside_others(operand.expr)
         return node
 
+    def visit_If(self, node: Any) -> Any:  # noqa: N802  # Jinja's name for it
+        self.generic_visit(node)
+        node.test = _filtered(node.test, NO_NAN)
+        return node
+
+    visit_CondExpr = visit_If  # noqa: N815  # Jinja's name for it
+
+    def visit_For(self, node: Any) -> Any:  # noqa: N802  # Jinja's name for it
+        self.generic_visit(node)
+        node.test = node.test and _filtered(node.test, NO_NAN)
+        return node
+
+    def visit_Not(self, node: nodes.Not) -> nodes.Node:  # noqa: N802  # Jinja's name for it
+        self.generic_visit(node)
+        node.node = _filtered(node.node, NO_NAN)
+        return node
+
+    def visit_And(self, node: Any) -> Any:  # noqa: N802  # Jinja's name for it
+        self.generic_visit(node)
+        node.left = _filtered(node.left, NO_NAN)
+        return node
+
+    visit_Or = visit_And  # noqa: N815  # Jinja's name for it
+
+
+def _filtered(node: nodes.Expr, name: str) -> nodes.Expr:
+    """Put what an expression gives through a filter of ours, but what is true or false already."""
+    if isinstance(node, nodes.Const | nodes.Compare | nodes.Not | nodes.Test):
+        return node
+    return nodes.Filter(node, name, [], [], None, None, lineno=node.lineno)
+
+
+def judged(node: nodes.Expr) -> nodes.Expr:
+    """Have a condition's `and`, `or`, `not` and `if` judge their values as it is judged itself, see `is_true`."""
+    if isinstance(node, nodes.And | nodes.Or):
+        node.left, node.right = judged(node.left), judged(node.right)
+    elif isinstance(node, nodes.Not):
+        node.node = judged(node.node)
+    elif isinstance(node, nodes.CondExpr):
+        node.test, node.expr1 = judged(node.test), judged(node.expr1)
+        node.expr2 = node.expr2 and judged(node.expr2)
+    else:
+        return _filtered(node, TRUTH)
+    return node
+
 
 def _beside_others(node: nodes.Expr) -> nodes.Expr:
-    if isinstance(node, nodes.Const):
-        return node
-    return nodes.Filter(node, BESIDE, [], [], None, None, lineno=node.lineno)
+    return (
+        node
+        if isinstance(node, nodes.Const)
+        else nodes.Filter(node, BESIDE, [], [], None, None, lineno=node.lineno)
+    )
 
 
 def settled(tree: nodes.Template, environment: PromptEnvironment) -> nodes.Template:

@@ -18,6 +18,7 @@ from enrich.errors import TemplateError
 from enrich.prompt.cells import MODE, NullInText, is_true, text
 from enrich.prompt.environment import (
     ENVIRONMENT,
+    judged,
     settled,
 )
 from enrich.prompt.variables import column_hint, kept_by_jinja, parse, syntax_error
@@ -285,7 +286,7 @@ def compile_condition(source: str, where: str, *, spelling: Spelling = 2) -> Tem
     """
     if _EXPRESSION.fullmatch(source) is None:
         return compile_template(source, where, spelling=spelling)
-    return compile_expression(source, where)
+    return compile_expression(source, where, condition=True)
 
 
 @contextmanager
@@ -303,22 +304,23 @@ def _compiling(where: str) -> Iterator[None]:
         raise TemplateError(f"{where}: {said}", hint="flatten it, or write it another way.") from None
 
 
-def compile_expression(source: str, where: str) -> Expression:
-    """Compile one whole ``{{ expression }}``.
+def compile_expression(source: str, where: str, *, condition: bool = False) -> Expression:
+    """Compile one whole ``{{ expression }}``, whose truth alone is wanted where it is a condition.
 
     Raises:
         TemplateError: its syntax is wrong, or it is nested too deeply.
     """
     with _compiling(where):
-        return _compiled_expression(source, where)
+        return _compiled_expression(source, where, condition=condition)
 
 
-def _compiled_expression(source: str, where: str) -> Expression:
+def _compiled_expression(source: str, where: str, *, condition: bool) -> Expression:
     tree, uses = parse(source.strip(), where)
     output = settled(tree, ENVIRONMENT).find(nodes.Output)
     assert output is not None  # noqa: S101  # there is one expression, and it is put out
     target = nodes.Name("result", "store", lineno=1)
-    body: list[nodes.Node] = [nodes.Assign(target, output.nodes[0], lineno=1)]
+    found = judged(output.nodes[0]) if condition else output.nodes[0]
+    body: list[nodes.Node] = [nodes.Assign(target, found, lineno=1)]
     assigned = nodes.Template(body, lineno=1).set_environment(ENVIRONMENT)
     template = ENVIRONMENT.from_string(assigned)  # type: ignore[arg-type]  # a template as a tree
     return Expression(

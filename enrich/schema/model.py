@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from pydantic.errors import PydanticUserError
 from pydantic.json_schema import GenerateJsonSchema
 
+from enrich.errors import ConfigError
 from enrich.schema.columns import DEFAULT_PLACES, MAX_DIGITS, NAIVE_DATETIME
 from enrich.schema.words import pointer, shorten
 
@@ -30,6 +31,16 @@ class _Columns(GenerateJsonSchema):
         if digits > MAX_DIGITS:
             return {"type": "string"}
         return {"type": "string", "format": f"x-decimal({digits},{places})"}
+
+    def ser_schema(self, schema: Any) -> JsonSchemaValue | None:
+        """Refuse a serializer that does not say what it gives: no column could be made for that, before it is paid for."""
+        if schema["type"] in ("function-plain", "function-wrap") and "return_schema" not in schema:
+            name = getattr(schema["function"], "__qualname__", "a function")
+            raise ConfigError(
+                f"the model's serializer `{name}` does not say what type it gives",
+                hint="give it a return type (`-> str`), or `return_type=str` where it is handed over.",
+            )
+        return super().ser_schema(schema)
 
     def datetime_schema(self, schema: core_schema.DatetimeSchema) -> JsonSchemaValue:
         if schema.get("tz_constraint") == "naive":

@@ -109,6 +109,22 @@ def test_german_excel(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("content", "sign"),
+    [
+        ('"x"\t"y"\n"a, b"\t"c"\n', '"\\t"'),
+        ('x\ty\n"a"\tb\n', '"\\t"'),
+        ('"x";"y"\n"a";"b"\n', "';'"),
+        ('x|y\n1|"a|b"\n"c"|2\n', "'|'"),
+        ('x\ty\n1,5\t"a\n', '"\\t"'),
+    ],
+)
+def test_quotes_around_another_delimiter(tmp_path: Path, content: str, sign: str) -> None:
+    """Where the quotes seem wrong because another delimiter stands beside them, the refusal names that, as YAML has it."""
+    error = refusal(tmp_path / "a.csv", content)
+    assert f"`input.csv.delimiter: {sign}`" in error.hint
+
+
+@pytest.mark.parametrize(
     "content",
     ['x,y\n"a"b,1\n', 'x,y\n1,"a" \n', 'x,y\n"a\\"b",1\n', 'x,y\n1,"a""b"c\n', 'x,y\n"a"\n"b"c,2\n'],
 )

@@ -51,6 +51,15 @@ def test_variants_are_named(name: str) -> None:
     assert "to_json" in caught.value.hint
 
 
+def test_intervals_are_named() -> None:
+    """So is what may be an INTERVAL of Parquet, which Arrow reads as twelve bytes."""
+    with pytest.raises(
+        TemplateError, match="column `i` is binary of 12 bytes, which is what an INTERVAL"
+    ) as caught:
+        check_prompt_column(pa.field("i", pa.binary(12)), "steps.s")
+    assert "VARCHAR" in caught.value.hint
+
+
 def test_geometries_are_named() -> None:
     """So is a geometry."""
     field = pa.field("g", pa.binary(), metadata={"ARROW:extension:name": "geoarrow.wkb"})

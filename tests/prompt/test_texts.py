@@ -253,6 +253,43 @@ def test_truth_is_that_of_the_value(value: Any, true: bool) -> None:
     assert is_true(value) is (true if value != "." else is_true("."))
 
 
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("expression", "x", "true"),
+    [
+        *(("x and true", NAN, False), ("true and x", NAN, False), ("x or false", NAN, False), ("not x", NAN, True)),
+        *(("x * 2 and true", NAN, False), ("1 if x", NAN, False), ("x | default(0, true)", NAN, False)),
+        *(("[x] | select | list", NAN, False), ("not (x or x)", NAN, True), ("x > 1 or x", NAN, False)),
+        *(("x and true", Decimal("0.00"), False), ("x and true", -0.0, False), ("x and true", 0.5, True)),
+        *(("x and true", Cell("NaN"), False), ("x and true", Cell("False"), False), ("not x", Cell("no"), True)),
+        *(("x and true", "false", False), ("x and true", "[]", False), ("x and true", "x", True)),
+        *(("(x or 'US') == 'NO'", "NO", True), ("'a' if x else false", "none", False)),
+    ],
+)  # fmt: skip
+def test_truth_within_a_condition(expression: str, x: Any, true: bool) -> None:
+    """`and`, `or`, `not` and `if` judge a value as `when` does that has it alone."""
+    condition = compile_condition("{{ " + expression + " }}", "here")
+    (row,) = rows_of(pa.record_batch([pa.array([x])], names=["x"])) if isinstance(x, float) else [{"x": x}]
+    assert condition.is_true(row) is true
+
+
+@pytest.mark.parametrize(
+    ("source", "text"),
+    [
+        *(("{% if x %}y{% else %}n{% endif %}", "n"), ("{{ 'y' if x else 'n' }}", "n"), ("{{ x or 'n' }}", "n")),
+        *(("{{ x | default('n', true) }}", "n"), ("{{ 'n' if not x }}", "n"), ("{{ (x - x) or 'n' }}", "n")),
+        *(("{% for i in [1] if x %}y{% else %}n{% endfor %}", "n"), ("{{ [x, 1.5] | select | list }}", "[1.5]")),
+        *(("{{ [x, 1.5] | reject | list | length }}", "1"), ("{{ x is defined and 'y' }}", "y")),
+        *(("{{ [1.5, x] | select('gt', 1) | list }}", "[1.5]"), ("{{ x | d('n', boolean=true) }}", "n")),
+    ],
+)  # fmt: skip
+def test_nan_is_false_in_a_prompt(source: str, text: str) -> None:
+    """NaN, which counts as null, is false wherever a template asks."""
+    assert rendered(source, True, x=NAN) == text
+
+
 @pytest.mark.parametrize(
     ("on_empty", "code"), [("error", "empty_prompt"), ("skip", "empty_prompt"), ("send", None)]
 )

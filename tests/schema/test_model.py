@@ -12,7 +12,9 @@ from pydantic import (
     ConfigDict,
     Field,
     NaiveDatetime,
+    PlainSerializer,
     computed_field,
+    field_serializer,
     field_validator,
     model_validator,
 )
@@ -20,6 +22,7 @@ from pydantic import (
 import enrich.pandas  # noqa: F401  # registers the accessor
 from enrich.answer.columns import step_columns
 from enrich.config import StepConfig
+from enrich.errors import ConfigError
 from enrich.records import Outcome
 from enrich.schema.choice import choose
 from enrich.schema.schema import AnswerSchema, load_schema
@@ -184,6 +187,30 @@ def test_nested_aliases_and_computed_fields() -> None:
         "no": 7,
         "count": 1,
     }
+
+
+def test_a_serializer_says_what_it_gives() -> None:
+    """What a serializer makes of a value has its type; one that does not say it is refused before anything is paid."""
+
+    class Said(BaseModel):
+        score: float
+        share: Annotated[float, PlainSerializer(lambda v: f"{v:.0%}", return_type=str)]
+
+        @field_serializer("score")
+        def _short(self, value: float) -> str:
+            return f"{value:.2f}"
+
+    assert arrow(load_schema(Said), {"score": 1.5, "share": 0.5}) == {"score": "1.50", "share": "50%"}
+
+    class Unsaid(BaseModel):
+        score: float
+
+        @field_serializer("score")
+        def _short(self, value: float):  # type: ignore[no-untyped-def]  # noqa: ANN202  # that is what is tried
+            return f"{value:.2f}"
+
+    with pytest.raises(ConfigError, match=r"serializer `.*Unsaid\._short` does not say what type it gives"):
+        load_schema(Unsaid)
 
 
 def test_request_is_the_schemas(tmp_path: Path) -> None:

@@ -78,6 +78,27 @@ async def test_compressed_though_identity_was_asked(coding: str, pack: Callable[
     assert (reply.streamed, reply.body) == (True, whole)
 
 
+@pytest.mark.parametrize("tail", [b"\0" * 512, b"\r\n", b"\x1f", b"junk"])
+@pytest.mark.parametrize("pack", [gzip.compress, zlib.compress, bare_deflate], ids=["gzip", "zlib", "bare"])
+async def test_what_follows_a_compressed_body(pack: Callable[[bytes], bytes], tail: bytes) -> None:
+    """Zeros that fill it up, or a line's end, are passed over: the answer is whole, and it was paid for."""
+    told = f"Content-Encoding: {'gzip' if pack is gzip.compress else 'deflate'}"
+    packed = pack(ANSWER)
+    length = len(packed) + len(tail)
+    assert (await reply_to(sending(response(packed + tail, 200, told)))).body == ANSWER
+    assert (await reply_to(sending(response(packed, 200, told, length=length), tail))).body == ANSWER
+
+
+@pytest.mark.parametrize("cut", [1, 30, 33])
+async def test_gzip_in_several_members(cut: int) -> None:
+    """A body of several members is one text, wherever its bytes are cut."""
+    first, second = gzip.compress(ANSWER[:40], 9), gzip.compress(ANSWER[40:])
+    packed = first + second
+    head = response(packed[: len(first) + cut - 30], 200, "Content-Encoding: gzip", length=len(packed))
+    reply = await reply_to(sending(head, packed[len(first) + cut - 30 :]))
+    assert reply.body == ANSWER
+
+
 @pytest.mark.parametrize("stream", [True, False])
 async def test_compressed_without_a_word(stream: bool) -> None:
     """What begins as gzip is unpacked, though no header says it: a proxy may have lost that."""
