@@ -141,7 +141,9 @@ def builds(against: str | None) -> Iterator[dict[str, dict[str, str]]]:
         yield {**known, f"beatra-enrich at {against}": {"PYTHONPATH": folder}}
 
 
-def write_job(folder: Path, base_url: str, rows: int, *, first: int = 0, **limits: Any) -> Path:
+def write_job(
+    folder: Path, base_url: str, rows: int, *, first: int = 0, metrics_url: str | None = None, **limits: Any
+) -> Path:
     """Write a Parquet file of distinct rows, numbered from ``first``, and a job that classifies them; gives its path."""
     import pyarrow as pa
     import yaml
@@ -161,7 +163,7 @@ def write_job(folder: Path, base_url: str, rows: int, *, first: int = 0, **limit
         "input": "rows.parquet",
         "output": "out.parquet",
         "ledger": "ledger.db",
-        "endpoint": {"base_url": base_url},
+        "endpoint": {"base_url": base_url} | ({"metrics_url": metrics_url} if metrics_url else {}),
         "steps": [{"name": "label", "prompt": "Classify this review: {{ review }}", "max_tokens": 8}],
         "limits": limits,
     }

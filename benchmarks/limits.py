@@ -38,6 +38,7 @@ class Work:
         ideal: seconds that the server needs at the least.
         concurrency: requests at a time; None for the default.
         rows: asked.
+        gauges: whether the run is told where the server shows how busy it is.
     """
 
     says: str
@@ -45,6 +46,7 @@ class Work:
     ideal: float
     concurrency: int | None = 64
     rows: int = 6_000
+    gauges: bool = False
 
 
 WORKS = {
@@ -65,6 +67,7 @@ WORKS = {
     "cap": Work("429 above 32 in flight, answers after 80 ms", (*LATENCY, "--cap", "32"), 6_000 * MEAN / 32, 128),
     "Q": Work("no 429: 256 at a time, 1 s each, the rest queues", ("--median", "1000", "--slots", "256"), 10.0, None, 2_560),
     "Q10": Work("the same, ten times the rows", ("--median", "1000", "--slots", "256"), 100.0, None, 25_600),
+    "Qm": Work("Q, and its gauges are named: endpoint.metrics_url", ("--median", "1000", "--slots", "256"), 10.0, None, 2_560, gauges=True),
 }  # fmt: skip
 
 
@@ -72,6 +75,8 @@ def ours(work: Work, endpoint: Server, folder: Path, *, times: int = 1) -> list[
     """Run the work so many times, each on new rows, with one ledger: what was learned is kept."""
     lines: list[list[object]] = []
     limits: dict[str, Any] = {} if work.concurrency is None else {"concurrency": work.concurrency}
+    if work.gauges:
+        limits["metrics_url"] = endpoint.base_url.replace("/v1", "/metrics")
     for number in range(times):
         endpoint.reset()
         config = write_job(folder, endpoint.base_url, work.rows, first=number * work.rows, **limits)

@@ -9,7 +9,8 @@
    than N at a time; --slots never refuses: it works on N at a time, the rest waits.
 
    It prints its port. POST answers a completion, or 429 with an error envelope. GET /books gives one line per POST:
-   arrival in seconds, HTTP status, tokens. GET /count gives how many were answered and rejected. GET /reset
+   arrival in seconds, HTTP status, tokens. GET /count gives how many were answered and rejected, GET /metrics
+   how many are worked on and how many wait, as vLLM tells it. GET /reset
    forgets the books. */
 
 #define _GNU_SOURCE
@@ -179,10 +180,13 @@ static void answer_get(int fd, const char *path) {
   char head[256], *body; size_t len = 0;
   if (!strncmp(path, "/reset", 6)) { books_len = 0; answered = rejected = tallied_requests = 0; first_at = 0; fixed_window = -1; level = burst; }
   int lines = !strncmp(path, "/books", 6);
-  body = malloc(64 + (lines ? books_len * 48 : 0)); if (!body) abort();
+  body = malloc(128 + (lines ? books_len * 48 : 0)); if (!body) abort();
   if (lines) for (size_t i = 0; i < books_len; i++)
     len += (size_t)sprintf(body + len, "%.6f %d %d\n", books[i].at, books[i].status, books[i].tokens);
-  else len = (size_t)sprintf(body, "%ld %ld\n", answered, rejected);
+  else if (!strncmp(path, "/metrics", 8)) {
+    long working = n_slots && running > n_slots ? n_slots : running;
+    len = (size_t)sprintf(body, "vllm:num_requests_running %ld\nvllm:num_requests_waiting %ld\n", working, running - working);
+  } else len = (size_t)sprintf(body, "%ld %ld\n", answered, rejected);
   int n = snprintf(head, sizeof head, "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: %zu\r\n\r\n", len);
   say(fd, head, (size_t)n); if (conns[fd]) say(fd, body, len); free(body);
 }

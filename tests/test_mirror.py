@@ -28,6 +28,7 @@ ELSEWHERE = {
     "engine.claiming": "engine/test_engine.py",  # four parts of one machine, tested running
     "engine.desk": "engine/test_engine.py",
     "engine.dispatching": "engine/test_engine.py",
+    "engine.gauging": "runs/test_bound_by.py",  # by what a run finds
     "engine.judging": "engine/test_engine.py",
     "engine.ticket": "engine/test_engine.py",
     "engine.working": "engine/test_engine.py",
@@ -39,7 +40,6 @@ ELSEWHERE = {
     "frames.arguments": "frames/test_pandas.py",
     "pace.bound": "pace/test_pace.py",  # parts of one pace, tested against servers in virtual time
     "pace.cap": "pace/test_gym.py",
-    "pace.ceiling": "pace/test_pace.py",
     "pace.chance": "pace/test_pace.py",
     "pace.closed": "pace/test_pace.py",
     "pace.limit": "pace/test_pace.py",

@@ -72,6 +72,8 @@ class EndpointConfig(Section):
         headers: further request headers, for gateways.
         ca_file: a PEM file of certificates to trust instead of the system's.
         proxy: the URL of an HTTP proxy; the environment's proxies are not used.
+        metrics_url: of the metrics of the engine behind it, such as `http://gpu:8000/metrics` (vLLM, SGLang, llama.cpp, TGI):
+            they tell sooner than answers do how many requests it works on at once. The key does not go there.
         allow_http: send to a plain http URL of another machine, key and all. Without it that is done for a host on
             one's own network only, and never with a key.
         stream_end: what ends a stream: `done`, only `[DONE]`; `finish_reason`, an orderly end after the finish reason;
@@ -93,6 +95,7 @@ class EndpointConfig(Section):
     headers: dict[str, str] = {}
     ca_file: FilePath | None = None
     proxy: str | None = None
+    metrics_url: str | None = None
     allow_http: bool = False
     stream_end: Literal["auto", "done", "finish_reason"] = "auto"
     finish_reason: Literal["required", "optional"] = "required"
@@ -144,6 +147,7 @@ class Endpoint:
         proxy: URL of an HTTP proxy; not shown, since it may hold a password.
         stream_end: what ends a stream: ``[DONE]``, an orderly end after the finish reason, or either (``auto``).
         finish_reason: whether each stream must give one.
+        metrics_url: of the engine's metrics.
     """
 
     base_url: str
@@ -159,6 +163,7 @@ class Endpoint:
     proxy: str | None = field(default=None, repr=False)
     stream_end: Literal["auto", "done", "finish_reason"] = "auto"
     finish_reason: Literal["required", "optional"] = "required"
+    metrics_url: str | None = None
 
     @property
     def account(self) -> str:
@@ -199,6 +204,8 @@ def resolve_endpoint(config: EndpointConfig, env: Mapping[str, str]) -> Endpoint
         _refuse_http(parts, config, secrets=secrets, own_network=own_network)
     if config.proxy is not None:
         _check_proxy(config.proxy, parts.scheme, secrets=secrets)
+    if config.metrics_url is not None:
+        _split(config.metrics_url, "endpoint.metrics_url")
     trust(config.ca_file)  # what is wrong with it is told before anything is made
     return Endpoint(
         base_url=url,
@@ -214,6 +221,7 @@ def resolve_endpoint(config: EndpointConfig, env: Mapping[str, str]) -> Endpoint
         proxy=config.proxy,
         stream_end=config.stream_end,
         finish_reason=config.finish_reason,
+        metrics_url=config.metrics_url,
     )
 
 

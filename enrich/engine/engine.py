@@ -14,12 +14,13 @@ from enrich.base.clock import SystemClock
 from enrich.engine.claiming import Claimer, settled_record
 from enrich.engine.desk import Desk
 from enrich.engine.dispatching import CLAIM_HOLDS, Dispatcher
+from enrich.engine.gauging import Gauging
 from enrich.engine.judging import Judge
 from enrich.engine.ticket import BUSY_STAGES, Stats, Ticket
 from enrich.engine.working import Transport, Workers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from enrich.base.clock import Clock
     from enrich.engine.desk import Waiting
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from enrich.pace.budget import Budget
     from enrich.pace.pace import Pace
     from enrich.records import Ask, Completion, Failure, Reply, Settled
+    from enrich.wire.gauges import Load
 
 __all__ = ["CLAIM_HOLDS", "Engine", "Stats", "Transport", "settled_record"]
 
@@ -48,6 +50,7 @@ class Engine:
             then; None where another request takes its place.
         run: this run's number in the ledger.
         clock: tells the age of claims; the machine's by default.
+        look: looks at the endpoint's own gauges; None where it has none, or where they say nothing.
     """
 
     def __init__(
@@ -63,6 +66,7 @@ class Engine:
         on_retry: Callable[[Ask, Failure, float | None], None] | None = None,
         run: int = 0,
         clock: Clock | None = None,
+        look: Callable[[], Awaitable[Load | None]] | None = None,
     ) -> None:
         self._desk = Desk(
             ledger=ledger,
@@ -77,11 +81,14 @@ class Engine:
         self._claimer = Claimer(self._desk, read)
         self._workers = Workers(self._desk, judge, transport, read, most=workers, spawn=self._spawn)
         self._dispatcher = Dispatcher(self._desk, judge, self._workers)
+        self._gauging = Gauging(self._desk, look) if look is not None else None
         self._tasks: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> Self:
         self._spawn(self._dispatcher.work(), "dispatcher")
         self._spawn(self._claimer.work(), "claimer")
+        if self._gauging is not None:
+            self._spawn(self._gauging.work(), "gauging")
         self.pace.bound.begin()
         return self
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from typing import Final
 
 START: Final = 40  # requests in flight before anything is known of the endpoint
@@ -21,6 +22,10 @@ SPARE: Final = 1.25
 IN_USE: Final = 0.75  # of the ceiling that must be in use for it to grow
 FELL: Final = 0.8  # of the latency before that is left after a cut, at most, where requests did queue
 DRIFT: Final = 0.2  # by which the usual latency follows each generation
+IDLE: Final = 0.1  # of what the endpoint works on, by its gauges: fewer that wait are only on their way in
+KNOWN: Final = 0.5  # of the requests in flight that its gauges must show before more are sent
+ADMITS: Final = 1.1  # times as many worked on as at the last look: those that wait are still being taken in
+FRESH: Final = 5.0  # seconds for which gauges count, and answers' times do not
 
 log = logging.getLogger("enrich")
 
@@ -32,6 +37,8 @@ class Ceiling:
     the first ones were, more in flight bring more answers, and the ceiling grows. When it takes much longer, the
     requests queue: the ceiling goes to as many as are worked on at once, which is the share of an answer's time in
     which it does not wait, and a quarter. If that does not make answers come sooner, they take longer for another reason: the ceiling goes back.
+
+    Where the endpoint's own gauges tell how many it works on and how many wait, they take the place of all that.
 
     Attributes:
         value: requests that may be in flight.
@@ -56,6 +63,8 @@ class Ceiling:
         self._in_flight = 0  # at most
         self._slow = False  # the last generation was
         self._before: tuple[int, float] | None = None  # ceiling and latency before a cut that is being tested
+        self._gauged_at = -math.inf  # monotonic seconds of the last look at gauges
+        self._crowded: int | None = None  # what was worked on at the last look, where too many waited
 
     def answered(self, number: int, *, in_flight: int, sent_at: float, now: float) -> None:
         """Take in an answer.
@@ -68,13 +77,51 @@ class Ceiling:
         """
         if not self._adaptive:
             return
-        if number < self._first:
+        if number < self._first or now - self._gauged_at < FRESH:
             return
         self._latencies.append(now - sent_at)
         self._orders.append(number)
         self._in_flight = max(self._in_flight, in_flight)
         if len(self._latencies) >= max(FEWEST, int(self._enough * self.value)):
             self._judge()
+
+    def gauged(self, working: int, waiting: int, *, in_flight: int, now: float) -> bool:
+        """Take in the endpoint's own gauges; says whether more may be in flight than before.
+
+        Args:
+            working: requests of everybody that it works on.
+            waiting: requests of everybody that wait for that.
+            in_flight: requests of this run.
+            now: monotonic seconds.
+        """
+        if not self._adaptive:
+            return False
+        if now - self._gauged_at >= FRESH:
+            self._next_generation()
+            self._before = None
+        self._gauged_at = now
+        crowded, self._crowded = self._crowded, None
+        before = self.value
+        if waiting > (SPARE - 1) * max(1, working):
+            self._crowded, self.queueing, self._factor = working, True, STEADY
+            if crowded is not None and working <= ADMITS * crowded:  # it takes in no more
+                part = min(1.0, in_flight / (working + waiting))
+                self._lower(max(FEWEST, int(SPARE * part * working) + 1), waiting)
+        elif waiting <= IDLE * working and in_flight >= IN_USE * before and working >= KNOWN * in_flight:
+            self._grow()
+        else:
+            self.queueing = self.queueing or waiting > IDLE * working
+        return self.value > before
+
+    def _lower(self, wanted: int, waiting: int) -> None:
+        if wanted < self.value:
+            log.info(
+                "%d requests wait at the endpoint: at most %d in flight instead of %d",
+                waiting,
+                wanted,
+                self.value,
+            )
+            self.value = wanted
 
     def timed_out(self) -> None:
         """Take in that an answer did not come in time: too many queue."""

@@ -91,6 +91,20 @@ class Pace:
             return Cause.CONCURRENCY
         return Cause.QUEUEING if self._ceiling.queueing else Cause.GROWING
 
+    @property
+    def growing(self) -> bool:
+        """Say whether it is still being found out how many may be in flight."""
+        return self.why_no_more is Cause.GROWING
+
+    def gauged(self, working: int, waiting: int) -> bool:
+        """Note what the endpoint's own gauges say of everybody's requests; says whether more may go than before.
+
+        Args:
+            working: requests that it works on.
+            waiting: requests that wait for that.
+        """
+        return self._ceiling.gauged(working, waiting, in_flight=self.in_flight, now=self._monotonic())
+
     def limit(self, model: str) -> Limit:
         """Give what is known of a model's limit."""
         limit = self.limits.get(model)

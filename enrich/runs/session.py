@@ -210,6 +210,7 @@ async def sending(
             on_retry=_log_retry,
             run=run,
             clock=session.clock,
+            look=client.load if endpoint.metrics_url is not None else None,
         )
         if interrupt is not None:
             interrupt.listener = engine.stop

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from enrich.config.endpoint import Endpoint
     from enrich.files.source import Source
     from enrich.records import Reply
+    from enrich.wire.gauges import Load
 
 PROBE = "Say ok."
 
@@ -198,6 +199,8 @@ async def check_endpoint(endpoint: Endpoint, models: Iterable[str] = ()) -> list
             if not findings[0].ok and not isinstance(error, KeyRefused):
                 return findings  # what is wrong there is said
             return [*findings, _failed("key", error)]
+        if endpoint.metrics_url is not None:
+            findings.append(_gauges(await client.load()))
     source = endpoint.key_source
     key = f"accepted, from {source.name}" if source is not None else "none is set, and none was asked for"
     return [*findings, CheckLine("key", ok=True, text=key), _models(endpoint, set(models), found)]
@@ -207,6 +210,15 @@ async def _health(client: Client, base_url: str) -> CheckLine:
     health = await client.health()
     detail = "it has no health check" if health.absent else health.detail
     return CheckLine("endpoint", health.ok or health.absent, f"{base_url}: {detail}")
+
+
+def _gauges(load: Load | None) -> CheckLine:
+    if load is None:
+        said = "endpoint.metrics_url gives no gauges of vLLM, SGLang, llama.cpp or TGI\nHint: give the URL of the engine's own /metrics."
+        return CheckLine("metrics", ok=False, text=said.replace("\n", "\n" + " " * 17))
+    return CheckLine(
+        "metrics", ok=True, text=f"{load.working:,} requests are worked on, {load.waiting:,} wait"
+    )
 
 
 def _models(endpoint: Endpoint, wanted: set[str], found: list[str]) -> CheckLine:

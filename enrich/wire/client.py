@@ -18,6 +18,7 @@ from enrich.errors import EndpointFailing, KeyRefused
 from enrich.records import KEY_CHANGED, Failure, Reply
 from enrich.wire.envelope import loads, one_line
 from enrich.wire.gateways import Gateway, find_gateway
+from enrich.wire.gauges import read_load
 from enrich.wire.keys import Keys, refuses_key
 from enrich.wire.line import HEAD, Response
 from enrich.wire.post import Poster
@@ -36,13 +37,15 @@ if TYPE_CHECKING:
     from aiohttp.tracing import Trace
 
     from enrich.config.endpoint import Endpoint
+    from enrich.wire.gauges import Load
 
 MAX_UNWARNED = 2**20  # bytes; aiohttp warns of larger bodies unless they come as a file
 MAX_CONNECTS = 32  # connections opened at the same time: more is a storm of TLS handshakes
 CONNECT_TIMEOUT = 30.0  # seconds to get a connection, names and waiting for a slot included
 ADDRESS_TIMEOUT = 10.0  # seconds for one address of the host
 PROBE_TIMEOUT = 15.0  # seconds for the model list or the health check
-PROBES = 2  # of these at the same time, beside requests and the connections that wait for more of them
+GAUGES_TIMEOUT = 2.0  # seconds for one look at the endpoint's gauges
+PROBES = 3  # of these at the same time, beside requests and the connections that wait for more of them
 DNS_TTL = 60  # seconds for which a resolved name is good
 
 
@@ -238,6 +241,17 @@ class Client:
         status = payload.get("status") if isinstance(payload, dict) else None
         detail = one_line(str(status), 100) if status is not None else "the answer names no status"
         return Health(ok=status == "ok", detail=detail, latency_ms=latency_ms)
+
+    async def load(self) -> Load | None:
+        """Look at the endpoint's own gauges, without the key; None where they cannot be had."""
+        url = self._endpoint.metrics_url
+        if url is None:
+            return None
+        headers = {name: self._headers[name] for name in ("User-Agent", "Accept-Encoding")}
+        limits = _limits(GAUGES_TIMEOUT, stream=False)
+        request = self._open.get(URL(url), headers=headers, allow_redirects=False, timeout=limits)
+        outcome = await self._exchange(_within(GAUGES_TIMEOUT, request), Exchange(self._ends))
+        return None if isinstance(outcome, Failure) else read_load(outcome.body.decode(errors="replace"))
 
     @property
     def gateway(self) -> Gateway | None:

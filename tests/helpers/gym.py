@@ -8,17 +8,21 @@ import math
 import random
 from collections import deque
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, Literal, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
+from enrich.config import LimitsConfig
+from enrich.engine.gauging import LATER, SOON
 from enrich.engine.retry import BASE_WAIT, LIMITED_WAIT, SPREAD
+from enrich.pace.pace import Pace
 from tests.helpers.servers import Arrival
+from tests.helpers.virtual import Simulation, VirtualLoop, run_virtually
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from enrich.pace.pace import Pace
     from enrich.pace.sent import Sent
     from tests.helpers.servers import Server
+    from tests.helpers.virtual import Limit, Run
 
 SEND = 0.0003  # seconds that this machine needs to send a request
 TRIP = 0.002  # seconds to the server and back
@@ -89,6 +93,7 @@ class Gym:
         tokens: that each costs.
         refusal: seconds until a refusal is back.
         limit: seconds after which the run is given up.
+        gauges: gives at a second how many requests are worked on and how many wait, where the server tells it.
     """
 
     def __init__(
@@ -104,6 +109,7 @@ class Gym:
         refusal: float = TRIP,
         seed: int = 1,
         limit: float = 1e5,
+        gauges: Callable[[float], tuple[int, int]] | None = None,
     ) -> None:
         self.now = 0.0
         self.pace = make(lambda: 1000.0 + self.now)
@@ -124,6 +130,8 @@ class Gym:
         self._wake = math.inf
         self._busy_until = 0.0
         self._left = rows
+        if gauges is not None:
+            self._look(gauges)
 
     @property
     def work(self) -> float:
@@ -145,6 +153,12 @@ class Gym:
 
     def _at(self, when: float, happen: Callable[[], None]) -> None:
         heapq.heappush(self._events, (when, next(self._order), happen))
+
+    def _look(self, gauges: Callable[[float], tuple[int, int]]) -> None:
+        """Look at the server's gauges, again and again."""
+        if self.pace.in_flight:
+            self.pace.gauged(*gauges(self.now))
+        self._at(self.now + (SOON if self.pace.growing else LATER), lambda: self._look(gauges))
 
     def _dispatch(self) -> None:
         """Send what may go now, one at a time; come again when the next one may."""
@@ -207,3 +221,32 @@ class Gym:
                 return float(math.ceil(waits)) if waits is not None else 1.0
             case "exact":
                 return waits if waits is not None else 1.0
+
+
+def gym(
+    server: Server,
+    rows: int,
+    *,
+    concurrency: int = 128,
+    learned: dict[str, Any] | None = None,
+    **options: Any,
+) -> tuple[Ran, Pace, float]:
+    """Send rows to a server; gives what happened, the pace, and the seconds that a client that knows all needs."""
+    limits = LimitsConfig(concurrency=concurrency)
+    run = Gym(
+        lambda clock: Pace(limits, monotonic=clock, learned=learned), server, rows, limit=1e4, **options
+    )
+    return run.run(), run.pace, server.fastest(rows, run.work, concurrency)
+
+
+def simulate(
+    limit: Limit, rows: int, limits: LimitsConfig, learned: dict[str, Any] | None = None, **options: Any
+) -> tuple[Run, Pace]:
+    """Send rows to a server through a pace; gives what happened, and the pace."""
+
+    async def main(loop: VirtualLoop) -> tuple[Run, Pace]:
+        pace = Pace(limits, learned=learned, monotonic=loop.time)
+        return await Simulation(pace, limit, rows, **options).go(), pace
+
+    result: tuple[Run, Pace] = run_virtually(main)
+    return result

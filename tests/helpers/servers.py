@@ -309,6 +309,12 @@ class Queue(Plain):
         heapq.heappush(self.free, start + request.service)
         return Verdict(True, queued=start - request.at)
 
+    def load(self, now: float) -> tuple[int, int]:
+        """Give how many are worked on and how many wait, as an engine's gauges would."""
+        there = sum(end > now for end in self.free)
+        slots = self.slots // 2 if self.slow[0] <= now < self.slow[1] else self.slots
+        return min(there, slots), max(0, there - slots)
+
     def fastest(self, rows: int, each: float, concurrency: float) -> float:
         """Give the seconds that the work takes in the slots."""
         rate = min(self.slots, concurrency) / each

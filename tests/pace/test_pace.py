@@ -11,10 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from enrich.config import LimitsConfig, WindowConfig
-from enrich.pace.ceiling import Ceiling
 from enrich.pace.pace import Pace
 from enrich.pace.windows import Window
-from tests.helpers.gym import Gym, Ran, equal, lognormal
+from tests.helpers.gym import Gym, gym, lognormal, simulate
 from tests.helpers.servers import (
     Bucket,
     Bursts,
@@ -22,37 +21,18 @@ from tests.helpers.servers import (
     FixedWindow,
     Neighbour,
     PerModel,
-    Queue,
     RandomRefusals,
     SlidingWindow,
 )
 from tests.helpers.virtual import (
-    Run,
-    Simulation,
     TokenBucketLimit,
-    VirtualLoop,
     busiest,
-    run_virtually,
     unlimited,
 )
 
 if TYPE_CHECKING:
     from tests.helpers.gym import RetryAfter
     from tests.helpers.servers import Server
-    from tests.helpers.virtual import Limit
-
-
-def simulate(
-    limit: Limit, rows: int, limits: LimitsConfig, learned: dict[str, Any] | None = None, **options: Any
-) -> tuple[Run, Pace]:
-    """Send rows to a server through a pace; gives what happened, and the pace."""
-
-    async def main(loop: VirtualLoop) -> tuple[Run, Pace]:
-        pace = Pace(limits, learned=learned, monotonic=loop.time)
-        return await Simulation(pace, limit, rows, **options).go(), pace
-
-    result: tuple[Run, Pace] = run_virtually(main)
-    return result
 
 
 # --- limits that are given -----------------------------------------------------------------------------
@@ -130,22 +110,6 @@ def test_a_window_adds_up(amount: float, seconds: float) -> None:
 
 
 # --- limits that are found -----------------------------------------------------------------------------
-
-
-def gym(
-    server: Server,
-    rows: int,
-    *,
-    concurrency: int = 128,
-    learned: dict[str, Any] | None = None,
-    **options: Any,
-) -> tuple[Ran, Pace, float]:
-    """Send rows to a server; gives what happened, the pace, and the seconds that a client that knows all needs."""
-    limits = LimitsConfig(concurrency=concurrency)
-    run = Gym(
-        lambda clock: Pace(limits, monotonic=clock, learned=learned), server, rows, limit=1e4, **options
-    )
-    return run.run(), run.pace, server.fastest(rows, run.work, concurrency)
 
 
 @pytest.mark.parametrize("retry_after", ["none", "second", "whole", "exact"])
@@ -332,82 +296,6 @@ def test_refusals_of_rows_of_unequal_length_need_not_be_for_their_tokens() -> No
     )
     run.run()
     assert "tokens" not in " ".join(run.pace.found())
-
-
-# --- how many at a time ----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("rows", "slower"), [(2_560, 1.25), (25_600, 1.05)])
-def test_what_only_queues_is_no_reason_to_send_more(rows: int, slower: float) -> None:
-    """A server that works on 256 at a time and lets the rest wait: that many are found, and not many more."""
-    ran, pace, fastest = gym(Queue(256), rows, service=equal(1.0), concurrency=10_000)
-    assert ran.seconds <= slower * fastest
-    assert ran.slowest <= 4
-    assert 256 <= pace.ceiling <= 640
-
-
-def test_the_second_run_has_as_many_in_flight_at_once() -> None:
-    """What a run found out of a queue is where the next one begins."""
-    _, pace, _ = gym(Queue(256), 25_600, service=equal(1.0), concurrency=10_000)
-    ran, _, fastest = gym(Queue(256), 2_560, service=equal(1.0), concurrency=10_000, learned=pace.learned())
-    assert ran.seconds <= 1.1 * fastest
-
-
-def test_a_server_that_slows_down_gets_fewer() -> None:
-    """When half of its slots are gone for a while, so is what waits for them."""
-    ran, _, fastest = gym(Queue(64, slow=(10.0, 30.0)), 4000, service=lognormal(1.0), concurrency=10_000)
-    assert ran.seconds <= 1.1 * fastest
-    assert ran.slowest <= 20
-
-
-def test_a_long_queue_of_slow_answers_costs_no_time_outs() -> None:
-    """Eight slots of twenty seconds: nothing waits for longer than the default time-out."""
-    ran, _, fastest = gym(Queue(8), 256, service=equal(20.0), concurrency=10_000)
-    assert ran.seconds <= 1.05 * fastest
-    assert ran.slowest < 120
-
-
-def test_the_ramp_costs_little_where_there_is_no_limit() -> None:
-    """The cautious start takes at most 3 % longer than going to the full concurrency at once."""
-    cautious, _ = simulate(unlimited(), 10_000, LimitsConfig(concurrency=256), latency=lognormal(0.2))
-    bold, _ = simulate(
-        unlimited(), 10_000, LimitsConfig(concurrency=256, adaptive=False), latency=lognormal(0.2)
-    )
-    assert cautious.seconds <= 1.03 * bold.seconds
-
-
-def test_answers_that_take_longer_for_another_reason_do_not_slow_the_run() -> None:
-    """Where answers become three times as long without a queue, as many are in flight as before."""
-    ceiling = Ceiling(100)
-    number, now = 0, 0.0
-    for seconds in (1.0, 1.0, 3.0, 3.0, 3.0, 3.0, 3.0, 3.0):
-        for _ in range(2):
-            count = ceiling.value
-            numbers = range(number + 1, number + count + 1)
-            number = ceiling.last = number + count
-            now += seconds
-            for each in numbers:
-                ceiling.answered(each, in_flight=count, sent_at=now - seconds, now=now)
-    assert ceiling.value >= 80
-
-
-def test_trouble_stops_growth() -> None:
-    """While the endpoint answers 5xx, answers to what was in flight by then do not raise the ceiling."""
-    pace = Pace(LimitsConfig(concurrency=1000))
-    sent = [pace.sent("m") for _ in range(60)]
-    before = pace.ceiling
-    pace.failed(sent[0], trouble=True)
-    for each in sent[1:]:
-        pace.answered(each)
-    assert pace.ceiling == before
-
-
-def test_a_time_out_halves_what_is_in_flight() -> None:
-    """An answer that did not come in time waited too long: fewer are sent."""
-    pace = Pace(LimitsConfig(concurrency=1000))
-    before = pace.ceiling
-    pace.failed(pace.sent("m"), timed_out=True)
-    assert pace.ceiling == before // 2
 
 
 # --- from one run to the next ----------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Any
 
+import pytest
 import yaml
 
 import enrich
@@ -14,8 +15,6 @@ from tests.helpers.endpoint import KEY, BookedEndpoint, Raw, Seen, envelope
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from pathlib import Path
-
-    import pytest
 
 
 class Rig(BookedEndpoint):
@@ -137,3 +136,63 @@ def test_a_budget_that_is_reserved(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     by, text = bound(tmp_path, monkeypatch, takes(0.05), 40, step=step, budget={"tokens": 4000})
     assert by == "budget"
     assert "reserved" in text
+
+
+class Engine(Rig):
+    """An engine of so many slots that shows on its metrics page what it works on and what waits.
+
+    Args:
+        slots: requests that it works on at once.
+        page: shown in place of its figures.
+    """
+
+    def __init__(self, slots: int, *, page: bytes | None = None) -> None:
+        self.there = 0
+        self.slots = slots
+        self.page = page
+        free = asyncio.Semaphore(slots)
+
+        async def hold() -> None:
+            self.there += 1
+            async with free:
+                await asyncio.sleep(0.15)
+            self.there -= 1
+
+        super().__init__(hold)
+
+    async def respond(self, seen: Seen) -> Raw:
+        """Show the metrics, or answer as the rig does."""
+        if not seen.path.endswith("/metrics"):
+            return await super().respond(seen)
+        working, waiting = min(self.slots, self.there), max(0, self.there - self.slots)
+        said = f'vllm:num_requests_running{{engine="0"}} {working}.0\nvllm:num_requests_waiting{{engine="0"}} {waiting}.0\n'
+        return Raw(said.encode() if self.page is None else self.page)
+
+
+@pytest.mark.parametrize("page", [None, b"<html>no such page</html>"], ids=["gauges", "none"])
+def test_an_engines_gauges_are_asked_for_without_the_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, page: bytes | None
+) -> None:
+    """While requests are out its metrics are looked at, key unseen; where they tell nothing that is said once, and the run goes on."""
+    with Engine(32, page=page) as engine:
+        metrics = engine.base_url.replace("/v1", "/metrics")
+        (tmp_path / "rows.csv").write_text("t\n" + "".join(f"text {n}\n" for n in range(400)))
+        job = {
+            "input": "rows.csv",
+            "output": "out.parquet",
+            "endpoint": {"base_url": engine.base_url, "metrics_url": metrics},
+            "steps": [{"name": "s", "prompt": "{{ t }}"}],
+        }
+        config = tmp_path / "job.yaml"
+        config.write_text(yaml.safe_dump(job))
+        monkeypatch.setenv("BEATRA_API_KEY", KEY)
+        summary = enrich.run(config)
+    looks = [seen for seen in engine.seen if seen.path == "/metrics"]
+    assert summary.exit_code == 0
+    assert len(engine.charges) == 400
+    assert len(looks) >= 3
+    assert not any(KEY in str(seen.headers) for seen in looks)
+    assert caplog.text.count("gives no gauges") == (page is not None)
+    if page is None:
+        assert summary.bound_by is not None
+        assert summary.bound_by["by"] == "queueing"
