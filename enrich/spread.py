@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import warnings
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import pyarrow as pa
@@ -10,9 +11,9 @@ import pyarrow as pa
 from enrich.base.loops import run_sync
 from enrich.config import RATES, LimitsConfig, holds_password
 from enrich.errors import ConfigError
+from enrich.frames import reasked
 from enrich.frames.accessor import Page
 from enrich.frames.batches import job_config
-from enrich.ledger.opening import open_ledger
 from enrich.prompt.messages import without_files
 from enrich.runs.job import compile_job
 from enrich.schema.schema import step_schema
@@ -51,12 +52,15 @@ def prepare(
 
     Raises:
         UsageError: something is wrong that would fail, or cost twice, in the processes.
+        TooManyReasked: prompt, model or a column's type changed since the job was asked last, and `max_reasked` bounds how
+            many rows may be paid for again, which cannot be counted here.
     """
     given = job_config(config)
     job = compile_job(given, schema)
     _check_ledger(given.ledger_location(), one_machine=one_machine)
     _check_alone(given)
-    run_sync(lambda: _reach_ledger(given.ledger_location()))
+    if told := run_sync(lambda: reasked.refuse_unseen(job, schema)):
+        warnings.warn(told, stacklevel=3)
     update = {
         "steps": [_whole(step) for step in given.steps],
         "endpoint": given.endpoint.model_copy(update={"base_url": job.base_url}),
@@ -151,11 +155,6 @@ def _check_alone(config: JobConfig) -> None:
             "`dedupe: false` tells equal rows apart by their order, which processes do not share",
             hint="remove it, and put a column that tells them apart into the prompt.",
         )
-
-
-async def _reach_ledger(location: str) -> None:
-    ledger = await open_ledger(location)
-    await ledger.close()
 
 
 def _whole(step: StepConfig) -> StepConfig:

@@ -11,7 +11,7 @@ import pytest
 from pydantic import BaseModel
 
 from enrich.config import JobConfig
-from enrich.errors import ConfigError, LedgerError, TemplateError
+from enrich.errors import ConfigError, LedgerError, TemplateError, TooManyReasked
 from enrich.runs.job import compile_job
 from enrich.spread import decoded, decoded_schema, prepare
 
@@ -62,6 +62,22 @@ def test_the_ledger_is_tried_at_once(config: dict[str, Any], tmp_path: Path) -> 
     (tmp_path / "ledger.db").write_bytes(b"no database at all, but long enough to look into" * 100)
     with pytest.raises(LedgerError):
         ready(config)
+
+
+def test_a_changed_question_is_told_of(config: dict[str, Any]) -> None:
+    """Rows that come in the processes cannot be counted: a change is said, and refused where `max_reasked` bounds it."""
+    ready({**config, "max_reasked": 0})
+    ready({**config, "max_reasked": 0})
+    changed = {**config, "steps": [{**STEP, "model": "fast-1"}]}
+    for most in (5, "50%"):
+        with pytest.raises(TooManyReasked, match=r"changed since: model.* nothing was sent"):
+            ready({**changed, "max_reasked": most})
+    with pytest.warns(UserWarning, match="will be asked again; changed since: model"):
+        ready(changed)
+    ready({**changed, "max_reasked": 5})
+    ready({**config, "max_reasked": 5})  # as it was asked before
+    with pytest.warns(UserWarning, match="changed since: prompt"):
+        ready({**config, "steps": [{**STEP, "prompt": "Say {{ t }}"}], "max_reasked": "100%"})
 
 
 @pytest.mark.parametrize(

@@ -46,8 +46,8 @@ class JobConfig(Section):
         tolerate: failed rows (a count, or a share such as `1%`) that still count as success.
         max_reasked: rows that were answered before and may be asked again, as after a changed prompt (a count, or a share
             such as `10%` of those): above it a run stops before it sends anything. 10 % by default, where more than
-            1,000 rows were answered; `100%` confirms. Rows that come in batches (`enrich_batches`, Spark, Ray) are not
-            looked through beforehand.
+            1,000 rows were answered; `100%` confirms. Of rows that come in batches (`enrich_batches`) the first batch is
+            looked through; on Spark and Ray, where none can be, a change is warned of, and refused where this is set.
         report: write a page on each run to this file or URL.
     """
 

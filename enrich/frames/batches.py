@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from enrich.base.loops import run_sync
 from enrich.config import JobConfig, load_job, validate_job
 from enrich.files.prefetch import prefetched
+from enrich.frames import reasked
 from enrich.frames.blocking import blocking
 from enrich.frames.door import open_door
 from enrich.rows.explode import explosion_of
@@ -21,14 +23,12 @@ from enrich.runs.job import Job, compile_job
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping
 
+    from enrich.runs.reasked import Reasked
+
     AnyConfig = str | Path | Mapping[str, Any] | JobConfig
 
 
-ONCE = (
-    "max_reasked is not looked at here: rows that come in batches are gone through once, so nobody knows beforehand how "
-    "many were answered before and would be asked again. A changed prompt, model or column type asks them again; "
-    "`budget` bounds what that costs"
-)
+FIRST = "the first batch"
 
 
 def enrich_batches(
@@ -45,8 +45,9 @@ def enrich_batches(
     Args:
         batches: all of one schema; pulled by the thread that pulls the result, a bounded number ahead.
         config: a YAML file's path, its content as a mapping, or a `JobConfig`. Its input and output play no part,
-            except that the ledger lies beside the output by default; without one, in the user's cache directory. Nor
-            does `max_reasked`, with a warning: rows that are gone through once cannot be looked through beforehand.
+            except that the ledger lies beside the output by default; without one, in the user's cache directory.
+            `max_reasked` is held against the first batch with rows in it: they come once, so no more can be looked through
+            beforehand.
         schema: of the batches, when it is known: then templates are compared with it at once.
         api_key: instead of the one in the environment.
 
@@ -56,6 +57,8 @@ def enrich_batches(
 
     Raises:
         UsageError: something is wrong that was found before anything was sent.
+        TooManyReasked: more rows of the first batch than `max_reasked` allows were answered before and would be paid for
+            again, since prompt, model or a column's type changed.
         RunStopped: the run had to stop early. Everything paid for is kept: the same call goes on from there.
 
     Example:
@@ -107,36 +110,71 @@ def job_config(config: AnyConfig) -> JobConfig:
         config = load_job(config)
     elif not isinstance(config, JobConfig):
         config = validate_job(config)
-    if config.max_reasked is not None:
-        warnings.warn(ONCE, stacklevel=3)
-    return config.model_copy(
-        update={"input": None, "output": None, "ledger": config.ledger_location(), "max_reasked": None}
-    )
+    return config.model_copy(update={"input": None, "output": None, "ledger": config.ledger_location()})
+
+
+def enriched_part(batches: Iterable[pa.RecordBatch], config: JobConfig) -> Iterator[pa.RecordBatch]:
+    """Do what `enrich_batches` does with a part of the rows, in one of many processes: what is looked at first, was."""
+    return _enriched(iter(batches), config, None, None, look=False)
 
 
 def _enriched(
-    batches: Iterator[pa.RecordBatch], config: JobConfig, job: Job | None, api_key: str | None
+    batches: Iterator[pa.RecordBatch],
+    config: JobConfig,
+    job: Job | None,
+    api_key: str | None,
+    *,
+    look: bool = True,
 ) -> Iterator[pa.RecordBatch]:
-    first = next(batches, None)
-    if first is None:
+    begin = _begin(batches)
+    if not begin:
         return
+    first = begin[-1]
     job = job or compile_job(config, first.schema, api_key=api_key)
+    if look and first.num_rows:
+        _tell(run_sync(lambda: reasked.refuse(_rows(first), job, among=FIRST)))
     with blocking(open_door(job, first.schema, eager=False)) as door:
-        for batch, answers in door.answers(itertools.chain([first], batches)):
+        for batch, answers in door.answers(itertools.chain(begin, batches)):
             yield from _joined(batch, answers, job)
+
+
+def _begin(batches: Iterator[pa.RecordBatch]) -> list[pa.RecordBatch]:
+    """Take batches up to the first that has rows in it."""
+    begin: list[pa.RecordBatch] = []
+    while (batch := next(batches, None)) is not None:
+        begin.append(batch)
+        if batch.num_rows:
+            break
+    return begin
+
+
+def _rows(batch: pa.RecordBatch) -> reasked.FrameRows:
+    return reasked.FrameRows(batch.schema, batch.num_rows, [batch])
+
+
+def _tell(found: Reasked | None) -> None:
+    if found is not None:
+        warnings.warn(str(found), stacklevel=3)
 
 
 async def _aenriched(
     batches: AsyncGenerator[pa.RecordBatch, None], config: JobConfig, job: Job | None, api_key: str | None
 ) -> AsyncGenerator[pa.RecordBatch, None]:
     async with contextlib.aclosing(batches):
-        first = await anext(batches, None)
-        if first is None:
+        begin = []
+        async for batch in batches:
+            begin.append(batch)
+            if batch.num_rows:
+                break
+        if not begin:
             return
+        first = begin[-1]
         job = job or compile_job(config, first.schema, api_key=api_key)
+        if first.num_rows:
+            _tell(await reasked.refuse(_rows(first), job, among=FIRST))
         async with (
             open_door(job, first.schema, eager=False) as door,
-            contextlib.aclosing(door.answers(_after(first, batches))) as answered,
+            contextlib.aclosing(door.answers(_after(begin, batches))) as answered,
         ):
             async for batch, answers in answered:
                 for joined in _joined(batch, answers, job):
@@ -144,9 +182,10 @@ async def _aenriched(
 
 
 async def _after(
-    first: pa.RecordBatch, others: AsyncIterable[pa.RecordBatch]
+    begin: Iterable[pa.RecordBatch], others: AsyncIterable[pa.RecordBatch]
 ) -> AsyncGenerator[pa.RecordBatch, None]:
-    yield first
+    for batch in begin:
+        yield batch
     async for batch in others:
         yield batch
 

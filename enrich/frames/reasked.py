@@ -7,9 +7,10 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from enrich.errors import TooManyReasked
 from enrich.frames.arguments import UNNAMED
 from enrich.runs.options import RunOptions
-from enrich.runs.reasked import find_reasked_rows, refuse_reasked_rows
+from enrich.runs.reasked import changed_way, find_reasked_rows, note_rows, refuse_reasked_rows
 from enrich.runs.session import open_session
 
 if TYPE_CHECKING:
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from enrich.runs.job import Job
     from enrich.runs.reasked import Reasked
     from enrich.runs.session import Session
+
+
+WHOLE = 100  # per cent
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,14 +40,44 @@ class FrameRows:
         return (batch.select(list(columns)) for batch in self.held)
 
 
-async def refuse(rows: FrameRows, job: Job) -> Reasked | None:
+async def refuse(rows: FrameRows, job: Job, *, among: str = "") -> Reasked | None:
     """Say how many rows would be paid for again, and remember how they are asked.
+
+    Args:
+        rows: to be asked.
+        job: what is asked of them.
+        among: which rows these are, where they are not all.
 
     Raises:
         TooManyReasked: there are more of them than `max_reasked` allows.
     """
     async with open_session(job) as session:
-        return await refuse_reasked_rows(rows, session, _name(job), RunOptions())
+        return await refuse_reasked_rows(rows, session, _name(job), RunOptions(), among=among)
+
+
+async def refuse_unseen(job: Job, schema: pa.Schema) -> str:
+    """Compare how rows that nobody has seen yet are asked with how they were; remembers it.
+
+    Returns:
+        What is to be said; nothing where nothing has changed.
+
+    Raises:
+        TooManyReasked: something has, and `max_reasked` bounds what cannot be counted.
+    """
+    rows = FrameRows(schema, 0, ())
+    async with open_session(job) as session:
+        changed, most = await changed_way(rows, session, _name(job)), job.config.max_reasked
+        said = changed and (
+            f"rows that were answered before will be asked again; changed since: {', '.join(changed)}. How many these are "
+            "cannot be counted before they come"
+        )
+        if said and most is not None and not (isinstance(most, str) and float(most.rstrip("% ")) >= WHOLE):
+            raise TooManyReasked(
+                f"{said}; `max_reasked` is {most}, and nothing was sent",
+                hint='undo the change, or confirm it with max_reasked: "100%".',
+            )
+        await note_rows(rows, session, _name(job))
+    return said or ""
 
 
 async def find(rows: FrameRows, session: Session) -> Reasked | None:

@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from enrich import spread
 from enrich.errors import ConfigError
-from enrich.frames.batches import enrich_batches, job_config
+from enrich.frames.batches import enriched_part, job_config
 from enrich.records import AMOUNTS, STATUSES
 from enrich.schema.choice import written_names
 from enrich.schema.schema import step_schema
@@ -58,7 +58,7 @@ def enrich(
     added = pa.schema(list(joined)[len(arriving) :])
 
     def ask(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        answered = enrich_batches(spread.in_slices(batches), job)
+        answered = enriched_part(spread.in_slices(batches), job)
         return spread.handed_over(map(spread.decoded, answered))
 
     fields = [*df.schema.fields, *spark.createDataFrame(added.empty_table()).schema.fields]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
@@ -91,20 +91,21 @@ class Reasked:
         rows: how many.
         answered: of how many that were answered before.
         why: what changed since: `prompt`, `model`, `schema`, another key of the step, a column's type, or `data`.
+        among: which rows were looked at, where not all were.
     """
 
     rows: int
     answered: int
     why: tuple[str, ...]
+    among: str = ""
 
     def __str__(self) -> str:
         of = counted(self.answered, "row")
         causes = ", ".join(self.why)
         if self.why == ("data",):
             return f"up to {self.rows:,} of {of} that were answered before would be asked again, or are gone: their data changed"
-        return (
-            f"{self.rows:,} of {of} that were answered before would be asked again; changed since: {causes}"
-        )
+        among = self.among and f" in {self.among}"
+        return f"{self.rows:,} of {of}{among} that were answered before would be asked again; changed since: {causes}"
 
 
 def too_many(found: Reasked, most: int | str | None) -> bool:
@@ -156,7 +157,9 @@ async def find_reasked(begun: Opened) -> Reasked | None:
     return None
 
 
-async def refuse_reasked_rows(rows: Rows, session: Session, name: str, options: RunOptions) -> Reasked | None:
+async def refuse_reasked_rows(
+    rows: Rows, session: Session, name: str, options: RunOptions, *, among: str = ""
+) -> Reasked | None:
     """Look for rows without a file that would be paid for again, and remember how they are asked.
 
     Args:
@@ -164,11 +167,13 @@ async def refuse_reasked_rows(rows: Rows, session: Session, name: str, options: 
         session: with what is asked of them.
         name: under which it is remembered how they were asked.
         options: of which the interrupt counts.
+        among: which rows these are, where they are not all.
 
     Raises:
         TooManyReasked: there are more of them than `max_reasked` allows.
     """
     found, most = await find_reasked_rows(rows, session, name, options), session.job.config.max_reasked
+    found = found and replace(found, among=among)
     if found is not None and too_many(found, most):
         raise TooManyReasked(
             f"{found}; `max_reasked` is {most or '10%'}, and nothing was sent",
@@ -186,6 +191,17 @@ async def find_reasked_rows(rows: Rows, session: Session, name: str, options: Ru
     now = _way(session.job, rows)
     older = _older(past["ways"], now, used=used)
     return await _against(_Look(rows, session, options), now, older) if older and rows.num_rows else None
+
+
+async def changed_way(rows: Rows, session: Session, name: str) -> tuple[str, ...]:
+    """Say what has changed in how such rows are asked, in no way that is remembered; nothing, where nothing has."""
+    ways, now = (await _past(name, session.ledger))["ways"], _way(session.job, rows)
+    return () if not ways or any(_is_same(way, now) for way in ways) else tuple(_causes(ways[-1], now))
+
+
+async def note_rows(rows: Rows, session: Session, name: str) -> None:
+    """Remember how rows without a file are asked."""
+    await _note(name, rows, session)
 
 
 def _older(ways: list[dict[str, Any]], now: dict[str, Any], *, used: bool) -> list[dict[str, Any]]:

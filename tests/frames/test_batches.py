@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 import pytest
 
 import enrich
-from enrich.errors import BalanceSpent, ConfigError, InputError, TemplateError
+from enrich.errors import BalanceSpent, ConfigError, InputError, TemplateError, TooManyReasked
 from enrich.frames.batches import job_config
 from enrich.frames.blocking import blocking
 from enrich.frames.door import open_door
@@ -54,13 +54,34 @@ def test_each_batch_comes_back_with_its_answers_in_order(endpoint: BookedEndpoin
     assert len(endpoint.charges) == 301
 
 
-def test_a_share_of_rows_asked_again_is_not_looked_at(endpoint: BookedEndpoint) -> None:
-    """Batches are gone through once: who sets `max_reasked` is told that nobody looks, and all else is done."""
-    with pytest.warns(UserWarning, match="max_reasked is not looked at here") as told:
-        job = job_config({**CONFIG, "max_reasked": "1%"})
-    assert len(told) == 1
-    assert [batch.num_rows for batch in enrich.enrich_batches(batches(3), job)] == [3]
-    assert len(endpoint.charges) == 3
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_rows_of_the_first_batch_that_would_be_asked_again(
+    endpoint: BookedEndpoint, *, asynchronous: bool
+) -> None:
+    """Batches come once: the first with rows in it says whether more than `max_reasked` would be paid for again."""
+
+    async def gathered(config: dict[str, Any]) -> list[pa.RecordBatch]:
+        return [batch async for batch in enrich.aenrich_batches(batches(0, 4, 40), config)]
+
+    def ask(config: dict[str, Any]) -> list[pa.RecordBatch]:
+        return (
+            asyncio.run(gathered(config))
+            if asynchronous
+            else list(enrich.enrich_batches(batches(0, 4, 40), config))
+        )
+
+    assert [batch.num_rows for batch in ask({**CONFIG, "max_reasked": 0})] == [0, 4, 40]
+    changed = {"steps": [{**STEP, "prompt": "Say {{ t }}"}]}
+    said = (
+        "4 of 4 rows in the first batch that were answered before would be asked again; changed since: prompt"
+    )
+    with pytest.raises(TooManyReasked, match=said):
+        ask({**changed, "max_reasked": "50%"})
+    assert len(endpoint.posts) == 44
+    with pytest.warns(UserWarning, match=said):
+        ask(changed)
+    ask({**changed, "max_reasked": 0})
+    assert len(endpoint.posts) == 88
 
 
 def test_usage_stands_on_one_row_per_completion_over_all_batches(endpoint: BookedEndpoint) -> None:
