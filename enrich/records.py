@@ -402,6 +402,7 @@ class Summary:
         sandbox: whether the answers are the sandbox's: made up, and charged to nobody.
         reused: rows that keep an answer which was given under an earlier schema.
         unknown_finish: rows that are ok although nobody knows what their finish reason means, by that reason.
+        gold: by column, how its answers agree with the values given by hand, as plain JSON; None where there are none.
     """
 
     rows: int
@@ -431,6 +432,7 @@ class Summary:
     cached_tokens: int = 0
     reasoning_tokens: int = 0
     credits_usd: float = 0.0
+    gold: dict[str, Any] | None = None
 
     def amounts(self) -> dict[str, Any]:
         """Give what was used and spent, by name."""
@@ -461,4 +463,5 @@ class Summary:
             "unknown_finish": self.unknown_finish,
             "bound_by": self.bound_by,
             "found": list(self.found),
+            **({} if self.gold is None else {"gold": self.gold}),
         }

@@ -2,7 +2,7 @@
 
 errors, records                    what passes between all of them, and what can go wrong
 base                             clocks, places, words, event loops, values and their texts
-sandbox  config                the API's emulator │ the configuration
+sandbox  config  measure       the API's emulator │ the configuration │ figures of agreement
 schema  files  pace          what an answer must be │ tables in and out │ when the next request may go
 wire  prompt  ledger       one attempt over HTTP │ what is asked │ what is paid for
 answer  engine  report   what was answered │ every request ends once │ the page on a run
@@ -27,7 +27,7 @@ PACKAGE = Path(__file__).parent.parent / "enrich"
 LAYERS = (
     ("errors", "records"),
     ("base",),
-    ("sandbox", "config"),
+    ("sandbox", "config", "measure"),
     ("schema", "files", "pace"),
     ("wire", "prompt", "ledger"),
     ("answer", "engine", "report"),

@@ -23,6 +23,7 @@ ELSEWHERE = {
     "base.moments": "base/test_values.py",
     "base.texts": "base/test_values.py",
     "config.headers": "config/test_endpoint.py",
+    "config.gold": "report/test_gold.py",  # by what a run scores
     "config.overlap": "bad_input/test_overlaps.py",
     "base.concurrency": "pace/test_pace.py",
     "engine.claiming": "engine/test_engine.py",  # four parts of one machine, tested running

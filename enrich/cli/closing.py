@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -14,6 +14,14 @@ if TYPE_CHECKING:
 CAUSES_MOST = 5  # causes told; the rest is summed up
 SANDBOX_NOTE = "sandbox: answers are made up, nothing was charged"
 
+FIGURES = {
+    "accuracy": "accuracy",
+    "normalised": "normalised match",
+    "kappa": "κ",
+    "alpha": "α",  # noqa: RUF001  # its Greek letter
+    "mae": "mean absolute error",
+    "bias": "bias",
+}  # of agreement with gold columns, in words
 WORTH_SAYING = 5.0  # seconds of a run from which it is said what held it up
 
 
@@ -37,6 +45,7 @@ def closing(summary: Summary, command: Command, config: Config) -> str:
             lines.append(f"bound by {summary.bound_by['text']}; to go faster: {summary.bound_by['change']}")
     else:
         lines = [f"{summary.reason[:1].upper()}{summary.reason[1:]} ({spent}, {took})"]
+    lines += gold_lines(summary.gold or {})
     lines += _causes(summary, command, config)
     if summary.reused:
         lines.append(
@@ -49,6 +58,23 @@ def closing(summary: Summary, command: Command, config: Config) -> str:
     if summary.exit_code == 3:
         lines.append(f"Hint: `{command.but('show', '--failed')}` shows these rows.")
     return "\n".join(lines)
+
+
+def gold_lines(gold: dict[str, dict[str, Any]]) -> list[str]:
+    """Say of each column how its answers agree with the values given by hand."""
+    return [f"  {column} against {said['gold']}: {_figures(said)}" for column, said in gold.items()]
+
+
+def _figures(said: dict[str, Any]) -> str:
+    left = f", {said['unanswered']:,} more without an answer" if said["unanswered"] else ""
+    if not said["n"]:
+        return f"no row has both an answer and a value{left}"
+    told = []
+    for name, words in FIGURES.items():
+        if said.get(name) is not None:
+            ends = said[f"{name}_ci"]
+            told.append(f"{words} {said[name]:.3g}" + (f" ({ends[0]:.3g} to {ends[1]:.3g})" if ends else ""))
+    return f"{', '.join(told)}; n = {said['n']:,}{left}"
 
 
 def _unknown_finish(found: dict[str, int], command: Command) -> str:

@@ -137,7 +137,10 @@ def status(config: Path, *, as_json: bool, watch: bool, **options: Any) -> None:
 @click.option(
     "--no-content", is_flag=True, help="Leave out what prompts and answers say: numbers, statuses, ids only."
 )
-def report(config: Path, out: str | None, *, no_content: bool, **options: Any) -> None:
+@click.option(
+    "--json", "as_json", is_flag=True, help="One JSON object: where the page lies, the last run, `gold`."
+)
+def report(config: Path, out: str | None, *, no_content: bool, as_json: bool, **options: Any) -> None:
     """Write a page on the job and its runs; send nothing.
 
     One HTML file that needs no network: rows, answers, runs, throughput, latency, costs, failures, samples.
@@ -147,9 +150,10 @@ def report(config: Path, out: str | None, *, no_content: bool, **options: Any) -
       beatra-enrich report config.yaml
       beatra-enrich report config.yaml -o night.html --no-content
     """
-    from enrich.report.page import report_job
+    from enrich.report.page import written_report
 
-    click.echo(run_async(lambda: report_job(load(config, options), out, content=not no_content)))
+    written = run_async(lambda: written_report(load(config, options), out, content=not no_content))
+    click.echo(json.dumps(written.to_dict()) if as_json else written.path)
 
 
 @main.command(short_help="Show rows of the output, with prompt and answer.")

@@ -5,6 +5,7 @@ Whatever is wrong with a configuration by itself is found here, before any file 
 
 from enrich.config.api_key import KEY_VARIABLE
 from enrich.config.endpoint import DEFAULT_BASE_URL, URL_VARIABLE, Endpoint, EndpointConfig
+from enrich.config.gold import GoldConfig
 from enrich.config.job import Config, JobConfig
 from enrich.config.ledger_url import holds_password, without_password
 from enrich.config.limits import RATES, BudgetConfig, LimitsConfig, RetryConfig, WindowConfig
@@ -35,6 +36,7 @@ __all__ = [
     "EndpointConfig",
     "Example",
     "Format",
+    "GoldConfig",
     "InputConfig",
     "JobConfig",
     "LimitsConfig",

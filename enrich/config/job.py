@@ -18,6 +18,7 @@ from pydantic import (
 
 from enrich.base.location import is_url
 from enrich.config.endpoint import EndpointConfig
+from enrich.config.gold import GoldConfig, as_gold_mapping
 from enrich.config.ledger_url import without_password
 from enrich.config.limits import RATES, BudgetConfig, LimitsConfig, RetryConfig
 from enrich.config.overrides import as_path_mapping, ledger_beside
@@ -48,6 +49,7 @@ class JobConfig(Section):
             such as `10%` of those): above it a run stops before it sends anything. 10 % by default, where more than
             1,000 rows were answered; `100%` confirms. Of rows that come in batches (`enrich_batches`) the first batch is
             looked through; on Spark and Ray, where none can be, a change is warned of, and refused where this is set.
+        gold: values given by hand, which answers of a job over files are scored against.
         report: write a page on each run to this file or URL.
     """
 
@@ -62,6 +64,7 @@ class JobConfig(Section):
     dedupe: bool = True
     tolerate: int | str = 0
     max_reasked: int | str | None = None
+    gold: Annotated[GoldConfig | None, BeforeValidator(as_gold_mapping)] = None
     report: Target | None = None
     _file: Path | None = PrivateAttr(default=None)
 

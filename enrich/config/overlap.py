@@ -64,9 +64,9 @@ def read_by(config: JobConfig) -> Iterator[Place]:
     for path in _inputs(config):
         if is_url(path) or not (Path(path).is_dir() or _is_pattern(path)):
             yield Place("a file of the input", path)
-    for key in ("api_key_file", "ca_file"):
-        if (file := getattr(config.endpoint, key)) is not None:
-            yield Place(f"`endpoint.{key}`", str(file))
+    further = [(f"endpoint.{key}", getattr(config.endpoint, key)) for key in ("api_key_file", "ca_file")]
+    further.append(("gold.file", config.gold and config.gold.file))
+    yield from (Place(f"`{key}`", str(file)) for key, file in further if file is not None)
     for step in config.steps:
         for key in STEP_FILES:
             if (file := getattr(step, key)) is not None:

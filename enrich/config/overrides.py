@@ -236,6 +236,8 @@ def _resolve_paths(document: dict[str, Any], base: Path) -> dict[str, Any]:
     if isinstance(document["input"], dict) and "csv" in document["input"]:
         document["input"] = {**document["input"], "csv": inside(document["input"]["csv"], "reject_file")}
     document = inside(document, "ledger", "report")
+    if isinstance(gold := document.get("gold"), dict) and isinstance(gold.get("columns"), dict):
+        document["gold"] = inside(gold, "file")
     endpoint = inside(document.get("endpoint", {}), "api_key_file", "ca_file")
     if isinstance(endpoint, dict) and isinstance(command := endpoint.get("api_key_command"), list):
         endpoint = {**endpoint, "api_key_command": _with_program(command, base)}

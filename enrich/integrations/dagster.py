@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 try:
@@ -16,6 +18,7 @@ from pydantic import Field
 
 from enrich.api import any_config
 from enrich.base.loops import run_stoppable
+from enrich.config import read_mapping
 from enrich.errors import EnrichError
 from enrich.records import AMOUNTS, FAILED, STATUSES
 from enrich.runs.lineage import column_origins
@@ -26,8 +29,7 @@ from enrich.show.watch import Watch
 from enrich.verbs.init import write_starter
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from pathlib import Path
+    from collections.abc import Sequence
 
     import pyarrow as pa
 
@@ -41,6 +43,7 @@ DRAIN_WHEN_TERMINATED = 5.0  # seconds for what is in flight when a run is termi
 PROGRESS_EVERY = 30.0  # seconds between two lines of progress in the run's log
 NO_FAILED_ROWS = "no_failed_rows"
 NO_ROWS_IN_DOUBT = "no_rows_in_doubt"
+AGREES_WITH_GOLD = "agrees_with_gold"
 
 
 class BeatraResource(dg.ConfigurableResource):
@@ -73,7 +76,8 @@ def beatra_asset(
     """Make an asset of a job. To materialize it is to run the job; doing so again asks only what is new.
 
     It has two checks: `no_failed_rows`, an error when more rows failed than `tolerate` and a warning below that, and
-    `no_rows_in_doubt`. A retry policy helps after an outage and costs nothing twice; what only a person can mend (a
+    `no_rows_in_doubt`; where the job has gold columns a third, `agrees_with_gold`, with their figures, a warning when an
+    accuracy is below `gold.at_least`. A retry policy helps after an outage and costs nothing twice; what only a person can mend (a
     refused key, a spent budget, a wrong configuration) is not retried.
 
     Args:
@@ -215,6 +219,7 @@ def _asset_of(
                 asset=spec.key,
                 description="No request may have been paid for without an answer.",
             ),
+            *_gold_specs(job, spec.key),
         ],
         required_resource_keys={job.resource_key} if job.resource_key else set(),
         retry_policy=retry_policy,
@@ -253,8 +258,23 @@ def _materialized(context: dg.AssetExecutionContext, job: _AssetJob) -> dg.Mater
             **_counts(summary),
             **(table.metadata(context.assets_def) if table else {}),
         },
-        check_results=_checks(summary),
+        check_results=[
+            *_checks(summary),
+            *(_gold_checks(config, summary) if AGREES_WITH_GOLD in _declared(context) else ()),
+        ],
     )
+
+
+def _gold_specs(job: _AssetJob, asset: dg.AssetKey) -> list[dg.AssetCheckSpec]:
+    """Give the check that only a job with gold columns has; a file that cannot be read says so when it is run."""
+    try:
+        document = job.config if isinstance(job.config, Mapping) else read_mapping(Path(job.config))
+    except EnrichError:
+        return []
+    if not document.get("gold") and not any(text.startswith("gold") for text in job.overrides):
+        return []
+    what = "The answers agree with the values given by hand."
+    return [dg.AssetCheckSpec(AGREES_WITH_GOLD, asset=asset, description=what)]
 
 
 def _run(config: Config, api_key: str | None, log: dg.DagsterLogManager) -> tuple[Summary, _Table | None]:
@@ -354,6 +374,32 @@ def _columns(schema: pa.Schema) -> dg.TableSchema:
             for field in schema
         ]
     )
+
+
+def _declared(context: dg.AssetExecutionContext) -> set[str]:
+    return {key.name for key in context.assets_def.check_keys}
+
+
+def _gold_checks(config: Config, summary: Summary) -> list[dg.AssetCheckResult]:
+    """Tell the figures of each gold column; an accuracy below `gold.at_least` fails."""
+    told = summary.gold or {}
+    least = config.gold.at_least if config.gold is not None else None
+    low = [column for column, said in told.items() if least is not None and (said["accuracy"] or 0.0) < least]
+    figures = {
+        f"{column}: {name}": value
+        for column, said in told.items()
+        for name, value in said.items()
+        if isinstance(value, int | float)
+    }
+    return [
+        dg.AssetCheckResult(
+            check_name=AGREES_WITH_GOLD,
+            passed=not low,
+            severity=dg.AssetCheckSeverity.WARN,
+            description=f"accuracy below {least}: {', '.join(low)}" if low else None,
+            metadata=figures,
+        )
+    ]
 
 
 def _checks(summary: Summary) -> list[dg.AssetCheckResult]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from enrich.ledger.protocol import RunInfo
+    from enrich.measure.scores import Score
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,6 +291,7 @@ class Report:
         job: what was to be done.
         manifest: of the output; empty when there is none of this run.
         content: whether prompts and answers may be shown.
+        gold: how the output's answers agree with values given by hand, per column.
     """
 
     last: RunInfo
@@ -303,3 +305,4 @@ class Report:
     requests: Requests
     findings: tuple[Finding, ...]
     content: bool
+    gold: tuple[Score, ...] = ()

@@ -6,7 +6,7 @@ import asyncio
 import base64
 import hashlib
 import os
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +27,7 @@ from enrich.records import STATUSES
 from enrich.report import texts
 from enrich.report.facts import Report, Rows
 from enrich.report.findings import find
+from enrich.report.gold import gold_scores
 from enrich.report.job_words import job_words
 from enrich.report.log import read_log
 from enrich.report.rows import read_rows
@@ -37,13 +38,49 @@ if TYPE_CHECKING:
     from enrich.report.facts import Sample, Spread
 
 LIBRARY = "vendor/uplot-1.6.32"
+SAYING = ("reason", "causes")  # of a summary, what may quote a row or an answer
 FINISHED = (0, 3)  # the exit codes of runs that replaced the output
 MAX_LABELS = 12  # values of a column that are drawn as bars
 MAX_RUNS = 200  # told one by one
+GOLD_FIGURES = {
+    "accuracy": "Accuracy",
+    "normalised": "Normalised match",
+    "kappa": "Cohen's κ",
+    "alpha": "Krippendorff's α",  # noqa: RUF001  # its Greek letter
+    "mae": "Mean absolute error",
+    "bias": "Bias",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A report that was written.
+
+    Attributes:
+        path: where it lies.
+        report: what it shows.
+    """
+
+    path: str
+    report: Report
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give where it lies, how the last run ended, and the agreement with gold columns, as plain JSON."""
+        report = self.report
+        gold = {score.column: score.to_dict(content=report.content) for score in report.gold}
+        summary = {
+            name: value for name, value in report.summary.items() if report.content or name not in SAYING
+        }
+        return {"report": self.path, "last_run": summary, **({"gold": gold} if gold else {})}
 
 
 async def report_job(config: Config, path: str | None = None, *, content: bool = True) -> str:
-    """Write the report on a job; gives where it lies. Sends nothing.
+    """Write the report on a job as `written_report` does; gives where it lies."""
+    return (await written_report(config, path, content=content)).path
+
+
+async def written_report(config: Config, path: str | None = None, *, content: bool = True) -> Written:
+    """Write the report on a job; gives where it lies, and what it shows. Sends nothing.
 
     Args:
         config: the job.
@@ -60,7 +97,7 @@ async def report_job(config: Config, path: str | None = None, *, content: bool =
     refuse_target(Place("the report", page), config, location)
     ledger = await open_ledger(location, make=False)
     try:
-        return await write_report(config, ledger, page, content=content)
+        return await _write(config, ledger, page, content=content)
     finally:
         await ledger.close()
 
@@ -85,11 +122,16 @@ async def write_report(config: Config, ledger: Ledger, path: str | Path, *, cont
         UsageError: no run has ended yet, or the last one was another job's.
         OutputError: the file cannot be written.
     """
+    return (await _write(config, ledger, path, content=content)).path
+
+
+async def _write(config: Config, ledger: Ledger, path: str | Path, *, content: bool) -> Written:
+    """Write the report as `write_report` does; gives what it shows, too."""
     place = destination(str(path))
     report = await gather(config, ledger, content=content)
     html = await asyncio.to_thread(render, report)
     await asyncio.to_thread(_replace, place, html)
-    return place
+    return Written(place, report)
 
 
 async def gather(config: Config, ledger: Ledger, *, content: bool) -> Report:
@@ -112,6 +154,7 @@ async def gather(config: Config, ledger: Ledger, *, content: bool) -> Report:
         )
     runs = await ledger.runs()
     rows, manifest = await asyncio.to_thread(_read_output, config, summary)
+    gold = await asyncio.to_thread(gold_scores, config) if rows is not None else ()
     log = await read_log(
         ledger,
         others={run.number for run in runs if run.output not in (None, summary["output"])},
@@ -134,6 +177,7 @@ async def gather(config: Config, ledger: Ledger, *, content: bool) -> Report:
         requests=log.requests,
         findings=find(rows, log.requests, content=content),
         content=content,
+        gold=gold,
     )
 
 
@@ -188,6 +232,8 @@ def render(report: Report) -> str:
         statuses=_row_statuses(report),
         standing=_standing(report),
         spreads=_spreads(report),
+        gold=report.gold,
+        figures=GOLD_FIGURES,
         max_labels=MAX_LABELS,
         choices=_choices(report),
         percent=texts.percent,

@@ -74,7 +74,7 @@ def read_rows(config: Config) -> Rows:
     exploded = [name for name in index if name]
     given = [name for name in given if name not in exploded]
     for read in source.batches(columns=[*written, *exploded, *given]):
-        batch = _firsts(read, exploded[0]) if exploded else read
+        batch = firsts(read, exploded[0]) if exploded else read
         own = batch.select(given)
         standings = [step.add(batch, own, row, failures) for step in steps]
         row += batch.num_rows
@@ -95,7 +95,7 @@ def read_rows(config: Config) -> Rows:
     )
 
 
-def _firsts(batch: pa.RecordBatch, index: str) -> pa.RecordBatch:
+def firsts(batch: pa.RecordBatch, index: str) -> pa.RecordBatch:
     """Give one row for each of the input's: the first of those that were made of it."""
     first = pc.is_in(batch.column(index).cast(pa.string()), pa.array(["0", "", None], pa.string()))
     return batch.filter(first)

@@ -123,7 +123,7 @@ async def run_held(config: Config, options: RunOptions) -> Summary:
     if folder is not None and not folder.todo:
         return nothing_to_do(config, folder, time.monotonic() - begun)
     if (before := await repeated(config, options)) is not None:
-        return before
+        return await _with_gold(config, before)
     async with open_work(config, options, folder, send=True) as work:
         session = work.session
         await _tell_of_schemas(session)
@@ -148,7 +148,7 @@ async def run_held(config: Config, options: RunOptions) -> Summary:
             await _report(config, session, options)
             if not (options.retry or options.anew):
                 await note_finished(work, summary, since)
-            return summary
+            return await _with_gold(config, summary)
 
 
 async def _note_done(work: Work, since: float) -> None:
@@ -206,6 +206,12 @@ async def _before_sending(begun: Opened) -> None:
         await note_anew(begun.session.job, begun.session.ledger, options.anew, begun.session.scope)
     elif not (options.fresh or options.retry) and (found := await refuse_reasked(begun)) is not None:
         log.warning("%s", found)
+    gold = begun.config.gold
+    for name in gold.columns.values() if gold is not None and gold.file is None else ():
+        if name in begun.session.job.columns:
+            log.warning(
+                "the prompts read the gold column `%s`: the model is shown the answer it is held to", name
+            )
     if options.prepared is not None:
         options.prepared(begun.source, begun.session.job)
 
@@ -246,6 +252,20 @@ async def _close(session: Session, summary: Summary) -> None:
         RunStopped
     ):  # a full disk: the run counts as dead, which the next one copes with
         await session.ledger.close_run(summary.to_dict())
+
+
+async def _with_gold(config: Config, summary: Summary) -> Summary:
+    """Score the output against values given by hand; what stands in the way is told, and does not undo the run."""
+    if config.gold is None or summary.exit_code not in (0, 3):
+        return summary
+    from enrich.report.gold import gold_scores
+
+    try:
+        scores = await asyncio.to_thread(gold_scores, config)
+    except EnrichError as error:
+        log.warning("no gold: %s", error)
+        return summary
+    return replace(summary, gold={score.column: score.to_dict() for score in scores})
 
 
 async def _report(config: Config, session: Session, options: RunOptions) -> None:

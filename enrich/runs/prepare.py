@@ -89,6 +89,10 @@ async def _compiled(
         leave_out=() if folder is None else folder_columns(source),
     )
     refuse_overlap(config, source)
+    if config.gold is not None:
+        from enrich.report.gold import check_gold
+
+        await asyncio.to_thread(check_gold, config, job.output_schema)
     if folder is None or folder.todo:
         output = config.output if folder is None else folder.todo[0].output
         await asyncio.to_thread(preflight, output, job.output_schema)

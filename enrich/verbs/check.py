@@ -77,6 +77,8 @@ async def check_job(config: Config, limit: int | None = None, *, probe: bool = F
         return [*findings, _failed("templates", error)]
     findings.append(CheckLine("templates", ok=True, text=f"use {', '.join(job.columns) or 'no column'}"))
     findings.append(await asyncio.to_thread(_try, "output", lambda: _output(config, source, job)))
+    if config.gold is not None:
+        findings.append(await asyncio.to_thread(_try, "gold", lambda: _gold(config, job)))
     findings.append(await _ledger(config))
     named = await asyncio.to_thread(named_models, job, source)
     findings += [CheckLine("model", one.ok, str(one)) for one in named]
@@ -123,6 +125,14 @@ def _id_of(reply: Reply) -> str:
         return ""
     name = said.get("id") if isinstance(said, dict) else None
     return name if isinstance(name, str) else ""
+
+
+def _gold(config: Config, job: Job) -> str:
+    from enrich.report.gold import check_gold
+
+    check_gold(config, job.output_schema)
+    given = config.gold.columns if config.gold is not None else {}
+    return ", ".join(f"{answer} is held to {known}" for answer, known in given.items())
 
 
 def _try(name: str, work: Callable[[], str]) -> CheckLine:

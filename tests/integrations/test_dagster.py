@@ -612,3 +612,20 @@ def test_the_key_is_nowhere(tmp_path: Path, endpoint: BookedEndpoint) -> None:
     assert [path for path in files if KEY.encode() in path.read_bytes()] == []
     assert KEY not in repr(BeatraResource(api_key=KEY))
     assert KEY not in str(BeatraResource(api_key=KEY))
+
+
+@pytest.mark.parametrize(("least", "passed"), [(None, True), (0.5, True), (0.9, False)])
+def test_gold_columns_are_a_check_of_their_own(
+    tmp_path: Path, endpoint: BookedEndpoint, least: float | None, passed: bool
+) -> None:
+    """Its figures are metadata; an accuracy below what was asked for is a warning, and fails no run."""
+    gold = {"columns": {"s": "t"}, **({} if least is None else {"at_least": least})}
+    folder = tmp_path / "job"
+    config = job(folder, gold=gold)
+    pq.write_table(pa.table({"t": ["a", "b"]}), folder / "in.parquet")
+    endpoint.answer = lambda body: "a"
+    result = materialize(asset_of(config), endpoint)
+    assert result.success
+    assert checks(result)["agrees_with_gold"] == (passed, "WARN")
+    (told,) = [c for c in result.get_asset_check_evaluations() if c.check_name == "agrees_with_gold"]
+    assert told.metadata["s: accuracy"].value == 0.5

@@ -9,9 +9,11 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
+import pyarrow.csv
 import pytest
 
-from tests.helpers.reported import page_of, reported
+from tests.helpers.reported import HOSTILE, page_of, reported
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,7 +39,12 @@ LOOKS: dict[str, dict[str, Any]] = {
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Config, Summary]:
     """A run with failures of every kind, and a hostile first row; its page is written."""
-    config, summary = reported(tmp_path_factory.mktemp("report"))
+    folder = tmp_path_factory.mktemp("report")
+    reviews = [HOSTILE, *(f"number {number} is a secret-{number}" for number in range(1, 60))]
+    by_hand = [HOSTILE, *("pos", "neg", "neutral") * 19, "pos", "neg"]
+    pyarrow.csv.write_csv(pa.table({"review": reviews, "by_hand": by_hand}), folder / "gold.csv")
+    gold = {"file": str(folder / "gold.csv"), "key": "review", "columns": {"s_label": "by_hand"}}
+    config, summary = reported(folder, gold=gold)
     page_of(config)
     return config, summary
 

@@ -1,0 +1,280 @@
+"""Hold an output's answers to the values that were given by hand: read once, row by row, then only counted."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import orjson
+import pyarrow as pa
+
+from enrich.config import InputConfig
+from enrich.errors import ConfigError, InputError, did_you_mean
+from enrich.files.source import open_source
+from enrich.measure.scores import NULL, Disagreement, Score, label_figures, number_figures, text_figures
+from enrich.report.rows import firsts
+from enrich.report.texts import VALUE_CHARACTERS, cut
+from enrich.schema.choice import INDEX, choose, written_names
+from enrich.schema.schema import step_schema
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from enrich.config import Config, GoldConfig
+    from enrich.measure.scores import Figure, Kind
+
+MOST_LABELS = 50  # different values up to which a column of texts counts as one of labels
+MOST_COUNTED = 20  # different whole numbers up to which they are also counted as labels
+MOST_ROWS = 100  # told of those that disagree
+
+
+def check_gold(config: Config, output: pa.Schema) -> None:
+    """See that the gold columns and the answers that they belong to are there, before anything is sent.
+
+    Args:
+        config: the job.
+        output: the columns that it writes.
+
+    Raises:
+        ConfigError: one is not.
+        InputError: the further table cannot be read.
+    """
+    if (gold := config.gold) is None:
+        return
+    owners = _owners(config)
+    for answer in gold.columns:
+        if answer not in owners:
+            raise ConfigError(
+                f"gold: `{answer}` is no column of answers that the output has",
+                hint=did_you_mean(answer, [*owners]),
+            )
+        if owners[answer].explodes:
+            raise ConfigError(
+                f"gold: `{answer}` belongs to a step that makes many rows of one",
+                hint="score the answers of a step without `explode`.",
+            )
+    if gold.file is not None and gold.key is not None:
+        _require((gold.key,), output.names, "the output")
+        open_source(
+            InputConfig(path=gold.file, columns=list(dict.fromkeys([gold.key, *gold.columns.values()])))
+        )
+    else:
+        _require(gold.columns.values(), output.names, "the output")
+
+
+def _require(names: Iterable[str], there: Sequence[str], where: str) -> None:
+    for name in names:
+        if name not in there:
+            raise ConfigError(
+                f"gold: {where} has no column `{name}`",
+                hint=did_you_mean(name, there)
+                or "an input column that `output.columns` leaves out is not in it.",
+            )
+
+
+def gold_scores(config: Config) -> tuple[Score, ...]:
+    """Score the output of a job, as it stands, against its gold columns.
+
+    Returns:
+        One for each column that `gold` names; nothing where there is none.
+
+    Raises:
+        InputError, ConfigError: the output or the further table cannot be read, or is not this job's.
+    """
+    if (gold := config.gold) is None:
+        return ()
+    source = open_source(InputConfig(path=config.output.path, format=config.output.format))
+    owners = _owners(config)
+    read = [
+        _Column(answer, known, owners[answer].status, source.schema.field(answer).type)
+        for answer, known in gold.columns.items()
+        if answer in owners and answer in source.schema.names
+    ]
+    known_values = None if gold.file is None else _Table(gold)
+    index = next((owner.index for owner in owners.values() if owner.index in source.schema.names), None)
+    own = gold.columns.values() if known_values is None else [gold.key]
+    wanted = [name for name in dict.fromkeys([*gold.columns, *own]) if name is not None]
+    _require(wanted, source.schema.names, "the output")
+    statuses = [column.status for column in read if column.status]
+    row = 0
+    for batch in source.batches(
+        columns=list(dict.fromkeys([*wanted, *statuses, *([index] if index else [])]))
+    ):
+        part = firsts(batch, index) if index else batch
+        for column in read:
+            known = (
+                part.column(column.gold).to_pylist()
+                if known_values is None
+                else known_values.of(part.column(gold.key or ""), column.gold)
+            )
+            column.add(part, known, row)
+        row += part.num_rows
+    return tuple(column.score() for column in read)
+
+
+@dataclass(frozen=True, slots=True)
+class _Owner:
+    """What a written column of answers belongs to.
+
+    Attributes:
+        status: the written column with the step's status; None where it is not written.
+        index: the written column with the place of an element, of a step that explodes.
+    """
+
+    status: str | None
+    index: str | None
+    explodes: bool
+
+
+def _owners(config: Config) -> dict[str, _Owner]:
+    """Give the step behind every column of answers that is written."""
+    found = {}
+    for step in config.steps:
+        schema = step_schema(step)
+        written = written_names(step, schema)
+        owner = _Owner(
+            written.get(f"{step.name}_status"), written.get(f"{step.name}_{INDEX}"), step.explode is not None
+        )
+        answers = [column for column in choose(step, schema) if column.is_value or column.of == "text"]
+        found.update(dict.fromkeys([column.field.name for column in answers], owner))
+    return found
+
+
+class _Table:
+    """The further table with the known values, by its key."""
+
+    def __init__(self, gold: GoldConfig) -> None:
+        columns = list(dict.fromkeys([gold.key or "", *gold.columns.values()]))
+        self._values: dict[str, dict[str, Any]] = {}
+        for batch in open_source(InputConfig(path=gold.file or "", columns=columns)).batches():
+            for line in batch.to_pylist():
+                key = text_of(line[gold.key or ""])
+                if self._values.setdefault(key, line) != line:
+                    raise InputError(
+                        f"gold: {gold.file} has two different rows for `{gold.key}` {key!r:.80}",
+                        hint="keep one of them.",
+                    )
+
+    def of(self, keys: Any, column: str) -> list[Any]:
+        """Give the known values of rows with these keys; None where there is none."""
+        found = [self._values.get(text_of(key)) for key in keys.to_pylist()]
+        return [None if line is None else line[column] for line in found]
+
+
+@dataclass(slots=True)
+class _Column:
+    """One column of answers, and what its rows add up to."""
+
+    answer: str
+    gold: str
+    status: str | None
+    type: Any
+    pairs: Counter[tuple[str, str]] = field(default_factory=Counter)
+    numbers: tuple[list[float], list[float]] = field(default_factory=lambda: ([], []))
+    apart: list[Disagreement] = field(default_factory=list)
+    wrong: int = 0
+    missed: int = 0
+    unanswered: int = 0
+    without: int = 0
+
+    def add(self, batch: pa.RecordBatch, known: Sequence[Any], first: int) -> None:
+        """Add the rows of one batch, before which there were so many."""
+        answers = batch.column(self.answer)
+        statuses = None if self.status is None else batch.column(self.status).cast(pa.string()).to_pylist()
+        numeric = self._numeric
+        for place, value in enumerate(known):
+            gold = _number_of(value) if numeric else value
+            if _missing(gold):
+                self.without += 1
+                continue
+            answer = answers[place].as_py()
+            usable = answer is not None if statuses is None else statuses[place] == "ok"
+            if not usable:
+                self.unanswered += 1
+            else:
+                self._compare(gold, answer, first + place + 1)
+
+    def _compare(self, gold: Any, answer: Any, row: int) -> None:
+        pair = (text_of(gold), text_of(answer))
+        self.pairs[pair] += 1
+        if self._numeric and _missing(answer):
+            self.missed += 1
+        elif self._numeric:
+            self.numbers[0].append(float(gold))
+            self.numbers[1].append(float(answer))
+        if pair[0] != pair[1]:
+            self.wrong += 1
+            if len(self.apart) < MOST_ROWS:
+                self.apart.append(Disagreement(row, *(cut(text, VALUE_CHARACTERS) for text in pair)))
+
+    @property
+    def _numeric(self) -> bool:
+        kind = self.type
+        return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind))
+
+    def score(self) -> Score:
+        """Sum up."""
+        kind, figures, labels, pairs = self._figures()
+        return Score(
+            self.answer,
+            self.gold,
+            kind,
+            sum(self.pairs.values()),
+            self.unanswered,
+            self.without,
+            figures,
+            labels,
+            pairs,
+            tuple(self.apart),
+            self.wrong,
+        )
+
+    def _figures(self) -> tuple[Kind, Mapping[str, Figure], Any, Mapping[tuple[str, str], int]]:
+        values = {name for pair in self.pairs for name in pair}
+        if self._numeric:
+            figures = number_figures(*self.numbers, self.missed)
+            if len(values) > MOST_COUNTED or not all(_is_whole(value) for value in values):
+                return "number", figures, (), {}
+            counted, labels = label_figures(self.pairs)
+            return "number", {**figures, "kappa": counted["kappa"]}, labels, self.pairs
+        known = {gold for gold, _ in self.pairs}
+        few = len(values) <= MOST_LABELS and len(known) <= max(2, sum(self.pairs.values()) // 2)
+        if few or pa.types.is_boolean(self.type):
+            figures, labels = label_figures(self.pairs)
+            return "label", figures, labels, self.pairs
+        return "text", text_figures(self.pairs), (), {}
+
+
+def _is_whole(text: str) -> bool:
+    return text == NULL or text.removeprefix("-").isdecimal()
+
+
+def _missing(value: Any) -> bool:
+    """Say whether nothing is known: null, not a number, or an empty text."""
+    return (
+        value is None
+        or (isinstance(value, float) and math.isnan(value))
+        or (isinstance(value, str) and not value.strip())
+    )
+
+
+def _number_of(value: Any) -> float | None:
+    """Give a known value as a number; None for what is none."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+def text_of(value: Any) -> str:
+    """Write a value as it is compared: a number alike whatever its type, what is nested as JSON."""
+    if value is None:
+        return NULL
+    if isinstance(value, bool | dict | list):
+        return orjson.dumps(value, default=str, option=orjson.OPT_SORT_KEYS).decode()
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return str(value)
