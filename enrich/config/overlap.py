@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from enrich.config.job import JobConfig
 
 TEXT_OUTPUTS = re.compile(
-    r"\.(csv|tsv|jsonl|ndjson)(\.\w+)?$", re.IGNORECASE
+    r"\.(csv|tsv|jsonl|ndjson|xlsx)(\.\w+)?$", re.IGNORECASE
 )  # outputs with a manifest beside them
 MANIFEST_SUFFIX = ".manifest.json"
 BESIDE_LEDGER = ("-wal", "-shm", "-journal", ".whole", ".reserve")  # SQLite's own files, and the ledger's

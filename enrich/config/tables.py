@@ -28,6 +28,8 @@ _NO_FILES = frozenset(
     }
 )
 
+CELL_RANGE = r"^\$?[A-Za-z]{1,3}\$?([1-9][0-9]{0,6})?(:\$?[A-Za-z]{1,3}\$?([1-9][0-9]{0,6})?)?$"
+
 
 class CsvOptions(Section):
     """How a CSV file is written, where it differs from RFC 4180.
@@ -89,6 +91,10 @@ class InputConfig(Section):
         columns: read only these columns.
         partitions: read only these Hive partitions, such as `day=2026-11-22`: of one key any, of several keys all.
         csv: how a CSV or TSV file is written.
+        sheet: of a workbook, by name or by number from 1; the first that is not hidden unless given.
+        range: the cells of the sheet that hold the table, such as `B3:F200`, `B:F` or `B3`; all of them unless given.
+        header_row: the row of the sheet that names the columns, as the workbook counts it; the range's first unless given.
+            With 0 there is none, and columns are `column_1`, `column_2`, ….
     """
 
     path: Location | list[Location]
@@ -96,6 +102,9 @@ class InputConfig(Section):
     columns: list[str] | None = None
     partitions: list[str] = []
     csv: CsvOptions = CsvOptions()
+    sheet: str | Annotated[int, Field(ge=1, strict=True)] | None = None
+    range: Annotated[str, Field(pattern=CELL_RANGE)] | None = None
+    header_row: Annotated[int, Field(ge=0, le=1_048_576), Number] | None = None
 
     @field_validator("partitions")
     @classmethod

@@ -39,6 +39,11 @@ INPUT_FORMATS: dict[str, Format] = {
     ".arrows": "arrow",
     ".feather": "arrow",
     ".ipc": "arrow",
+    ".xlsx": "excel",
+    ".xlsm": "excel",
+    ".xlsb": "excel",
+    ".xls": "excel",
+    ".ods": "excel",
 }
 COMPRESSIONS: dict[str, Literal["gzip", "bz2", "zstd"]] = {
     ".gz": "gzip",
@@ -319,7 +324,7 @@ def _format_of(path: str) -> Format:
         told = f"its suffix `{suffix}` is not known" if suffix else "it has no suffix"
         raise InputError(
             f"the format of {path} cannot be told: {told}",
-            hint="set `input.format` to csv, tsv, jsonl, parquet or arrow.",
+            hint="set `input.format` to csv, tsv, jsonl, parquet, arrow or excel.",
         )
     return INPUT_FORMATS[suffix]
 

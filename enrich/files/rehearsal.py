@@ -15,6 +15,7 @@ from pyarrow import types
 from enrich.errors import OutputError
 from enrich.files.arrow_source import ArrowReader
 from enrich.files.cells import TEXTS, check_text
+from enrich.files.excel_writer import MOST_ROWS
 from enrich.files.writers import TEXT_FORMATS, VALUE_ERRORS, format_of, open_writer
 
 if TYPE_CHECKING:
@@ -42,6 +43,8 @@ COMMON: tuple[Callable[[Any], bool], ...] = (
 SURE = (*COMMON, lambda kind: types.is_timestamp(kind) and kind.unit != "s")
 # Types that an Arrow file has as they lie in memory.
 COPIED: tuple[Callable[[Any], bool], ...] = (*COMMON, types.is_timestamp)
+# Types whose every value has a cell of a workbook: a text may be too long for one.
+SHORT = COMMON[len(TEXTS) : COMMON.index(types.is_binary)]
 # Types whose every value has a text: a zone may not be known here, and of texts it is seen to that they are some.
 TELLABLE = (
     *COMMON,
@@ -68,6 +71,11 @@ def rehearse(
         InputError: a column cannot be read.
         OutputError: a column cannot be written.
     """
+    if format_of(output) == "excel" and source.num_rows >= MOST_ROWS:
+        raise OutputError(
+            f"the input has {source.num_rows:,} rows; a sheet has at most {MOST_ROWS:,}, its header included",
+            hint="choose another output format, such as .parquet.",
+        )
     names = [name for name in source.schema.names if name in schema.names]
     trial = _Trial(source, schema, output, check)
     doubtful = [name for name in names if trial.may_refuse(schema.field(name))]
@@ -100,6 +108,8 @@ class _Trial:
         """Say whether the format may refuse a value of a column."""
         if self._format == "arrow":
             return not _is_sure(field, COPIED)
+        if self._format == "excel":
+            return not _is_sure(field, SHORT)
         if self._format in TEXT_FORMATS:
             return not _is_sure(field, TELLABLE)
         lies = isinstance(self._source.reader, ArrowReader)  # of other files what is required is there

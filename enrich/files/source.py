@@ -14,6 +14,7 @@ from enrich.errors import InputError, did_you_mean
 from enrich.files.arrow_source import scan_arrow
 from enrich.files.common_types import CELLS, width
 from enrich.files.csv_source import CsvReader, scan_csv
+from enrich.files.excel_source import ExcelReader, scan_excel
 from enrich.files.input_files import (
     SourceFile,
     check_unchanged,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
     Chooser = Callable[[Sequence[str]], list[str]]  # from all names to those that are read
 
+SHEET_KEYS = ("sheet", "range", "header_row")
 BATCH_ROWS = 8192  # rows in one record batch, at most
 
 
@@ -72,7 +74,7 @@ class Source:
     @property
     def was_read(self) -> bool:
         """Whether every value was read as the source was opened: then it can be read again."""
-        return isinstance(self.reader, CsvReader | JsonlReader)
+        return isinstance(self.reader, CsvReader | JsonlReader | ExcelReader)
 
     def batches(
         self, max_rows: int = BATCH_ROWS, columns: Sequence[str] | None = None, *, written: bool = False
@@ -171,7 +173,7 @@ def open_source(
     """Find, validate and count the input before anything is sent.
 
     CSV, TSV and JSON Lines are read once from end to end, also under a limit, so that a column has one type
-    whatever the limit; of Parquet and Arrow files only the metadata is read (the Arrow stream format: all).
+    whatever the limit; so are the sheets of workbooks. Of Parquet and Arrow files only the metadata is read (the Arrow stream format: all).
 
     Args:
         config: where the rows come from.
@@ -237,6 +239,13 @@ def _schema(fields: Sequence[pa.Field[Any]], like: pa.Schema) -> pa.Schema:
 def _scan(
     files: Sequence[SourceFile], format_: Format, config: InputConfig, columns: Chooser, known: pa.Schema
 ) -> Reader:
+    if format_ == "excel":
+        return scan_excel(files, config, columns)
+    for key in SHEET_KEYS:
+        if getattr(config, key) is not None:
+            raise InputError(
+                f"input.{key} is for workbooks, and {files[0].path} is {format_}", hint="take it out."
+            )
     if format_ in ("csv", "tsv"):
         return scan_csv(files, config.csv, columns, known, delimiter="\t" if format_ == "tsv" else ",")
     if format_ == "jsonl":

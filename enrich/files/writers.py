@@ -1,4 +1,4 @@
-"""Record batches become Parquet, Arrow, CSV, TSV or JSON Lines on a stream."""
+"""Record batches become Parquet, Arrow, CSV, TSV, JSON Lines or a workbook on a stream."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from enrich.errors import OutputError
 from enrich.files.categories import Categories, write_whole_dictionaries
 from enrich.files.cells import FORMULA, csv_cells, csv_type, json_lines, json_values
 from enrich.files.common_types import width
+from enrich.files.excel_writer import ExcelWriter
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -36,6 +37,7 @@ OUTPUT_FORMATS: dict[str, Format] = {
     ".tsv": "tsv",
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
+    ".xlsx": "excel",
 }
 TEXT_FORMATS = ("csv", "tsv", "jsonl")
 TEXT_COMPRESSIONS: dict[str, Literal["gzip", "zstd"]] = {".gz": "gzip", ".zst": "zstd"}
@@ -93,6 +95,8 @@ def open_writer(
             return _ArrowWriter(stream, schema)
         case "jsonl":
             return _JsonWriter(stream)
+        case "excel":
+            return ExcelWriter(stream, schema, given)
         case form:
             delimiter = "\t" if form == "tsv" else ","
             return _CsvWriter(stream, schema, delimiter=delimiter, guarded=_guarded(schema, config, given))
