@@ -39,15 +39,43 @@ def key_text(key: bytes) -> str:
 
 
 @frozen
+class Picture:
+    """A picture that a request carries, by what its bytes are.
+
+    Attributes:
+        kind: its type, such as ``image/png``.
+        digest: SHA-256 of its bytes, in hexadecimal.
+        size: how many there are.
+        source: where they are, or they themselves.
+    """
+
+    kind: str
+    digest: str
+    size: int
+    source: str | bytes = field(repr=False, compare=False, hash=False)
+
+    @property
+    def mark(self) -> str:
+        """Give what stands for it in a body as it is kept and keyed."""
+        return f"sha256:{self.digest};{self.kind};{self.size}"
+
+
+# A picture counts as so many bytes of text: a thousand tokens, nearly, is what models make of one; some make four times as many.
+PICTURE_WEIGHT = 4_096
+
+
+@frozen
 class Ask:
     """One request, ready to be sent.
 
     Attributes:
         key: the Idempotency-Key as 16 bytes; a function of base URL, body and ordinal alone.
-        body: the request's JSON, exactly as it is sent on every attempt.
+        body: the request's JSON, exactly as it is sent on every attempt; a picture in it is told by its mark, in whose place
+            its bytes are sent.
         model: the model that is asked (the request field, not the model that will serve it).
         parent: the key of the request that this one follows (a re-ask, a fallback), or None.
         question: 16 bytes that identify the request apart from its answer schema, or None without one.
+        pictures: whose marks stand in the body.
     """
 
     key: bytes
@@ -55,6 +83,12 @@ class Ask:
     model: str
     parent: bytes | None = None
     question: bytes | None = None
+    pictures: tuple[Picture, ...] = ()
+
+    @property
+    def weight(self) -> int:
+        """Give the bytes of text that it counts as, where tokens are estimated."""
+        return len(self.body) + PICTURE_WEIGHT * len(self.pictures)
 
 
 @frozen

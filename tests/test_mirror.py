@@ -33,6 +33,7 @@ ELSEWHERE = {
     "engine.judging": "engine/test_engine.py",
     "engine.ticket": "engine/test_engine.py",
     "engine.working": "engine/test_engine.py",
+    "engine.pictures": "runs/test_images.py",  # by what an endpoint receives
     "errors": "bad_input/test_messages.py",
     "frames.blocking": "frames/test_batches.py",
     "frames.door": "frames/test_batches.py",

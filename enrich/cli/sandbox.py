@@ -50,6 +50,7 @@ from enrich.cli.app import main
     metavar="KIND=PROBABILITY[:TIMES]",
     help="What goes wrong, and how often. May be repeated; `--fault list` shows the kinds.",
 )
+@click.option("--parts", is_flag=True, help="Take pictures as content parts, which the contract has not.")
 @click.option("--seed", type=int, default=0, show_default=True, metavar="N", help="Of latencies and faults.")
 def sandbox(port: int, latency: float, spread: float, faults: tuple[str, ...], **limits: Any) -> None:
     """Serve an emulator of the API on this machine, with faults on demand.

@@ -245,7 +245,11 @@ def _resolve_paths(document: dict[str, Any], base: Path) -> dict[str, Any]:
     steps = document.get("steps")
     if isinstance(steps, list):
         document["steps"] = [
-            _resolve_schema(inside(s, "prompt_file", "messages_file", "examples_file"), base) for s in steps
+            _resolve_schema(
+                inside(_with_folder(s), "prompt_file", "messages_file", "examples_file", "images_folder"),
+                base,
+            )
+            for s in steps
         ]
     return {k: v for k, v in document.items() if v is not None}
 
@@ -256,6 +260,11 @@ def _with_program(command: list[Any], base: Path) -> list[Any]:
     if not isinstance(program, str) or "/" not in program:
         return command
     return [_resolved(program, base), *arguments]
+
+
+def _with_folder(step: Any) -> Any:
+    """Relative paths of a step's pictures begin where the configuration lies."""
+    return {"images_folder": ".", **step} if isinstance(step, dict) and step.get("images") else step
 
 
 def _resolve_schema(step: Any, base: Path) -> Any:

@@ -103,6 +103,10 @@ class StepConfig(Section):
         reuse: let answers that were given under another `schema` serve where they conform to this one.
         on_truncated: `retry` asks once more with twice the tokens when the answer ran out of them.
         check: an expression on the parsed answer that must be true.
+        images: columns, or templates, that give each row's pictures: paths, URLs or bytes, one or a list of them. They go as
+            content parts, which not every endpoint takes.
+        images_folder: where relative paths of pictures begin: where the configuration lies, by default.
+        images_max_bytes: the most bytes of a picture; a row with a larger one fails.
         explode: a list of the schema: each of its elements becomes a row of the output; of the last step alone.
         limits: of this step alone, within those of the run.
         columns: which of the step's columns are written, in this order: names such as `status`, `model`, `credits` or a
@@ -140,6 +144,9 @@ class StepConfig(Section):
     reuse: bool = False
     on_truncated: Literal["keep", "retry"] = "keep"
     check: str | None = None
+    images: list[Annotated[str, Field(min_length=1)]] = []
+    images_folder: FilePath | None = None
+    images_max_bytes: Annotated[int, Field(ge=1, le=200_000_000), Number] = 20_000_000
     explode: str | None = None
     limits: StepLimits | None = None
     columns: str | list[str] | None = None

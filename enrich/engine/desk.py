@@ -200,12 +200,12 @@ class Desk:
         reservation, ticket.reservation = ticket.reservation, None
         if reservation is None:
             if result is not None:
-                self.budget.learn(len(ticket.ask.body), result)
+                self.budget.learn(ticket.ask.weight, result)
         elif result is None and not ticket.sent_at:
             self.budget.release(reservation)
         else:
             maybe_paid = ticket.history.unknowns > 0
-            self.budget.settle(reservation, len(ticket.ask.body), result, maybe_paid=maybe_paid)
+            self.budget.settle(reservation, ticket.ask.weight, result, maybe_paid=maybe_paid)
 
     def finish(
         self,

@@ -152,7 +152,7 @@ class Dispatcher:
 
     def _reserve(self, ticket: Ticket) -> bool:
         """Reserve what a request may cost; False when it does not fit beside what is in flight."""
-        budget, size = self._desk.budget, len(ticket.ask.body)
+        budget, size = self._desk.budget, ticket.ask.weight
         if budget.active and ticket.reservation is None:
             ticket.reservation = budget.reserve(size, ticket.max_tokens)
             if ticket.reservation is None:

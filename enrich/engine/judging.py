@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from enrich.engine.key_doubt import may_be_about_the_row
 from enrich.engine.outage import alike_error, stop_error
 from enrich.engine.retry import (
+    UNREAD,
     UNUSABLE,
     Again,
     FailRow,
@@ -56,7 +57,8 @@ class Judge:
         ticket.tokens = 0.0
         ticket.failure = failure
         waited = time.monotonic() - ticket.first_sent
-        self._note_outage(ticket, failure)
+        if failure.code not in UNREAD:
+            self._note_outage(ticket, failure)
         costly = desk.policy.unknown is not None and failure.fate is Fate.UNKNOWN
         answered = failure.code in UNUSABLE  # whole, of no use: no outage kept it from coming
         if desk.outage.on and not (costly or answered):

@@ -31,6 +31,8 @@ MAX_UNUSABLE = 2  # whole but unusable answers: the first, and its replay
 MAX_UNAVAILABLE = 2  # quick retries of a model that is unavailable, before the next one
 
 UNUSABLE = frozenset({"compressed_answer", "generation_failed", "invalid_utf8", "no_choices"})
+# What is wrong with a picture that was there when its row was read; the endpoint has no part in it.
+UNREAD = frozenset({"image_missing", "image_unreadable", "image_too_large", "image_changed"})
 STOPS: dict[Meaning | None, StopKind] = {"key": "key_refused", "balance": "balance"}
 PASSING = frozenset({408, 421, 425, 429, 499})  # statuses below 500 under which the same request may go again
 GONE = frozenset({404, 410})
@@ -165,6 +167,8 @@ def decide(
         own_model: whether the model is one that this row names.
         key: what is known of a refusal of access that names no cause.
     """
+    if failure.code in UNREAD:
+        return given_up(failure, history)
     if failure.code == KEY_CHANGED and history.waited <= policy.deadline:
         return Again(0.0)
     if key != "key" and may_be_about_the_row(failure):

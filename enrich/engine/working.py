@@ -6,8 +6,10 @@ import asyncio
 import logging
 import time
 from collections import deque
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
+from enrich.engine.pictures import Pictures
 from enrich.engine.ticket import Stage
 from enrich.errors import RunStopped
 from enrich.ledger.protocol import attempt_id
@@ -80,6 +82,7 @@ class Workers:
         self._idle: deque[asyncio.Future[Ticket]] = deque()
         self._count = 0
         self._fewer = False
+        self._pictures = Pictures()
         self._answer_size = 1.0  # bytes; the newest answers weigh most
 
     @property
@@ -130,14 +133,15 @@ class Workers:
         if desk.policy.unknown is not None and ticket.history.unknowns and not ticket.doubled:
             ticket.doubled = True
             desk.stats.perhaps_paid_twice = (desk.stats.perhaps_paid_twice or 0) + 1
+        send = partial(
+            self._transport.attempt,
+            key=key_text(key),
+            request_id=attempt_id(key, ticket.attempt),
+            stream=ticket.stream,
+            timeout=max(left, SHORTEST),
+        )
         try:
-            result = await self._transport.attempt(
-                ticket.body,
-                key=key_text(key),
-                request_id=attempt_id(key, ticket.attempt),
-                stream=ticket.stream,
-                timeout=max(left, SHORTEST),
-            )
+            result = await (self._pictures.sent(ticket, send) if ticket.ask.pictures else send(ticket.body))
             await self._landed(ticket, result)
         except RunStopped as error:
             desk.stop(error)

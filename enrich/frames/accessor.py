@@ -293,4 +293,4 @@ def _keys(job: Job, batch: pa.RecordBatch) -> Iterator[bytes]:
             builder, row = step.builder, spelled[step.builder.step.prompt_text]
             with contextlib.suppress(RowError):
                 if not step.needs and builder.wanted(row):
-                    yield builder.ask(builder.prepare(row)).key
+                    yield builder.ask(builder.look(builder.prepare(row))).key

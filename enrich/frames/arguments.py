@@ -80,6 +80,7 @@ class Question(Settings):
         on_empty: what becomes of rows whose prompt is blank: `error`, `skip` or `send`.
         prompt_text: how values become text; 1 as versions before 0.9 spelled them.
         reask: how often an answer that breaks the schema is asked again.
+        images: columns, or templates, that give each row's pictures: paths, URLs or bytes; for endpoints that take parts.
         explode: a list of the schema: each of its elements becomes a row, as in `DataFrame.explode`.
         rename: names for columns in place of the usual ones, such as `{"status": "state"}`.
         steps: in place of all of these, several steps: a configuration file, or a list of steps as it has them.
@@ -101,6 +102,7 @@ class Question(Settings):
     on_empty: Literal["error", "skip", "send"] = "error"
     prompt_text: Literal[1, 2] = 2
     reask: int = 1
+    images: Sequence[str] = ()
     explode: str | None = None
     rename: Mapping[str, str] | None = None
     steps: str | Path | Sequence[Mapping[str, Any]] | None = None

@@ -31,6 +31,21 @@ class NullInText(Exception):
     """A null, at any depth, is to become text where nulls are not let through."""
 
 
+class Withheld(Unreadable):
+    """Binary of a cell: no prompt can hold it, a picture can."""
+
+    __slots__ = ("_column", "_place")
+
+    def __init__(self, reason: str, column: pa.Array[Any], place: int) -> None:
+        super().__init__(reason, "")
+        self._column = column
+        self._place = place
+
+    def value(self) -> Any:
+        """Give the cell as it is."""
+        return self._column[self._place].as_py()
+
+
 class _Mode(threading.local):
     blank = False
 
@@ -282,7 +297,11 @@ def _cells(texts: pa.Array[Any]) -> list[Any]:
 
 def _typed_cells(field: pa.Field[Any], column: pa.Array[Any]) -> list[Any]:
     if holds_binary(field.type):
-        return _withheld(column, f"of column `{field.name}` has binary in it, which no prompt can hold")
+        reason = f"of column `{field.name}` has binary in it, which no prompt can hold"
+        return [
+            Withheld(reason, column, place) if there else NULL
+            for place, there in enumerate(column.is_valid().to_pylist())
+        ]
     try:
         read = pandas_texts(field)
     except ValueError as error:  # reached by templates that may use any column; one that is named was refused

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -13,6 +14,7 @@ from enrich.base.words import is_blank
 from enrich.prompt import parameters
 from enrich.prompt.cells import Cell, is_null
 from enrich.prompt.idempotency import ROUND_STRIDE, idempotency_key
+from enrich.prompt.images import Images, parts
 from enrich.prompt.messages import compile_messages
 from enrich.prompt.models import Models
 from enrich.prompt.parameters import TOKEN_LIMITS
@@ -23,13 +25,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from enrich.config import StepConfig
+    from enrich.prompt.images import Named
+    from enrich.records import Picture
     from enrich.schema.schema import AnswerSchema
 
 NEVER_NULL = frozenset({str, int, bool, Cell})  # types of values that need no closer look
 JSON_MODE = {"type": "json_object"}
 LOOSE_MODE = "json_schema, not strict"  # for schemas that strict servers do not take
 
-Messages = list[dict[str, str]]
+Messages = list[dict[str, Any]]
 
 
 @frozen
@@ -40,11 +44,15 @@ class Prepared:
         messages: rendered.
         options: this row's values of templated parameters.
         models: those to ask, one after the other.
+        named: the pictures that the row names and nobody has looked at.
+        pictures: those that were looked at.
     """
 
     messages: Messages
     options: dict[str, Any]
     models: tuple[str, ...]
+    named: tuple[Named, ...] = ()
+    pictures: tuple[Picture, ...] = ()
 
 
 class RequestBuilder:
@@ -56,6 +64,7 @@ class RequestBuilder:
         models: those that its rows ask.
         rereads: whether an answer is more than its text, so that a changed rule or schema reads it in another way.
         columns: the columns whose values the templates need.
+        images: the pictures that its rows name; None where they name none.
         fingerprint: 16 bytes that identify the step's question: its templates, model and parameters.
     """
 
@@ -66,6 +75,7 @@ class RequestBuilder:
         self._base_url = base_url
         self._messages = compile_messages(step, where, schema)
         self.models = Models(step, where)
+        self.images = Images(step, where) if step.images else None
         self.when = compile_condition(step.when, f"{where}.when") if step.when is not None else None
         self._fixed, self._per_row = parameters.split(step, where)
         self._limits = _token_limits(self._fixed)
@@ -75,7 +85,8 @@ class RequestBuilder:
         templates: list[Template | Expression] = [m.content for m in self._messages]
         templates += [leaf for tree in self._per_row.values() for leaf in parameters.leaves(tree)]
         self.asking = (*templates, *self.models.templates)
-        self.templates = (*self.asking, *((self.when,) if self.when else ()))
+        self.texts = (*self.asking, *((self.when,) if self.when else ()))
+        self.templates = (*self.texts, *(self.images.templates if self.images else ()))
         self.columns = frozenset().union(*(t.variables for t in self.templates))
         self.whole_row = any(t.whole_row for t in self.templates)
         self.writes_row = any(t.writes_row for t in self.templates)
@@ -90,15 +101,33 @@ class RequestBuilder:
             RowError: a value is null and ``on_null`` is not ``render``, the prompt is empty and ``on_empty`` is not
                 ``send``, or a template fails on this row.
         """
+        messages = self.messages_of(values)
+        models = self.models.of(values)
+        options = {name: parameters.render(name, tree, values) for name, tree in self._per_row.items()}
+        named = self.images.named(values) if self.images is not None else ()
+        return Prepared(messages, options, models, named)
+
+    def messages_of(self, values: Mapping[str, Any]) -> Messages:
+        """Render a row's messages alone, without its pictures.
+
+        Raises:
+            RowError: as for `prepare`.
+        """
         self._check(self._checked, values)
         messages = [{"role": m.role, "content": m.content.render(values)} for m in self._messages]
         if self._may_be_empty and is_blank(messages[-1]["content"]):
             raise RowError("empty_prompt", f"steps.{self.step.name}: the prompt is empty")
-        models = self.models.of(values)
-        if not self._per_row:
-            return Prepared(messages, {}, models)
-        options = {name: parameters.render(name, tree, values) for name, tree in self._per_row.items()}
-        return Prepared(messages, options, models)
+        return messages
+
+    def look(self, prepared: Prepared) -> Prepared:
+        """Look at the pictures that a row names; this reads files, and may go over the network.
+
+        Raises:
+            RowError: one cannot be had, is too large, or is none.
+        """
+        if self.images is None or not prepared.named:
+            return prepared
+        return replace(prepared, named=(), pictures=self.images.look(prepared.named))
 
     def models_of(self, values: Mapping[str, Any]) -> tuple[str, ...]:
         """Give a row's models alone, whatever its prompt needs.
@@ -161,7 +190,8 @@ class RequestBuilder:
         """
         model = model or prepared.models[0]
         mode = mode or self.step.schema_mode
-        messages = [*prepared.messages, *further] if further else prepared.messages
+        messages = _with_pictures(prepared)
+        messages = [*messages, *further] if further else messages
         if self.schema is not None and mode not in ("json_schema", LOOSE_MODE):
             messages = self._with_schema_message(messages)
         own = {**prepared.options, **options} if options else prepared.options
@@ -172,7 +202,8 @@ class RequestBuilder:
             raise RowError("template_error", f"steps.{self.step.name}: {error}") from None
         body = b'{"model":%b,"messages":%b%b' % (orjson.dumps(model), body_messages, tail)
         key = idempotency_key(self._base_url, body, ordinal)
-        return Ask(key, body, model, parent, self._question_of(prepared, ordinal) if self.rereads else None)
+        question = self._question_of(prepared, ordinal) if self.rereads else None
+        return Ask(key, body, model, parent, question, prepared.pictures)
 
     def _tail(self, mode: str) -> bytes:
         if mode not in self._tails:
@@ -212,18 +243,34 @@ class RequestBuilder:
             prepared.models[0],
             {**self._fixed, **prepared.options},
             ordinal % ROUND_STRIDE,
+            *(picture.mark for picture in prepared.pictures),
         ]
         digest = self._question.copy()
         digest.update(orjson.dumps(asked, option=orjson.OPT_SORT_KEYS))
         return digest.digest()[:16]
 
     def _fingerprint(self) -> bytes:
-        parts = [
+        facts: list[list[Any]] = [
             [(m.role, m.content.source) for m in self._messages],
             [self.step.model, self._fixed, {k: parameters.source(tree) for k, tree in self._per_row.items()}],
         ]
-        text = json.dumps([self._base_url, parts], sort_keys=True, default=str)
+        if self.step.images:
+            facts.append(list(self.step.images))
+        text = json.dumps([self._base_url, facts], sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).digest()[:16]
+
+
+def _with_pictures(prepared: Prepared) -> Messages:
+    """Put a row's pictures behind the text of the last message of the user, or into one of their own."""
+    if not prepared.pictures:
+        return prepared.messages
+    messages = list(prepared.messages)
+    users = [place for place, message in enumerate(messages) if message["role"] == "user"]
+    if not users:
+        return [*messages, {"role": "user", "content": parts("", prepared.pictures)[1:]}]
+    last = messages[users[-1]]
+    messages[users[-1]] = {**last, "content": parts(last["content"], prepared.pictures)}
+    return messages
 
 
 def _token_limits(fields: Mapping[str, Any]) -> dict[str, int]:

@@ -154,7 +154,7 @@ class Expression:
         Raises:
             RowError: it fails on this row's values.
         """
-        found = self._found(values)
+        found = self.found(values)
         try:
             return is_true(found)
         except ValueError as error:  # it cannot be had on this machine
@@ -166,7 +166,7 @@ class Expression:
         Raises:
             RowError: it fails on this row's values.
         """
-        result = self._found(values)
+        result = self.found(values)
         if isinstance(result, float) and not math.isfinite(result):
             raise RowError(
                 "template_error", f"{self.where}: the value is {result}, which JSON has no word for"
@@ -176,7 +176,12 @@ class Expression:
         except _ROW_ERRORS as error:
             raise RowError("template_error", f"{self.where}: {_one_line(error)}") from None
 
-    def _found(self, values: Mapping[str, Any]) -> Any:
+    def found(self, values: Mapping[str, Any]) -> Any:
+        """Evaluate on one row.
+
+        Raises:
+            RowError: it fails on this row's values.
+        """
         MODE.blank = True
         try:
             result = self._evaluate(**{**values, "row": values})

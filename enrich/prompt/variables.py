@@ -172,7 +172,12 @@ def _is_row(node: nodes.Expr) -> bool:
 def as_variable(column: str) -> str:
     """Write a column's value as a template has it; one whose name is no plain word is taken out of ``row``."""
     plain = column.isidentifier() and not keyword.iskeyword(column) and column not in RESERVED
-    return f"{{{{ {column} }}}}" if plain else f"{{{{ row[{json.dumps(column, ensure_ascii=False)}] }}}}"
+    return f"{{{{ {column} }}}}" if plain else as_row_value(column)
+
+
+def as_row_value(column: str) -> str:
+    """Write a column's value as it is taken out of ``row``, whatever the column is called."""
+    return f"{{{{ row[{json.dumps(column, ensure_ascii=False)}] }}}}"
 
 
 def _spaced(source: str) -> str | None:

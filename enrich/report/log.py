@@ -248,11 +248,20 @@ def _failed_row(entry: Entry) -> FailedRow:
     )
 
 
+def _content_text(content: Any) -> str:
+    """Write a message's content; of parts the texts, and the others as they are kept."""
+    if not isinstance(content, list):
+        return f"{content}"
+    return "\n".join(
+        part["text"] if part["type"] == "text" else orjson.dumps(part).decode() for part in content
+    )
+
+
 def prompt_text(body: bytes) -> str:
     """Give a request's messages as text, each under its role; cut to a readable length."""
     try:
         messages: Any = orjson.loads(body).get("messages", [])
-        texts = [f"{message['role']}: {message['content']}" for message in messages]
+        texts = [f"{message['role']}: {_content_text(message['content'])}" for message in messages]
     except (ValueError, AttributeError, KeyError, TypeError):
         return ""  # a damaged body; the ledger counts it
     return cut("\n\n".join(texts), PROMPT_CHARACTERS)

@@ -6,10 +6,12 @@ know how a request ended. The flow drives many of them: answers from the ledger 
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import enum
 import logging
 from collections import Counter, deque
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -19,7 +21,7 @@ from enrich.engine.retry import may_retry
 from enrich.prompt.cells import spellings
 from enrich.records import Failure, Settled
 from enrich.rows.step import strayed_name
-from enrich.rows.story import NotAsked, RowOnItsWay, Stories
+from enrich.rows.story import Look, NotAsked, RowOnItsWay, Stories
 from enrich.rows.troubles import Troubles
 
 if TYPE_CHECKING:
@@ -36,10 +38,14 @@ if TYPE_CHECKING:
     from enrich.rows.occurrences import Occurrences
     from enrich.rows.statuses import Marks
     from enrich.rows.step import Step
+    from enrich.rows.story import StoryResult
 
 log = logging.getLogger("enrich")
 
 SLICE = 256  # rows rendered and looked up at once: about 3 ms of the event loop's time
+SLICE_BYTES = 16 << 20  # bytes of them, where one row has no more
+MOST_HELD = 64 << 20  # bytes of pictures that rows have with them, before others are begun
+LOOKERS = 16  # pictures looked at at once
 
 
 class _Later(enum.Enum):
@@ -104,7 +110,9 @@ class Flow:
         self._anew = anew
         self._observe = observe
         self._closed = closed
-        self._revived: deque[tuple[RowOnItsWay, Query]] = deque()
+        self._revived: deque[tuple[RowOnItsWay, Query | Look]] = deque()
+        self._held = 0
+        self._lookers: ThreadPoolExecutor | None = None
         self._open = 0
         self._noted: set[str] = set()
         self._gates = gates or {}
@@ -133,15 +141,20 @@ class Flow:
             RunStopped, RunInterrupted: the engine stopped; what is under way is left to `Engine.drain`.
         """
         index = first_row
-        with self._feeding():
-            async for batch in batches:
-                for start in range(0, batch.num_rows, SLICE):
-                    await self._room()
-                    part = batch.slice(start, SLICE)
-                    await self._advance(list(self._opened(part, index)))
-                    index += part.num_rows
-        while self._open:
-            await self._room(all_rows=True)
+        try:
+            with self._feeding():
+                async for batch in batches:
+                    size = _rows_at_once(batch)
+                    for start in range(0, batch.num_rows, size):
+                        await self._room()
+                        part = batch.slice(start, size)
+                        await self._advance(list(self._opened(part, index)))
+                        index += part.num_rows
+            while self._open:
+                await self._room(all_rows=True)
+        finally:
+            if self._lookers is not None:
+                self._lookers.shutdown(wait=False, cancel_futures=True)
 
     def failure_codes(self) -> tuple[tuple[str, int], ...]:
         """Give why rows failed, and how many, the most frequent first; of all flows that count together."""
@@ -168,16 +181,20 @@ class Flow:
             if self._revived:
                 revived, self._revived = list(self._revived), deque()
                 await self._advance(revived)
-            elif self._open if all_rows else engine.under_way + self._at_gates > engine.look_ahead:
+            elif self._open if all_rows else self._is_full(engine):
                 await engine.change()
             else:
                 return
+
+    def _is_full(self, engine: Engine) -> bool:
+        """Say whether rows enough are under way, by their number or by the bytes that they have with them."""
+        return engine.under_way + self._at_gates > engine.look_ahead or self._held > MOST_HELD
 
     @property
     def _at_gates(self) -> int:
         return sum(gate.waiting for gate in self._gates.values())
 
-    def _opened(self, batch: pa.RecordBatch, index: int) -> Iterator[tuple[RowOnItsWay, Query]]:
+    def _opened(self, batch: pa.RecordBatch, index: int) -> Iterator[tuple[RowOnItsWay, Query | Look]]:
         for place, spelled in enumerate(spellings(batch, self._spellings)):
             row = RowOnItsWay(index + place)
             row.story = self._stories.tell(row, spelled)
@@ -186,7 +203,7 @@ class Flow:
             if query is not None:
                 yield row, query
 
-    def _tell(self, row: RowOnItsWay, reply: QueryResult) -> Query | None:
+    def _tell(self, row: RowOnItsWay, reply: StoryResult) -> Query | Look | None:
         """Take a row's story on to its next question; None when it has ended."""
         try:
             return row.story.send(reply)
@@ -196,13 +213,14 @@ class Flow:
 
     def _close(self, row: RowOnItsWay) -> None:
         self._open -= 1
+        self._held -= row.held
         self.rows_done += 1
         self.rows_asked += row.asked
         self.tally[row.worst] += 1
         if self._closed is not None:
             self._closed(row.index, row.worst)
 
-    def _leave(self, row: RowOnItsWay, query: Query) -> Query | None:
+    def _leave(self, row: RowOnItsWay, query: Query) -> Query | Look | None:
         """Leave a step where it is: what it needs is not known and is not to be asked. Gives the row's next question."""
         try:
             return row.story.throw(NotAsked(None if self._is_let_be(row) else query.ask.key))
@@ -212,15 +230,15 @@ class Flow:
 
     # --- many rows ------------------------------------------------------------------------------------
 
-    async def _advance(self, asking: list[tuple[RowOnItsWay, Query]]) -> None:
+    async def _advance(self, rows: list[tuple[RowOnItsWay, Query | Look]]) -> None:
         """Answer questions from the ledger, round after round; what it does not know goes to the engine."""
-        while asking:
-            known, asking, waiting = await self._looked_up(asking)
+        while rows:
+            known, asking, waiting = await self._looked_up(await self._looked_at(rows))
             questions = [
                 q.ask.question for _, q in asking if q.want == "earlier" and q.ask.question is not None
             ]
             earlier = await self._ledger.lookup_question(questions) if questions else {}
-            further: list[tuple[RowOnItsWay, Query]] = []
+            further: list[tuple[RowOnItsWay, Query | Look]] = []
             for row, query in asking:
                 if query.want == "earlier":
                     records = earlier.get(query.ask.question or b"", [])
@@ -236,7 +254,28 @@ class Flow:
                 next_query = self._leave(row, query) if reply is _LEFT else self._tell(row, reply)
                 if next_query is not None:
                     further.append((row, next_query))
-            asking = waiting + further
+            rows = [*waiting, *further]
+
+    async def _looked_at(
+        self, rows: list[tuple[RowOnItsWay, Query | Look]]
+    ) -> list[tuple[RowOnItsWay, Query]]:
+        """Look at the pictures that rows name, many at once; gives the questions of all rows, in their order."""
+        while looks := [wants for _, wants in rows if isinstance(wants, Look)]:
+            self._lookers = self._lookers or ThreadPoolExecutor(LOOKERS, "pictures")
+            loop = asyncio.get_running_loop()
+            seen = iter(await asyncio.gather(*(loop.run_in_executor(self._lookers, look) for look in looks)))
+            further: list[tuple[RowOnItsWay, Query | Look]] = []
+            for row, wants in rows:
+                if isinstance(wants, Look):
+                    row.held += wants.held
+                    self._held += wants.held
+                    told = self._tell(row, next(seen))
+                    if told is not None:
+                        further.append((row, told))
+                else:
+                    further.append((row, wants))
+            rows = further
+        return [(row, wants) for row, wants in rows if not isinstance(wants, Look)]
 
     async def _looked_up(
         self, asking: list[tuple[RowOnItsWay, Query]]
@@ -338,6 +377,11 @@ class Flow:
             return False
         self._revived.append((row, query))
         return row.step == step
+
+
+def _rows_at_once(batch: pa.RecordBatch) -> int:
+    """Say how many rows are rendered at once: fewer where they are large, as with pictures in them."""
+    return max(1, min(SLICE, SLICE_BYTES * batch.num_rows // max(1, batch.nbytes)))
 
 
 def _keeps() -> bool:

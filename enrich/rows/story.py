@@ -3,29 +3,35 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Generator
 from typing import TYPE_CHECKING, Any
 
 from enrich.engine.outage import unfit_error
 from enrich.prompt.cells import given
 from enrich.prompt.idempotency import GENERATION_STRIDE
+from enrich.prompt.request import Prepared
 from enrich.prompt.template import RowError
-from enrich.records import FAILED, STATUSES, Outcome
+from enrich.records import FAILED, STATUSES, Outcome, Settled, frozen
 from enrich.rows.conversation import UNFIT
 from enrich.rows.step import given_by
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Mapping
+    from collections.abc import Callable, Mapping
 
     import numpy as np
 
     from enrich.errors import RunStopped
+    from enrich.prompt.request import RequestBuilder
     from enrich.records import RowStatus
-    from enrich.rows.conversation import Query, QueryResult
+    from enrich.rows.conversation import Query
     from enrich.rows.occurrences import Occurrences
     from enrich.rows.statuses import Marks
     from enrich.rows.step import Step
     from enrich.rows.troubles import Troubles
 
+
+StoryResult = Settled | list[Settled] | Prepared | RowError | None
+Story = Generator["Query | Look", StoryResult, None]
 
 UNFIT_ROWS = 20  # answers, the first ones, that must be unfit to stop a run in which none is fit
 # From what needs no attention to what needs most: a row counts under the last of its steps' statuses here.
@@ -49,10 +55,39 @@ class NotAsked(Exception):
         self.key = key
 
 
-class RowOnItsWay:
-    """One row on its way."""
+@frozen
+class Look:
+    """What a row yields to have its pictures looked at, which may take a while; it is sent what comes of it.
 
-    __slots__ = ("asked", "began", "index", "known", "step", "story", "worst")
+    Attributes:
+        builder: of the step.
+        prepared: the row.
+    """
+
+    builder: RequestBuilder
+    prepared: Prepared
+
+    @property
+    def held(self) -> int:
+        """Give the bytes of pictures that the row has with it."""
+        return sum(len(one.source) for one in self.prepared.named if isinstance(one.source, bytes))
+
+    def __call__(self) -> Prepared | RowError:
+        """Look at them; what is wrong with them is the row's own."""
+        try:
+            return self.builder.look(self.prepared)
+        except RowError as error:
+            return error
+
+
+class RowOnItsWay:
+    """One row on its way.
+
+    Attributes:
+        held: bytes of pictures that it has with it.
+    """
+
+    __slots__ = ("asked", "began", "held", "index", "known", "step", "story", "worst")
 
     def __init__(self, index: int) -> None:
         self.index = index
@@ -61,7 +96,23 @@ class RowOnItsWay:
         self.asked = False
         self.known = False
         self.began: float | None = None  # monotonic seconds: the step's first attempt
-        self.story: Generator[Query, QueryResult, None]
+        self.held = 0
+        self.story: Story
+
+
+def _looked(builder: RequestBuilder, prepared: Prepared) -> Generator[Query | Look, StoryResult, Prepared]:
+    """Have a row's pictures looked at, where it names any.
+
+    Raises:
+        RowError: one cannot be had.
+    """
+    if not prepared.named:
+        return prepared
+    seen = yield Look(builder, prepared)
+    if isinstance(seen, RowError):
+        raise seen
+    assert isinstance(seen, Prepared)  # noqa: S101  # who drives a story answers a `Look` so
+    return seen
 
 
 class _Fitness:
@@ -123,9 +174,7 @@ class Stories:
         self._stop = stop
         self._fitness = _Fitness(self._stop_unfit if stop is not None else None)
 
-    def tell(
-        self, row: RowOnItsWay, spelled: dict[int, dict[str, Any]]
-    ) -> Generator[Query, QueryResult, None]:
+    def tell(self, row: RowOnItsWay, spelled: dict[int, dict[str, Any]]) -> Story:
         """Tell one row's way through the steps."""
         done: dict[str, Outcome] = {}
         for number, step in enumerate(self._steps):
@@ -143,7 +192,7 @@ class Stories:
 
     def _step(
         self, step: Step, values: dict[str, Any], done: Mapping[str, Outcome], *, anew: bool
-    ) -> Generator[Query, QueryResult, Outcome]:
+    ) -> Generator[Query | Look, StoryResult, Outcome]:
         if any(done[name].status == "pending" for name in step.follows):
             return Outcome("pending")
         for name in step.needs:
@@ -153,7 +202,7 @@ class Stories:
         try:
             if not step.builder.wanted(values):
                 return Outcome("skipped")
-            prepared = step.builder.prepare(values)
+            prepared = yield from _looked(step.builder, step.builder.prepare(values))
             ordinal = self._ordinal(step, prepared)
             return (yield from step.conversation.hold(prepared, ordinal, anew=anew))
         except NotAsked as left:

@@ -312,9 +312,11 @@ def _linked(
         where = f"steps.{name}"
         check_columns(builder.templates, [*input_schema.names, *owners])
         used = sorted(builder.columns)
+        texts = frozenset[str]().union(*(t.variables for t in builder.texts))
         for column in used:
             if column not in owners:
-                check_prompt_column(input_schema.field(column), where)
+                if column in texts:
+                    check_prompt_column(input_schema.field(column), where)
             elif column in input_schema.names:
                 raise ConfigError(
                     f"{where}: `{column}` is a column of the input and of step `{owners[column]}`",

@@ -24,7 +24,7 @@ from enrich.ledger.opening import open_ledger
 from enrich.runs.fresh import scope_of
 from enrich.runs.job import fingerprint
 from enrich.runs.summary import idle
-from enrich.runs.unchanged import SETTLED, decisions, is_code, surroundings
+from enrich.runs.unchanged import SETTLED, decisions, rests_on_more, surroundings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -56,7 +56,7 @@ async def note_finished(begun: Opened, summary: Summary, since: float) -> None:
         s for s, count in summary.statuses.items() if count
     )
     told_apart = all(_shows_writing(file, since) for file in source.files)
-    can_be_told = not (source.rejected or is_code(session.job) or config.output.partitioned)
+    can_be_told = not (source.rejected or rests_on_more(session.job) or config.output.partitioned)
     if version is None or not (settled and told_apart and can_be_told):
         return
     facts = await asyncio.to_thread(_facts, config, source.files, begun.options.limit)

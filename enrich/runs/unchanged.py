@@ -119,12 +119,13 @@ def _name(config: Config) -> str:
 
 def _can_be_told(begun: Opened) -> bool:
     """Say whether all that a job rests on can be looked at: files of a folder are made one by one, programs change."""
-    return not (is_code(begun.session.job) or begun.config.output.partitioned)
+    return not (rests_on_more(begun.session.job) or begun.config.output.partitioned)
 
 
-def is_code(job: Job) -> bool:
-    """Say whether a program of the user's reads answers, of which a digest says nothing."""
-    return any(step.builder.schema is not None and step.builder.schema.is_code for step in job.steps)
+def rests_on_more(job: Job) -> bool:
+    """Say whether a job rests on what a digest says nothing of: a program of the user's, or pictures beside the rows."""
+    builders = [step.builder for step in job.steps]
+    return any((b.schema is not None and b.schema.is_code) or b.images is not None for b in builders)
 
 
 async def decisions(ledger: Ledger, steps: Iterable[bytes], scope: str) -> list[list[Any]]:

@@ -15,7 +15,7 @@ from aiohttp import web
 from multidict import CIMultiDict
 
 from enrich.base.clock import SystemClock
-from enrich.sandbox import validate
+from enrich.sandbox import content, validate
 from enrich.sandbox.answers import complete, spoil
 from enrich.sandbox.books import Attempt, Books
 from enrich.sandbox.breakage import (
@@ -157,7 +157,8 @@ class Emulator:
             raise RefusedError(NO_JSON)
         self._admit()
         body = validate.parse(raw)
-        validate.check(body, self.options.models)
+        validate.check(body, self.options.models, parts=self.options.parts)
+        content.flatten(body)
         key = request.headers.get("Idempotency-Key")
         entry = self._recall(key, digest)
         streamed = body.get("stream", False)

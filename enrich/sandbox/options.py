@@ -35,6 +35,7 @@ class SandboxOptions:
         seed: of faults and latencies; the same seed strikes the same keys.
         models: the ids that are served. `auto` is served by the first. One that begins with `reason` refuses the legacy
             `max_tokens`.
+        parts: take content parts with pictures, which the contract does not know.
 
     Raises:
         ConfigError: a value is out of range.
@@ -54,6 +55,7 @@ class SandboxOptions:
     faults: tuple[Fault, ...] = ()
     seed: int = 0
     models: tuple[str, ...] = MODELS
+    parts: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65535:

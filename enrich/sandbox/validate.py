@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import jsonschema_rs
 import orjson
 
+from enrich.sandbox.content import part_problems
 from enrich.sandbox.error_bodies import Refusal, RefusedError
 
 if TYPE_CHECKING:
@@ -93,17 +94,18 @@ def parse(raw: bytes) -> dict[str, Any]:
     return body
 
 
-def check(body: dict[str, Any], models: tuple[str, ...]) -> None:
+def check(body: dict[str, Any], models: tuple[str, ...], *, parts: bool = False) -> None:
     """Hold a body to what the endpoint accepts.
 
     Args:
         body: the parsed request.
         models: the ids that are served, beside `auto`.
+        parts: whether a message's content may be a list of parts.
 
     Raises:
         RefusedError: 422 `invalid_request` with every problem, 400 `unsupported_model`, or 422 `unsupported_option`.
     """
-    problems = [*_message_problems(body), *_option_problems(body)]
+    problems = [*_message_problems(body, parts=parts), *_option_problems(body)]
     if problems:
         errors = [{"field": pointer, "message": message} for pointer, message in problems]
         pointer, message = problems[0]
@@ -145,7 +147,7 @@ def _escaped(name: str) -> str:
     return name.replace("~", "~0").replace("/", "~1")
 
 
-def _message_problems(body: dict[str, Any]) -> Iterator[tuple[str, str]]:
+def _message_problems(body: dict[str, Any], *, parts: bool) -> Iterator[tuple[str, str]]:
     if not isinstance(body.get("model"), str):
         yield "/model", "must be a string" if "model" in body else "is required"
     messages = body.get("messages")
@@ -158,7 +160,10 @@ def _message_problems(body: dict[str, Any]) -> Iterator[tuple[str, str]]:
             continue
         if message.get("role") not in ROLES:
             yield f"/messages/{index}/role", f"must be one of {', '.join(ROLES)}"
-        if not isinstance(message.get("content"), str):
+        content = message.get("content")
+        if parts and isinstance(content, list) and content:
+            yield from part_problems(content, f"/messages/{index}/content")
+        elif not isinstance(content, str):
             yield f"/messages/{index}/content", "must be a string"
         for name in message.keys() - {"role", "content"}:
             yield f"/messages/{index}/{_escaped(name)}", "is not a field of a message"

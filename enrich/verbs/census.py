@@ -103,7 +103,7 @@ class Census:
             self._map[place : place + 8] = digest
         place += _RANK.size + step * _SIZE.size
         if left or not _SIZE.unpack_from(self._map, place)[0]:
-            _SIZE.pack_into(self._map, place, len(ask.body))
+            _SIZE.pack_into(self._map, place, ask.weight)
 
     def counts(self, marks: Marks) -> list[RequestCount]:
         """Count the requests of each step; after `Marks.find_copies`."""

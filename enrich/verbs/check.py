@@ -27,7 +27,7 @@ from enrich.wire.envelope import loads
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from enrich.config import Config
+    from enrich.config import Config, StepConfig
     from enrich.config.endpoint import Endpoint
     from enrich.files.source import Source
     from enrich.records import Reply
@@ -80,6 +80,7 @@ async def check_job(config: Config, limit: int | None = None, *, probe: bool = F
     if config.gold is not None:
         findings.append(await asyncio.to_thread(_try, "gold", lambda: _gold(config, job)))
     findings.append(await _ledger(config))
+    findings += [CheckLine("images", ok=True, text=_images(step)) for step in config.steps if step.images]
     named = await asyncio.to_thread(named_models, job, source)
     findings += [CheckLine("model", one.ok, str(one)) for one in named]
     wanted = _wanted(job, named)
@@ -144,6 +145,13 @@ def _try(name: str, work: Callable[[], str]) -> CheckLine:
 
 def _failed(name: str, error: EnrichError) -> CheckLine:
     return CheckLine(name, ok=False, text=str(error).replace("\n", "\n" + " " * 17))
+
+
+def _images(step: StepConfig) -> str:
+    return (
+        f"warning: step `{step.name}` sends pictures as content parts. By Beatra's contract a message's content is a string: "
+        "ask an endpoint that takes parts (the sandbox does with --parts)"
+    )
 
 
 def _steps(config: Config) -> str:

@@ -45,7 +45,7 @@ def request_texts(job: Job, batches: Iterable[pa.RecordBatch]) -> Iterator[str]:
                 if not step.builder.wanted(row):
                     yield "skipped: `when` is false"
                     continue
-                ask = step.builder.ask(step.builder.prepare(row))
+                ask = step.builder.ask(step.builder.look(step.builder.prepare(row)))
             except RowError as error:
                 yield f"no request: {error}"
                 continue

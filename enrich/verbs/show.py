@@ -245,7 +245,7 @@ def _prompt(builder: RequestBuilder, values: Mapping[str, Any]) -> str:
     try:
         if not builder.wanted(values):
             return ""
-        messages = builder.prepare(values).messages
+        messages = builder.messages_of(values)
     except RowError:
         return ""  # the row's error says why
     return "\n".join(f"{message['role']}: {_text(message['content'])}" for message in messages)

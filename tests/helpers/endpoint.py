@@ -227,13 +227,18 @@ class BookedEndpoint(LoopbackServer):
         assert seen.headers["content-type"].startswith("application/json")
         body = seen.body
         text = self.answer(body)
-        prompt = sum(len(message["content"].split()) for message in body["messages"])
+        prompt = sum(len(_said(message["content"]).split()) for message in body["messages"])
         request_id = f"chg-{next(self._ids)}"
         charge = Charge(key, seen.raw, request_id, prompt, len(text), (prompt + len(text)) / 1024)
         self.charges.append(charge)
         answer = _completion(body, text, charge, self.further(body))
         self._by_key[key] = (seen.raw, answer)
         return Raw(answer, headers={"Content-Type": "application/json", "X-Request-Id": request_id})
+
+
+def _said(content: str | list[dict[str, Any]]) -> str:
+    """Give the text of a message, of whose parts the others count nothing."""
+    return content if isinstance(content, str) else " ".join(part.get("text", "") for part in content)
 
 
 def _completion(body: dict[str, Any], text: str, charge: Charge, further: dict[str, Any]) -> bytes:
