@@ -14,35 +14,56 @@ from enrich.cli.options import (
     load,
 )
 
+TASK = "Summarize in one sentence."
+
 
 @main.command()
-@click.argument("directory", type=click.Path(path_type=Path), default=".")
-def init(directory: Path) -> None:
-    """Make a starter configuration that runs at once on the sandbox.
+@click.argument("path", metavar="[TABLE] [DIRECTORY]", type=click.Path(path_type=Path), default=".")
+@click.argument("directory", metavar="", type=click.Path(path_type=Path), required=False)
+@click.option("--task", help=f"What is to be done with each row of TABLE.  [default: {TASK}]")
+@click.option(
+    "--labels", metavar="NAMES", help="What an answer may be, with commas; without them it is free text."
+)
+def init(path: Path, directory: Path | None, task: str | None, labels: str | None) -> None:
+    """Make a configuration: for a table of yours, or a starter that runs at once on the sandbox.
 
-    On a terminal it asks for your data and what is to be done with each row; with an empty answer, or without a
+    With a TABLE its columns are looked at: the prompt shows those that tell something, and it is said why. Without one,
+    on a terminal, it asks for your data and what is to be done with each row; with an empty answer, or without a
     terminal, it makes up data as well.
 
     \b
-    Example:
+    Examples:
       beatra-enrich init demo
+      beatra-enrich init reviews.csv --task "Label the mood." --labels good,bad,mixed
     """
-    from enrich.verbs.init import write_for, write_starter
+    from enrich.verbs.init import propose, write_for, write_starter
 
-    data = _asked_for_data() if sys.stdin.isatty() and sys.stdout.isatty() else None
-    if data is None:
-        made = write_starter(directory)
+    if path.is_file():
+        folder = directory or Path()
+        proposal = propose(path)
+        made = write_for(folder, path, task or TASK, _listed(labels or ""), proposal)
+        for line in proposal.why:
+            click.echo(line)
+    elif directory is not None or task is not None or labels is not None:
+        raise click.UsageError(f"{path} is no file: name the table, such as beatra-enrich init reviews.csv")
     else:
-        task = click.prompt("What is to be done with each row", default="Summarize in one sentence.")
-        labels = click.prompt(
-            "Labels to choose from, with commas (Enter for free text)", default="", show_default=False
-        )
-        made = write_for(
-            directory, data, task, [label.strip() for label in labels.split(",") if label.strip()]
-        )
-    for path in made:
-        click.echo(f"made {path}")
-    click.echo(f"\nNow: beatra-enrich run {directory / 'config.yaml'}")
+        folder = path
+        data = _asked_for_data() if sys.stdin.isatty() and sys.stdout.isatty() else None
+        if data is None:
+            made = write_starter(folder)
+        else:
+            task = click.prompt("What is to be done with each row", default=TASK)
+            labels = click.prompt(
+                "Labels to choose from, with commas (Enter for free text)", default="", show_default=False
+            )
+            made = write_for(folder, data, task or TASK, _listed(labels or ""))
+    for each in made:
+        click.echo(f"made {each}")
+    click.echo(f"\nNow: beatra-enrich run {folder / 'config.yaml'}")
+
+
+def _listed(labels: str) -> list[str]:
+    return [label.strip() for label in labels.split(",") if label.strip()]
 
 
 def _asked_for_data() -> Path | None:

@@ -8,7 +8,8 @@ import json
 import os
 import re
 import textwrap
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
@@ -80,12 +81,13 @@ steps:
 {prompt}
     model: auto
     max_tokens: 256
-{schema}
+{on_null}{schema}
 limits:
   concurrency: 16          # the most requests in flight
 
 tolerate: 0                # failed rows (a count, or a share such as 1%) that still count as success
 """
+LOOKED_AT = 1_000  # rows
 COLUMNS_MOST = 6  # columns that a prompt for a table of the user's shows; more are for the user to choose
 STEP_NAMES = ("answer", "result", "enriched", "step_1")  # the first that collides with no column
 
@@ -101,6 +103,9 @@ def write_starter(directory: Path) -> list[Path]:
     return _write(directory, {"config.yaml": CONFIG_TEMPLATE, "reviews.csv": rows.getvalue()})
 
 
+ON_NULL = """\
+    on_null: render        # a value that is missing shows as nothing; rows with one are not asked by `skip` or `error`
+"""
 SCHEMA = """\
     schema:                # a typed column for it: {step}_label
       type: object
@@ -126,7 +131,65 @@ def check_data(data: Path) -> None:
     open_source(InputConfig(path=str(data)))
 
 
-def write_for(directory: Path, data: Path, task: str, labels: Sequence[str] = ()) -> list[Path]:
+@dataclass(frozen=True)
+class Proposal:
+    """What a prompt for a table would show of it.
+
+    Attributes:
+        shown: columns, the one with the longest texts first.
+        why: a line on each column, for people: why it is shown, or left out.
+        nulls: whether one of those that are shown lacks values.
+    """
+
+    shown: list[str]
+    why: list[str]
+    nulls: bool
+
+
+def propose(data: Path) -> Proposal:
+    """Look at the first `LOOKED_AT` rows of a table, and choose what a prompt shows of it.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    source = open_source(InputConfig(path=str(data)))
+    batch = next(iter(source.batches(max_rows=LOOKED_AT)), None)
+    telling = _telling(source.schema)
+    lengths = {name: _mean_length(batch, name) for name in telling}
+    shown = sorted(telling, key=lambda name: -(lengths[name] or 0.0))
+    why = [
+        f"{_as_text(name)}: shown, {_said(source.schema.field(name), lengths[name])}"
+        for name in shown[:COLUMNS_MOST]
+    ]
+    why += [f"{_as_text(name)}: left out, {COLUMNS_MOST} others are shown" for name in shown[COLUMNS_MOST:]]
+    why += [
+        f"{_as_text(field.name)}: left out, {_tells_nothing(field)}"
+        for field in source.schema
+        if field.name not in telling
+    ]
+    seen = [] if batch is None else [batch.column(name) for name in shown[:COLUMNS_MOST]]
+    return Proposal(shown, why, any(column.null_count for column in seen))
+
+
+def _mean_length(batch: pa.RecordBatch | None, name: str) -> float | None:
+    """Give the characters that a column of texts has on average; None for another, or where there is no text."""
+    if batch is None or not _is_text(batch.schema.field(name).type):
+        return None
+    lengths = [len(text) for text in batch.column(name).to_pylist() if text is not None]
+    return sum(lengths) / len(lengths) if lengths else None
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+
+
+def _said(field: pa.Field[Any], length: float | None) -> str:
+    return str(field.type) if length is None else f"texts of about {length:.0f} characters"
+
+
+def write_for(
+    directory: Path, data: Path, task: str, labels: Sequence[str] = (), proposal: Proposal | None = None
+) -> list[Path]:
     """Write a configuration for a table of the user's, with its real columns in the prompt.
 
     Args:
@@ -134,6 +197,7 @@ def write_for(directory: Path, data: Path, task: str, labels: Sequence[str] = ()
         data: the table.
         task: what is to be done with each row; taken as it stands, also when it is a template already.
         labels: what an answer may be; without any it is free text.
+        proposal: what the prompt shows; by default all that seems to tell something, in the table's order.
 
     Raises:
         InputError: the table cannot be read.
@@ -141,13 +205,15 @@ def write_for(directory: Path, data: Path, task: str, labels: Sequence[str] = ()
     """
     source = open_source(InputConfig(path=str(data)))
     names = source.schema.names
+    telling = _telling(source.schema) if proposal is None else proposal.shown
     step = next(name for name in STEP_NAMES if not any(column.startswith(name) for column in names))
     suffix = data.suffix if data.suffix in (".csv", ".tsv", ".jsonl") else ".parquet"
     text = FOR_DATA.format(
         input=json.dumps(_seen_from(directory, data), ensure_ascii=False),
         output=json.dumps(f"out/{data.stem}{suffix}", ensure_ascii=False),
         step=step,
-        prompt=textwrap.indent(_prompt(task, _telling(source.schema)), " " * 6),
+        prompt=textwrap.indent(_prompt(task, telling), " " * 6),
+        on_null=ON_NULL if proposal is not None and proposal.nulls else "",
         schema=SCHEMA.format(step=step, labels=json.dumps(list(labels), ensure_ascii=False))
         if labels
         else "",
@@ -156,13 +222,30 @@ def write_for(directory: Path, data: Path, task: str, labels: Sequence[str] = ()
 
 
 def _telling(schema: pa.Schema) -> list[str]:
-    """Give the columns that tell a model something, all of them where none seems to."""
-    names = [
-        field.name
-        for field in schema
-        if not (pa.types.is_temporal(field.type) or IDENTIFIES.search(field.name) or DATES.search(field.name))
-    ]
-    return names or list(schema.names)
+    """Give the columns that tell a model something; where none seems to, all that a prompt can show."""
+    names = [field.name for field in schema if _tells_nothing(field) is None]
+    return names or [field.name for field in schema if not _is_binary(field.type)]
+
+
+def _tells_nothing(field: pa.Field[Any]) -> str | None:
+    """Say why a column tells a model nothing; None where it may tell something."""
+    if _is_binary(field.type):
+        return "it is binary"
+    if pa.types.is_temporal(field.type) or DATES.search(field.name):
+        return "it is a point in time"
+    return "it tells rows apart" if IDENTIFIES.search(field.name) else None
+
+
+def _is_binary(kind: pa.DataType) -> bool:
+    return any(
+        test(kind)
+        for test in (
+            pa.types.is_binary,
+            pa.types.is_large_binary,
+            pa.types.is_fixed_size_binary,
+            pa.types.is_binary_view,
+        )
+    )
 
 
 def _prompt(task: str, names: Sequence[str]) -> str:

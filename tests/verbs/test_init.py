@@ -7,22 +7,23 @@ import json
 import os
 import pty
 import subprocess
-from typing import TYPE_CHECKING
+from pathlib import Path
 
+import pyarrow as pa
 import pytest
 import yaml
+from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pyarrow import parquet as pq
 
 import enrich
+from enrich.cli.app import main
 from enrich.config import load_config
 from enrich.errors import InputError, OutputError
 from enrich.verbs.init import COLUMNS_MOST, REVIEWS, write_for, write_starter
 from enrich.verbs.preview import preview_job
 from tests.conftest import SCRIPT
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 names = st.lists(
     st.text(
@@ -171,3 +172,49 @@ def test_keys_and_dates_are_left_out_of_the_prompt(tmp_path: Path) -> None:
     assert "{{ rating }}" in text
     assert "order_id" not in text
     assert "date" not in text
+
+
+def test_a_table_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`init TABLE` shows the longest texts first, leaves out what tells nothing and says why; `check` passes, it runs."""
+    monkeypatch.chdir(tmp_path)
+    table = pa.table(
+        {
+            "id": [1, 2],
+            "stars": [5, None],
+            "shop": ["north", "south"],
+            "review": ["Boils in two minutes and is quiet about it.", "The lid broke after a week."],
+            "bought_on": ["2026-01-01", "2026-02-01"],
+            "photo": [b"\x89PNG", b"\x89PNG"],
+        }
+    )
+    pq.write_table(table, "reviews.parquet")
+    asked = ["init", "reviews.parquet", "--task", "Label the mood.", "--labels", "good, bad"]
+    said = CliRunner().invoke(main, asked, catch_exceptions=False)
+    assert said.exit_code == 0, said.output
+    assert said.stdout.splitlines() == [
+        "review: shown, texts of about 35 characters",
+        "shop: shown, texts of about 5 characters",
+        "stars: shown, int64",
+        "id: left out, it tells rows apart",
+        "bought_on: left out, it is a point in time",
+        "photo: left out, it is binary",
+        "made config.yaml",
+        "",
+        "Now: beatra-enrich run config.yaml",
+    ]
+    prompt = load_config(Path("config.yaml")).steps[0].prompt
+    assert prompt == "Label the mood.\n\nreview: {{ review }}\nshop: {{ shop }}\nstars: {{ stars }}\n"
+    assert CliRunner().invoke(main, ["check", "config.yaml"]).exit_code == 0
+    summary = enrich.run("config.yaml")
+    assert summary.statuses["ok"] == 2
+    labels = pq.read_table("out/reviews.parquet")["answer_label"].to_pylist()
+    assert set(labels) <= {"good", "bad"}
+
+
+def test_a_table_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A task without its table is told, and no example is made in its place."""
+    monkeypatch.chdir(tmp_path)
+    said = CliRunner().invoke(main, ["init", "none.csv", "--task", "Label the mood."])
+    assert said.exit_code == 2
+    assert "none.csv is no file: name the table" in said.output
+    assert list(tmp_path.iterdir()) == []
