@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
@@ -373,5 +374,12 @@ def _causes(then: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
             changed.difference_update(keys)
         yield from sorted(changed)
     for name, kind in now["types"].items():
-        if then["types"].get(name, kind) != kind:
+        if _kind(then["types"].get(name, kind)) != _kind(kind):
             yield f"the type of column `{name}` ({then['types'][name]}, now {kind})"
+
+
+def _kind(said: str) -> str:
+    """Give a type without how its texts and lists are stored, which no prompt shows."""
+    return re.sub(
+        r"\blarge_(?=string|binary|list)|(?<=string)_view|(?<=binary)_view|(?<=list)_view", "", said
+    )

@@ -112,6 +112,18 @@ def test_a_changed_type_is_told(job: Callable[..., Path], tmp_path: Path) -> Non
     assert told(config) == Reasked(2, 2, ("the type of column `n` (int64, now double)",))
 
 
+def test_how_a_text_is_stored_is_no_cause(job: Callable[..., Path], tmp_path: Path) -> None:
+    """A column that became large_string beside a changed prompt: the prompt alone is named."""
+    config = job([{"t": "x"}])
+    for kind in (pa.string(), pa.large_string()):
+        pq.write_table(pa.table({"t": pa.array(["a", "b"], kind)}), tmp_path / f"{kind}.parquet")
+    change(config, input=str(tmp_path / "string.parquet"))
+    enrich.run(config)
+    change(config, input=str(tmp_path / "large_string.parquet"))
+    change(config, prompt="Tell {{ t }}")
+    assert told(config) == Reasked(2, 2, ("prompt",))
+
+
 def test_changed_data_are_told_and_refuse_nothing(job: Callable[..., Path], tmp_path: Path) -> None:
     """Rows whose own data changed are new questions: they are counted, and a run goes on."""
     config = job([{"t": "x"}], step={"prompt": "{{ t }}"})
