@@ -20,13 +20,19 @@ import pytest
 
 import enrich
 from enrich.base.descriptors import no_descriptor_left, room_for_connections
+from enrich.config import OutputConfig
+from enrich.files.input_files import readable
+from enrich.files.sink import open_sink
+from enrich.ledger.room import Room
+from enrich.ledger.soundness import Voucher
 from enrich.ledger.sqlite import open_ledger
+from enrich.ledger.sqlite_file import open_file
 from tests.helpers.chaos import make_job, place, violations
 from tests.helpers.endpoint import KEY, BookedEndpoint, Raw
 from tests.helpers.warm import Warm
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from tests.helpers.chaos import Job
     from tests.helpers.endpoint import Seen
@@ -188,6 +194,182 @@ def test_too_few_files_are_no_outage(tmp_path: Path, endpoint: BookedEndpoint) -
     assert "may have only" in ended.stderr
     assert "limits.concurrency is 2,000" in ended.stderr
     assert violations(job, endpoint) == []
+
+
+@pytest.mark.parametrize("soft", [12, 20, 30])
+def test_a_limit_that_is_too_low_for_any_job_is_named(
+    tmp_path: Path, endpoint: BookedEndpoint, soft: int
+) -> None:
+    """Before anything is sent or made: exit 2, the limit, and how to raise it; never a word of a full disk."""
+    job = make_job(tmp_path / "job", 3)
+    ended = subprocess.run(
+        [sys.executable, "-c", NARROW.format(soft=soft), "run", str(job.config)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, **place(endpoint)},
+    )
+    assert ended.returncode == 2
+    assert f"may have only {soft} files open" in ended.stderr
+    assert "ulimit -n" in ended.stderr
+    assert "space" not in ended.stderr
+    assert endpoint.posts == []
+    assert not job.ledger.exists()
+
+
+@contextlib.contextmanager
+def no_file_left() -> Iterator[None]:
+    """Let nothing more be opened in this process while the block runs."""
+    taken: list[int] = []
+    highest = max(int(path.name) for path in Path("/proc/self/fd").iterdir())
+    with files_allowed(highest + 1):
+        try:
+            with contextlib.suppress(OSError):
+                while True:
+                    taken.append(os.dup(1))
+            yield
+        finally:
+            for number in taken:
+                os.close(number)
+
+
+def the_ledger(folder: Path) -> None:
+    """A reserve beside the ledger."""
+    Room(folder / "ledger.db").set_aside()
+
+
+def the_ledgers_file(folder: Path) -> None:
+    """SQLite names no reason."""
+    open_file(folder / "ledger.db", Voucher(folder / "ledger.db", 0), 0.0)
+
+
+def an_output(folder: Path) -> None:
+    """A file to be made."""
+    with open_sink(OutputConfig(path=str(folder / "out.csv")), pa.schema([("a", pa.int64())])):
+        pass
+
+
+def an_input(folder: Path) -> None:
+    """A file that is there."""
+    with readable(str(folder)):
+        os.open(folder, os.O_RDONLY)
+
+
+@pytest.mark.parametrize("what", [the_ledger, the_ledgers_file, an_output, an_input])
+def test_what_cannot_be_opened_any_more_is_no_full_disk(tmp_path: Path, what: Callable[[Path], None]) -> None:
+    """The message says that too many files are open, and how to raise the limit."""
+    with (
+        no_file_left(),
+        pytest.raises(enrich.EnrichError, match=r"(?i)too many.*(\n|.)*ulimit -n") as refused,
+    ):
+        what(tmp_path)
+    assert "space" not in str(refused.value)
+
+
+# --- a folder in which nothing can be made -------------------------------------------------------------------
+
+
+def closed_whole(job: Job) -> None:
+    """Nothing lies beside the ledger."""
+
+
+def killed(job: Job) -> None:
+    """What the last commit wrote lies in the log; the index of the log beside it."""
+    code = "import sqlite3, sys, os; c = sqlite3.connect(sys.argv[1]); c.execute(sys.argv[2]); c.commit(); os._exit(0)"
+    renamed = "UPDATE run SET summary = json_set(summary, '$.reason', 'told by the log')"
+    subprocess.run([sys.executable, "-c", code, str(job.ledger), renamed], check=True)
+    assert job.ledger.with_name("ledger.db-wal").stat().st_size
+
+
+def killed_and_copied(job: Job) -> None:
+    """Of a copy that left the index of the log out."""
+    killed(job)
+    job.ledger.with_name("ledger.db-shm").unlink()
+
+
+@contextlib.contextmanager
+def read_only_mount(job: Job) -> Iterator[Sequence[str]]:
+    """Mount the job's folder over itself, read-only; gives what a command line begins with."""
+    bound = ["mount", "--bind", str(job.folder), str(job.folder)]
+    if subprocess.run(bound, check=False, capture_output=True).returncode:
+        pytest.skip("mounting needs root")
+    try:
+        subprocess.run(["mount", "-o", "remount,ro,bind", str(job.folder)], check=True)
+        yield ()
+    finally:
+        subprocess.run(["umount", "--lazy", str(job.folder)], check=True)
+
+
+@contextlib.contextmanager
+def another_users_folder(job: Job) -> Iterator[Sequence[str]]:
+    """Give the folder to somebody else who lets all read it, and begin as one whom modes bind."""
+    bound = "--bounding-set=-dac_override,-dac_read_search,-fowner"
+    begin = ("setpriv", bound, bound.replace("bounding-set", "inh-caps"))
+    if os.geteuid() or shutil.which("setpriv") is None:
+        pytest.skip("needs root and setpriv")
+    for path in (job.folder, *job.folder.rglob("*")):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+        os.chown(path, 4321, 4321)
+    yield begin
+
+
+ALL_OF_THEM = """
+import json, sys
+from click.testing import CliRunner
+from enrich.cli import main
+ended = [CliRunner().invoke(main, command) for command in json.loads(sys.argv[1])]
+print(json.dumps([(one.exit_code, one.output) for one in ended]))
+"""
+
+
+def told(begin: Sequence[str], *commands: tuple[str, ...]) -> list[tuple[int, str]]:
+    """Carry out command lines in one process; gives how each ended, and what it said."""
+    words = [*begin, sys.executable, "-c", ALL_OF_THEM, json.dumps(commands)]
+    ended = subprocess.run(words, capture_output=True, text=True, check=True)
+    return [(code, said) for code, said in json.loads(ended.stdout)]
+
+
+@pytest.mark.parametrize("left", [closed_whole, killed, killed_and_copied])
+@pytest.mark.parametrize("where", [read_only_mount, another_users_folder])
+def test_a_ledger_is_read_where_nothing_can_be_made(
+    tmp_path: Path,
+    endpoint: BookedEndpoint,
+    where: Callable[[Job], contextlib.AbstractContextManager[Sequence[str]]],
+    left: Callable[[Job], None],
+) -> None:
+    """`status`, `report` and `ledger ls` tell of all that was committed, also what only the log holds; nothing changes."""
+    job = make_job(tmp_path / "job", 4)
+    assert enrich.run(job.config).exit_code == 0
+    left(job)
+    before = {path: path.read_bytes() for path in job.ledger.parent.iterdir()}
+    page = tmp_path / "page.html"
+    config = str(job.config)
+    with where(job) as begin:
+        ended = told(begin, ("status", config), ("ledger", "ls", config), ("report", config, "-o", str(page)))
+    assert [code for code, _ in ended] == [0, 0, 0], ended
+    (_, status), (_, listed), _ = ended
+    assert "answered    4" in status
+    assert ("told by the log" in status) == (left is not closed_whole)
+    assert listed.count("answered") == 4
+    assert page.stat().st_size
+    assert {path: path.read_bytes() for path in job.ledger.parent.iterdir()} == before
+
+
+@pytest.mark.parametrize("closed", ["file", "folder"])
+def test_a_ledger_that_this_user_may_not_read_is_no_defect(
+    tmp_path: Path, endpoint: BookedEndpoint, closed: str
+) -> None:
+    """Exit 2, and why; whatever the command."""
+    job = make_job(tmp_path / "job", 2)
+    assert enrich.run(job.config).exit_code == 0
+    config, other = str(job.config), ("--output", str(tmp_path / "other.parquet"))
+    commands = [(verb, config, *other) for verb in ("status", "report", "run", "plan", "collect")]
+    with another_users_folder(job) as begin:
+        (job.ledger if closed == "file" else job.ledger.parent).chmod(0)
+        for code, said in told(begin, *commands, ("ledger", "ls", config), ("ledger", "verify", config)):
+            assert code == 2, said
+            assert "ermission denied" in said
+    assert len(endpoint.posts) == 2
 
 
 # --- readers that go away -----------------------------------------------------------------------------------

@@ -7,13 +7,44 @@ import errno
 import os
 import resource
 from pathlib import Path
+from typing import Final
 
+from enrich.errors import UsageError
+
+NEEDED: Final = 32  # descriptors: what a run of a few rows opens at once, and some more
+NONE_LEFT: Final = frozenset({errno.EMFILE, errno.ENFILE})  # of this process, of the whole machine
+RAISE_IT: Final = (
+    "raise the limit (`ulimit -n 4096`, LimitNOFILE= of a service), then run the same command again."
+)
 SPARE_DESCRIPTORS = 64  # descriptors kept for files: ledger, input, output, and what libraries open
 USUAL = 128  # descriptors that are open where the system does not tell
 
 
 def room_for_connections() -> int:
     """Raise the soft limit on open files to the hard one; gives how many connections fit below it."""
+    return max(1, _left() - SPARE_DESCRIPTORS)
+
+
+def require_descriptors() -> None:
+    """Refuse to begin where so few files may be open that the smallest job would meet the limit half-way.
+
+    Raises:
+        UsageError: they are too few.
+    """
+    if _left(otherwise=NEEDED) < NEEDED:
+        limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        raise UsageError(
+            f"this process may have only {limit:,} files open, and {NEEDED} more are needed than are open now",
+            hint=RAISE_IT,
+        )
+
+
+def _left(otherwise: int = 0) -> int:
+    """Raise the soft limit to the hard one and give how many more files may be open.
+
+    Args:
+        otherwise: given at the least where nobody tells how many are open.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         with contextlib.suppress(ValueError, OSError):  # macOS has a lower limit of its own
@@ -22,10 +53,11 @@ def room_for_connections() -> int:
     if soft == resource.RLIM_INFINITY:
         return 1 << 30
     try:
-        in_use = sum(1 for _ in Path("/proc/self/fd").iterdir())
-    except OSError:
-        in_use = USUAL
-    return max(1, soft - in_use - SPARE_DESCRIPTORS)
+        return soft - sum(1 for _ in Path("/proc/self/fd").iterdir())
+    except OSError as error:
+        if error.errno in NONE_LEFT:
+            return 0
+        return max(otherwise, soft - USUAL)
 
 
 def no_descriptor_left() -> bool:
@@ -33,5 +65,5 @@ def no_descriptor_left() -> bool:
     try:
         os.close(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
     except OSError as error:
-        return error.errno in (errno.EMFILE, errno.ENFILE)
+        return error.errno in NONE_LEFT
     return False

@@ -8,6 +8,8 @@ import contextvars
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, TypeVar
 
+from enrich.base.descriptors import require_descriptors
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine
 
@@ -15,7 +17,12 @@ T = TypeVar("T")
 
 
 def loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
-    """Give uvloop's loops where it is installed, else asyncio's."""
+    """Give uvloop's loops where it is installed, else asyncio's.
+
+    Raises:
+        UsageError: this process may have too few files open for a loop and what it is for.
+    """
+    require_descriptors()
     try:
         import uvloop
     except ImportError:

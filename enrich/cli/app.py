@@ -11,8 +11,9 @@ from typing import Any, Final, NoReturn
 import click
 
 from enrich.base.collector import collect_seldom
+from enrich.base.descriptors import NONE_LEFT, RAISE_IT
 from enrich.base.version import __version__
-from enrich.errors import EnrichError, UsageError
+from enrich.errors import EnrichError, RunStopped, UsageError
 from enrich.show.logs import as_json, set_up_logs, tell
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
@@ -54,6 +55,11 @@ class Commands(click.Group):
             ctx.exit(error.exit_code)
         except (click.exceptions.Exit, click.Abort, BrokenPipeError):
             raise
+        except OSError as error:
+            if error.errno not in NONE_LEFT:
+                self._tell_defect(ctx, error)
+            tell(f"Error: this process may have no more files open: {error}", failed=True, hint=RAISE_IT)
+            ctx.exit(RunStopped.exit_code)
         except (MemoryError, RuntimeError) as error:
             if isinstance(error, RuntimeError) and "can't start new thread" not in str(error):
                 self._tell_defect(ctx, error)

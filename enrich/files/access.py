@@ -8,6 +8,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from enrich.base.descriptors import NONE_LEFT, RAISE_IT
 from enrich.base.location import ObjectUrl
 from enrich.errors import OutputError
 from enrich.files import storage
@@ -26,6 +27,7 @@ HINTS = {
     errno.ENAMETOOLONG: "choose a shorter name.",
     errno.ENOSPC: "free some disk space.",
     errno.EDQUOT: "free some of this user's quota.",
+    **dict.fromkeys(NONE_LEFT, RAISE_IT),
 }
 
 

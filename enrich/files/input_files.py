@@ -16,6 +16,7 @@ from urllib.parse import unquote
 
 import pyarrow as pa
 
+from enrich.base.descriptors import NONE_LEFT, RAISE_IT
 from enrich.base.location import ObjectUrl, is_url, suffixes
 from enrich.errors import InputError, did_you_mean
 from enrich.files import storage
@@ -364,7 +365,8 @@ def readable(path: str, but: type[BaseException] | tuple[()] = ()) -> Iterator[N
             problem, hint, passes = storage.explain(error, path)
             raise InputError(f"{path} cannot be read: {problem}", hint=hint, passes=passes) from None
         raise InputError(
-            f"{error.filename or path} cannot be read: {os.strerror(error.errno) if error.errno else error}"
+            f"{error.filename or path} cannot be read: {os.strerror(error.errno) if error.errno else error}",
+            hint=RAISE_IT if error.errno in NONE_LEFT else "",
         ) from None
     except pa.ArrowException as error:
         hint = WIDE_HINT if "more than 64 bits" in str(error) else "is it whole, and of the format it claims?"

@@ -19,6 +19,7 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from enrich.base.descriptors import NONE_LEFT, RAISE_IT
 from enrich.base.location import ObjectUrl, is_url, plain
 from enrich.base.texts import json_bytes
 from enrich.errors import DiskFull, EnrichError, OutputError, RunStopped
@@ -249,9 +250,8 @@ def _write_errors(target: OutputPlace) -> Iterator[None]:
                 hint="free some space and run again; nothing is asked anew.",
             ) from None
         problem = storage.explain(error, str(target))[0] if isinstance(target, ObjectUrl) else error
-        raise RunStopped(
-            f"{target} cannot be written: {problem}", hint="run again; nothing is asked anew."
-        ) from None
+        mended = RAISE_IT if error.errno in NONE_LEFT else "run again; nothing is asked anew."
+        raise RunStopped(f"{target} cannot be written: {problem}", hint=mended) from None
     except OutputError:
         raise
     except VALUE_ERRORS as error:

@@ -1,10 +1,12 @@
-"""Tells a file system that other machines share, on which SQLite cannot keep its promises."""
+"""Where a ledger may lie: not on a file system that machines share, where SQLite cannot keep its promises, nor hidden from its user."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 from typing import Final
+
+from enrich.errors import LedgerError
 
 # WAL needs memory that all its users share, so one machine; and POSIX locks and fsync that hold. Over a network one or
 # the other fails silently, and answers that were paid for are lost. Not listed because they serve one machine and keep
@@ -31,7 +33,7 @@ def network_type(path: Path, proc: Path = Path("/proc/self")) -> str | None:
         Such as ``nfs4`` or ``fuse.sshfs``. None for a local file system, and where the kernel does not tell: only
         Linux is asked.
     """
-    folder = next(above for above in (path, *path.parents) if above.exists())
+    folder = next(above for above in (path, *path.parents) if os.access(above, os.F_OK))
     try:
         mount = _mount_of(folder, proc)
         lines = (proc / "mountinfo").read_text(encoding="utf-8", errors="surrogateescape").splitlines()
@@ -58,3 +60,11 @@ def _type_and_source(line: str) -> tuple[str, str]:
     """Take type and source from a line of mountinfo: they stand behind a lone dash; blanks in names are escaped."""
     kind, source, *_ = [*line.partition(" - ")[2].split(" "), "", ""]
     return kind, source
+
+
+def unreadable(location: object, number: int) -> LedgerError:
+    """Say that this user may not read a ledger, with the system's number of the reason."""
+    return LedgerError(
+        f"the ledger {location} cannot be read: {os.strerror(number)}",
+        hint="a ledger is made for its owner alone: ask as that user, or have it made readable.",
+    )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from enrich.errors import LedgerError
+from enrich.ledger.mounts import unreadable
 
 if TYPE_CHECKING:
     from enrich.base.clock import Clock
@@ -44,7 +46,13 @@ def require_ledger(location: str) -> None:
     """Refuse the path of a ledger that is not there; a database says itself what it lacks.
 
     Raises:
-        LedgerError: there is no such file.
+        LedgerError: there is no such file, or none that this user may see.
     """
-    if "://" not in location and not Path(location).is_file():
+    if "://" in location:
+        return
+    try:
+        there = Path(location).is_file()
+    except OSError as error:  # of a folder above it
+        raise unreadable(location, error.errno or errno.EACCES) from None
+    if not there:
         raise LedgerError(f"there is no ledger at {location} yet", hint="beatra-enrich run CONFIG makes it.")

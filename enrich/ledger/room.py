@@ -6,6 +6,7 @@ import contextlib
 import os
 from typing import TYPE_CHECKING, Final
 
+from enrich.base.descriptors import NONE_LEFT
 from enrich.ledger import sqlite_file
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ class Room:
 
         Raises:
             DiskFull: there is no room for it.
+            LedgerError: no more files may be open.
         """
         self.full = False
         try:
@@ -45,6 +47,8 @@ class Room:
         except OSError as error:
             with contextlib.suppress(OSError):
                 self._reserve.unlink(missing_ok=True)
+            if error.errno in NONE_LEFT:
+                raise sqlite_file.unwritable(self._reserve, error) from None
             raise self.none_left(error.strerror) from None
 
     def free(self) -> bool:

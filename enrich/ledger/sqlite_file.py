@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import sqlite3
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, NamedTuple
 
+from enrich.base.descriptors import NONE_LEFT, RAISE_IT, no_descriptor_left
 from enrich.errors import DiskFull, EnrichError, LedgerDamaged, LedgerError, LedgerFailing
 from enrich.ledger.locks import RunLocks
-from enrich.ledger.mounts import network_type
+from enrich.ledger.mounts import network_type, unreadable
 from enrich.ledger.notes import add_checksums
 from enrich.ledger.soundness import Voucher, problem
 from enrich.ledger.sql import load_queries, statements
@@ -26,6 +28,19 @@ BUSY_TIMEOUT: Final = 30.0  # seconds to wait for another process's commit
 WRITER_CACHE: Final = 32_768  # KiB of pages: the index of keys of a million requests
 READER_CACHE: Final = 16_384  # KiB of pages
 CHECKPOINT_PAGES: Final = 4_000  # pages of 4 KiB in the WAL before they are written into the file
+
+
+class Way(NamedTuple):
+    """How SQLite opens the file: the options of its URI, and whether nothing is shared with others."""
+
+    options: str
+    alone: bool = False
+
+
+WRITING: Final = Way("mode=rw")
+READING: Final = Way("mode=ro")
+UNCHANGING: Final = Way("mode=ro&immutable=1")  # its log is empty; no further file is looked for
+UNSHARED: Final = Way("mode=ro&vfs=unix-none", alone=True)  # its log is read too, without locks
 
 
 def open_file(path: Path, voucher: Voucher, now: float) -> tuple[sqlite3.Connection, sqlite3.Connection]:
@@ -73,8 +88,10 @@ def open_for_reading(path: Path) -> sqlite3.Connection:
     """
     with contextlib.ExitStack() as opened:
         try:
-            _bring_up_to_date(path)
-            con = opened.enter_context(contextlib.closing(_connect(path, READER_CACHE, mode="ro")))
+            way = _way_to_read(path)
+            if way is READING:
+                _bring_up_to_date(path)
+            con = opened.enter_context(contextlib.closing(_connect(path, READER_CACHE, way)))
             _must_be_current(con, path)
         except sqlite3.Error as error:
             raise explain(error, path) from error
@@ -82,8 +99,30 @@ def open_for_reading(path: Path) -> sqlite3.Connection:
     return con
 
 
+def _way_to_read(path: Path) -> Way:
+    """Tell how to read a ledger: beside others, or as one in whose folder nothing can be made.
+
+    What readers and writers share, SQLite keeps in files beside the ledger, and makes them where they are missing. It
+    cannot in a folder that is read-only, where nobody is writing either.
+    """
+    try:
+        with contextlib.closing(_connect(path, READER_CACHE, READING)) as con:
+            _pragma(con, "user_version")
+    except sqlite3.OperationalError as error:
+        if code(error) not in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY) or not os.access(
+            path, os.R_OK
+        ):
+            raise
+    else:
+        return READING
+    with contextlib.suppress(FileNotFoundError):
+        if path.with_name(f"{path.name}-wal").stat().st_size:
+            return UNSHARED
+    return UNCHANGING
+
+
 def _bring_up_to_date(path: Path) -> None:
-    with contextlib.closing(_connect(path, READER_CACHE, mode="ro")) as con:
+    with contextlib.closing(_connect(path, READER_CACHE, READING)) as con:
         current = _pragma(con, "application_id") != APPLICATION_ID or not (
             0 < _pragma(con, "user_version") < len(SCHEMAS)
         )
@@ -107,7 +146,7 @@ def _alone(directory: Path) -> Iterator[None]:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
-        raise _unwritable(directory, error) from None
+        raise unwritable(directory, error) from None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
@@ -126,13 +165,15 @@ def _create(path: Path) -> None:
         if path.is_dir():
             raise LedgerError(f"the ledger {path} is a directory", hint="name a file in it.") from None
     except OSError as error:
-        raise _unwritable(path, error) from None
+        raise unwritable(path, error) from None
 
 
-def _connect(path: Path, cache: int, mode: Literal["rw", "ro"] = "rw") -> sqlite3.Connection:
-    uri = f"{path.absolute().as_uri()}?mode={mode}"
+def _connect(path: Path, cache: int, way: Way = WRITING) -> sqlite3.Connection:
+    uri = f"{path.absolute().as_uri()}?{way.options}"
     con = sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False)
     try:
+        if way.alone:
+            con.execute("PRAGMA locking_mode = EXCLUSIVE")  # what would be shared is kept in memory
         _set(con, cache)
     except BaseException:  # the file may be damaged; nobody else knows of the connection yet
         con.close()
@@ -225,9 +266,9 @@ def is_full(error: sqlite3.Error) -> bool:
 
 def explain(error: sqlite3.Error, path: Path, *, in_use: bool = False) -> EnrichError:
     """Turn an error of SQLite's into one a user can act on; one of a ledger in use stops the run."""
+    kind = LedgerFailing if in_use else LedgerError
     if is_full(error):
         return no_room(path, str(error))
-    kind = LedgerFailing if in_use else LedgerError
     match code(error):
         case sqlite3.SQLITE_NOTADB:
             return LedgerError(f"{path} is no ledger: {error}", hint="set `ledger:` to another file.")
@@ -238,10 +279,22 @@ def explain(error: sqlite3.Error, path: Path, *, in_use: bool = False) -> Enrich
                 f"the ledger {path} was locked by another program for {BUSY_TIMEOUT:.0f} s",
                 hint="close whatever has it open, then run the same command again.",
             )
+        case sqlite3.SQLITE_CANTOPEN if _is_hidden(path):
+            return unreadable(path, errno.EACCES)
         case _:
-            return kind(
-                f"the ledger {path} cannot be used: {error}", hint="its directory must be local and writable."
-            )
+            why, mended = str(error), "its directory must be local and writable."
+            if no_descriptor_left():  # SQLite does not say so
+                why, mended = os.strerror(errno.EMFILE), RAISE_IT
+            return kind(f"the ledger {path} cannot be used: {why}", hint=mended)
+
+
+def _is_hidden(path: Path) -> bool:
+    """Say whether this user may not read a file that is there, or may not even look for it."""
+    try:
+        path.stat()
+    except OSError as error:
+        return error.errno == errno.EACCES
+    return not os.access(path, os.R_OK)
 
 
 def no_room(path: Path, why: str) -> DiskFull:
@@ -261,8 +314,7 @@ def damaged(path: Path, why: str = "a page or a line cannot be read") -> LedgerD
     )
 
 
-def _unwritable(path: Path, error: OSError) -> LedgerError:
-    return LedgerError(
-        f"the ledger needs {path}, which cannot be written: {error.strerror}",
-        hint="set `ledger:` to a file in a directory of your own.",
-    )
+def unwritable(path: Path, error: OSError) -> LedgerError:
+    """Say why a file or folder of the ledger's cannot be made."""
+    mended = RAISE_IT if error.errno in NONE_LEFT else "set `ledger:` to a file in a directory of your own."
+    return LedgerError(f"the ledger needs {path}, which cannot be written: {error.strerror}", hint=mended)

@@ -95,7 +95,7 @@ async def written_report(config: Config, path: str | None = None, *, content: bo
     require_ledger(location)
     page = destination(path or config.report or _beside(config))
     refuse_target(Place("the report", page), config, location)
-    ledger = await open_ledger(location, make=False)
+    ledger = await open_ledger(location, read_only=True, make=False)
     try:
         return await _write(config, ledger, page, content=content)
     finally:

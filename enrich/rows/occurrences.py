@@ -8,7 +8,8 @@ import tempfile
 from pathlib import Path
 from typing import Self
 
-from enrich.errors import DiskFull
+from enrich.base.descriptors import RAISE_IT, no_descriptor_left
+from enrich.errors import DiskFull, RunStopped
 
 CACHE_KIB = 16_384  # KiB of memory; the rest is in a file
 # The file is gone with the process: nothing in it is ever rolled back or read again, so all of it is one transaction.
@@ -47,6 +48,7 @@ class Occurrences:
 
         Raises:
             DiskFull: there is no room for it.
+            RunStopped: no more files may be open.
         """
         try:
             (count,) = self._database.execute(
@@ -54,6 +56,8 @@ class Occurrences:
                 (key,),
             ).fetchone()
         except sqlite3.OperationalError as error:
+            if no_descriptor_left():
+                raise RunStopped(f"equal requests cannot be counted: {error}", hint=RAISE_IT) from None
             raise DiskFull(
                 f"equal requests cannot be counted: {error}", hint="free some space and run again."
             ) from None

@@ -192,15 +192,15 @@ async def survey(config: Config) -> dict[str, int]:
     """
     found = await asyncio.to_thread(find_input, config.input)
     units = find_units(found.files, config.output)
-    standings = await asyncio.to_thread(look, units, await _made(config, None, None))
+    standings = await asyncio.to_thread(look, units, await _made(config, None, None, read_only=True))
     counted = Counter(standing.state for standing in standings)
     return {state: counted[state] for state in ("done", "changed", "new")}
 
 
-async def _made(config: Config, limit: int | None, clock: Clock | None) -> Made:
+async def _made(config: Config, limit: int | None, clock: Clock | None, *, read_only: bool = False) -> Made:
     digest, fingerprints = fingerprint(config)
     scope = scope_of(config.input, limit)
-    ledger = await open_ledger(config.ledger_location(), clock=clock)
+    ledger = await open_ledger(config.ledger_location(), clock=clock, read_only=read_only)
     try:
         fresh = sum([await under_way(ledger, one, scope) for one in fingerprints])
     finally:

@@ -86,12 +86,7 @@ async def repeated(config: Config, options: RunOptions) -> Summary | None:
     begun = time.monotonic()
     location = config.ledger_location()
     asked = options.force or options.fresh or options.retry or options.anew or options.prepared is not None
-    if (
-        asked
-        or config.output.partitioned
-        or is_url(location)
-        or not await asyncio.to_thread(Path(location).is_file)
-    ):
+    if asked or config.output.partitioned or is_url(location):
         return None
     told = await _told(location, config)
     if told is None:
@@ -133,7 +128,7 @@ async def _told(location: str, config: Config) -> dict[str, Any] | None:
         ledger = await open_ledger(location, read_only=True)
     except (
         LedgerError
-    ):  # such as one that a killed run did not finish making; the run that opens it says more
+    ):  # there is none, or one that a killed run did not finish making: who opens it says more
         return None
     try:
         return await ledger.recall(_name(config))
