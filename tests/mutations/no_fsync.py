@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from enrich.ledger import sqlite_file
 
@@ -15,8 +15,8 @@ def apply() -> None:
     """Break this process's commits."""
     connect = sqlite_file._connect
 
-    def unsynced(path: Path, cache: int, mode: Literal["rw", "ro"] = "rw") -> sqlite3.Connection:
-        connection = connect(path, cache, mode)
+    def unsynced(path: Path, cache: int, way: sqlite_file.Way = sqlite_file.WRITING) -> sqlite3.Connection:
+        connection = connect(path, cache, way)
         connection.execute("PRAGMA synchronous = OFF")
         return connection
 
