@@ -64,6 +64,7 @@ ELSEWHERE = {
     "runs.session": "runs/test_stopping.py",
     "show.display": "show/test_progress.py",
     "show.pulse": "verbs/test_status.py",
+    "verbs.cohort": "verbs/test_trial.py",  # what is drawn, by what is asked
     "verbs.plan_estimate": "verbs/test_plan.py",
     "verbs.plan_result": "verbs/test_plan.py",
 }

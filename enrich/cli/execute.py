@@ -64,7 +64,8 @@ def execute(
     keep_imports()
     summary = run_async(main_path)
     if options["as_json"]:
-        click.echo(json.dumps(summary.to_dict()))
+        told = summary.to_dict()
+        click.echo(json.dumps({**told, "trial": options["trial"]} if "trial" in options else told))
     if not options["quiet"] or summary.exit_code:
         tell(closing(summary, command, config), failed=bool(summary.exit_code))
     raise click.exceptions.Exit(summary.exit_code)
@@ -173,6 +174,33 @@ def confirm_plan(config: Config, options: dict[str, Any]) -> None:
     if not click.confirm("Go on?", err=True):
         click.echo("Nothing was sent.", err=True)
         raise click.exceptions.Exit(130)
+
+
+def tried(config: Config, options: dict[str, Any], size: int, seed: int, *, yes: bool) -> dict[str, Any]:
+    """Ask a sample, show what came of it, and ask whether to go on; leaves with 0 when not, or where there is nobody to ask.
+
+    Returns:
+        The trial as plain JSON, where the run is to go on.
+    """
+    from enrich.show.logs import set_up_logs
+    from enrich.verbs.trial import try_job
+
+    set_up_logs(options["verbose"], options["log_format"], quiet=options["quiet"])
+    silent = options["quiet"] or options["no_progress"]
+    limit = options["limit"]
+    trial = _looked(config, lambda given: try_job(config, given, size, seed), quiet=silent, limit=limit)
+    found: dict[str, Any] = trial.to_dict()
+    if not options["quiet"]:
+        click.echo(trial.text(), err=True)
+    asked = sys.stdin.isatty() and sys.stderr.isatty()
+    if yes or (asked and click.confirm("Go on?", err=True)):
+        return found
+    if options["as_json"]:
+        click.echo(json.dumps({"trial": found, "exit_code": 0}))
+    if not options["quiet"]:
+        way_on = "" if asked else "--yes goes on by itself, and "
+        click.echo(f"The answers are kept: {way_on}no run asks these rows again.", err=True)
+    raise click.exceptions.Exit(0)
 
 
 def run_async(main_path: Callable[[], Coroutine[object, object, Any]]) -> Any:

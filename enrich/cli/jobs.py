@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from enrich.cli.app import EXIT_CODES, main
-from enrich.cli.execute import confirm_plan, confirmed, execute
+from enrich.cli.execute import confirm_plan, confirmed, execute, tried
 from enrich.cli.options import (
     CONFIG,
     command_line,
@@ -36,9 +36,24 @@ RETRIED = "error,invalid_output"  # statuses whose rows are asked again where no
     help="Go through all rows though nothing has changed since the last finished run.",
 )
 @click.option("--confirm", is_flag=True, help="Show the plan first, and ask whether to go on.")
+@click.option(
+    "--trial",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Ask N rows first, drawn at random, show what came of them and what the rest costs, and ask whether to go on.",
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    metavar="N",
+    help="Draws the rows of --trial.",
+)
+@click.option("--yes", is_flag=True, help="With --trial: go on without asking, for scripts.")
 @lock_option
 @output_options
-def run(config: Path, *, confirm: bool, **options: Any) -> None:
+def run(config: Path, *, confirm: bool, trial: int | None, seed: int, yes: bool, **options: Any) -> None:
     """Run the job CONFIG: read, ask, write.
 
     A second run resumes and sends nothing that is paid for. The output is only ever replaced whole.
@@ -47,15 +62,37 @@ def run(config: Path, *, confirm: bool, **options: Any) -> None:
     Examples:
       beatra-enrich run config.yaml
       beatra-enrich run config.yaml --limit 20 --sandbox
+      beatra-enrich run config.yaml --trial 100
       beatra-enrich run config.yaml --set steps.label.model=fast-1 --json
     """
     from enrich.runs.pipeline import run_job
 
+    refuse_together(trial, confirm=confirm, yes=yes, options=options)
     loaded = load(config, options)
     if confirm:
         confirm_plan(loaded, options)
+    if trial is not None:
+        options["trial"] = tried(loaded, options, trial, seed, yes=yes)
     command = command_line("run", config, options)
     execute(run_job, loaded, options, command=command, fresh=options["fresh"], force=options["force"])
+
+
+def refuse_together(trial: int | None, *, confirm: bool, yes: bool, options: dict[str, Any]) -> None:
+    """Refuse options of `run` that do not go together.
+
+    Raises:
+        ConfigError: some do not.
+    """
+    if yes and trial is None:
+        raise ConfigError("--yes goes with --trial", hint="without it nothing is asked before a run.")
+    if trial is not None and (confirm or options["fresh"]):
+        other = "--confirm" if confirm else "--fresh"
+        raise ConfigError(
+            f"--trial does not go with {other}",
+            hint="--trial shows the plan and asks by itself."
+            if confirm
+            else "what a trial asks is kept, and --fresh would ask it again.",
+        )
 
 
 @main.command(epilog=EXIT_CODES)

@@ -6,12 +6,9 @@ import asyncio
 import contextlib
 import tempfile
 import time
-from bisect import bisect_left
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-import pyarrow as pa
 
 from enrich.base.location import is_url
 from enrich.files.prefetch import prefetched
@@ -25,12 +22,15 @@ from enrich.runs.session import sending
 from enrich.runs.summary import summarize
 from enrich.runs.unchanged import Done, all_answered, note_done, still_done
 from enrich.verbs.census import Census, ChosenRow, Standing
+from enrich.verbs.cohort import rows_of
 from enrich.verbs.forecast import Estimate
 from enrich.verbs.plan_estimate import FURTHER, Counted, Measured, Spent, estimated
 from enrich.verbs.plan_result import JobPlan, StepPlan
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
+
+    import pyarrow as pa
 
     from enrich.config import Config
     from enrich.records import Outcome, Trouble
@@ -39,7 +39,9 @@ if TYPE_CHECKING:
 FROM_LEDGER = 1_000  # answered rows that are measured when none is asked
 
 
-async def plan_job(config: Config, options: RunOptions, *, sample: int = 0, seed: int = 0) -> JobPlan:
+async def plan_job(
+    config: Config, options: RunOptions, *, sample: int = 0, seed: int = 0, drawn: bool = False
+) -> JobPlan:
     """Count what a run would send and estimate what it would cost.
 
     Args:
@@ -48,6 +50,7 @@ async def plan_job(config: Config, options: RunOptions, *, sample: int = 0, seed
         sample: rows that are really asked and measured. Their answers are kept: what was asked for an earlier plan
             or run is not asked again.
         seed: chooses the sample; the same seed chooses the same rows.
+        drawn: whether what is answered already was drawn at random.
 
     Raises:
         UsageError: something is wrong that was found before anything was sent.
@@ -76,7 +79,7 @@ async def plan_job(config: Config, options: RunOptions, *, sample: int = 0, seed
             steps,
             measured,
             spent,
-            drawn=bool(sample),
+            drawn=bool(sample) or drawn,
             rate=survey.rate,
             why=survey.why,
             changed=survey.changed,
@@ -242,20 +245,7 @@ class _Survey:
 
     def _rows_of(self, units: Sequence[ChosenRow]) -> pa.RecordBatch:
         """Read chosen rows, which are in input order."""
-        if not self._job.columns:  # a prompt that is the same for all rows
-            return next(self._source.batches(columns=[])).slice(0, len(units))
-        wanted = [unit.row for unit in units]
-        parts: list[pa.RecordBatch] = []
-        start = 0
-        for batch in self._source.batches(columns=self._job.columns, written=True):
-            end = start + batch.num_rows
-            low, high = bisect_left(wanted, start), bisect_left(wanted, end)
-            if low < high:
-                parts.append(batch.take(pa.array([row - start for row in wanted[low:high]], pa.int64())))
-            if high == len(wanted):
-                break
-            start = end
-        return pa.Table.from_batches(parts).combine_chunks().to_batches()[0]
+        return rows_of(self._source, [unit.row for unit in units], self._job.columns, written=True)
 
 
 async def _until(
