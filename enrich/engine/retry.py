@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
@@ -35,6 +36,14 @@ UNUSABLE = frozenset({"compressed_answer", "generation_failed", "invalid_utf8", 
 UNREAD = frozenset({"image_missing", "image_unreadable", "image_too_large", "image_changed"})
 STOPS: dict[Meaning | None, StopKind] = {"key": "key_refused", "balance": "balance"}
 PASSING = frozenset({408, 421, 425, 429, 499})  # statuses below 500 under which the same request may go again
+LASTING: frozenset[Meaning | None] = frozenset(
+    {"no_format", "too_long"}
+)  # whatever the status, waiting cures none
+IN_PROGRESS = frozenset({"idempotency_in_progress", "idempotency_key_in_use", "request_in_progress"})
+_IN_PROGRESS_SAID = re.compile(
+    r"\brequest\b[^.]{0,60} (?:in progress|being processed|not (?:yet )?(?:completed|finished))",
+    re.IGNORECASE,
+)
 GONE = frozenset({404, 410})
 
 
@@ -269,13 +278,14 @@ def may_retry(failure: Failure) -> bool:
 
     Without a flag the status decides alone, and without a status (the connection failed) nothing forbids it.
     """
-    if failure.retryable is False or failure.code == "body_too_large" or refuses_format(failure):
+    if failure.retryable is False or failure.code == "body_too_large" or meaning(failure) in LASTING:
         return False
     status = failure.status
     if status is None or status < 300:
-        return failure.retryable is True or failure.fate is not Fate.REFUSED
+        passes = is_rate_limit(failure) or meaning(failure) == "unavailable"
+        return failure.retryable is True or passes or failure.fate is not Fate.REFUSED
     if status == 409:
-        return failure.retryable is True
+        return _is_in_progress(failure)
     return status in PASSING or status >= 500 or is_rate_limit(failure)
 
 
@@ -291,7 +301,8 @@ def is_rate_limit(failure: Failure) -> bool:
 
 def _is_in_progress(failure: Failure) -> bool:
     """Tell the 409 of a request that is still being worked on from that of a key used for another body."""
-    return failure.status == 409 and failure.retryable is True
+    said = failure.code in IN_PROGRESS or _IN_PROGRESS_SAID.search(failure.message) is not None
+    return failure.status == 409 and (failure.retryable is True or said) and failure.retryable is not False
 
 
 def waits_too_long(failure: Failure) -> bool:

@@ -8,9 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from jinja2 import StrictUndefined, TemplateSyntaxError, UndefinedError, nodes
+from jinja2 import StrictUndefined, TemplateRuntimeError, TemplateSyntaxError, nodes
 from jinja2.environment import TemplateExpression
-from jinja2.exceptions import SecurityError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from enrich.base.texts import as_json
@@ -201,9 +200,8 @@ _ROW_ERRORS = (
     MemoryError,
     NameError,  # of `inf` and `nan`, which Jinja folds constants to
     RecursionError,
-    SecurityError,
+    TemplateRuntimeError,  # Jinja's own: a name or filter that there is not, what its sandbox forbids
     TypeError,
-    UndefinedError,
     ValueError,
 )
 

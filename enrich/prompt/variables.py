@@ -9,7 +9,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from jinja2 import TemplateSyntaxError, meta, nodes
+from jinja2 import TemplateAssertionError, TemplateSyntaxError, meta, nodes
 
 from enrich.errors import TemplateError, did_you_mean
 from enrich.prompt.environment import (
@@ -34,6 +34,9 @@ RESERVED = frozenset(
     }
 )
 _WRITING_FILTERS = frozenset({"tojson", "string", "trim"})
+_BY_NAME = frozenset(
+    {"map", "select", "reject", "selectattr", "rejectattr"}
+)  # take a filter's or a test's name
 _ROW_METHODS = frozenset({"items", "keys", "values", "get"})
 
 
@@ -63,6 +66,7 @@ def parse(source: str, where: str) -> tuple[nodes.Template, Uses]:
     try:
         tree = ENVIRONMENT.parse(source)
         _refuse_unstable(tree, where)
+        _refuse_unknown(tree)
         names = meta.find_undeclared_variables(tree) | _named_like_functions(tree)
     except TemplateSyntaxError as error:
         raise syntax_error(error, where, source) from None
@@ -100,6 +104,25 @@ def _refuse_unstable(tree: nodes.Template, where: str) -> None:
             f"{where}: {what} gives another text at every run, and each is paid for",
             hint="put the value into a column of the input; a prompt is a function of its row alone.",
         )
+
+
+def _refuse_unknown(tree: nodes.Template) -> None:
+    """Refuse a filter or test that is named by a text, and that there is not: Jinja would find out with each row.
+
+    Raises:
+        TemplateAssertionError: naming it, as Jinja does of those that are no texts.
+    """
+    for use in tree.find_all(nodes.Filter):
+        named = use.args[int(use.name.endswith("attr")) :][:1]
+        known = ENVIRONMENT.filters if use.name == "map" else ENVIRONMENT.tests
+        if (
+            use.name in _BY_NAME
+            and named
+            and isinstance(named[0], nodes.Const)
+            and named[0].value not in known
+        ):
+            what = "filter" if use.name == "map" else "test"
+            raise TemplateAssertionError(f"No {what} named {str(named[0].value)!r}.", use.lineno)
 
 
 def _bare_loop(tree: nodes.Template) -> bool:

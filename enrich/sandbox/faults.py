@@ -79,6 +79,9 @@ FAULTS: dict[str, str] = {
 }
 
 
+MOST_TIMES = 1_000_000  # that one request suffers a fault
+
+
 @dataclass(frozen=True, slots=True)
 class Fault:
     """One thing that goes wrong.
@@ -111,8 +114,11 @@ class Fault:
                 f"fault {self.kind}: the probability is {self.probability}; it must be 0 to 1",
                 hint=f"for example {self.kind}=0.05",
             )
-        if (self.times is not None and self.times < 1) or self.after < 0:
-            raise ConfigError(f"fault {self.kind}: `times` must be 1 or more, `after` 0 or more")
+        if (self.times is not None and not 1 <= self.times <= MOST_TIMES) or self.after < 0:
+            raise ConfigError(
+                f"fault {self.kind}: `times` must be 1 to {MOST_TIMES:,}, `after` 0 or more",
+                hint=f"for always, {self.kind}=1.",
+            )
 
 
 def check_kind(kind: str) -> None:

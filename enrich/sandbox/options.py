@@ -67,10 +67,16 @@ class SandboxOptions:
                 raise ConfigError(f"`{name}` is {getattr(self, name)}; it must be a number, 0 or more")
         for name in ("rpm", "rate", "burst", "tpm"):
             value = getattr(self, name)
-            if value is not None and not value > 0:
+            if value is not None and not 0 < value < math.inf:
                 raise ConfigError(
-                    f"`{name}` is {value}; it must be more than 0", hint="leave it out for no limit."
+                    f"`{name}` is {value}; it must be a number, more than 0",
+                    hint="leave it out for no limit.",
                 )
+        if self.balance is not None and not 0 <= self.balance < math.inf:
+            raise ConfigError(
+                f"`balance` is {self.balance}; it must be a number, 0 or more",
+                hint="leave it out for no limit.",
+            )
         if not self.models or "auto" in self.models:
             raise ConfigError(
                 "`models` must name at least one model, and `auto` is none", hint="for example fast-1."

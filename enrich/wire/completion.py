@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from enrich.records import Record, Reply, ToolCall
 
 DONE = b"[DONE]"
+_decoder = json.JSONDecoder()
 MAX_DONE = 16  # bytes of an event that may say so
 BLANK = b" \t\r\n\xef\xbb\xbf"  # what may stand before JSON or a stream: white space, a byte order mark
 EVENT_BEGINS = (
@@ -175,12 +176,24 @@ def _loads(data: bytes, reply: Reply, what: str) -> Any:
         pass
     try:
         text = data.decode()
+        if (found := _before_junk(text)) is not None:
+            return found
     except UnicodeDecodeError as error:
         if error.reason != "unexpected end of data":
             raise _unusable("invalid_utf8", f"{what} is not UTF-8 at byte {error.start:,}", reply) from None
         text = data[: error.start].decode()
     begins = f"no whole JSON; it begins with {one_line(text[:200], 60)}" if text.strip() else "empty"
     raise _unusable("response_cut", f"{what} is {begins}", reply)
+
+
+def _before_junk(text: str) -> dict[str, Any] | None:
+    """Give the object that a body begins with, where what follows is none of the answer: zeros, or a proxy's own mark."""
+    try:
+        found, end = _decoder.raw_decode(text.lstrip("\ufeff \t\r\n"))
+    except (ValueError, RecursionError):
+        return None
+    rest = text.lstrip("\ufeff \t\r\n")[end:]
+    return found if isinstance(found, dict) and "{" not in rest else None
 
 
 def _raise_error(payload: Any, reply: Reply) -> None:
@@ -223,9 +236,15 @@ def _finish_reason(choice: dict[str, Any]) -> str | None:
 
 
 def _content(value: Any, reply: Reply) -> str | None:
-    """Give the text of a ``content``: a string, null, or parts of which the texts are joined, without the reasoning."""
+    """Give the text of a ``content``: a string, null, or parts of which the texts are joined, without the reasoning.
+
+    A mapping is one part, or the answer itself where the server has parsed its JSON.
+    """
     if value is None or isinstance(value, str):
         return _text(value)
+    if isinstance(value, dict) and value:
+        is_part = "type" in value or said(value) is not None
+        return _content([value], reply) if is_part else mend(json.dumps(value, ensure_ascii=False))
     if not isinstance(value, list):
         raise _unusable("no_choices", f"the answer's content is a {type(value).__name__}, not text", reply)
     texts = [text for part in value if (text := said(part)) is not None]

@@ -18,7 +18,7 @@ _SPELLINGS: dict[Ending, str] = {
     """,
     "truncated": """
         length max_length max_tokens max_output_tokens max_new_tokens max_completion_tokens token_limit
-        token_limit_reached token_limit_exceeded output_limit output_token_limit out_of_tokens max_tokens_reached
+        token_limit_reached token_limit_exceeded length_limit length_exceeded output_limit output_token_limit out_of_tokens max_tokens_reached
         max_tokens_exceeded max_completion_length model_length model_context_window_exceeded context_length context_length_exceeded
         context_window context_window_exceeded context_limit limit error_limit incomplete not_finished unfinished
         time_limit pause_turn repetition repetition_detected truncated

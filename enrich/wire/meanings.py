@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from enrich.records import Failure
 
-Meaning = Literal["key", "balance", "no_model", "no_format", "filtered", "unavailable", "limited"]
+Meaning = Literal["key", "balance", "no_model", "no_format", "filtered", "too_long", "unavailable", "limited"]
 
 
 def _words(text: str) -> frozenset[str]:
@@ -61,6 +61,12 @@ FILTERED = _words(  # this row's text was withheld, before or instead of an answ
     content_blocked content_filter content_filtered content_policy_violation contentfilter contentfiltererror
     contentpolicyviolationerror data_inspection_failed datainspectionfailed moderation_blocked prohibited_content
     responsibleaipolicyviolation safety_violation sensitive_content
+    """
+)
+TOO_LONG = _words(  # this row's prompt is more than the model takes
+    """
+    context_length_exceeded context_window_exceeded contextwindowexceedederror exceed_context_size_error
+    prompt_too_long string_above_max_length
     """
 )
 NO_FORMAT = frozenset({"unsupported_response_format", "response_format_not_supported"})
@@ -122,6 +128,11 @@ _FILTER_SAID = re.compile(
     r"content (?:management )?polic|content[_ ]filter|requires moderation|was flagged|flagged (?:for|as|by)|inappropriate content",
     re.IGNORECASE,
 )
+_LENGTH_SAID = re.compile(
+    r"maximum (?:context|sequence) length|exceeds?(?:ed)? [^.]{0,40}context (?:length|window|size)"
+    r"|context (?:length|window|size) (?:is |was |has been |of \d+ (?:tokens )?)*exceeded|prompt is too long",
+    re.IGNORECASE,
+)
 _LOADING_SAID = re.compile(
     r"\bloading (?:the )?model\b|\bmodel\b[^.]{0,80}\b(?:is |still |currently |being )+(?:loading|loaded|starting|warming)",
     re.IGNORECASE,
@@ -178,7 +189,7 @@ def _readings(status: int) -> tuple[tuple[re.Pattern[str], Meaning], ...]:
     if status == 429:  # a limit on the rate, unless it says that the money is gone
         return (balance,)
     if status >= 500:
-        return (refused,)
+        return (refused, (_LENGTH_SAID, "too_long"))
     return (filtered, balance, refused, model, key) if status >= 400 else ()
 
 
@@ -188,6 +199,7 @@ _TABLES: tuple[tuple[frozenset[str], Meaning], ...] = (
     (NO_MODEL, "no_model"),
     (NO_FORMAT, "no_format"),
     (FILTERED, "filtered"),
+    (TOO_LONG, "too_long"),
     (UNAVAILABLE, "unavailable"),
 )
 _SAID: tuple[tuple[re.Pattern[str], Meaning], ...] = (

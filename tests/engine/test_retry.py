@@ -97,6 +97,9 @@ def test_stops_the_run(failure: Failure, kind: str) -> None:
         refusal(500, retryable=False),
         refusal(503, "model_unavailable", retryable=False),
         refusal(302, "redirected"),
+        refusal(500, "context_length_exceeded"),
+        refusal(200, "rate_limited", retryable=False),
+        refusal(409, "idempotency_key_in_use", retryable=False),
         refusal(200, retryable=False),
         refusal(200),
         Failure("body_too_large", "", UNKNOWN, status=200),
@@ -122,6 +125,28 @@ def test_refused_for_now(failure: Failure) -> None:
     assert after(failure) == Again(0.25)
     assert isinstance(after(*[failure] * 5), Again)
     assert after(*[failure] * 6) == FailRow(in_doubt=False)
+
+
+@pytest.mark.parametrize("code", ["rate_limited", "model_unavailable", "throttling"])
+def test_what_passes_within_a_200(code: str) -> None:
+    """An envelope in a 200 that says slower, or not yet, is heeded without a flag."""
+    assert isinstance(after(refusal(200, code)), Again)
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("idempotency_key_in_use", ""),
+        ("conflict", "The original request is still being processed."),
+        ("http_409", "A request with this key is in progress"),
+    ],
+)
+def test_the_same_request_in_progress(code: str, message: str) -> None:
+    """A 409 that says so is waited for: its answer comes under the same key."""
+    assert isinstance(after(Failure(code, message, Fate.REFUSED, 409)), Again)
+    assert after(Failure("conflict", "the key was used for another request", Fate.REFUSED, 409)) == FailRow(
+        in_doubt=False
+    )
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,9 @@ import pytest
 
 from enrich.errors import TemplateError
 from enrich.prompt.template import (
+    RowError,
     check_columns,
+    compile_condition,
     compile_template,
 )
 
@@ -67,6 +69,17 @@ def test_syntax_errors_name_place_and_line() -> None:
     assert refusal("{{ a | uper }}") == (
         "steps.s.prompt: line 1: No filter named 'uper'.\nHint: did you mean `upper`?"
     )
+    assert "line 1: No filter named 'uper'.\nHint: did you mean `upper`?" in refusal(
+        "{{ a | map('uper') | list }}"
+    )
+    for source in ("a | select('odds')", "a | rejectattr('x', 'odds')"):
+        assert "line 1: No test named 'odds'." in refusal("{{ " + source + " | list }}")
+        with pytest.raises(TemplateError, match="No test named 'odds'"):
+            compile_condition("{{ " + source + " }}", "here")
+    fine = "{{ a | map('upper') | select('in', 'AB') | rejectattr('x', 'none') | list }}{{ a | map(attribute='x') | select | list }}"
+    assert compile_template(fine, "here").variables == {"a"}
+    with pytest.raises(RowError, match="No filter named 'x'"):
+        compile_template("{{ a | map(b) | list }}", "here").render({"a": ["y"], "b": "x"})
     assert "cannot load another one (include)" in refusal("{% include 'x' %}")
     assert "cannot load another one (extends)" in refusal("{% extends 'x' %}")
     assert "cannot load another one (import)" in refusal("{% import 'x' as y %}")

@@ -73,7 +73,7 @@ def test_a_fault_is_read_back_as_it_is_written(kind: str, probability: float, ti
         ("reset=0.1:x", "kind=probability:times"),
         ("reset=1.5", "must be 0 to 1"),
         ("reset=nan", "must be 0 to 1"),
-        ("reset=1:0", "1 or more"),
+        ("reset=1:0", "must be 1 to 1,000,000"),
     ],
 )
 def test_a_fault_that_makes_no_sense_is_refused(text: str, says: str) -> None:

@@ -83,6 +83,9 @@ def test_byte_order_mark() -> None:
             False,
         ),
         ({"content": []}, None, None, False),
+        ({"content": {"type": "text", "text": "a"}}, "a", None, False),
+        ({"content": {"type": "thinking", "thinking": "a"}}, None, None, False),
+        ({"content": {"label": "pos", "é": [1]}}, '{"label": "pos", "é": [1]}', None, False),
     ],
 )
 def test_answers_without_plain_text(
@@ -112,6 +115,15 @@ def test_no_whole_json(body: bytes) -> None:
     assert failed.evidence == body[:2048]
 
 
+@pytest.mark.parametrize("junk", [b"\0\0\0", b"\n<!-- served by a proxy -->", b"\r\n\0"])
+def test_what_follows_whole_json(junk: bytes) -> None:
+    """Zeros or a proxy's mark behind the answer are none of it; a second object is, and nobody knows which counts."""
+    body = answer({"content": "whole"})
+    assert completion(body + junk).text == "whole"
+    assert completion(b"\xef\xbb\xbf " + body + junk).text == "whole"
+    assert failure(body + junk + body).code == "response_cut"
+
+
 def test_cut_within_a_character() -> None:
     """A body that ends within a character was cut; it is not wrongly encoded."""
     assert failure('{"content": "é'.encode()[:-1]).code == "response_cut"
@@ -127,7 +139,7 @@ def test_invalid_utf8() -> None:
     "body",
     [b"null", b"[]", b"7", b'"text"', b"{}", b'{"choices": []}', b'{"choices": {}}', b'{"choices": ["a"]}', b'{"choices": [{}]}',
      b'{"choices": [{"message": "a"}]}', b'{"choices": [{"message": {"content": 7}}]}', b'{"choices": null, "error": null}',
-     b'{"choices": [{"message": {"content": {"text": "a"}}}]}'],
+     b'{"choices": [{"message": {"content": {}}}]}', b'{"choices": [{"message": {"content": true}}]}'],
 )  # fmt: skip
 def test_no_choices(body: bytes) -> None:
     """Whole JSON without a completion in it is told apart from a cut one."""

@@ -69,6 +69,9 @@ SAID = [
     ("http_404","The model does not exist or you do not have access to it.",404,"no_model"),
     ("BadRequestError","Model bla does not exist.",400,"no_model"),
     ("http_400","model gpt-x not found",400,"no_model"),
+    ("internal","This model's maximum context length is 4096 tokens. However, you requested 5000",500,"too_long"),
+    ("http_500","the request exceeds the available context size, try increasing it",500,"too_long"),
+    ("ContextWindowExceededError","x",400,"too_long"),("internal","the context of this request was lost",500,None),
     ("permission_error","Your team has either used all available credits or reached its monthly spending limit.",403,"balance"),
 ]  # fmt: skip
 
