@@ -436,6 +436,8 @@ class Summary:
         sandbox: whether the answers are the sandbox's: made up, and charged to nobody.
         reused: rows that keep an answer which was given under an earlier schema.
         unknown_finish: rows that are ok although nobody knows what their finish reason means, by that reason.
+        waste: what became of the answers that were paid for, and what was not paid for, as plain JSON; None of a run that did
+            nothing.
         gold: by column, how its answers agree with the values given by hand, as plain JSON; None where there are none.
     """
 
@@ -467,6 +469,7 @@ class Summary:
     reasoning_tokens: int = 0
     credits_usd: float = 0.0
     gold: dict[str, Any] | None = None
+    waste: dict[str, Any] | None = None
 
     def amounts(self) -> dict[str, Any]:
         """Give what was used and spent, by name."""
@@ -497,5 +500,6 @@ class Summary:
             "unknown_finish": self.unknown_finish,
             "bound_by": self.bound_by,
             "found": list(self.found),
+            "waste": self.waste,
             **({} if self.gold is None else {"gold": self.gold}),
         }

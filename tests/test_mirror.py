@@ -52,6 +52,7 @@ ELSEWHERE = {
     "polars": "frames/test_polars.py",
     "records": "test_public_api.py",
     "report.facts": "report/test_page.py",  # records without behaviour
+    "report.waste": "rows/test_account.py",  # by what the uses of all runs add up to
     "report.rows": "report/test_page.py",  # read back from a run's output
     "rows.assemble": "rows/test_flow.py",  # by the columns of an output
     "rows.step": "rows/test_flow.py",

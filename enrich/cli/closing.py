@@ -45,6 +45,7 @@ def closing(summary: Summary, command: Command, config: Config) -> str:
             lines.append(f"bound by {summary.bound_by['text']}; to go faster: {summary.bound_by['change']}")
     else:
         lines = [f"{summary.reason[:1].upper()}{summary.reason[1:]} ({spent}, {took})"]
+    lines += _waste(summary.waste)
     lines += gold_lines(summary.gold or {})
     lines += _causes(summary, command, config)
     if summary.reused:
@@ -58,6 +59,28 @@ def closing(summary: Summary, command: Command, config: Config) -> str:
     if summary.exit_code == 3:
         lines.append(f"Hint: `{command.but('show', '--failed')}` shows these rows.")
     return "\n".join(lines)
+
+
+USES = {
+    "reasked": "answers that were asked again",
+    "invalid_output": "answers that do not fit",
+    "truncated": "truncated ones",
+    "cut": "cut streams",
+    "filtered": "filtered ones",
+    "failed": "rows that failed",
+}  # of what was paid for, in words
+
+
+def _waste(waste: dict[str, Any] | None) -> Iterator[str]:
+    """Say what was paid for and is of no use, if anything was."""
+    spent = waste["spent"] if waste is not None else {}
+    told = [
+        f"{spent[use]['total_tokens']:,} into {words}"
+        for use, words in USES.items()
+        if use in spent and spent[use]["total_tokens"]
+    ]
+    if waste is not None and told:
+        yield f"of {waste['total']['total_tokens']:,} tokens {', '.join(told)}"
 
 
 def gold_lines(gold: dict[str, dict[str, Any]]) -> list[str]:

@@ -78,12 +78,17 @@ class Ticket:
 
 @dataclass(slots=True)
 class Stats(UsageSum):
-    """What the run has done so far. The engine writes it; the progress display and the summary read it."""
+    """What the run has done so far. The engine writes it; the progress display and the summary read it.
+
+    Attributes:
+        lost: attempts of unknown outcome: cut streams, connections that broke, time that ran out.
+    """
 
     requests: int = 0
     attempts: int = 0
     perhaps_paid_twice: int | None = None
     answered: int = 0
+    lost: int = 0
     failed: int = 0
     retries: Counter[str] = field(default_factory=Counter)
     failures: Counter[str] = field(default_factory=Counter)

@@ -163,6 +163,7 @@ class Workers:
         if isinstance(result, Reply):
             await self._keep(ticket, result)
         else:
+            stats.lost += result.fate is Fate.UNKNOWN
             if result.code == TOO_MANY_FILES:
                 self._make_fewer(desk.in_flight + 1)
             self._judge.tell_pace(ticket, result)

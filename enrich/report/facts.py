@@ -68,6 +68,44 @@ class ModelUse:
 
 
 @dataclass(frozen=True, slots=True)
+class WasteLine:
+    """What some requests cost.
+
+    Attributes:
+        use: what became of their answers, in words.
+    """
+
+    use: str
+    requests: int
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    credits: float
+
+
+@dataclass(frozen=True, slots=True)
+class Waste:
+    """What became of what a job's runs paid for, as far as they ended and said so.
+
+    Attributes:
+        lines: one for each use that there was; they add up to ``total``.
+        duplicates: rows that were served by another row's answer of the same run, and what each would have cost.
+        ledger: rows that were served by an answer of an earlier run, likewise.
+        cached_tokens: those of prompts that were read from a cache.
+        lost_attempts: attempts of unknown outcome.
+        runs: how many said so.
+    """
+
+    lines: tuple[WasteLine, ...]
+    total: WasteLine
+    duplicates: WasteLine
+    ledger: WasteLine
+    cached_tokens: int
+    lost_attempts: int
+    runs: int
+
+
+@dataclass(frozen=True, slots=True)
 class FailureCause:
     """One reason why attempts failed.
 
@@ -292,6 +330,7 @@ class Report:
         manifest: of the output; empty when there is none of this run.
         content: whether prompts and answers may be shown.
         gold: how the output's answers agree with values given by hand, per column.
+        waste: what became of what was paid for; None where no run says.
     """
 
     last: RunInfo
@@ -306,3 +345,4 @@ class Report:
     findings: tuple[Finding, ...]
     content: bool
     gold: tuple[Score, ...] = ()
+    waste: Waste | None = None

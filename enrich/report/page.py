@@ -31,6 +31,7 @@ from enrich.report.gold import gold_scores
 from enrich.report.job_words import job_words
 from enrich.report.log import read_log
 from enrich.report.rows import read_rows
+from enrich.report.waste import waste_of
 
 if TYPE_CHECKING:
     from enrich.config import Config
@@ -178,6 +179,7 @@ async def gather(config: Config, ledger: Ledger, *, content: bool) -> Report:
         findings=find(rows, log.requests, content=content),
         content=content,
         gold=gold,
+        waste=waste_of(run for run in runs if run.output == summary["output"]),
     )
 
 

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from enrich.engine.engine import settled_record
 from enrich.engine.retry import may_retry
 from enrich.prompt.cells import spellings
-from enrich.records import Failure, Settled
+from enrich.records import Completion, Failure, Settled
+from enrich.rows.account import Account
 from enrich.rows.step import strayed_name
 from enrich.rows.story import Look, NotAsked, RowOnItsWay, Stories
 from enrich.rows.troubles import Troubles
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from enrich.engine.engine import Engine
     from enrich.ledger.protocol import Ledger
     from enrich.pace.step_limits import Gate
-    from enrich.records import Ask, Completion, Record, Reply, RowStatus
+    from enrich.records import Ask, Record, Reply, RowStatus
     from enrich.rows.conversation import Query, QueryResult
     from enrich.rows.occurrences import Occurrences
     from enrich.rows.statuses import Marks
@@ -77,6 +78,7 @@ class Flow:
             would send it now.
         closed: told of every row that has its verdicts: its index and its status.
         troubles: counts failed rows by their cause, of several flows together.
+        account: what became of the answers that were paid for, likewise.
         before: rows that other flows had before this one's, for the rows' numbers in ``troubles``.
         tolerant: whether to go on where every answer is unfit; else the run stops after the first `UNFIT_ROWS`.
     """
@@ -97,6 +99,7 @@ class Flow:
         observe: Callable[[int, int, Ask, bool], None] | None = None,
         closed: Callable[[int, RowStatus], None] | None = None,
         troubles: Troubles | None = None,
+        account: Account | None = None,
         before: int = 0,
         tolerant: bool = False,
     ) -> None:
@@ -114,6 +117,7 @@ class Flow:
         self._held = 0
         self._lookers: ThreadPoolExecutor | None = None
         self._open = 0
+        self._counted: Settled | None = None
         self._noted: set[str] = set()
         self._gates = gates or {}
         self.tally: Counter[RowStatus] = Counter()
@@ -125,6 +129,7 @@ class Flow:
             marks=marks,
             occurrences=occurrences,
             troubles=self._troubles,
+            account=account if account is not None else Account(),
             before=before,
             stop=engine.stop if engine is not None and not tolerant else None,
             anew=anew,
@@ -371,12 +376,20 @@ class Flow:
         """Take a row on that got its answer; says whether it asks something else for the same step."""
         row.known = True
         row.began = row.began or settled.began
+        self._count(row, settled)
         step = row.step
         query = self._tell(row, settled)
         if query is None:
             return False
         self._revived.append((row, query))
         return row.step == step
+
+    def _count(self, row: RowOnItsWay, settled: Settled) -> None:
+        """Put an answer that the engine paid for down to the first of the rows that asked for it."""
+        result, is_first = settled.result, settled is not self._counted
+        if isinstance(result, Completion) and settled.began is not None and is_first:
+            self._counted = settled
+            row.paid.append((settled.key, result.usage))
 
 
 def _rows_at_once(batch: pa.RecordBatch) -> int:

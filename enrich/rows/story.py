@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
     from enrich.errors import RunStopped
     from enrich.prompt.request import RequestBuilder
-    from enrich.records import RowStatus
+    from enrich.records import RowStatus, Usage
+    from enrich.rows.account import Account
     from enrich.rows.conversation import Query
     from enrich.rows.occurrences import Occurrences
     from enrich.rows.statuses import Marks
@@ -85,9 +86,10 @@ class RowOnItsWay:
 
     Attributes:
         held: bytes of pictures that it has with it.
+        paid: the answers that this run paid for on the way to its next verdict: key, and what each cost.
     """
 
-    __slots__ = ("asked", "began", "held", "index", "known", "step", "story", "worst")
+    __slots__ = ("asked", "began", "held", "index", "known", "paid", "step", "story", "worst")
 
     def __init__(self, index: int) -> None:
         self.index = index
@@ -97,6 +99,7 @@ class RowOnItsWay:
         self.known = False
         self.began: float | None = None  # monotonic seconds: the step's first attempt
         self.held = 0
+        self.paid: list[tuple[bytes, Usage]] = []
         self.story: Story
 
 
@@ -149,6 +152,7 @@ class Stories:
         marks: where verdicts go.
         occurrences: counts equal requests when each is to have an answer of its own.
         troubles: counts failed rows by their cause.
+        account: told what became of answers.
         before: rows that other flows had before these, for the rows' numbers in ``troubles``.
         anew: whether each row is asked anew, at the steps that are.
         stop: stops the run in which every answer is unfit; None where nothing does.
@@ -161,6 +165,7 @@ class Stories:
         marks: Marks,
         occurrences: Occurrences | None,
         troubles: Troubles,
+        account: Account,
         before: int,
         stop: Callable[[RunStopped], None] | None,
         anew: np.ndarray[Any, np.dtype[np.bool]] | None = None,
@@ -170,6 +175,7 @@ class Stories:
         self._marks = marks
         self._occurrences = occurrences
         self._troubles = troubles
+        self._account = account
         self._before = before
         self._stop = stop
         self._fitness = _Fitness(self._stop_unfit if stop is not None else None)
@@ -219,6 +225,8 @@ class Stories:
 
     def _mark(self, row: RowOnItsWay, step: int, outcome: Outcome) -> None:
         self._marks.set(row.index, step, outcome)
+        self._account.decided(outcome, row.paid)
+        row.paid.clear()
         if outcome.status in FAILED:
             self._troubles.add(self._steps[step].name, self._before + row.index, outcome, again=row.asked)
         elif outcome.status == "ok":

@@ -18,6 +18,7 @@ from enrich.engine.retry import Policy
 from enrich.errors import RunInterrupted, RunStopped
 from enrich.ledger.opening import open_ledger
 from enrich.pace.budget import Budget
+from enrich.rows.account import Account
 from enrich.rows.assemble import Assembler
 from enrich.rows.flow import Flow
 from enrich.rows.troubles import Troubles
@@ -61,6 +62,7 @@ class Session:
         engine: None when nothing is to be sent.
         gates: of the steps that have limits of their own, by name: all flows of the run share them.
         troubles: counts failed rows by their cause; all flows of the session share it.
+        account: what became of the answers that were paid for, likewise.
     """
 
     job: Job
@@ -74,6 +76,7 @@ class Session:
     engine: Engine | None = None
     gates: Mapping[str, Gate] = field(default_factory=dict)
     troubles: Troubles = field(default_factory=Troubles)
+    account: Account = field(default_factory=Account)
     started: float = field(default_factory=time.monotonic)
 
     @property
@@ -126,6 +129,7 @@ class Session:
             observe=observe,
             closed=closed,
             troubles=self.troubles,
+            account=self.account,
             before=before,
             tolerant=self.job.config.tolerated(marks.rows) >= marks.rows,
         )

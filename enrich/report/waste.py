@@ -1,0 +1,55 @@
+"""The waste account of a job: what became of what its runs paid for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from enrich.report.facts import Waste, WasteLine
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from enrich.ledger.protocol import RunInfo
+
+# The uses in the order of the page, and in words.
+WORDS = {
+    "ok": "answers that are ok",
+    "reasked": "answers that were asked again",
+    "invalid_output": "answers that do not fit",
+    "truncated": "answers cut short by their limit of tokens",
+    "cut": "answers of streams that broke off",
+    "filtered": "answers that were filtered",
+    "failed": "answers of rows that failed in the end",
+    "undecided": "answers of rows that were not decided when the run stopped",
+    "unanswered": "requests without an answer",
+}
+FIGURES = ("requests", "prompt_tokens", "completion_tokens", "total_tokens", "credits")
+
+
+def waste_of(runs: Iterable[RunInfo]) -> Waste | None:
+    """Add up what runs say of what they paid for; None where none says anything."""
+    told = [run.summary["waste"] for run in runs if run.summary and run.summary.get("waste")]
+    if not told:
+        return None
+    lines = tuple(_line(words, [one["spent"][use] for one in told]) for use, words in WORDS.items())
+    return Waste(
+        lines=tuple(line for line in lines if line.requests),
+        total=_line("all", [one["total"] for one in told]),
+        duplicates=_line("duplicates", [one["saved"]["duplicates"] for one in told]),
+        ledger=_line("ledger", [one["saved"]["ledger"] for one in told]),
+        cached_tokens=sum(one["saved"]["cache"]["prompt_tokens"] for one in told),
+        lost_attempts=sum(one["perhaps"]["lost_attempts"] for one in told),
+        runs=len(told),
+    )
+
+
+def _line(words: str, costs: list[dict[str, float]]) -> WasteLine:
+    sums = {name: sum(cost[name] for cost in costs) for name in FIGURES}
+    return WasteLine(
+        words,
+        int(sums["requests"]),
+        int(sums["prompt_tokens"]),
+        int(sums["completion_tokens"]),
+        int(sums["total_tokens"]),
+        sums["credits"],
+    )

@@ -1,0 +1,112 @@
+"""The waste account: what a run paid for and got nothing by, and what it did not pay for.
+
+Every answer that a run paid for stands under exactly one use, so the uses add up to what the run spent.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+if TYPE_CHECKING:
+    from enrich.engine.ticket import Stats
+    from enrich.records import Outcome, Usage
+
+Use = Literal[
+    "ok", "reasked", "invalid_output", "truncated", "cut", "filtered", "failed", "undecided", "unanswered"
+]
+USES: tuple[Use, ...] = get_args(Use)
+WASTED: tuple[Use, ...] = ("reasked", "invalid_output", "truncated", "cut", "filtered", "failed")
+CUT = "response_cut"  # the error of an answer that is a stream which ended early
+
+
+@dataclass(slots=True)
+class Cost:
+    """What some requests cost; what no answer names is 0."""
+
+    requests: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    total_tokens: int = 0
+    credits: float = 0.0
+
+    def add(self, usage: Usage | Outcome) -> None:
+        """Add one request."""
+        self.requests += 1
+        self.prompt_tokens += usage.prompt_tokens or 0
+        self.completion_tokens += usage.completion_tokens or 0
+        self.total_tokens += usage.total_tokens or 0
+        self.credits += usage.credits or 0.0
+
+    def less(self, other: Cost) -> Cost:
+        """Take another's away."""
+        mine, theirs = asdict(self), asdict(other)
+        return Cost(**{name: mine[name] - theirs[name] for name in mine})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give it as plain JSON; credits without the noise that adding floats up makes."""
+        return {**asdict(self), "credits": round(self.credits, 9)}
+
+
+class Account:
+    """Notes what became of each answer that a run paid for, and which rows had one for nothing.
+
+    Attributes:
+        in_doubt: requests that may have been paid for, without an answer.
+    """
+
+    def __init__(self) -> None:
+        self._spent: dict[Use, Cost] = {use: Cost() for use in USES}
+        self._saved = {"duplicates": Cost(), "ledger": Cost()}
+        self.in_doubt = 0
+
+    def decided(self, outcome: Outcome, paid: list[tuple[bytes, Usage]]) -> None:
+        """Note how a row stands at a step, and the answers that were paid for on the way there.
+
+        Args:
+            outcome: of the row at the step.
+            paid: by this run, for this row: the key of each request, and what it cost.
+        """
+        own = False
+        for key, usage in paid:
+            decides = key == outcome.key
+            own = own or decides
+            self._spent[_use(outcome, decides=decides)].add(usage)
+        if outcome.source is not None and not own:
+            self._saved["ledger" if outcome.source == "ledger" else "duplicates"].add(outcome)
+        self.in_doubt += outcome.status == "in_doubt"
+
+    def to_dict(self, stats: Stats) -> dict[str, Any]:
+        """Give the account as plain JSON.
+
+        Args:
+            stats: what the run's engine counted: the uses add up to it.
+        """
+        total = Cost(
+            stats.requests, stats.prompt_tokens, stats.completion_tokens, stats.total_tokens, stats.credits
+        )
+        answered = Cost(
+            stats.answered, stats.prompt_tokens, stats.completion_tokens, stats.total_tokens, stats.credits
+        )
+        left = answered
+        for cost in self._spent.values():
+            left = left.less(cost)
+        spent = {**self._spent, "undecided": left, "unanswered": Cost(stats.requests - stats.answered)}
+        return {
+            "total": total.to_dict(),
+            "spent": {use: spent[use].to_dict() for use in USES},
+            "perhaps": {"lost_attempts": stats.lost, "in_doubt": self.in_doubt},
+            "saved": {
+                **{name: cost.to_dict() for name, cost in self._saved.items()},
+                "cache": {"prompt_tokens": stats.cached_tokens},
+            },
+        }
+
+
+def _use(outcome: Outcome, *, decides: bool) -> Use:
+    """Say what an answer was good for."""
+    if not decides:
+        return "failed" if outcome.status in ("error", "in_doubt") else "reasked"
+    if outcome.status == "truncated":
+        return "cut" if (outcome.error or "").startswith(CUT) else "truncated"
+    return outcome.status if outcome.status in ("ok", "invalid_output", "filtered") else "failed"
