@@ -17,19 +17,27 @@ def frozen(cls: type[_Class]) -> type[_Class]:
 
 
 RowStatus = Literal[
-    "ok", "error", "invalid_output", "truncated", "filtered", "in_doubt", "skipped", "pending"
+    "ok", "error", "invalid_output", "unsupported", "truncated", "filtered", "in_doubt", "skipped", "pending"
 ]
 STATUSES: tuple[RowStatus, ...] = (
     "ok",
     "error",
     "invalid_output",
+    "unsupported",
     "truncated",
     "filtered",
     "in_doubt",
     "skipped",
     "pending",
 )
-FAILED: tuple[RowStatus, ...] = ("error", "invalid_output", "truncated", "filtered", "in_doubt")
+FAILED: tuple[RowStatus, ...] = (
+    "error",
+    "invalid_output",
+    "unsupported",
+    "truncated",
+    "filtered",
+    "in_doubt",
+)
 
 
 def key_text(key: bytes) -> str:
@@ -352,6 +360,8 @@ class Outcome(NamedTuple):
         follows: the key of the request before that one, whose cost is the row's too, or None.
         reasoning, tool_calls, refusal, logprob, confidence, system_fingerprint: what the model said beside its text, as far
             as the step writes it.
+        evidence: by the short names of its columns, where the values stand in the row's texts; None where nothing is to be
+            proved. Such an outcome is the row's own: another row with the same request may have another one.
     """
 
     status: RowStatus
@@ -379,6 +389,7 @@ class Outcome(NamedTuple):
     logprob: float | None = None
     confidence: float | None = None
     system_fingerprint: str | None = None
+    evidence: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,11 @@ ELSEWHERE = {
     "integrations": "integrations/test_airflow.py",  # in the real schedulers
     "cli": "cli/test_cli.py",  # as a process
     "prompt": "prompt/test_request.py",  # by the request that comes out
+    "answer.edges": "answer/test_standing.py",  # what stands in a text, and what does not, as a whole
+    "answer.near": "answer/test_standing.py",
+    "answer.plain": "answer/test_standing.py",
+    "answer.written": "answer/test_standing.py",
+    "config.evidence": "answer/test_evidence.py",
     "answer.repair": "answer/test_reader.py",
     "base.descriptors": "test_machine.py",
     "base.moments": "base/test_values.py",

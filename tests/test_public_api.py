@@ -68,7 +68,17 @@ def test_the_commands_are_these() -> None:
 def test_the_statuses_are_these() -> None:
     """What `s_status` and the summary may say."""
     assert (
-        *("ok", "error", "invalid_output", "truncated", "filtered", "in_doubt", "skipped", "pending"),
+        *(
+            "ok",
+            "error",
+            "invalid_output",
+            "unsupported",
+            "truncated",
+            "filtered",
+            "in_doubt",
+            "skipped",
+            "pending",
+        ),
     ) == STATUSES
 
 

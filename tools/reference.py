@@ -377,6 +377,7 @@ def columns() -> str:
                     "(`params.tools`, `params.logprobs`, `params.reasoning_effort` …):"
                 ),
                 "\n".join([*COLUMN_TABLE, *map(_column, FURTHER_COLUMNS)]),
+                PROVED,
                 f"A status is one of {', '.join(f'`{status}`' for status in STATUSES)}.",
                 (
                     "Usage and credits stand on exactly one row per completion (0 on `copy` rows), so a column's sum is what the "
@@ -393,6 +394,14 @@ def columns() -> str:
         )
         + "\n"
     )
+
+
+PROVED = """For each field that a step's `evidence` names there are three more, of a list lists with a place for each element:
+
+| column | Arrow type | meaning | comes from |
+|---|---|---|---|
+| `s_<field>_start`, `s_<field>_end` | int64 | where the value stands in the text of `from`, in characters from 0; null where it does not | compared |
+| `s_<field>_match` | dictionary&lt;string&gt; | `exact`, `normalised`, `fuzzy` or `none`; null where nothing is said | compared |"""
 
 
 EXPLODED = """## One row to many

@@ -11,6 +11,7 @@ from enrich.errors import ConfigError
 from enrich.files.metadata import retell_metadata
 from enrich.records import STATUSES, Outcome, key_text
 from enrich.schema.choice import INDEX, RECORD_COLUMNS
+from enrich.schema.places import MATCHES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -93,6 +94,7 @@ def step_columns(
     parts = dict(zip(Outcome._fields, zip(*outcomes, strict=True), strict=True)) if outcomes else {}
     parts["idempotency_key"] = [key and key_text(key) for key in parts.get("key", ())]
     parts[INDEX] = [None] * len(outcomes)  # filled where the rows are made
+    proofs = [evidence or {} for evidence in parts.get("evidence", ())]
     answers = [values or {} for values in parts.get("values", ())]
     made: list[pa.Array[Any]] = []
     for column in columns:
@@ -100,9 +102,12 @@ def step_columns(
             typed = schema.columns[column.of]
             found = [answer.get(column.of) for answer in answers]
             made.append(_column(found, typed.type, typed.categories))
-        else:
+        elif column.of in parts or not outcomes:
             categories = CATEGORIES.get(column.of, ())
             made.append(_column(parts.get(column.of, ()), column.field.type, categories))
+        else:
+            categories = MATCHES if pa.types.is_dictionary(column.field.type) else ()
+            made.append(_column([proof.get(column.of) for proof in proofs], column.field.type, categories))
     return made
 
 

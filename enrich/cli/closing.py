@@ -146,9 +146,7 @@ def _remedy(cause: Trouble, step: StepConfig, command: Command) -> str:
         )
     if command.verb == "retry" and cause.again:
         return _asked_in_vain(cause, step)
-    is_correctable = cause.status == "invalid_output" and cause.code != "no_content"
-    better = "; a higher `reask` asks by itself" if is_correctable else ""
-    return f"`{retry}` asks those rows again{better}"
+    return _asked_again(cause, step, retry)
 
 
 def _unasked(cause: Trouble, step: StepConfig) -> str:
@@ -173,10 +171,31 @@ def _longer(step: StepConfig, retry: Command) -> str:
     return f"`{again}` asks those rows again with twice the tokens; a higher `{given}` asks all rows anew"
 
 
+def _asked_again(cause: Trouble, step: StepConfig, retry: Command) -> str:
+    """Say what asks rows again whose answer is wrong, or which have none."""
+    if cause.status == "unsupported":
+        return _unproved(step, retry)
+    is_correctable = cause.status == "invalid_output" and cause.code != "no_content"
+    better = "; a higher `reask` asks by itself" if is_correctable else ""
+    return f"`{retry}` asks those rows again{better}"
+
+
+def _unproved(step: StepConfig, retry: Command) -> str:
+    """Say what to do about values that do not stand in their source."""
+    if step.on_unsupported == "keep":
+        again = retry.but(
+            "retry", "--status", "unsupported", "--set", f"steps.{step.name}.on_unsupported=reask"
+        )
+        return f"read some: the model may have made them up. `{again}` asks those rows again, and says why"
+    return f"read some; `{retry.but('retry', '--status', 'unsupported')}` asks those rows once more"
+
+
 def _asked_in_vain(cause: Trouble, step: StepConfig) -> str:
     """Say what helps where asking again has not."""
     if cause.status == "invalid_output":
         return (
             "asked again in vain: say in the prompt what is missing, widen the schema, or try another model"
         )
+    if cause.status == "unsupported":
+        return "asked again in vain: ask in the prompt for the words of the text as they stand there, or for null"
     return f"asked again in vain: correct what the message says in steps.{step.name}, or in these rows"

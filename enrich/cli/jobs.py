@@ -102,7 +102,7 @@ def refuse_together(trial: int | None, *, confirm: bool, yes: bool, options: dic
     "--status",
     "statuses",
     metavar="NAMES",
-    help="Which rows, by their status: error, invalid_output, truncated, filtered; several with commas.  "
+    help="Which rows, by their status: error, invalid_output, unsupported, truncated, filtered; several with commas.  "
     "[default: error,invalid_output]",
 )
 @click.option(

@@ -5,6 +5,7 @@ Whatever is wrong with a configuration by itself is found here, before any file 
 
 from enrich.config.api_key import KEY_VARIABLE
 from enrich.config.endpoint import DEFAULT_BASE_URL, URL_VARIABLE, Endpoint, EndpointConfig
+from enrich.config.evidence import Evidence
 from enrich.config.gold import GoldConfig
 from enrich.config.job import Config, JobConfig
 from enrich.config.ledger_url import holds_password, without_password
@@ -34,6 +35,7 @@ __all__ = [
     "CsvOptions",
     "Endpoint",
     "EndpointConfig",
+    "Evidence",
     "Example",
     "Format",
     "GoldConfig",

@@ -16,6 +16,7 @@ from pydantic import (
 )
 from pydantic.json_schema import SkipJsonSchema
 
+from enrich.config.evidence import Evidence
 from enrich.config.section import Amount, Count, FilePath, Number, PerMinute, Section, sound_path
 
 Role = Literal["system", "user", "assistant"]
@@ -107,6 +108,8 @@ class StepConfig(Section):
             content parts, which not every endpoint takes.
         images_folder: where relative paths of pictures begin: where the configuration lies, by default.
         images_max_bytes: the most bytes of a picture; a row with a larger one fails.
+        evidence: values that must stand in the text that they were taken from: one `{field, from}`, or a list of them.
+        on_unsupported: `reask` asks again, within `reask`, with what does not stand there; else the row is `unsupported`.
         explode: a list of the schema: each of its elements becomes a row of the output; of the last step alone.
         limits: of this step alone, within those of the run.
         columns: which of the step's columns are written, in this order: names such as `status`, `model`, `credits` or a
@@ -147,10 +150,17 @@ class StepConfig(Section):
     images: list[Annotated[str, Field(min_length=1)]] = []
     images_folder: FilePath | None = None
     images_max_bytes: Annotated[int, Field(ge=1, le=200_000_000), Number] = 20_000_000
+    evidence: Evidence | list[Evidence] = []
+    on_unsupported: Literal["keep", "reask"] = "keep"
     explode: str | None = None
     limits: StepLimits | None = None
     columns: str | list[str] | None = None
     rename: dict[str, Annotated[str, Field(min_length=1)]] = {}
+
+    @property
+    def evidences(self) -> list[Evidence]:
+        """Give the values that must stand in a text, as a list."""
+        return self.evidence if isinstance(self.evidence, list) else [self.evidence]
 
     @model_validator(mode="after")
     def _one_way_to_ask(self) -> Self:

@@ -81,6 +81,8 @@ class Question(Settings):
         prompt_text: how values become text; 1 as versions before 0.9 spelled them.
         reask: how often an answer that breaks the schema is asked again.
         images: columns, or templates, that give each row's pictures: paths, URLs or bytes; for endpoints that take parts.
+        evidence: values that must stand in a column: `{"field": …, "from": …}`, or a list of them.
+        on_unsupported: `reask` asks again where one does not; else the row is `unsupported`.
         explode: a list of the schema: each of its elements becomes a row, as in `DataFrame.explode`.
         rename: names for columns in place of the usual ones, such as `{"status": "state"}`.
         steps: in place of all of these, several steps: a configuration file, or a list of steps as it has them.
@@ -103,6 +105,8 @@ class Question(Settings):
     prompt_text: Literal[1, 2] = 2
     reask: int = 1
     images: Sequence[str] = ()
+    evidence: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None
+    on_unsupported: Literal["keep", "reask"] = "keep"
     explode: str | None = None
     rename: Mapping[str, str] | None = None
     steps: str | Path | Sequence[Mapping[str, Any]] | None = None

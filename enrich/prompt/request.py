@@ -12,7 +12,7 @@ import orjson
 from enrich.base.moments import Unreadable
 from enrich.base.words import is_blank
 from enrich.prompt import parameters
-from enrich.prompt.cells import Cell, is_null
+from enrich.prompt.cells import Cell, NullInText, is_null, text
 from enrich.prompt.idempotency import ROUND_STRIDE, idempotency_key
 from enrich.prompt.images import Images, parts
 from enrich.prompt.messages import compile_messages
@@ -46,6 +46,7 @@ class Prepared:
         models: those to ask, one after the other.
         named: the pictures that the row names and nobody has looked at.
         pictures: those that were looked at.
+        sources: the texts that the answer's values must stand in, in the order of the step's `evidence`.
     """
 
     messages: Messages
@@ -53,6 +54,7 @@ class Prepared:
     models: tuple[str, ...]
     named: tuple[Named, ...] = ()
     pictures: tuple[Picture, ...] = ()
+    sources: tuple[str | None, ...] = ()
 
 
 class RequestBuilder:
@@ -65,6 +67,7 @@ class RequestBuilder:
         rereads: whether an answer is more than its text, so that a changed rule or schema reads it in another way.
         columns: the columns whose values the templates need.
         images: the pictures that its rows name; None where they name none.
+        sources: the columns that its answer's values must stand in.
         fingerprint: 16 bytes that identify the step's question: its templates, model and parameters.
     """
 
@@ -87,7 +90,8 @@ class RequestBuilder:
         self.asking = (*templates, *self.models.templates)
         self.texts = (*self.asking, *((self.when,) if self.when else ()))
         self.templates = (*self.texts, *(self.images.templates if self.images else ()))
-        self.columns = frozenset().union(*(t.variables for t in self.templates))
+        self.sources = tuple(rule.from_ for rule in step.evidences)
+        self.columns = frozenset(self.sources).union(*(t.variables for t in self.templates))
         self.whole_row = any(t.whole_row for t in self.templates)
         self.writes_row = any(t.writes_row for t in self.templates)
         self._checked = tuple(sorted(frozenset().union(*(t.variables for t in self.asking))))
@@ -105,7 +109,7 @@ class RequestBuilder:
         models = self.models.of(values)
         options = {name: parameters.render(name, tree, values) for name, tree in self._per_row.items()}
         named = self.images.named(values) if self.images is not None else ()
-        return Prepared(messages, options, models, named)
+        return Prepared(messages, options, models, named, sources=self._sources_of(values))
 
     def messages_of(self, values: Mapping[str, Any]) -> Messages:
         """Render a row's messages alone, without its pictures.
@@ -128,6 +132,22 @@ class RequestBuilder:
         if self.images is None or not prepared.named:
             return prepared
         return replace(prepared, named=(), pictures=self.images.look(prepared.named))
+
+    def _sources_of(self, values: Mapping[str, Any]) -> tuple[str | None, ...]:
+        """Give the texts that the row's answer must stand in.
+
+        Raises:
+            RowError: a value has no text.
+        """
+        found: list[str | None] = []
+        for name in self.sources:
+            value = values.get(name)
+            try:
+                found.append(None if is_null(value) else str(text(value)))
+            except (NullInText, TypeError, ValueError) as error:
+                where = f"steps.{self.step.name}.evidence"
+                raise RowError("template_error", f"{where}: column `{name}`: {error}") from None
+        return tuple(found)
 
     def models_of(self, values: Mapping[str, Any]) -> tuple[str, ...]:
         """Give a row's models alone, whatever its prompt needs.

@@ -16,6 +16,7 @@ ENOUGH_TO_JUDGE = 20  # rows or attempts; of fewer nothing is concluded
 MANY_FILTERED = 0.02  # share of a step's rows
 MANY_TRUNCATED = 0.01
 MANY_INVALID = 0.02
+MANY_UNSUPPORTED = 0.02
 MANY_ERRORS = 0.02
 STORM = 0.2  # share of all attempts that failed
 LONG_TAIL = 10  # times the median
@@ -39,6 +40,12 @@ STATUS_FINDINGS = (
         MANY_INVALID,
         "Many answers break the schema",
         "See which property breaks in the failures below; say it in the prompt, or raise reask.",
+    ),
+    (
+        "unsupported",
+        MANY_UNSUPPORTED,
+        "Many values do not stand in their source",
+        "Read some of them below: the model may have made them up. Ask for the words as they stand in the text, or for null.",
     ),
     ("error", MANY_ERRORS, "Many rows failed", "Fix the cause below, then: beatra-enrich retry CONFIG"),
 )

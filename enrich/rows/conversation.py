@@ -10,6 +10,7 @@ from collections.abc import Callable, Generator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
+from enrich.answer.evidence import EvidenceCheck
 from enrich.answer.reader import AnswerReader, reask_messages
 from enrich.engine.formats import Formats
 from enrich.engine.retry import leaves_model, refuses_format
@@ -29,9 +30,12 @@ if TYPE_CHECKING:
 MODES = ("json_schema", LOOSE_MODE, "json_object", "prompt")
 UNFIT: tuple[RowStatus, ...] = (
     "invalid_output",
+    "unsupported",
     "truncated",
     "filtered",
 )  # answered, but not as it should be
+
+MOST_SAID = 1_000  # characters of a row's error
 
 
 @frozen
@@ -120,6 +124,9 @@ class Conversation:
         self._formats = formats or Formats()
         self._schema = builder.schema.digest if builder.schema is not None else ""
         self._modes = _modes(step, builder.schema)
+        self._evidence = EvidenceCheck(step, builder.schema)
+        corrected: tuple[RowStatus, ...] = ("invalid_output", "unsupported")
+        self._corrected = corrected if step.on_unsupported == "reask" else corrected[:1]
 
     def hold(self, prepared: Prepared, ordinal: int, *, anew: bool = False) -> Talk:
         """Hold one row's conversation.
@@ -161,15 +168,15 @@ class Conversation:
         left = self.builder.step.reask
         while True:
             settled = yield from self._settled(turn)
-            outcome = judge(self._reader, settled)
-            if outcome.status == "invalid_output" and outcome.text is not None and left:
+            outcome = self._judged(turn, settled)
+            if left and outcome.text is not None and outcome.status in self._corrected:
                 left -= 1
-                further = (*turn.further, *self._correction(settled))
+                further = (*turn.further, *self._correction(turn, settled))
                 turn = replace(turn, parent=settled.key, further=further, corrects=not settled.fresh)
             elif outcome.status == "truncated" and not turn.options and (more := self._longer(turn)):
                 turn = replace(turn, parent=settled.key, options=more)
             elif outcome.status in UNFIT and (earlier := (yield from self._earlier(turn))) is not None:
-                return judge(self._reader, earlier)
+                return self._judged(turn, earlier)
             else:
                 return outcome
 
@@ -220,7 +227,7 @@ class Conversation:
         if not self.builder.rereads:
             return None
         earlier = yield self._query(turn, self._first(turn), want="earlier")
-        fitting = [s for s in earlier or () if judge(self._reader, s).status == "ok"]  # type: ignore[union-attr]  # an `earlier` query is answered by a list
+        fitting = [s for s in earlier or () if self._judged(turn, s).status == "ok"]  # type: ignore[union-attr]  # an `earlier` query is answered by a list
         if not fitting:
             return None
         same = self._of_this_schema(turn, earlier)  # type: ignore[arg-type]  # see above
@@ -302,9 +309,25 @@ class Conversation:
         longest = max(limits.values(), default=None)
         return Query(ask, want, fallback, longest, turn.corrects, self._own_models)
 
-    def _correction(self, settled: Settled) -> list[dict[str, str]]:
+    def _judged(self, turn: _Turn, settled: Settled) -> Outcome:
+        """Turn how a request ended into how the row stands, with what its texts prove of it."""
+        outcome = judge(self._reader, settled)
+        if not self._evidence or outcome.values is None:
+            return outcome
+        proof = self._evidence.prove(outcome.values, turn.prepared.sources)
+        outcome = outcome._replace(evidence=proof.places)
+        if not proof.problems:
+            return outcome
+        return outcome._replace(
+            status="unsupported", error=f"unsupported: {'; '.join(proof.problems)}"[:MOST_SAID]
+        )
+
+    def _correction(self, turn: _Turn, settled: Settled) -> list[dict[str, str]]:
         assert isinstance(settled.result, Completion)  # noqa: S101  # only an answer can be invalid
         answer = self._reader.read(settled.result)
+        if not answer.problems and answer.values is not None:
+            problems = self._evidence.prove(answer.values, turn.prepared.sources).problems
+            answer = replace(answer, problems=problems)
         return reask_messages(answer, as_json=self.builder.schema is not None)
 
     def _longer(self, turn: _Turn) -> tuple[tuple[str, int], ...]:

@@ -8,6 +8,7 @@ import pickle
 import tempfile
 from typing import IO, TYPE_CHECKING
 
+from enrich.errors import DiskFull
 from enrich.records import Outcome
 
 if TYPE_CHECKING:
@@ -24,7 +25,8 @@ FORGET_BYTES = 16 << 20  # bytes read, between giving their pages of memory back
 class Spool:
     """Keeps outcomes until the output is written, which spares it another look into the ledger for each.
 
-    It is a convenience, never the only place: where the disk has no room for it, it keeps no more.
+    Of most outcomes it is a convenience, never the only place: where the disk has no room for it, it keeps no more. What
+    is proved of a row's own texts stands here alone until it is written; for that, no room is an error.
 
     Args:
         directory: where its file goes, once it needs one; the file has no name and is gone with the process.
@@ -52,13 +54,18 @@ class Spool:
         return self._written + len(self._buffer)
 
     def put(self, outcome: Outcome) -> int:
-        """Keep an outcome; gives its place, from 1, or 0 when it was not kept."""
-        if self._full:
+        """Keep an outcome; gives its place, from 1, or 0 when it was not kept.
+
+        Raises:
+            DiskFull: there is no room for one that is the row's own, which the ledger alone does not tell.
+        """
+        is_own = outcome.evidence is not None
+        if self._full and not is_own:
             return 0
         place = self._written + len(self._buffer) + 1
         self._buffer += pickle.dumps(tuple(outcome), PROTOCOL)
         if len(self._buffer) >= BUFFER_BYTES:
-            self._write()
+            self._write(vital=is_own)
         return place
 
     def get(self, places: Sequence[int]) -> list[Outcome | None]:
@@ -76,17 +83,22 @@ class Spool:
         self._forget(len(outcome.text or "") + PAGE)
         return outcome
 
-    def _write(self) -> None:
+    def _write(self, *, vital: bool) -> None:
         try:
             if self._file is None:
                 self._file = tempfile.TemporaryFile(dir=self._directory, prefix=".beatra-spool-", buffering=0)  # noqa: SIM115  # closed in close
             disk = os.fstatvfs(self._file.fileno())
-            if disk.f_bavail * disk.f_frsize < SPARE_BYTES:
+            if disk.f_bavail * disk.f_frsize < SPARE_BYTES and not vital:
                 self._full = True
                 return
             written = self._file.write(self._buffer)
-        except OSError:
+        except OSError as error:
             self._full = True
+            if vital:
+                raise DiskFull(
+                    f"there is no room to keep what was found for each row: {error.strerror}",
+                    hint="free some space beside the output and run again.",
+                ) from None
             return
         self._written += written
         del self._buffer[:written]

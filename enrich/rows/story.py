@@ -7,6 +7,7 @@ from collections.abc import Generator
 from typing import TYPE_CHECKING, Any
 
 from enrich.engine.outage import unfit_error
+from enrich.errors import DiskFull
 from enrich.prompt.cells import given
 from enrich.prompt.idempotency import GENERATION_STRIDE
 from enrich.prompt.request import Prepared
@@ -41,10 +42,11 @@ _GRAVITY: dict[RowStatus, int] = {
     "skipped": 1,
     "filtered": 2,
     "truncated": 3,
-    "invalid_output": 4,
-    "error": 5,
-    "in_doubt": 6,
-    "pending": 7,
+    "unsupported": 4,
+    "invalid_output": 5,
+    "error": 6,
+    "in_doubt": 7,
+    "pending": 8,
 }
 assert set(_GRAVITY) == set(STATUSES)  # noqa: S101  # a status added in one place is added in both
 
@@ -224,7 +226,12 @@ class Stories:
         return ordinal + self._occurrences.count(step.builder.ask(prepared, ordinal=ordinal).key)
 
     def _mark(self, row: RowOnItsWay, step: int, outcome: Outcome) -> None:
-        self._marks.set(row.index, step, outcome)
+        try:
+            self._marks.set(row.index, step, outcome)
+        except DiskFull as error:
+            if self._stop is None:
+                raise
+            self._stop(error)
         self._account.decided(outcome, row.paid)
         row.paid.clear()
         if outcome.status in FAILED:

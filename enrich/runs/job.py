@@ -311,6 +311,7 @@ def _linked(
         name = builder.step.name
         where = f"steps.{name}"
         check_columns(builder.templates, [*input_schema.names, *owners])
+        _check_sources(builder, [*input_schema.names, *owners])
         used = sorted(builder.columns)
         texts = frozenset[str]().union(*(t.variables for t in builder.texts))
         for column in used:
@@ -330,6 +331,20 @@ def _linked(
         yield tuple(needs), tuple(dict.fromkeys(owners[column] for column in earlier))
         owners.update(dict.fromkeys(own, name))
         free |= {f"{name}_{suffix}" for suffix in ("status", "error")}
+
+
+def _check_sources(builder: RequestBuilder, columns: Sequence[str]) -> None:
+    """Hold what answers are to be proved by to the columns there are.
+
+    Raises:
+        ConfigError: there is no such column.
+    """
+    for name in builder.sources:
+        if name not in columns:
+            raise ConfigError(
+                f"steps.{builder.step.name}.evidence: there is no column `{name}`",
+                hint=did_you_mean(name, columns),
+            )
 
 
 def _given(name: str, schema: AnswerSchema | None) -> tuple[str, ...]:

@@ -52,6 +52,8 @@ NO_CAUSE = frozenset(
         "limits",
         "stream",
         "check",
+        "evidence",
+        "on_unsupported",
         "reask",
         "repair",
         "on_truncated",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import pyarrow as pa
 
 from enrich.errors import ConfigError, did_you_mean
+from enrich.schema.places import place_fields
 from enrich.schema.schema import CATEGORY
 
 if TYPE_CHECKING:
@@ -92,6 +93,7 @@ def choose(step: StepConfig, schema: AnswerSchema | None) -> tuple[Column, ...]:
     words = ["standard"] if chosen is None else [chosen] if isinstance(chosen, str) else chosen
     where = f"steps.{step.name}"
     brought = [name for name in _brought(step.params) if not there[name].is_value]
+    brought += [field.name for field in place_fields(step, schema)] if schema is not None else []
     names = dict.fromkeys(name for word in words for name in _meant(word, there, where, brought))
     if step.explode is not None:
         names = dict.fromkeys(_with_index(step.explode, names, where))
@@ -123,7 +125,8 @@ def _columns(config: StepConfig, schema: AnswerSchema | None) -> dict[str, Colum
         there[field.name] = Column(field.name, is_value=True, field=field.with_name(f"{step}_{field.name}"))
     if config.explode is not None:
         there = _exploded(config.explode, step, there)
-    for name, kind in RECORD_COLUMNS:
+    places = place_fields(config, schema) if schema is not None else ()
+    for name, kind in (*RECORD_COLUMNS, *((field.name, field.type) for field in places)):
         if name in there:
             raise ConfigError(
                 f"step `{step}` makes a column `{step}_{name}`, which step `{step}` has too",

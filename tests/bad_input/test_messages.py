@@ -363,7 +363,7 @@ MISTAKES = {
         args=(*SET, "output.path.x=8"),
     ),
     "unknown status": Mistake(
-        "--status eror: no such status\nHint: one of error, filtered, invalid_output, truncated.",
+        "--status eror: no such status\nHint: one of error, filtered, invalid_output, truncated, unsupported.",
         args=("retry", "config.yaml", "--status", "eror"),
     ),
     "status without a ledger": Mistake(

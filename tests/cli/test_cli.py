@@ -26,7 +26,17 @@ if TYPE_CHECKING:
 
     from tests.helpers.warm import Ended
 
-STATUSES = ("ok", "error", "invalid_output", "truncated", "filtered", "in_doubt", "skipped", "pending")
+STATUSES = (
+    "ok",
+    "error",
+    "invalid_output",
+    "unsupported",
+    "truncated",
+    "filtered",
+    "in_doubt",
+    "skipped",
+    "pending",
+)
 SUMMARY = {
     *("rows", *STATUSES, "requests", "attempts", "prompt_tokens", "completion_tokens", "total_tokens"),
     *("credits", "seconds", "rows_per_second", "output", "ledger", "exit_code", "reason"),

@@ -83,6 +83,6 @@ def test_no_status_to_retry(name: str) -> None:
     """What `retry` cannot ask again by its status is refused with what it can."""
     with pytest.raises(ConfigError, match=f"--status {name}: no such status") as caught:
         statuses_of(name)
-    assert caught.value.hint == "one of error, filtered, invalid_output, truncated."
+    assert caught.value.hint == "one of error, filtered, invalid_output, truncated, unsupported."
     with pytest.raises(ConfigError, match="--x b: no such x"):
         names_in("--x", "a,b", ["a"])
