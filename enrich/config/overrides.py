@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from enrich.base.location import is_url, plain
+from enrich.config.database_url import resolved_url
 from enrich.config.secrets import without_secret
 from enrich.config.strict_yaml import parse_yaml
 from enrich.errors import ConfigError, did_you_mean
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+OF_DATABASES = frozenset({"sql", "url", "params", "folder", "table", "mode", "key"})  # which a path replaces
 MOST_PARTS = 64  # of a key in `--set`: no setting lies deeper
 _QUOTES = frozenset("'\"|>!&")  # what a YAML text begins with that is not to be taken as it stands
 TEMPLATE_KEYS = frozenset(
@@ -66,7 +68,11 @@ def complete(
             if name == "output":
                 document = _with_ledger_of(section, document, folder)
             document[name] = {
-                **(section if isinstance(section, dict) else {}),
+                **(
+                    {k: v for k, v in section.items() if k not in OF_DATABASES}
+                    if isinstance(section, dict)
+                    else {}
+                ),
                 "path": _resolved_all(flags[name], Path.cwd()),
             }
     if is_url(_path_of(document.get("output"))):
@@ -232,7 +238,7 @@ def _resolve_paths(document: dict[str, Any], base: Path) -> dict[str, Any]:
     for name in ("input", "output"):
         section = document.get(name)
         section = inside(section, "path") if isinstance(section, dict) else _resolved_all(section, base)
-        document[name] = section
+        document[name] = _with_database(section, base) if isinstance(section, dict) else section
     if isinstance(document["input"], dict) and "csv" in document["input"]:
         document["input"] = {**document["input"], "csv": inside(document["input"]["csv"], "reject_file")}
     document = inside(document, "ledger", "report")
@@ -252,6 +258,13 @@ def _resolve_paths(document: dict[str, Any], base: Path) -> dict[str, Any]:
             for s in steps
         ]
     return {k: v for k, v in document.items() if v is not None}
+
+
+def _with_database(section: dict[str, Any], base: Path) -> dict[str, Any]:
+    """Make the path in a database's URL absolute; those in a query are relative to the configuration, too."""
+    if isinstance(url := section.get("url"), str):
+        section = {**section, "url": resolved_url(url, base)}
+    return {"folder": str(base), **section} if "sql" in section else section
 
 
 def _with_program(command: list[Any], base: Path) -> list[Any]:

@@ -7,12 +7,14 @@ import re
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
+    ConfigDict,
     Field,
     field_validator,
     model_validator,
 )
 
 from enrich.base.location import without_slash
+from enrich.config.database_url import DatabaseUrl
 from enrich.config.section import FilePath, Format, Location, Number, Section, Target
 
 # Python's codecs of texts that no file is written in: for host names, for source code, and for nothing at all.
@@ -28,6 +30,7 @@ _NO_FILES = frozenset(
     }
 )
 
+Parameter = str | bool | int | float | None
 CELL_RANGE = r"^\$?[A-Za-z]{1,3}\$?([1-9][0-9]{0,6})?(:\$?[A-Za-z]{1,3}\$?([1-9][0-9]{0,6})?)?$"
 
 
@@ -81,6 +84,12 @@ class CsvOptions(Section):
         return self
 
 
+def _path_or_query(schema: dict[str, Any]) -> None:
+    """Say in the JSON Schema that one of two keys is required."""
+    schema["required"] = [name for name in schema["required"] if name != "path"]
+    schema["anyOf"] = [{"required": ["path"]}, {"required": ["sql"]}]
+
+
 class InputConfig(Section):
     """Where the rows come from.
 
@@ -95,7 +104,15 @@ class InputConfig(Section):
         range: the cells of the sheet that hold the table, such as `B3:F200`, `B:F` or `B3`; all of them unless given.
         header_row: the row of the sheet that names the columns, as the workbook counts it; the range's first unless given.
             With 0 there is none, and columns are `column_1`, `column_2`, ….
+        sql: instead of `path`: a query. It is asked once for each command, and its rows are copied to this machine.
+        url: the database that is asked: `duckdb:///file`, `sqlite:///file`, or `postgresql://user@host/name` without a
+            password; without a URL, DuckDB over files.
+        params: values for the query, bound by the driver: a list, for `$1` of DuckDB and PostgreSQL or `?` of SQLite; or,
+            of DuckDB, a mapping for `$name`.
+        folder: what relative paths in a query of DuckDB are relative to; this file's folder unless given.
     """
+
+    model_config = ConfigDict(json_schema_extra=_path_or_query)
 
     path: Location | list[Location]
     format: Format | None = None
@@ -105,6 +122,28 @@ class InputConfig(Section):
     sheet: str | Annotated[int, Field(ge=1, strict=True)] | None = None
     range: Annotated[str, Field(pattern=CELL_RANGE)] | None = None
     header_row: Annotated[int, Field(ge=0, le=1_048_576), Number] | None = None
+    sql: Annotated[str, Field(min_length=1)] | None = None
+    url: DatabaseUrl | None = None
+    params: list[Parameter] | dict[str, Parameter] = []
+    folder: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _may_be_query(cls, value: Any) -> Any:
+        is_query = isinstance(value, dict) and value.get("sql") is not None
+        return {"path": [], **value} if is_query else value
+
+    @model_validator(mode="after")
+    def _is_files_or_query(self) -> Self:
+        if self.sql is not None and self.path:
+            raise ValueError("`path` and `sql` are two inputs; take one out")
+        for key in ("url", "params", "folder") if self.sql is None else ():
+            if getattr(self, key):
+                raise ValueError(f"`{key}` belongs to a query; write it under `sql`")
+        for key in ("format", "partitions", "sheet", "range", "header_row") if self.sql is not None else ():
+            if getattr(self, key):
+                raise ValueError(f"`{key}` is for files, and `sql` gives rows")
+        return self
 
     @field_validator("partitions")
     @classmethod

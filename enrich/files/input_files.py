@@ -9,7 +9,7 @@ import os
 import re
 import stat
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import unquote
@@ -75,6 +75,8 @@ class SourceFile:
         below: its path, with ``/``, below the folder (or the part of a glob without wildcards) that named it.
         inode: of a file; 0 for an object.
         ctime_ns: when anything about a file was last changed, in nanoseconds since the epoch; 0 for an object.
+        copy: keeps a copy of a query's rows on disk; ``version`` is its digest then.
+        copy_of: the query, with the database's URL.
     """
 
     path: str
@@ -86,6 +88,13 @@ class SourceFile:
     below: str = ""
     inode: int = 0
     ctime_ns: int = 0
+    copy: object = field(default=None, compare=False, repr=False)
+    copy_of: str = ""
+
+    @property
+    def told(self) -> str:
+        """What it is called wherever it is to be known again: a copy lies at another place each time."""
+        return self.copy_of or self.path
 
 
 def find_files(paths: str | Sequence[str]) -> list[SourceFile]:
@@ -287,6 +296,8 @@ def check_unchanged(file: SourceFile) -> None:
         InputError: its size, modification time or version differ, or it is gone. A file's version is its inode and
             when anything about it was last changed: who rewrites it may set its times, but not that one.
     """
+    if file.copy is not None:
+        return  # nobody else knows it
     with readable(file.path):
         now = storage.stat(file.path)
         if now is None:

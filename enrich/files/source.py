@@ -25,6 +25,7 @@ from enrich.files.input_files import (
 )
 from enrich.files.jsonl_source import JsonlReader, scan_jsonl
 from enrich.files.parquet_source import scan_parquet
+from enrich.files.query import copied
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -151,11 +152,13 @@ class InputFiles:
 
 
 def find_input(config: InputConfig) -> InputFiles:
-    """Find the input's files.
+    """Find the input's files; a query is asked, and its rows are copied to one.
 
     Raises:
         InputError: nothing is there, it cannot be read, or the partitions chosen are not there.
     """
+    if config.sql is not None:
+        return InputFiles((copied(config),), ())
     every = find_files(config.path)
     return InputFiles(
         tuple(choose_partitions(every, config.partitions)),
@@ -201,7 +204,7 @@ def open_source(
         own = [name for name in choose(config.columns, [*names, *keys]) if name not in keys]
         return own or list(names[:1])
 
-    format_ = common_format(found.files, config.format)
+    format_ = common_format(found.files, config.format if config.sql is None else "arrow")
     reader = _scan(found.files, format_, config, own_columns, known or pa.schema([]))
     files = tuple(replace(file, rows=reader.rows[file.path]) for file in found.files)
     total = sum(file.rows for file in files)

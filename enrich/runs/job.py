@@ -215,7 +215,7 @@ def origin(job: Job, source: Source) -> dict[str, Any]:
         "base_url": job.base_url,
         "sandbox": job.endpoint is None,
         "steps": steps,
-        "input": [{"path": f.path, "bytes": f.size} for f in source.files],
+        "input": [{"path": f.told, "bytes": f.size} for f in source.files],
     }
 
 

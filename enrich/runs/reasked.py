@@ -360,7 +360,7 @@ def _way(job: Job, rows: Rows) -> dict[str, Any]:
 
 
 def _digest(source: Source) -> str:
-    files = [(file.path, file.size, file.mtime_ns, file.version) for file in source.files]
+    files = [(file.told, file.size, file.mtime_ns, file.version) for file in source.files]
     return hashlib.sha256(repr(files).encode()).hexdigest()[:16]
 
 

@@ -161,7 +161,7 @@ def _facts(
     facts = [
         *surroundings(config, limit),
         digest,
-        [[f.path, f.size, f.mtime_ns, f.version, f.inode, f.ctime_ns, f.partition] for f in files],
+        [[f.told, f.size, f.mtime_ns, f.version, f.inode, f.ctime_ns, f.partition] for f in files],
         [_sampled(f.path, f.size, per_file) for f in files],
         [
             [one.size, one.mtime_ns, one.version, _sampled(one.location, one.size, BLOCKS)]

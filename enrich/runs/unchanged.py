@@ -180,7 +180,7 @@ async def _identity(begun: Opened) -> str:
         source.num_rows,
         source.rejected,
         [
-            [f.path, f.size, f.mtime_ns, f.version, f.inode, f.ctime_ns, f.rows, f.partition]
+            [f.told, f.size, f.mtime_ns, f.version, f.inode, f.ctime_ns, f.rows, f.partition]
             for f in source.files
         ],
     ]

@@ -159,7 +159,9 @@ def _steps(config: Config) -> str:
 
 
 def _input(source: Source) -> str:
-    rows, files = counted(source.num_rows, "row"), counted(len(source.files), "file")
+    is_query = any(file.copy_of for file in source.files)
+    rows = counted(source.num_rows, "row")
+    files = "the result of a query" if is_query else counted(len(source.files), "file")
     return f"{rows} in {files}, {counted(len(source.schema), 'column')}"
 
 

@@ -1,0 +1,53 @@
+"""The URL of a database: where it is, and never who may open it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator
+
+from enrich.config.ledger_url import holds_password
+
+FILES = ("duckdb", "sqlite")  # schemes of databases that are a file; nothing behind `:///` is one in memory
+SERVERS = ("postgresql", "postgres")
+CREDENTIALS = "export PGPASSWORD=…, or keep it in the file that PGPASSFILE names"
+
+
+def database_url(url: str) -> str:
+    """Hold a URL to what can be opened.
+
+    Raises:
+        ValueError: there is no such kind of database, or the URL holds a password; the text holds none.
+    """
+    scheme, slashes, rest = url.partition("://")
+    if not slashes or scheme not in (*FILES, *SERVERS):
+        known = ", ".join(f"{one}://" for one in ("duckdb", "sqlite", "postgresql"))
+        raise ValueError(
+            f"{scheme[:20] + '://' if slashes else 'the URL'} is no database that is known here; use {known}"
+        )
+    if scheme in SERVERS and holds_password(url):
+        raise ValueError(
+            f"{scheme}://… carries a password, which would come into logs and reports; take it out and {CREDENTIALS}"
+        )
+    if scheme in FILES and (rest[:1] not in ("", "/") or "\0" in rest):
+        raise ValueError(
+            f"{url} names no file; write {scheme}:///folder/name.db, or {scheme}:////folder/name.db"
+        )
+    return url
+
+
+def file_of(url: str) -> Path | None:
+    """Give the file that a URL names; None of a server, and of a database in memory."""
+    match = re.fullmatch(rf"({'|'.join(FILES)}):///(.+)", url, re.DOTALL)
+    return Path(match[2]) if match and match[2] != ":memory:" else None
+
+
+def resolved_url(url: str, base: Path) -> str:
+    """Make the path in a URL absolute: three slashes stand before a relative one."""
+    file = file_of(url)
+    return url if file is None else f"{url.partition(':')[0]}:///{base / file.expanduser()}"
+
+
+DatabaseUrl = Annotated[str, AfterValidator(database_url)]

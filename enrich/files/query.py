@@ -1,0 +1,103 @@
+"""The rows of a query, copied once to a file of this machine: read as often as wanted, they are the same every time.
+
+What lies in a database may change between two looks at it, and a query need not give its rows in the same order twice. So
+it is asked once for each command, in one statement, which sees one moment; everything else is read from the copy, which goes
+when the command ends. A digest of the copy tells whether the rows are those of an earlier run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+import weakref
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from enrich.base.location import native
+from enrich.errors import ConfigError, InputError
+from enrich.files.databases import first_lines, open_database
+from enrich.files.input_files import SourceFile, first_duplicate
+from enrich.files.placing import Temporary, sweep
+
+if TYPE_CHECKING:
+    from enrich.config import InputConfig
+
+MEMORY = "duckdb://"  # where a query without a URL is asked
+COPY_ROWS = 8192  # rows in one record batch of the copy
+
+
+class Copy:
+    """A file that is there while it is used: it is removed with this, and by the next copy should the process be killed."""
+
+    def __init__(self, name: str) -> None:
+        target = Path(tempfile.gettempdir(), f"beatra-enrich-{os.getuid()}-{name}.arrow")
+        sweep(target)
+        self._temporary = Temporary(target, private=True)
+        self.path = self._temporary.path
+        weakref.finalize(self, self._temporary.discard)
+
+
+def copied(config: InputConfig) -> SourceFile:
+    """Ask a query, and copy its rows.
+
+    Raises:
+        InputError: it cannot be asked: what the database says.
+        ConfigError: the driver is not installed, or binds no parameters by name.
+    """
+    url, sql = config.url or MEMORY, config.sql or ""
+    if isinstance(config.params, dict) and not url.startswith("duckdb:"):
+        raise ConfigError(
+            "input.params has names, and this database binds values by their order",
+            hint="give a list: [first, second], for $1, $2 of PostgreSQL and ? of SQLite.",
+        )
+    name = hashlib.sha256(f"{url}\n{sql}".encode()).hexdigest()[:16]
+    try:
+        with open_database(url, folder=config.folder, reads=True) as database:
+            failures: tuple[type[Exception], ...] = (*database.errors, pa.ArrowException, OSError)
+            try:
+                schema, batches = database.query(sql, config.params)
+                copy = Copy(name)
+                rows = _write(copy.path, schema, batches)
+            except failures as error:
+                raise InputError(
+                    f"input.sql: {first_lines(error)}", hint="try the query in the database's own shell."
+                ) from None
+    except OSError as error:
+        raise InputError(
+            f"{url} cannot be opened: {first_lines(error)}",
+            hint="look at its name, whether it is there and whether you may read it.",
+        ) from None
+    with copy.path.open("rb") as file:
+        digest = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+    size = copy.path.stat().st_size
+    return SourceFile(
+        str(copy.path),
+        size,
+        0,
+        rows=rows,
+        version=digest,
+        copy=copy,
+        copy_of=f"{url} {sql}",
+        below="query.arrow",
+    )
+
+
+def _write(path: Path, schema: pa.Schema, batches: object) -> int:
+    """Write rows to an Arrow file, without what the database says of itself; gives their number."""
+    if (name := first_duplicate(schema.names)) is not None:
+        raise pa.ArrowInvalid(f"two columns are called `{name}`; give one another name with AS")
+    schema = schema.remove_metadata()
+    options = pa.ipc.IpcWriteOptions(compression="lz4", emit_dictionary_deltas=True)
+    rows = 0
+    with (
+        pa.OSFile(native(str(path)), "wb") as stream,
+        pa.ipc.new_file(stream, schema, options=options) as file,
+    ):
+        for batch in batches:  # type: ignore[attr-defined]  # an iterator
+            for start in range(0, batch.num_rows, COPY_ROWS):
+                file.write_batch(batch.slice(start, COPY_ROWS).replace_schema_metadata(None))
+            rows += batch.num_rows
+    return rows
