@@ -14,7 +14,7 @@ FEWEST_WORDS = 5  # of a shorter text every one counts
 _FEWEST_LETTERS = 24
 _LITTLE = 3  # letters of words that may be left out or put in: articles, prepositions
 _ALIKE = 0.8  # share of two words' letters that agree where one is the other, misspelt
-_WORD = re.compile(r"\w+(?:['-]\w+)*")
+_WORD = re.compile(r"\w+(?:'\w+)*")
 _SENSE = re.compile(  # words that turn a sentence round, or bound what it says
     r"hardly|barely|rarely|seldom|almost|nearly|partly|no|not|non|nor|never|none|nothing|nobody|without|cannot|neither|only|except|unless|until|if|but|or|may|all|any|"
     r"\w+n't|nicht|kein\w*|nie|nur|ohne|außer|pas|jamais|sans|sauf|sin|nunca|jamás|sólo|solo|mai|senza|niet|geen|не|нет|ни"
@@ -49,7 +49,7 @@ def find_near(wanted: str, text: str, share: float, proper: frozenset[str]) -> P
     stands = text[slice(*place)]
     if fuzz.ratio(wanted, stands) < 100 * share:
         return None
-    return place if _says_the_same(_WORD.findall(wanted), _WORD.findall(stands), proper) else None
+    return place if stands and _says_the_same(_WORD.findall(wanted), _WORD.findall(stands), proper) else None
 
 
 def _best(wanted: str, text: str, around: Place) -> Place:
@@ -71,6 +71,9 @@ def _best(wanted: str, text: str, around: Place) -> Place:
 
 
 def _says_the_same(wanted: Sequence[str], stands: Sequence[str], proper: frozenset[str]) -> bool:
+    edges = (wanted[0], stands[0], str.startswith), (wanted[-1], stands[-1], str.endswith)
+    if not all(_is_slip(one, other) or part_of(one, other) for one, other, part_of in edges):
+        return False  # what stands beyond the edge is not looked at
     for ours, theirs in _differing(wanted, stands):
         if "".join(ours).replace("-", "") == "".join(theirs).replace("-", ""):
             continue  # one word in two, or parted at the end of a line
@@ -111,7 +114,7 @@ def _is_slip(one: str, other: str) -> bool:
     """Say whether one word is the other one, misspelt."""
     from rapidfuzz.distance import OSA
 
-    if len(one) <= _LITTLE and len(other) <= _LITTLE:
+    if one == other or (len(one) <= _LITTLE and len(other) <= _LITTLE):
         return True
     shorter, longer = sorted((one, other), key=len)
     front = longer[: len(longer) - len(shorter)]

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 _AROUND = " '\"."  # what is put around a quotation and is no part of it, in plain spelling
 _CAPITAL = re.compile(r"(?<![.!?:;] )(?<!\A)\b[^\W\d_a-z]\w*(?:['’-]\w+)*")
 
+_SMALL = re.compile(r"\b[^\W\d_A-Z]\w*")
+
 
 class Standing(NamedTuple):
     """Where a value stands in a text.
@@ -99,7 +101,9 @@ class Text:
     def _nearly(self, wanted: str, written: str, fuzzy: float) -> Standing:
         if fuzzy >= 1:
             return NOWHERE
-        place = find_near(wanted, self._spelled.text, fuzzy, _names(written) | _names(self.text))
+        names = _names(written) | _names(self.text)
+        small = frozenset(_SMALL.findall(self.text))  # what is written small elsewhere only began a sentence
+        place = find_near(wanted, self._spelled.text, fuzzy, names - small)
         return Standing(*self._spelled.source(*place), "fuzzy") if place is not None else NOWHERE
 
     @property
