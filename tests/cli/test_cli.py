@@ -53,6 +53,7 @@ FURTHER = {
     "cached_tokens",
     "reasoning_tokens",
     "credits_usd",
+    "waste",
 }  # what the summary holds beyond what is promised
 UNNEEDED = (  # by a run of one row between Parquet files
     *(

@@ -86,7 +86,7 @@ def test_a_repeat_does_nothing(done: Path, endpoint: BookedEndpoint, monkeypatch
     assert state(done.parent) != before
     assert len(endpoint.posts) == posts
     told, expected = again.to_dict(), forced.to_dict()
-    differing = {"reason", "seconds", "rows_per_second", "bound_by"}
+    differing = {"reason", "seconds", "rows_per_second", "bound_by", "waste"}
     assert {key: told[key] for key in told.keys() - differing} == {
         key: expected[key] for key in expected.keys() - differing
     }
