@@ -57,6 +57,8 @@ ELSEWHERE = {
     "polars": "frames/test_polars.py",
     "records": "test_public_api.py",
     "report.facts": "report/test_page.py",  # records without behaviour
+    "verbs.bill": "verbs/test_reconcile.py",  # by what is found on one
+    "verbs.bill_matching": "verbs/test_reconcile.py",
     "report.waste": "rows/test_account.py",  # by what the uses of all runs add up to
     "report.rows": "report/test_page.py",  # read back from a run's output
     "rows.assemble": "rows/test_flow.py",  # by the columns of an output

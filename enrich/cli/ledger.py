@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from enrich.base.texts import json_bytes
 from enrich.cli.app import main
 from enrich.cli.execute import run_async
 from enrich.cli.options import names_in
@@ -11,7 +12,7 @@ from enrich.cli.options import names_in
 
 @main.group()
 def ledger() -> None:
-    """Look after a ledger: list, export, verify, repair, prune.
+    """Look after a ledger: list, export, verify, reconcile, repair, prune.
 
     LEDGER is a configuration that names one, or the ledger's own file or URL.
     """
@@ -100,6 +101,81 @@ def ledger_verify(where: str) -> None:
         click.echo(line)
     if not report.sound:
         raise click.exceptions.Exit(2)
+
+
+@ledger.command("reconcile", short_help="Hold a provider's bill to a ledger, line by line.")
+@LEDGER
+@click.argument("bill", metavar="BILL")
+@click.option(
+    "--map",
+    "told",
+    multiple=True,
+    metavar="WHAT=COLUMN",
+    help="The bill's column for request_id, key, time, model, prompt_tokens, completion_tokens, total_tokens, credits or "
+    "credits_usd, where its name does not tell. May be repeated.",
+)
+@click.option("--since", metavar="TIME", help="Only answers from then on may be missing on the bill.")
+@click.option("--until", metavar="TIME", help="Only answers before then.")
+@click.option(
+    "--within",
+    type=click.FloatRange(min=0, max=86_400),
+    default=120.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="By which both clocks may differ, for lines that are matched by time, model and tokens.",
+)
+@click.option("-o", "--out", metavar="FILE", help="Write every line to a table; its suffix says the format.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+def ledger_reconcile(
+    where: str,
+    bill: str,
+    *,
+    told: tuple[str, ...],
+    since: str | None,
+    until: str | None,
+    within: float,
+    out: str | None,
+    as_json: bool,
+) -> None:
+    """Hold a provider's bill (CSV, Parquet, JSON Lines) to what a ledger holds, line by line.
+
+    Lines are matched by request id, else by idempotency key, else by time, model and tokens. Exit code 3 when both sides
+    are not the same.
+
+    \b
+    Example:
+      beatra-enrich ledger reconcile config.yaml usage.csv
+      beatra-enrich ledger reconcile config.yaml usage.csv --map request_id=Id -o lines.parquet
+    """
+    from enrich.verbs.ledger import find_ledger
+    from enrich.verbs.reconcile import reconcile, write_lines
+
+    location, config = find_ledger(where)
+    columns = dict(_pair(text) for text in told)
+    bounds = {"since": _moment("--since", since), "until": _moment("--until", until)}
+    span = {name: at for name, at in bounds.items() if at is not None}
+    found = run_async(lambda: reconcile(location, bill, columns, within=within, **span))
+    if out is not None:
+        write_lines(found, out, location, config)
+    click.echo(json_bytes(found.to_dict()).decode() if as_json else "\n".join(found.text()))
+    if not found.agrees:
+        raise click.exceptions.Exit(3)
+
+
+def _pair(text: str) -> tuple[str, str]:
+    what, given, column = text.partition("=")
+    if not given:
+        raise click.BadParameter(f"{text!r} is not of the form WHAT=COLUMN", param_hint="--map")
+    return what.strip(), column.strip()
+
+
+def _moment(flag: str, text: str | None) -> float | None:
+    from enrich.verbs.bill import seconds_of
+
+    try:
+        return seconds_of(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint=flag) from None
 
 
 @ledger.command("repair", short_help="Make a sound ledger of what is left of a damaged one.")
