@@ -509,11 +509,12 @@ SELECT r.id, r.key,
                 ELSE %(wall)s - r.sent_at < -%(tolerance)s OR %(wall)s - r.sent_at > %(doubt)s END
             THEN 'in_doubt' ELSE 'sent' END AS standing,
        convert_to(r.model, 'UTF8') AS model, r.attempts, r.sent_at,
-       NULL AS tokens, NULL AS credits,
+       CASE WHEN a.streamed = 0 -- from "usage" on
+            THEN substring(a.body FROM nullif(position('\x22757361676522'::bytea IN a.body), 0)) END AS cost,
        CASE WHEN a.id IS NULL THEN (
             SELECT convert_to(CASE WHEN f.message = '' THEN f.code ELSE f.code || ': ' || f.message END, 'UTF8')
             FROM failure f WHERE f.id = r.failure) END AS error,
-       a.id IS NOT NULL AS unread, false AS odd
+       a.streamed <> 0 AS streamed, false AS odd
 FROM request r LEFT JOIN answer a ON a.id = r.id
 WHERE r.id > %(after)s
 ) l WHERE %(all)s OR position(standing IN %(states)s) > 0 ORDER BY id LIMIT %(limit)s

@@ -246,16 +246,12 @@ SELECT r.id, r.key,
                 ELSE :wall - r.sent_at < -:tolerance OR :wall - r.sent_at > :doubt END
             THEN 'in_doubt' ELSE 'sent' END AS standing,
        r.model, r.attempts, r.sent_at,
-       CASE WHEN a.streamed = 0 AND json_valid(CAST(a.body AS TEXT))
-            THEN json_extract(CAST(a.body AS TEXT), '$.usage.total_tokens') END,
-       CASE WHEN a.streamed = 0 AND json_valid(CAST(a.body AS TEXT))
-            THEN json_extract(CAST(a.body AS TEXT), '$.usage.credits') END,
+       CASE WHEN a.streamed = 0 THEN substr(a.body, nullif(instr(a.body, x'22757361676522'), 0)) END, -- from "usage" on
        CASE WHEN a.id IS NULL THEN (
             SELECT CASE WHEN f.message = '' THEN f.code ELSE f.code || ': ' || f.message END
             FROM failure f WHERE f.id = r.failure) END,
-       a.id IS NOT NULL AND NOT (a.streamed = 0 AND json_valid(CAST(a.body AS TEXT))),
-       typeof(r.attempts) <> 'integer' OR typeof(r.sent_at) <> 'real' OR typeof(r.state) <> 'integer'
-       OR typeof(r.key) <> 'blob' OR r.parent IS NOT NULL AND typeof(r.parent) <> 'blob'
+       a.streamed <> 0,
+       typeof(r.state) <> 'integer' OR r.parent IS NOT NULL AND typeof(r.parent) <> 'blob'
        OR typeof(a.received_at) NOT IN ('real', 'null') OR typeof(a.latency_ms) NOT IN ('real', 'null')
 FROM request r NOT INDEXED LEFT JOIN answer a ON a.id = r.id
 WHERE r.id > :after AND (:all OR instr(:states, standing) > 0) ORDER BY r.id LIMIT :limit

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import itertools
+import json
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -13,13 +15,13 @@ from enrich.ledger.rows import END_OF_TIME
 from enrich.records import STATES
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
-    from enrich.ledger.protocol import Part
     from enrich.ledger.transaction import Transaction
 
 STRETCH: Final = 8_192  # numbers of answers added up in one statement
 MOST_SPENT: Final = 1e9  # tokens or credits of one answer; more is a defect of the endpoint
+_NUMBERS: Final = frozenset((int, float))
 
 
 def count(tx: Transaction, values: Mapping[str, Any]) -> Totals:
@@ -64,7 +66,7 @@ def count(tx: Transaction, values: Mapping[str, Any]) -> Totals:
 def listed(
     tx: Transaction, values: Mapping[str, Any], after: int, states: str
 ) -> tuple[list[Listed], list[int]]:
-    """Give the requests that follow a number in a few words, and the places of those with an answer that is no plain JSON.
+    """Give the requests that follow a number in a few words, and the places of those whose answer must be read whole to tell its cost.
 
     Args:
         tx: to read in.
@@ -72,28 +74,112 @@ def listed(
         after: the number.
         states: how they may stand, with blanks between.
     """
-    found: list[Listed] = []
-    unread: list[int] = []
     asked = {"after": after, "states": states, "all": not set(STATES).difference(states.split())}
+    lines = tx.run("listing", {**values, **asked, "limit": STRETCH}).fetchall()
+    if not lines:
+        return [], []
+    numbers, keys, standings, models, attempts, sent_at, ends, errors, streamed, odd = zip(
+        *lines, strict=True
+    )
+    costs, unread = _named(ends, streamed)
     text = functools.cache(_text)  # a million lines have few texts
-    for line in tx.run("listing", {**values, **asked, "limit": STRETCH}).fetchall():
-        number, key, standing, model, attempts, sent_at, tokens, credits_, error, is_unread, odd = line
-        if is_unread:
-            unread.append(len(found))
-        if tokens is not None and type(tokens) is not int:
-            tokens = None
-        if credits_ is not None and not (type(credits_) in (float, int) and credits_ <= MOST_SPENT):
-            credits_ = None
-        damaged: tuple[Part, ...] = ()
-        if odd or not 0 <= sent_at < END_OF_TIME:
-            damaged = ("facts",)
-            key = key if type(key) is bytes and len(key) == 16 else bytes(16)
-            attempts = attempts if type(attempts) is int else 1
-            sent_at = sent_at if type(sent_at) is float and 0 <= sent_at < END_OF_TIME else 0.0
-        said = None if error is None else _text(error) or None
-        columns = (number, key, text(standing), text(model), attempts, sent_at, tokens, credits_)
-        found.append(Listed(*columns, said, damaged))
+    columns = (
+        numbers,
+        keys,
+        map(text, standings),
+        map(text, models),
+        attempts,
+        sent_at,
+        *zip(*costs, strict=True),
+    )
+    said = (None if error is None else _text(error) or None for error in errors)
+    found = list(map(Listed._make, zip(*columns, said, itertools.repeat(()), strict=False)))
+    for place in _damaged(keys, attempts, sent_at, odd):
+        found[place] = _mended(found[place])
     return found, unread
+
+
+def _named(
+    ends: Sequence[bytes | None], streamed: Sequence[Any]
+) -> tuple[list[tuple[int | None, float | None]], list[int]]:
+    """Read what answers name of tokens and credits, and give the places of those that cannot be read so.
+
+    Args:
+        ends: of each body, from ``"usage"`` on; None without one. Behind a brace that is JSON where the usage belongs
+            to the whole answer, and else it is none.
+        streamed: whether it is a stream.
+    """
+    costs: list[tuple[int | None, float | None]] = [(None, None)] * len(ends)
+    unread = [place for place, is_stream in enumerate(streamed) if is_stream]
+    places = [place for place, end in enumerate(ends) if end is not None]
+    named = [end for end in ends if end is not None]
+    try:
+        read = orjson.loads(b"[{" + b",{".join(named) + b"]") if named else []
+    except ValueError:
+        read = []
+    if len(read) != len(named):
+        read = [_one(end) for end in named]
+    for place, told in zip(places, read, strict=True):
+        try:
+            usage = told["usage"]
+            tokens, credits_ = usage["total_tokens"], usage.get("credits")
+        except (TypeError, KeyError, AttributeError):  # a list, another server's words, or no JSON
+            unread.append(place)
+            continue
+        if type(tokens) is not int or not 0 <= tokens <= MOST_SPENT:
+            tokens = None
+        if not (type(credits_) in _NUMBERS and 0 <= credits_ <= MOST_SPENT):
+            credits_ = None
+        costs[place] = (tokens, credits_)
+    return costs, unread
+
+
+def _one(end: bytes) -> Any:
+    """Read what a single body says from its usage on; a number of thousands of digits is one beyond all numbers."""
+    try:
+        return json.loads(b"{" + end, parse_int=lambda digits: (int if len(digits) < 20 else float)(digits))
+    except (ValueError, RecursionError):
+        return None
+
+
+def _damaged(
+    keys: Sequence[Any], attempts: Sequence[Any], sent_at: Sequence[Any], odd: Sequence[Any]
+) -> list[int]:
+    """Give the places of lines with a value that is not of the type that was written, or beyond reason."""
+    whole = (
+        not any(odd)
+        and set(map(type, keys)) == {bytes}
+        and set(map(len, keys)) == {16}
+        and set(map(type, attempts)) == {int}
+        and set(map(type, sent_at)) == {float}
+        and min(sent_at) >= 0
+        and max(sent_at) < END_OF_TIME
+    )
+    if whole:
+        return []
+    return [
+        place
+        for place, (key, count, at, is_odd) in enumerate(zip(keys, attempts, sent_at, odd, strict=True))
+        if is_odd or not (_is_key(key) and type(count) is int and _is_time(at))
+    ]
+
+
+def _is_key(value: Any) -> bool:
+    return type(value) is bytes and len(value) == 16
+
+
+def _is_time(value: Any) -> bool:
+    return type(value) is float and 0 <= value < END_OF_TIME
+
+
+def _mended(line: Listed) -> Listed:
+    """Give a line that says it is damaged, with values that can be shown."""
+    return line._replace(
+        key=line.key if _is_key(line.key) else bytes(16),
+        attempts=line.attempts if type(line.attempts) is int else 1,
+        sent_at=line.sent_at if _is_time(line.sent_at) else 0.0,
+        damaged=("facts",),
+    )
 
 
 def _text(value: Any) -> str:

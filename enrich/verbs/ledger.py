@@ -142,12 +142,22 @@ async def _read_costs(ledger: Ledger, lines: list[Listed], unread: list[int]) ->
 def _line(listed: Listed) -> str:
     """Write a request for people, in columns."""
     _, key, standing, model, attempts, sent_at, tokens, credits_, error, damaged = listed
-    cost = "" if credits_ is None else f"{credits_:,.6g}"
-    count = "" if tokens is None else f"{tokens:,}"
-    line = f"{_second(int(sent_at))}  {standing:8}  {model[:20]:20}  {attempts:>3}  {count:>8}  {cost:>10}  {key_text(key)}"
+    line = f"{_second(int(sent_at))}  {_told(standing, model, attempts)}  {_cost(tokens, credits_)}  {key_text(key)}"
     if damaged:
         return f"{line}  damaged: {', '.join(damaged)}"
     return f"{line}  {error[:60]}".rstrip() if error else line
+
+
+@functools.lru_cache(maxsize=1_024)
+def _told(standing: str, model: str, attempts: int) -> str:
+    return f"{standing:8}  {model[:20]:20}  {attempts:>3}"
+
+
+@functools.lru_cache(maxsize=8_192)
+def _cost(tokens: int | None, credits_: float | None) -> str:
+    cost = "" if credits_ is None else f"{credits_:,.6g}"
+    count = "" if tokens is None else f"{tokens:,}"
+    return f"{count:>8}  {cost:>10}"
 
 
 @functools.lru_cache(maxsize=64)

@@ -407,6 +407,9 @@ async def test_totals_are_what_a_scan_adds_up_to(ledger: Ledger) -> None:
     assert [(line.key, line.standing, line.error) for line in listed] == [
         (asks[5].key, "failed", str(REFUSED))
     ]
+    ((lines, unread),) = [found async for found in ledger.listing(["answered"])]
+    assert [(line.tokens, line.credits) for line in lines] == [(5, 0.5)] + [(None, None)] * 4
+    assert {lines[place].key for place in unread} >= {asks[3].key}
 
 
 async def test_small_things_are_remembered(ledger: Ledger, another: Open) -> None:

@@ -62,3 +62,38 @@ async def test_amounts_beyond_reason_are_none(
     assert [(line.tokens, line.credits) for line in lines[1:]] == [(tokens, credits_)]
     assert totals.answered == 2
     assert 2 in read_alone or totals.credits == (credits_ or 0.0) + (lines[0].credits or 0.0)
+
+
+USAGE = '"usage": {"total_tokens": 3, "credits": 0.5}'
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        f'{{"choices": [], {USAGE}}}',
+        f'{{"choices": [], {USAGE}, "system_fingerprint": "x"}}',
+        f'{{{USAGE}, "choices": [{{"message": {{"content": "see \\"usage\\": below"}}}}]}}',
+        f'{{"said": "usage", {USAGE}}}',
+        f'{{"x": {{"usage": {{"total_tokens": 9}}}}, {USAGE}}}',
+        f'{{"x": [{{"usage": {{"total_tokens": 9}}}}, 7], {USAGE}}}',
+        f'{{\n  "choices": [],\n  {USAGE.replace(":", " :")}\n}}\n',
+        '{"usage": {"total_tokens": 3, "credits": 0.5, "usage": {"total_tokens": 9}}}',
+    ],
+)
+async def test_a_usage_is_found_wherever_it_stands(path: Path, body: str) -> None:
+    """Before and behind other keys, beside others of its name: in a line as in a reading of the whole answer."""
+    async with opened(path) as ledger:
+        await ledger.claim([make_ask(number) for number in (1, 2, 3)])
+        for number in (1, 2, 3):  # an odd one between plain ones
+            plain = f'{{"choices": [], {USAGE}}}'
+            said = body if number == 2 else plain
+            await ledger.answer(make_ask(number).key, Reply(said.encode(), None, 1.0))
+        ((lines, unread),) = [found async for found in ledger.listing(["answered"])]
+        read = {
+            place: (lines[place].tokens, lines[place].credits) for place in range(3) if place not in unread
+        }
+        totals = await ledger.totals()
+    assert set(read.values()) == {(3, 0.5)}
+    assert {0, 2} <= set(read)
+    assert (totals.tokens[2], totals.credits) == (9, 1.5)
+    assert totals.unread == ()
