@@ -29,6 +29,8 @@ FEWEST_JUDGED, REFUSALS_JUDGED = 20, 3
 SLOW: Final = 50.0
 SURER: Final = 2.0  # times the other proof that it must give
 SURELY_A_LIMIT: Final = -6.0  # log-likelihood that it gives of chance, from which on that is ruled out
+# The same, from which on it tells nothing; and the share that is refused up to which one refusal is then passed over.
+UNDECIDED, FEW = -3.0, 0.1
 BELOW: Final = (
     2  # refusals of requests that were surely below the limit, at which chance is told of beside it
 )
@@ -96,6 +98,11 @@ class Chance:
     def judged_a_limit(self) -> bool:
         """Say whether the last verdict was that a limit surely is what refuses."""
         return self._verdict.chance < SURELY_A_LIMIT
+
+    @property
+    def undecided(self) -> bool:
+        """Say whether the last verdict, on refusals that are few, told neither a limit nor chance."""
+        return self.share <= FEW and self._verdict.chance != 0.0 and self._verdict.chance > UNDECIDED
 
     def went(self, now: float) -> None:
         """Note that a request goes."""

@@ -104,6 +104,7 @@ class Rate:
         self._measured = False  # what is known: from one moment with nothing left to another
         self._risen = False  # whether it was seen to yield more than is known, since then
         self._slack = 0.0  # seconds in which something else held the run up
+        self._passed_over = False  # a refusal since the last cut that may have been the limit's
 
     @property
     def proven(self) -> bool:
@@ -211,8 +212,9 @@ class Rate:
         if self.chance.judged_chance and self.chance.share <= MOST_BY_CHANCE:
             self._free()
             return True
-        if verdict.stray <= STRAY:
+        if verdict.stray <= STRAY and (self._passed_over or not self.chance.undecided):
             return False
+        self._passed_over = True
         self.chance.heed()  # if it was the limit's after all, the next one will be too
         return True
 
@@ -291,6 +293,7 @@ class Rate:
             self._note_fall(known, through)
         self._empties.append(Empty(sent_at, through, self._slack))
         self.known = known
+        self._passed_over = False
         self.cuts += 1
         self.chance.heed()
         self._cut_number = self._sent

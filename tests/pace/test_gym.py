@@ -49,6 +49,15 @@ def test_refusals_at_random_are_called_that_and_no_rate(seed: int) -> None:
     assert "% refused, whatever the rate" in found[0]
 
 
+def test_a_refusal_that_nothing_explains_does_not_take_a_slow_run_for_the_limit() -> None:
+    """Thirty-five a second and 2 % at random, 16 at a time: what is refused by chance is not followed downwards for long."""
+    ratios = [
+        Cell("2 % at random on a bucket", 0.2, 0.5, "whole", 16, seed=seed).run().ratio
+        for seed in range(1, 5)
+    ]
+    assert sum(ratios) / len(ratios) <= 1.25
+
+
 @pytest.mark.parametrize("latency", [0.2, 2.0])
 def test_a_limit_is_named_without_chance(latency: float) -> None:
     """Sixty a minute with twenty at once is a rate: what is refused above it is not put down to chance as well."""
