@@ -28,6 +28,7 @@ STILL_GOOD = 60.0  # seconds for which what a program said just now serves the o
 # Names under which programs of clouds and vaults tell a token, and how many seconds it lives from now on.
 TOKENS = ("access_token", "accessToken", "token", "api_key", "key", "id_token")
 _READ_AT_ONCE = 4_096  # bytes
+LONGEST_KEY = 16_384  # characters; servers and gateways take headers of 8 to 32 KiB
 _VISIBLE_ASCII = re.compile(r"[!-~]+")
 
 
@@ -254,6 +255,11 @@ def checked_key(key: str, where: str) -> SecretStr:
     if not _VISIBLE_ASCII.fullmatch(key):
         raise ConfigError(
             f"the API key in {where} holds blanks, line ends or characters beyond ASCII",
+            hint="copy the key once more; it is one word such as sk-…",
+        )
+    if len(key) > LONGEST_KEY:
+        raise ConfigError(
+            f"the API key in {where} has {len(key):,} characters; a header has room for {LONGEST_KEY:,} at most",
             hint="copy the key once more; it is one word such as sk-…",
         )
     return SecretStr(key)

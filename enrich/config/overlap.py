@@ -47,7 +47,10 @@ class Place:
     def spot(self) -> object:
         """Give what tells it from every other place."""
         if is_url(self.location):
-            url = ObjectUrl.parse(self.location)
+            try:
+                url = ObjectUrl.parse(self.location)
+            except ValueError:  # no place at all, which who reads or writes it says
+                return self.location
             return ("az" if url.is_azure else url.scheme, url.bucket, url.key)
         real = os.path.realpath(self.location)  # also of `new/../a`, before there is a folder `new`
         try:

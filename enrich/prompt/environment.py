@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, cast
 
 from jinja2 import StrictUndefined, Undefined, nodes
@@ -14,7 +15,7 @@ from jinja2.sandbox import SandboxedFormatter
 from jinja2.tests import TESTS
 from jinja2.visitor import NodeTransformer
 
-from enrich.base.texts import as_json
+from enrich.base.texts import as_json, digits
 from enrich.prompt.beside_text import beside
 from enrich.prompt.bounds import BoundedEnvironment, bounded, check_width
 from enrich.prompt.cells import NULL, Cell, is_null, is_true, text
@@ -132,7 +133,18 @@ def _bearer(obj: Any, name: str) -> Any:
     return obj.value() if isinstance(obj, Cell) and not hasattr(str, name) else obj
 
 
+class _Digits(Decimal):
+    """A decimal that `%s` writes as a prompt does, and `%.2f` as a number."""
+
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        return digits(self)
+
+
 def _formatted(value: Any) -> Any:
+    if isinstance(value, Decimal):
+        return _Digits(value)
     return value if isinstance(value, int | float | str) and not isinstance(value, bool) else text(value)
 
 

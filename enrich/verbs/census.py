@@ -77,7 +77,7 @@ class Census:
     def __init__(self, rows: int, steps: int, *, seed: int, directory: Path) -> None:
         self._rows = rows
         self._steps = steps
-        self._salt = struct.pack("<q", seed)
+        self._salt = struct.pack("<Q", seed % 2**64)
         self._record = np.dtype([("rank", "<u8"), ("sizes", "<u4", (steps,))])
         self._file = tempfile.TemporaryFile(dir=directory, prefix=".beatra-census-")  # noqa: SIM115  # closed in __exit__
         length = max(1, rows) * self._record.itemsize

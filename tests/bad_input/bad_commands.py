@@ -341,4 +341,6 @@ def flags_of_commands() -> Iterator[Named]:
         ("run", "--"),
     ):
         codes = REFUSED if args[0] not in ("preview", "plan", "collect", "ledger", "status") else LEGAL
+        if args in (("retry", "config.yaml"), ("retry", "config.yaml", "--in-doubt", "skip")):
+            codes = frozenset({4})  # nothing was asked yet: `run` goes on from here
         yield " ".join(args)[:70], Case(BASE, args=args, codes=codes)

@@ -411,6 +411,11 @@ MISTAKES = {
         "Hint: a value is written {{ column }}, a condition {% if … %} … {% endif %}, a literal {{ as {{ '{{' }}.",
         config=step(prompt="{% if review %}x"),
     ),
+    "a schema that is no place": Mistake(
+        "steps.s.schema: the schema `:` is neither a .json or .yaml file nor an import path\n"
+        "Hint: write schema: answer.json, or schema: package.module:Model.",
+        config=step(prompt="{{ review }}", schema="://"),
+    ),
     "an unknown filter": Mistake(
         "steps.s.prompt: line 1: No filter named 'uper'.\nHint: did you mean `upper`?",
         config=step(prompt="{{ review | uper }}"),

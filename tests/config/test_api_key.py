@@ -74,6 +74,11 @@ def test_unusable_key(key: str) -> None:
     assert "copy the key once more" in refused({"BEATRA_API_KEY": key}).hint
 
 
+def test_a_key_longer_than_a_header() -> None:
+    """No server takes it, and it is told by its length."""
+    assert "has 100,003 characters" in refused({"BEATRA_API_KEY": "sk-" + "a" * 100_000}).message
+
+
 def test_missing_key() -> None:
     """Without a key every place that was searched is listed, in order."""
     error = refused({})

@@ -213,6 +213,15 @@ def test_texts_of_typed_values() -> None:
     assert rendered("{{ x | tojson }}", x="Ä & <b> '\"") == '"Ä & <b> \'\\""'
 
 
+def test_decimals_are_formatted_as_numbers_and_as_their_text() -> None:
+    """`%.2f` rounds a decimal, `%s` writes its digits, as everywhere else."""
+    source = "{{ '%.1f|%d|%s' % (d, d, z) }} {{ '%.1f|%s' | format(d, z) }} {{ '%05.1f' % d }}"
+    assert (
+        rendered(source, d=Decimal("12.25"), z=Decimal("0E-10"))
+        == "12.2|12|0.0000000000 12.2|0.0000000000 012.2"
+    )
+
+
 @pytest.mark.parametrize(
     ("source", "text"),
     [

@@ -59,6 +59,12 @@ def taken(table: list[list[Place | None]], steps: int, seed: int) -> tuple[Censu
     return found, marks
 
 
+def test_any_seed() -> None:
+    """A seed of any size draws rows."""
+    for seed in (-1, 2**63, 10**40):
+        taken([], 1, seed)
+
+
 @settings(max_examples=60)
 @given(tables)
 def test_requests_are_counted_where_they_stand_first(table: tuple[int, list[list[Place | None]]]) -> None:
