@@ -209,21 +209,33 @@ class RequestBuilder:
             RowError: a text holds what JSON cannot (a lone surrogate).
         """
         model = model or prepared.models[0]
-        mode = mode or self.step.schema_mode
         messages = _with_pictures(prepared)
         messages = [*messages, *further] if further else messages
+        own = {**prepared.options, **options} if options else prepared.options
+        body = self._body(model, messages, own, mode or self.step.schema_mode)
+        key = idempotency_key(self._base_url, body, ordinal)
+        question = self._question_of(prepared, ordinal) if self.rereads else None
+        return Ask(key, body, model, parent, question, prepared.pictures)
+
+    def key(self, prepared: Prepared, ordinal: int) -> bytes:
+        """Give the key of the request that `ask` makes of a row and an ordinal alone.
+
+        Raises:
+            RowError: as for `ask`.
+        """
+        messages = _with_pictures(prepared)
+        body = self._body(prepared.models[0], messages, prepared.options, self.step.schema_mode)
+        return idempotency_key(self._base_url, body, ordinal)
+
+    def _body(self, model: str, messages: Messages, own: Mapping[str, Any], mode: str) -> bytes:
         if self.schema is not None and mode not in ("json_schema", LOOSE_MODE):
             messages = self._with_schema_message(messages)
-        own = {**prepared.options, **options} if options else prepared.options
         try:
             body_messages = orjson.dumps(messages)
             tail = self._dynamic_tail(own, mode) if own else self._tail(mode)
         except TypeError as error:
             raise RowError("template_error", f"steps.{self.step.name}: {error}") from None
-        body = b'{"model":%b,"messages":%b%b' % (orjson.dumps(model), body_messages, tail)
-        key = idempotency_key(self._base_url, body, ordinal)
-        question = self._question_of(prepared, ordinal) if self.rereads else None
-        return Ask(key, body, model, parent, question, prepared.pictures)
+        return b'{"model":%b,"messages":%b%b' % (orjson.dumps(model), body_messages, tail)
 
     def _tail(self, mode: str) -> bytes:
         if mode not in self._tails:

@@ -21,12 +21,13 @@ from enrich.engine.retry import may_retry
 from enrich.prompt.cells import spellings
 from enrich.records import Completion, Failure, Settled
 from enrich.rows.account import Account
+from enrich.rows.finished import Finished, are_plain
 from enrich.rows.step import strayed_name
 from enrich.rows.story import Look, NotAsked, RowOnItsWay, Stories
 from enrich.rows.troubles import Troubles
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+    from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 
     import numpy as np
     import pyarrow as pa
@@ -41,12 +42,15 @@ if TYPE_CHECKING:
     from enrich.rows.step import Step
     from enrich.rows.story import StoryResult
 
+    _Spelled = tuple[int, dict[int, dict[str, Any]]]  # a row's index, and its values by spelling
+
 log = logging.getLogger("enrich")
 
 SLICE = 256  # rows rendered and looked up at once: about 3 ms of the event loop's time
 SLICE_BYTES = 16 << 20  # bytes of them, where one row has no more
 MOST_HELD = 64 << 20  # bytes of pictures that rows have with them, before others are begun
 LOOKERS = 16  # pictures looked at at once
+NEARLY_ALL = 0.9  # of a slice's rows: where so many are finished, the next ones are looked for together
 
 
 class _Later(enum.Enum):
@@ -119,6 +123,10 @@ class Flow:
         self._open = 0
         self._counted: Settled | None = None
         self._noted: set[str] = set()
+        plain = are_plain(steps) and occurrences is None and anew is None and observe is None
+        self._finished = Finished(steps, ledger=ledger, read=read, run=run) if plain else None
+        self._resumes = False
+        self._were_finished = 0
         self._gates = gates or {}
         self.tally: Counter[RowStatus] = Counter()
         self.rows_done = 0
@@ -153,7 +161,7 @@ class Flow:
                     for start in range(0, batch.num_rows, size):
                         await self._room()
                         part = batch.slice(start, size)
-                        await self._advance(list(self._opened(part, index)))
+                        await self._take(part, index)
                         index += part.num_rows
             while self._open:
                 await self._room(all_rows=True)
@@ -199,9 +207,32 @@ class Flow:
     def _at_gates(self) -> int:
         return sum(gate.waiting for gate in self._gates.values())
 
-    def _opened(self, batch: pa.RecordBatch, index: int) -> Iterator[tuple[RowOnItsWay, Query | Look]]:
-        for place, spelled in enumerate(spellings(batch, self._spellings)):
-            row = RowOnItsWay(index + place)
+    async def _take(self, part: pa.RecordBatch, index: int) -> None:
+        """Take a slice of rows as far as the ledger knows them; those behind finished rows are looked for all together."""
+        before = self._were_finished
+        rows: Iterable[_Spelled] = enumerate(spellings(part, self._spellings), index)
+        if self._finished is not None and self._resumes:
+            rows = await self._unfinished(self._finished, list(rows))
+        await self._advance(list(self._opened(rows)))
+        self._resumes = self._were_finished - before >= NEARLY_ALL * part.num_rows
+
+    async def _unfinished(self, finished: Finished, rows: list[_Spelled]) -> list[_Spelled]:
+        """Mark the rows that are finished; gives the others."""
+        found = await finished.find([spelled for _, spelled in rows])
+        left = []
+        for (index, spelled), outcomes in zip(rows, found, strict=True):
+            if outcomes is None:
+                left.append((index, spelled))
+                continue
+            row = RowOnItsWay(index)
+            self._open += 1
+            self._stories.mark(row, outcomes)
+            self._close(row)
+        return left
+
+    def _opened(self, rows: Iterable[_Spelled]) -> Iterator[tuple[RowOnItsWay, Query | Look]]:
+        for index, spelled in rows:
+            row = RowOnItsWay(index)
             row.story = self._stories.tell(row, spelled)
             self._open += 1
             query = self._tell(row, None)
@@ -222,6 +253,7 @@ class Flow:
         self.rows_done += 1
         self.rows_asked += row.asked
         self.tally[row.worst] += 1
+        self._were_finished += row.worst == "ok" and not row.asked
         if self._closed is not None:
             self._closed(row.index, row.worst)
 

@@ -17,7 +17,7 @@ from enrich.rows.conversation import UNFIT
 from enrich.rows.step import given_by
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     import numpy as np
 
@@ -197,6 +197,11 @@ class Stories:
                 for spelling, values in spelled.items():
                     found = given_by(step, outcome)
                     values.update(found if spelling == 1 else {k: given(v) for k, v in found.items()})
+
+    def mark(self, row: RowOnItsWay, outcomes: Sequence[Outcome]) -> None:
+        """Mark how a row stands at every step, where that is known without its story."""
+        for number, outcome in enumerate(outcomes):
+            self._mark(row, number, outcome)
 
     def _step(
         self, step: Step, values: dict[str, Any], done: Mapping[str, Outcome], *, anew: bool

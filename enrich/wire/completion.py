@@ -23,6 +23,9 @@ DONE = b"[DONE]"
 _decoder = json.JSONDecoder()
 MAX_DONE = 16  # bytes of an event that may say so
 BLANK = b" \t\r\n\xef\xbb\xbf"  # what may stand before JSON or a stream: white space, a byte order mark
+_BARE = frozenset(
+    {"role", "content", "refusal", "annotations"}
+)  # of a message that has nothing beside its text
 EVENT_BEGINS = (
     b"data:",
     b"event:",
@@ -54,7 +57,7 @@ def read(reply: Reply, *, finish_optional: bool = False) -> Completion | Failure
         (whole, but no completion) or ``invalid_utf8``, each of unknown fate: the request was executed.
     """
     try:
-        if reply.streamed or reply.body.lstrip(BLANK).startswith(EVENT_BEGINS):
+        if reply.streamed or _is_stream(reply.body):
             return _read_stream(reply, finish_optional=finish_optional)
         return _read_json(reply)
     except _UnusableError as unusable:
@@ -150,23 +153,37 @@ class OneChoice:
 def _read_json(reply: Reply) -> Completion:
     payload = _loads(reply.body, reply, "the answer")
     _raise_error(payload, reply)
-    choice = next(iter(_choices(payload)), None)
+    choice = _first_choice(payload)
     message = choice.get("message") if choice else None
     if choice is None or not isinstance(message, dict):
         raise _unusable("no_choices", "the answer has no choices[0].message", reply)
-    text = _content(message.get("content"), reply)
+    content = message.get("content")
+    text = _content(content, reply)
+    bare = message.keys() <= _BARE and not message.get("refusal") and not isinstance(content, list)
     return Completion(
         text=text,
         model=_text(payload.get("model")),
         finish_reason=_finish_reason(choice),
         usage=read_usage(payload.get("usage"), text),
-        refusal=_refusal(refused(message)),
-        tool_calls=_calls_tools(message),
-        calls=_calls(message),
-        reasoning=_text(thought(message)),
         system_fingerprint=_text(payload.get("system_fingerprint")),
         logprobs=choice.get("logprobs"),
+        **({} if bare else _beside(message)),  # bare as nearly always
     )
+
+
+def _is_stream(body: bytes) -> bool:
+    """Say whether an answer is a stream, whatever type it was given."""
+    return not body.startswith(b"{") and body.lstrip(BLANK).startswith(EVENT_BEGINS)
+
+
+def _beside(message: dict[str, Any]) -> dict[str, Any]:
+    """Give what a message says beside its text, as a `Completion` names it."""
+    return {
+        "refusal": _refusal(refused(message)),
+        "tool_calls": _calls_tools(message),
+        "calls": _calls(message),
+        "reasoning": _text(thought(message)),
+    }
 
 
 def _loads(data: bytes, reply: Reply, what: str) -> Any:
@@ -214,6 +231,10 @@ def _unusable(code: str, message: str, reply: Reply) -> _UnusableError:
             evidence=reply.body[:MAX_EVIDENCE],
         )
     )
+
+
+def _first_choice(payload: Any) -> dict[str, Any] | None:
+    return next(iter(_choices(payload)), None)
 
 
 def _choices(payload: Any) -> list[dict[str, Any]]:

@@ -25,6 +25,9 @@ REASONING = (
     ("output_tokens_details", "reasoning_tokens"),
     ("reasoning_tokens",),
 )
+_WHOLES = frozenset(
+    {"prompt_tokens", "completion_tokens", "total_tokens", "credits", "credits_usd_reference"}
+)
 MOST_DIGITS = 40  # characters of a number that is written as text
 MAX_PLAUSIBLE = 10**9  # tokens or credits of one completion; more is a defect of the endpoint
 
@@ -37,13 +40,14 @@ def read_usage(value: Any, text: str | None) -> Usage:
     total = _count(value.get("total_tokens"))
     if "total_tokens" not in value and prompt is not None and completion is not None:
         total = prompt + completion
+    parts = not value.keys() <= _WHOLES
     usage = Usage(
         prompt,
         completion,
         total,
         _amount(value.get("credits")),
-        _first_count(value, CACHED),
-        _first_count(value, REASONING),
+        _first_count(value, CACHED) if parts else None,
+        _first_count(value, REASONING) if parts else None,
         _amount(value.get("credits_usd_reference")),
     )
     counted = usage.prompt_tokens or usage.completion_tokens or usage.total_tokens or usage.credits

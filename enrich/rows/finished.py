@@ -1,0 +1,94 @@
+"""Rows that are finished: what their steps ask is answered, and the answers are fit; found a slice of rows at a time.
+
+A row's story comes to the same end, question by question: an answer to the first request that it makes, where it is fit,
+is the row's, whatever else the ledger holds. What is not found here is told as a story.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from enrich.engine.engine import settled_record
+from enrich.prompt.idempotency import GENERATION_STRIDE
+from enrich.prompt.template import RowError
+from enrich.rows.conversation import judge
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from enrich.ledger.protocol import Ledger
+    from enrich.records import Completion, Failure, Outcome, Record, Reply
+    from enrich.rows.step import Step
+
+
+def are_plain(steps: Sequence[Step]) -> bool:
+    """Say whether rows ask the same whatever is answered, and an answer is judged by itself alone.
+
+    Steps with a condition, with pictures, with values that must stand in a text, and those that use another's answer are not.
+    """
+    builders = [step.builder for step in steps]
+    return not any(step.follows for step in steps) and all(
+        builder.when is None and builder.images is None and not builder.sources for builder in builders
+    )
+
+
+class Finished:
+    """Finds rows that are finished.
+
+    Args:
+        steps: in order; `are_plain`.
+        ledger: what is known.
+        read: turns a raw reply into a completion or a failure.
+        run: this run's number.
+    """
+
+    def __init__(
+        self,
+        steps: Sequence[Step],
+        *,
+        ledger: Ledger,
+        read: Callable[[Reply], Completion | Failure],
+        run: int,
+    ) -> None:
+        self._steps = steps
+        self._ledger = ledger
+        self._read = read
+        self._run = run
+
+    async def find(self, rows: Sequence[dict[int, dict[str, Any]]]) -> list[list[Outcome] | None]:
+        """Give what each row has to show, step after step; None for one that is not known to be finished.
+
+        Args:
+            rows: their values, by spelling.
+        """
+        keys = [self._keys(spelled) for spelled in rows]
+        wanted = dict.fromkeys(key for of_row in keys for key in of_row)
+        if not wanted:
+            return [None] * len(rows)
+        known, _ = await self._ledger.lookup_some(
+            list(wanted)
+        )  # beyond what memory allows, rows are told as stories
+        return [self._outcomes(of_row, known) for of_row in keys]
+
+    def _keys(self, spelled: dict[int, dict[str, Any]]) -> list[bytes]:
+        """Give the keys of a row's first requests; none for a row of which a step cannot be asked."""
+        keys = []
+        try:
+            for step in self._steps:
+                prepared = step.builder.prepare(spelled[step.builder.step.prompt_text])
+                keys.append(step.builder.key(prepared, step.generation * GENERATION_STRIDE))
+        except RowError:
+            return []
+        return keys
+
+    def _outcomes(self, keys: list[bytes], known: dict[bytes, Record]) -> list[Outcome] | None:
+        outcomes = []
+        for step, key in zip(self._steps, keys, strict=False):  # of a row that cannot be asked there are none
+            record = known.get(key)
+            if record is None or record.reply is None:
+                return None
+            outcome = judge(step.reader, settled_record(record, self._read, run=self._run))
+            if outcome.status != "ok":
+                return None
+            outcomes.append(outcome)
+        return outcomes or None
