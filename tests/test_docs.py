@@ -12,7 +12,6 @@ import os
 import re
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +21,7 @@ import yaml
 from enrich.cli.app import main
 from enrich.config import validate_config
 from enrich.records import STATUSES
+from tests.helpers.pages import Snippet, snippets
 from tools import reference
 
 if TYPE_CHECKING:
@@ -30,37 +30,12 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 PAGES = sorted(path for path in DOCS.rglob("*.md") if path.parent != reference.FOLDER)
-FENCE = re.compile(r"^```(\w+)(?: title=\"([^\"]+)\")?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-NOT_RUN = re.compile(r"<!-- not run: [^>]+ -->\n\n\Z")  # what readers need not know
-SHOWN = {"text"}  # languages that show something and do nothing
 MINIMAL = {"input": "in.csv", "output": "out.parquet", "steps": [{"name": "s", "prompt": "{{ t }}"}]}
 README_NOT_RUN = {
     "make demo": "it makes an environment of its own; CI runs it",
     "make test": "it runs these tests",
 }
 README_ROWS = "review\nSplendid\nArrived late\n"  # what README's configuration reads
-
-
-@dataclass(frozen=True)
-class Snippet:
-    """One fenced block of a page."""
-
-    line: int
-    language: str
-    title: str | None
-    text: str
-    runs: bool
-
-
-def snippets(page: Path) -> list[Snippet]:
-    """Give a page's fenced blocks in order."""
-    text = page.read_text(encoding="utf-8")
-    found = []
-    for match in FENCE.finditer(text):
-        language, title, content = match.groups()
-        runs = language not in SHOWN and not NOT_RUN.search(text[: match.start()])
-        found.append(Snippet(text.count("\n", 0, match.start()) + 1, language, title, content, runs=runs))
-    return found
 
 
 class Reader:

@@ -53,7 +53,8 @@ def enrich(
         UsageError: something is wrong that was found before any task began.
     """
     spark = df.sparkSession
-    arriving = spark.createDataFrame([], df.schema).toArrow().schema  # as Spark itself hands the rows over
+    # As Spark itself hands the rows over; that no row is wanted its optimizer knows, so no executor is asked.
+    arriving = df.limit(0).toArrow().schema
     job, joined = spread.prepare(config, arriving, one_machine=one_machine, split_limits=split_limits)
     added = pa.schema(list(joined)[len(arriving) :])
 

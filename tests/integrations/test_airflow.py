@@ -23,13 +23,16 @@ import pytest
 
 from enrich.records import AMOUNTS
 from tests.helpers.endpoint import KEY, BookedEndpoint, Raw, envelope
+from tests.helpers.pages import files_of, snippets
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from tests.helpers.endpoint import Seen
 
-EXAMPLE = Path(__file__).parent.parent.parent / "examples" / "airflow"
+ROOT = Path(__file__).parent.parent.parent
+EXAMPLE = ROOT / "examples" / "airflow"
+PAGE = ROOT / "docs" / "how-to" / "airflow.md"
 CONNECTION = "AIRFLOW_CONN_BEATRA_DEFAULT"
 OWN = ("mood_latency_ms", "mood_request_id")  # columns in which two runs over the same rows differ
 STEPS = [{"name": "mood", "prompt": "Mood of {{ review }}?"}]
@@ -516,6 +519,25 @@ def test_the_example_runs_as_it_is(home: Path, tmp_path: Path, monkeypatch: pyte
     assert pq.read_table(tmp_path / "2026-01-05.parquet").num_rows == 3
 
 
+def test_the_page_s_first_try_works_as_it_stands(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its files among the DAGs and its commands in a shell: no connection, no scheduler, and the answers are there."""
+    monkeypatch.delenv(CONNECTION, raising=False)
+    monkeypatch.setenv("AIRFLOW_HOME", str(tmp_path))
+    monkeypatch.setenv("AIRFLOW__CORE__DAGS_FOLDER", str(tmp_path / "dags"))
+    (tmp_path / "dags").mkdir()
+    for name in ("mood_dag.py", "mood.yaml", "mood.csv"):
+        (tmp_path / "dags" / name).write_text(files_of(PAGE)[name], encoding="utf-8")
+    (commands,) = [s.text for s in snippets(PAGE) if "airflow dags test" in s.text]
+    for command in re.findall(r"^\$ airflow (.*)$", commands, re.MULTILINE):
+        airflow(*command.split())
+    assert pq.read_table(tmp_path / "dags" / "out" / "mood.parquet")["mood_status"].to_pylist() == [
+        "ok",
+        "ok",
+    ]
+
+
 # --- how a task fails -------------------------------------------------------------------------------------
 
 
@@ -565,6 +587,23 @@ def test_what_no_retry_helps_is_not_retried(  # noqa: PLR0917  # the cases stand
     assert (ran.xcom and ran.xcom["exit_code"]) == exit_code
     assert made.output.exists() == (exit_code == 3)
     assert event_of(made.name) is None
+
+
+@pytest.mark.parametrize("conn_id", ["beatra_default", "other"])
+def test_a_connection_that_is_nowhere_fails_for_good(
+    job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch, conn_id: str
+) -> None:
+    """The task fails at its first try, and says which connection it looked for and where one may be given."""
+    monkeypatch.delenv(CONNECTION, raising=False)
+    from airflow.sdk.exceptions import AirflowFailException
+
+    task = job(beatra_conn_id=conn_id, retries=2, retry_delay=0.1)
+    ran = task.run()
+    assert (ran.state, ran.tries) == ("failed", 1)
+    with pytest.raises(AirflowFailException) as raised:
+        rendered(task).execute({})
+    assert f"there is no connection `{conn_id}`" in str(raised.value)
+    assert f"AIRFLOW_CONN_{conn_id.upper()}" in str(raised.value)
 
 
 def test_after_an_outage_airflow_s_own_retry_goes_on(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import runpy
 import shutil
 import signal
@@ -22,6 +23,7 @@ dg = pytest.importorskip("dagster", reason="pip install 'beatra-enrich[dagster]'
 from enrich.files.output_lock import hold_output  # noqa: E402
 from enrich.integrations.dagster import BeatraEnrichComponent, BeatraResource, beatra_asset  # noqa: E402
 from tests.helpers.endpoint import KEY, BookedEndpoint, Raw, Seen, envelope, out_of_service  # noqa: E402
+from tests.helpers.pages import files_of, snippets  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -505,6 +507,26 @@ def test_the_example_runs_as_it_is(tmp_path: Path) -> None:
         result = defs.resolve_implicit_global_asset_job_def().execute_in_process()
         assert (metadata(result)["ok"], metadata(result)["requests"]) == (4, requests)
         assert sum(metadata(result, "tone_counts")["counts"].values()) == 4
+
+
+def test_the_page_s_first_try_works_as_it_stands(tmp_path: Path) -> None:
+    """Its files in a folder, and the command that needs no browser."""
+    page = ROOT / "docs" / "how-to" / "dagster.md"
+    for name in ("definitions.py", "tones.yaml", "tones.csv"):
+        (tmp_path / name).write_text(files_of(page)[name])
+    (commands,) = [s.text for s in snippets(page) if "asset materialize" in s.text]
+    command = re.findall(r"^\$ dagster (.*)$", commands, re.MULTILINE)[0]
+    (tmp_path / "home").mkdir()
+    done = subprocess.run(
+        [sys.executable, "-m", "dagster", *command.split()],
+        cwd=tmp_path,
+        env={**os.environ, "DAGSTER_HOME": str(tmp_path / "home")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert pq.read_table(tmp_path / "out" / "tones.parquet")["tone_status"].to_pylist() == ["ok", "ok"]
 
 
 # --- real processes ------------------------------------------------------------------------------------------

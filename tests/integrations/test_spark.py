@@ -367,6 +367,20 @@ def test_an_action_that_takes_few_rows_pays_for_few(spark: SparkSession, ledger:
         spark.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", "20")
 
 
+def test_nothing_is_run_on_executors_before_an_action(spark: SparkSession, ledger: str) -> None:
+    """To call `enrich` is to plan: no job of it has a task, whatever the frame would have to compute."""
+    with BookedEndpoint() as endpoint:
+        frame = texts(spark, MANY).orderBy("t")
+        context, group = spark.sparkContext, f"planning {ledger}"
+        context.setJobGroup(group, group)
+        enrich(frame, job(endpoint, ledger))
+        tracker = context.statusTracker()
+        jobs = [tracker.getJobInfo(number) for number in tracker.getJobIdsForGroup(group)]
+        stages = [tracker.getStageInfo(number) for found in jobs if found for number in found.stageIds]
+        context.setJobGroup("", "")
+        assert [stage.numTasks for stage in stages if stage] == []
+
+
 def test_a_limit_before_it_asks_for_no_more(
     spark: SparkSession, endpoint: BookedEndpoint, ledger: str
 ) -> None:

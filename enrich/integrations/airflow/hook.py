@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseHook
+from airflow.sdk.exceptions import AirflowNotFoundException
 
 from enrich.errors import ConfigError, EnrichError
 
@@ -110,7 +111,21 @@ class BeatraHook(BaseHook):
         return not failed, "; ".join(f"{finding.name}: {finding.text}" for finding in failed or findings)
 
     def _connection(self) -> Connection:
-        return self.get_connection(self.beatra_conn_id)
+        """Look the connection up; one that is nowhere is a mistake in the set-up, which no retry mends."""
+        try:
+            return self.get_connection(self.beatra_conn_id)
+        except AirflowNotFoundException:
+            raise ConfigError(
+                f"there is no connection `{self.beatra_conn_id}`",
+                hint=f"add one of type `{self.conn_type}` whose password is the API key: in the web interface, or as"
+                f" {_variable(self.beatra_conn_id)} in the worker's environment. beatra_conn_id=None takes the key from"
+                " that environment.",
+            ) from None
+
+
+def _variable(conn_id: str) -> str:
+    """Name the variable in which Airflow looks for a connection."""
+    return f"AIRFLOW_CONN_{conn_id.upper()}"
 
 
 def _base_url(connection: Connection) -> str | None:
