@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -78,7 +77,7 @@ def test_pandas_reads_its_index_and_the_new_columns() -> None:
     out = output_schema(schema, [S])
     frame = out.empty_table().to_pandas()
     assert frame.index.name == "key"
-    assert isinstance(frame["s"].dtype, pd.StringDtype)
+    assert frame["s"].dtype == pa.array([""]).to_pandas().dtype  # texts are objects until pandas 3
     assert str(frame["s_score"].dtype) == "float64"
     names = [column["name"] for column in told(schema, b"pandas")["columns"]]
     assert names[:4] == ["review", "stars", "day", "key"]
