@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import AfterValidator
 
 from enrich.config.ledger_url import holds_password
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 FILES = ("duckdb", "sqlite")  # schemes of databases that are a file; nothing behind `:///` is one in memory
 SERVERS = ("postgresql", "postgres")
@@ -48,6 +52,13 @@ def resolved_url(url: str, base: Path) -> str:
     """Make the path in a URL absolute: three slashes stand before a relative one."""
     file = file_of(url)
     return url if file is None else f"{url.partition(':')[0]}:///{base / file.expanduser()}"
+
+
+def table_file(output: Mapping[str, Any]) -> str:
+    """Give the path of the file that an output to a table is first, relative to the configuration."""
+    table = str(output["table"])
+    told = hashlib.sha256(f"{output.get('url')} {table}".encode()).hexdigest()[:8]
+    return f".beatra/{re.sub('[^A-Za-z0-9._-]', '_', table)[:100]}-{told}.arrow"
 
 
 DatabaseUrl = Annotated[str, AfterValidator(database_url)]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from enrich.base.location import is_url, plain
-from enrich.config.database_url import resolved_url
+from enrich.config.database_url import resolved_url, table_file
 from enrich.config.secrets import without_secret
 from enrich.config.strict_yaml import parse_yaml
 from enrich.errors import ConfigError, did_you_mean
@@ -208,7 +208,8 @@ def _path_of(section: Any) -> str:
 
 def ledger_beside(output: str) -> str:
     """Give the ledger that lies beside an output by default."""
-    return str(Path(output).parent / ".beatra" / "ledger.db")
+    folder = Path(output).parent
+    return str((folder if folder.name == ".beatra" else folder / ".beatra") / "ledger.db")
 
 
 def _resolved(path: str, base: Path) -> str:
@@ -264,6 +265,8 @@ def _with_database(section: dict[str, Any], base: Path) -> dict[str, Any]:
     """Make the path in a database's URL absolute; those in a query are relative to the configuration, too."""
     if isinstance(url := section.get("url"), str):
         section = {**section, "url": resolved_url(url, base)}
+    if isinstance(section.get("table"), str) and "path" not in section:
+        section = {"path": str(base / table_file(section)), "format": "arrow", **section}
     return {"folder": str(base), **section} if "sql" in section else section
 
 

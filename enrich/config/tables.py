@@ -14,7 +14,7 @@ from pydantic import (
 )
 
 from enrich.base.location import without_slash
-from enrich.config.database_url import DatabaseUrl
+from enrich.config.database_url import FILES, DatabaseUrl, file_of, table_file
 from enrich.config.section import FilePath, Format, Location, Number, Section, Target
 
 # Python's codecs of texts that no file is written in: for host names, for source code, and for nothing at all.
@@ -165,6 +165,12 @@ class CsvOutput(Section):
     guard_formulas: bool | Literal["answers"] = "answers"
 
 
+def _path_or_table(schema: dict[str, Any]) -> None:
+    """Say in the JSON Schema that one of two keys is required."""
+    schema["required"] = [name for name in schema["required"] if name != "path"]
+    schema["anyOf"] = [{"required": ["path"]}, {"required": ["table", "url"]}]
+
+
 class OutputConfig(Section):
     """Where the rows go.
 
@@ -177,7 +183,16 @@ class OutputConfig(Section):
         row_group_rows: rows in one Parquet row group.
         columns: the input's columns that are written, in this order; all of them unless given.
         csv: how a CSV or TSV file is written.
+        table: of a database, such as `main.reviews`: the output goes there, in one transaction, when its file is whole. The
+            file is `path`, or lies beside the ledger; it is what `show` and `report` read.
+        url: the database: `duckdb:///file`, `sqlite:///file`, or `postgresql://user@host/name` without a password.
+        mode: `replace` the table's rows; `append` to them, once for each input and job; `merge`, by `key`: of rows that are
+            there, the steps' columns alone are written, and other rows are added.
+        key: the column, or columns, that tell each row from every other. With `append`, rows whose key is there are left
+            out.
     """
+
+    model_config = ConfigDict(json_schema_extra=_path_or_table)
 
     path: Target
     partitioned: bool = False
@@ -186,6 +201,38 @@ class OutputConfig(Section):
     row_group_rows: Annotated[int, Field(ge=1), Number] = 131_072
     csv: CsvOutput = CsvOutput()
     columns: list[str] | None = None
+    table: Annotated[str, Field(min_length=1, pattern=r"^[^.]+(\.[^.]+){0,2}$")] | None = None
+    url: DatabaseUrl | None = None
+    mode: Literal["replace", "append", "merge"] = "replace"
+    key: str | Annotated[list[str], Field(min_length=1)] | None = None
+
+    @property
+    def told(self) -> str:
+        """Where the rows are in the end, as messages say it."""
+        return self.path if self.table is None else f"{self.table} in {self.url}"
+
+    @model_validator(mode="after")
+    def _is_whole_table(self) -> Self:
+        if self.table is None:
+            for key in ("url", "key"):
+                if getattr(self, key) is not None:
+                    raise ValueError(f"`{key}` belongs to a table; name it with `table`")
+            if self.mode != "replace":
+                raise ValueError(f"`mode: {self.mode}` belongs to a table; name it with `table`")
+            return self
+        if self.url is None or (file_of(self.url) is None and self.url.startswith(FILES)):
+            raise ValueError("`table` needs the `url` of its database, such as duckdb:///w.db")
+        if self.partitioned:
+            raise ValueError("a folder of outputs and a `table` are two outputs; take one out")
+        if self.mode == "merge" and self.key is None:
+            raise ValueError("`mode: merge` needs the `key` that tells rows apart, such as key: id")
+        return self
+
+    @model_validator(mode="before")
+    @classmethod
+    def _has_file(cls, value: Any) -> Any:
+        is_table = isinstance(value, dict) and isinstance(value.get("table"), str) and "path" not in value
+        return {"path": table_file(value), "format": "arrow", **value} if is_table else value
 
     @model_validator(mode="before")
     @classmethod

@@ -65,6 +65,8 @@ class _AdbcDatabase:
 class PostgresDatabase(_AdbcDatabase):
     """A PostgreSQL server; libpq finds the password."""
 
+    casts = True
+
     def __init__(self, url: str, *, reads: bool) -> None:
         super().__init__(
             "adbc_driver_postgresql", "adbc-postgresql", "a PostgreSQL database", url, autocommit=reads
@@ -89,6 +91,18 @@ class PostgresDatabase(_AdbcDatabase):
             kind.num_fields or unsigned or types.is_null(kind) or types.is_decimal256(kind) or _is_odd(kind)
         )
 
+    def spelled(self, kind: pa.DataType) -> str | None:
+        """Give the type of values that come as texts: a UUID, JSON, or a number of very many digits."""
+        if isinstance(kind, pa.UuidType):
+            return "uuid"
+        if kind.num_fields and not self.takes(kind) and not isinstance(kind, pa.DictionaryType):
+            return "jsonb"
+        if isinstance(kind, pa.JsonType):
+            return "jsonb"
+        if isinstance(kind, pa.Decimal256Type):
+            return f"numeric({kind.precision},{kind.scale})"
+        return "numeric(20)" if types.is_uint64(kind) else None
+
     def columns(self, table: str) -> dict[str, str] | None:
         """Give a table's columns with their types."""
         ((found,),) = self.execute("SELECT to_regclass($1)::oid::int8", table)
@@ -102,7 +116,9 @@ class PostgresDatabase(_AdbcDatabase):
 
 
 class SqliteDatabase(_AdbcDatabase):
-    """A SQLite file."""
+    """A SQLite file; its columns take any value."""
+
+    casts = False
 
     def __init__(self, file: Path | None, *, reads: bool) -> None:
         place = ":memory:" if file is None else f"file:{_escaped(str(file))}{'?mode=ro' if reads else ''}"
@@ -123,6 +139,10 @@ class SqliteDatabase(_AdbcDatabase):
             or types.is_date32(kind)
             or (types.is_timestamp(kind) and kind.tz is None)
         ) and not types.is_uint64(kind)
+
+    def spelled(self, kind: pa.DataType) -> str | None:  # noqa: ARG002  # SQLite has no types of its own
+        """Give no type: a text stays one."""
+        return None
 
     def columns(self, table: str) -> dict[str, str] | None:
         """Give a table's columns with their types."""

@@ -26,7 +26,10 @@ class Database(Protocol):
 
     Attributes:
         errors: what its driver raises.
+        casts: whether a value is cast to the type of a column before it is put there.
     """
+
+    casts: bool
 
     @property
     def errors(self) -> tuple[type[Exception], ...]: ...  # noqa: D102  # see Attributes
@@ -42,6 +45,9 @@ class Database(Protocol):
 
     def takes(self, kind: pa.DataType) -> bool:
         """Say whether it has a type for these values."""
+
+    def spelled(self, kind: pa.DataType) -> str | None:
+        """Give the type that values are to have which come as texts, because the driver takes no others; None for text."""
 
     def columns(self, table: str) -> dict[str, str] | None:
         """Give a table's columns with their types, as SQL spells both; None where there is no such table."""

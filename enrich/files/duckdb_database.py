@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
 from pyarrow import types
 
 from enrich.files.drivers import driver
@@ -11,8 +12,6 @@ from enrich.files.drivers import driver
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
-
-    import pyarrow as pa
 
 STREAM_ROWS = 8192  # rows in one record batch
 UNKNOWN = (
@@ -25,6 +24,8 @@ UNKNOWN = (
 
 class DuckDatabase:
     """A connection of its own; relative paths in queries are looked for below a folder."""
+
+    casts = True
 
     def __init__(self, file: Path | None, folder: str | None, *, reads: bool) -> None:
         duckdb = driver("duckdb", "duckdb", "a DuckDB database")
@@ -62,7 +63,11 @@ class DuckDatabase:
 
     def takes(self, kind: pa.DataType) -> bool:
         """Say whether Arrow's type has one here."""
-        return not any(is_kind(kind) for is_kind in UNKNOWN)
+        return not any(is_kind(kind) for is_kind in UNKNOWN) and not isinstance(kind, pa.BaseExtensionType)
+
+    def spelled(self, kind: pa.DataType) -> str | None:
+        """Give no type: a text stays one."""
+        return None if self.takes(kind) else "VARCHAR"
 
     def columns(self, table: str) -> dict[str, str] | None:
         """Give a table's columns with their types."""

@@ -26,6 +26,7 @@ from enrich.errors import DiskFull, EnrichError, OutputError, RunStopped
 from enrich.files import storage
 from enrich.files.access import OutputPlace, access_errors, folders, make_folder
 from enrich.files.placing import Temporary, replace_with_sidecar, sidecar_of, sweep, temporary_path
+from enrich.files.table_output import rehearse_table
 from enrich.files.writers import (
     MANIFEST_KEY,
     VALUE_ERRORS,
@@ -161,6 +162,8 @@ def preflight(config: OutputConfig, schema: pa.Schema) -> None:
     """
     target = _target(config)
     check_schema(schema, config)
+    if config.table is not None:
+        rehearse_table(config, schema)
     if isinstance(target, ObjectUrl):
         with access_errors(target):
             storage.probe(str(target))

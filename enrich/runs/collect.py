@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from enrich.runs.pipeline import Work, alone, open_work
 from enrich.runs.prepare import look_at_folder
+from enrich.runs.published import publish_output
 from enrich.runs.summary import collected, nothing_to_do
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ async def _collect(config: Config, options: RunOptions) -> Summary:
     if folder is not None and not folder.todo:
         return nothing_to_do(config, folder, time.monotonic() - begun)
     async with open_work(config, options, folder, send=False) as work:
-        return await work.write(_gather, lambda _: None)
+        return await publish_output(work, await work.write(_gather, lambda _: None))
 
 
 def _gather(work: Work) -> Summary:

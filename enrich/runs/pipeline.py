@@ -19,6 +19,7 @@ from enrich.runs.lock import held
 from enrich.runs.partition_files import Units
 from enrich.runs.partition_todo import places
 from enrich.runs.prepare import Opened, look_at_folder, opened
+from enrich.runs.published import publish_output
 from enrich.runs.reasked import NEITHER, note_way, refuse_reasked
 from enrich.runs.repeat import note_finished, repeated
 from enrich.runs.scratch import occurrences_of, scratch_of
@@ -130,7 +131,7 @@ async def run_held(config: Config, options: RunOptions) -> Summary:
         async with pulsing(options.progress, session.ledger, run=session.run, output=config.output.path):
             try:
                 await note_way(work)
-                summary = await work.write(_finish, check_finished)
+                summary = await publish_output(work, await work.write(_finish, check_finished))
                 if options.anew is not None:
                     await settle_anew(session.job, session.ledger, session.scope)
                 elif not options.retry:

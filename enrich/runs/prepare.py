@@ -14,6 +14,7 @@ from enrich.runs.fresh import scope_of
 from enrich.runs.job import Job, compile_job, refuse_overlap
 from enrich.runs.partition_todo import folder_columns, open_todo, plan_folder
 from enrich.runs.partitions import UNFINISHED
+from enrich.runs.published import refuse_part
 from enrich.runs.session import open_session
 
 if TYPE_CHECKING:
@@ -76,6 +77,7 @@ async def _compiled(
     config: Config, options: RunOptions, folder: Folder | None, *, send: bool
 ) -> tuple[Source, Job]:
     """Open the input and compile the job."""
+    refuse_part(config.output, options.limit)
     if folder is None:
         source = await asyncio.to_thread(open_source, config.input, limit=options.limit)
     else:

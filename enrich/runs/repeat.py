@@ -88,6 +88,8 @@ async def repeated(config: Config, options: RunOptions) -> Summary | None:
     asked = options.force or options.fresh or options.retry or options.anew or options.prepared is not None
     if asked or config.output.partitioned or is_url(location):
         return None
+    if config.output.table is not None:  # others may have written there
+        return None
     told = await _told(location, config)
     if told is None:
         return None

@@ -171,7 +171,7 @@ def _output(config: Config, source: Source, job: Job) -> str:
     if not config.output.partitioned:
         preflight(config.output, job.output_schema)
         rehearse(source, job.output_schema, config.output)
-        return f"{config.output.path} can be written, {columns}"
+        return f"{config.output.told} can be written, {columns}"
     units = find_units(source.files, config.output)
     preflight(units[0].output, job.output_schema)
     rehearse(source, job.output_schema, units[0].output)

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
+import random
+import subprocess
 from typing import TYPE_CHECKING, Any
 
 import duckdb
+import psycopg
 import pyarrow.parquet as pq
 import pytest
+
+from tests.conftest import SCRIPT
+from tests.helpers.endpoint import KEY
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -83,3 +90,94 @@ def test_a_query_that_fails_costs_nothing(
     ended = cli("run", config, endpoint=endpoint)
     assert (ended.code, len(endpoint.charges)) == (2, 0)
     assert "nope" in ended.err
+
+
+def test_the_output_is_a_table(
+    reviews: Path, job: Callable[..., Path], cli: Callable[..., Ended], endpoint: BookedEndpoint
+) -> None:
+    """Read from a database and written back to it by key, again and again: the table has each answer once, paid for once."""
+    place = f"duckdb:///{reviews.name}"
+    config = job(
+        input={"sql": "SELECT id, t FROM r ORDER BY id", "url": place},
+        output={"table": "main.r", "url": place, "mode": "merge", "key": "id"},
+    )
+    checked = cli("check", config, endpoint=endpoint)
+    assert (checked.code, "main.r in duckdb:///" in checked.out) == (0, True)
+    assert len(do(reviews, "DESCRIBE r")) == 2  # which a check leaves as it was
+    ended = cli("run", config, "--json", endpoint=endpoint)
+    assert json.loads(ended.out)["reason"] == "10 rows done, put into main.r"
+    do(reviews, "INSERT INTO r (id, t) VALUES (10, 'new')", "UPDATE r SET s = NULL WHERE id = 3")
+    assert cli("run", config, endpoint=endpoint).code == 0
+    assert do(reviews, "SELECT count(*), count(s), count(DISTINCT id), min(s_status) FROM r") == [
+        (11, 11, 11, "ok")
+    ]
+    assert len(endpoint.charges) == 11
+    for command in (("show",), ("status",), ("report", "-o", "r.html"), ("plan",), ("collect",), ("retry",)):
+        assert cli(command[0], config, *command[1:], endpoint=endpoint).code == 0, command
+    assert do(reviews, "SELECT count(*) FROM r") == [(11,)]
+    assert cli("collect", config, "-o", "c.csv", endpoint=endpoint).code == 0
+    assert len(endpoint.charges) == 11
+
+
+def test_rows_are_appended_once(
+    reviews: Path, job: Callable[..., Path], cli: Callable[..., Ended], endpoint: BookedEndpoint
+) -> None:
+    """A job that is run twice appends its rows once, and some of them are not appended before all."""
+    config = job(output={"table": "a", "url": f"duckdb:///{reviews.name}", "mode": "append"})
+    refused = cli("run", config, "--limit", "1", endpoint=endpoint)
+    assert (refused.code, "output.key" in refused.err, len(endpoint.charges)) == (2, True, 0)
+    for _ in range(2):
+        ended = cli("run", config, endpoint=endpoint)
+        assert ended.code == 0
+    assert "which a had before" in ended.err
+    assert do(reviews, "SELECT count(*) FROM a") == [(3,)]
+
+
+def test_a_database_that_another_program_has(
+    reviews: Path, job: Callable[..., Path], cli: Callable[..., Ended], endpoint: BookedEndpoint
+) -> None:
+    """Before anything is sent it is an error; when it comes up at the end, the next run goes on from there."""
+    config = job(output={"table": "a", "url": f"duckdb:///{reviews.name}"})
+    with duckdb.connect(str(reviews)):
+        ended = cli("run", config, endpoint=endpoint)
+    assert (ended.code, len(endpoint.charges)) == (2, 0)
+    assert "cannot be opened" in ended.err
+    assert cli("run", config, endpoint=endpoint).code == 0
+    assert do(reviews, "SELECT count(*) FROM a") == [(3,)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scheme", ["duckdb", "postgresql"])
+def test_killed_at_random_the_table_is_that_of_an_undisturbed_run(
+    tmp_path: Path,
+    job: Callable[..., Path],
+    endpoint: BookedEndpoint,
+    scheme: str,
+    request: pytest.FixtureRequest,
+) -> None:
+    """A whole job that is killed again and again: every row once in the table, each request charged once."""
+    server = request.getfixturevalue("postgres_server") if scheme == "postgresql" else None
+    url = server.create("killed") if server is not None else f"duckdb:///{tmp_path}/k.db"
+    rows = [{"id": i, "t": f"text {i % 1500}"} for i in range(2_000)]
+    config = job(rows, output={"table": "k", "url": url, "mode": "merge", "key": "id"})
+    chance, kills = random.Random(scheme), 0
+    env = {**os.environ, "BEATRA_BASE_URL": endpoint.base_url, "BEATRA_API_KEY": KEY}
+    command = [SCRIPT, "run", config, "-q", "--force"]
+    while kills < 25:
+        process = subprocess.Popen(command, env=env, stdin=subprocess.DEVNULL)
+        try:
+            process.wait(chance.uniform(0.5, 4))
+        except subprocess.TimeoutExpired:
+            kills += 1
+        process.kill()
+        process.wait()
+    assert subprocess.run(command, env=env, check=False).returncode == 0
+    if server is None:
+        found = do(tmp_path / "k.db", "SELECT id, s, s_status FROM k ORDER BY id")
+    else:
+        with psycopg.connect(url) as connection:
+            found = connection.execute("SELECT id, s, s_status FROM k ORDER BY id").fetchall()
+    expected = pq.read_table(tmp_path / "in.parquet")
+    assert [row[0] for row in found] == expected.column("id").to_pylist()
+    assert {row[2] for row in found} == {"ok"}
+    assert len({row[1] for row in found}) == len(endpoint.charges) == 1_500
