@@ -66,6 +66,7 @@ ELSEWHERE = {
     "rows.story": "rows/test_chain.py",  # one step behind the other
     "runs.anew": "runs/test_chosen.py",
     "runs.options": "runs/test_run.py",  # records without behaviour
+    "runs.published": "runs/test_databases.py",
     "runs.pipeline": "runs/test_run.py",
     "runs.prepare": "runs/test_run.py",
     "runs.promise": "test_machine.py",

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from enrich.base.location import native
 from enrich.config.database_url import file_of
-from enrich.errors import OutputError, RunStopped
+from enrich.errors import ConfigError, OutputError, RunStopped
 from enrich.files.cells import csv_cells
 from enrich.files.common_types import decoded
 from enrich.files.databases import first_lines, open_database
@@ -49,6 +49,19 @@ def rehearse_table(output: OutputConfig, schema: pa.Schema) -> None:
         raise _wrong(output, error) from None
     except RunStopped as error:
         raise OutputError(error.message, hint="look at the table, its types and your rights to it.") from None
+
+
+def refuse_part(output: OutputConfig, limit: int | None) -> None:
+    """Keep a part of the rows from being appended: the whole would come behind it.
+
+    Raises:
+        ConfigError: a limit, and rows that are appended without a key.
+    """
+    if output.table is not None and output.mode == "append" and output.key is None and limit is not None:
+        raise ConfigError(
+            "--limit with `mode: append` would append some rows, and all of them the next time",
+            hint="give output.key, which leaves out what is there, or try it with --output part.parquet.",
+        )
 
 
 def publish(output: OutputConfig, own: Collection[str], record: str, manifest: str) -> bool:

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 from enrich.files.rehearsal import rehearse
 from enrich.files.sink import preflight
 from enrich.files.source import Source, open_source
+from enrich.files.table_output import refuse_part
 from enrich.runs.fresh import scope_of
 from enrich.runs.job import Job, compile_job, refuse_overlap
 from enrich.runs.partition_todo import folder_columns, open_todo, plan_folder
 from enrich.runs.partitions import UNFINISHED
-from enrich.runs.published import refuse_part
 from enrich.runs.session import open_session
 
 if TYPE_CHECKING:

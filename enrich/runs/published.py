@@ -8,29 +8,14 @@ import json
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from enrich.errors import ConfigError
 from enrich.files.sink import read_manifest
 from enrich.files.table_output import publish
 
 if TYPE_CHECKING:
-    from enrich.config import OutputConfig
     from enrich.files.source import Source
     from enrich.records import Summary
     from enrich.runs.job import Job
     from enrich.runs.prepare import Opened
-
-
-def refuse_part(output: OutputConfig, limit: int | None) -> None:
-    """Keep a part of the rows from being appended: the whole would come behind it.
-
-    Raises:
-        ConfigError: a limit, and rows that are appended without a key.
-    """
-    if output.table is not None and output.mode == "append" and output.key is None and limit is not None:
-        raise ConfigError(
-            "--limit with `mode: append` would append some rows, and all of them the next time",
-            hint="give output.key, which leaves out what is there, or try it with --output part.parquet.",
-        )
 
 
 async def publish_output(begun: Opened, summary: Summary) -> Summary:

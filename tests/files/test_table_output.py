@@ -248,3 +248,33 @@ def test_types_of_a_new_table_in_postgresql(postgres_server: Server, tmp_path: P
         (values,) = connection.execute("SELECT * FROM r").fetchall()
     assert [kind for (kind,) in told] == [kind for _, kind, _ in columns]
     assert list(values) == [value for *_, value in columns]
+
+
+def test_types_of_a_new_table_in_files(tmp_path: Path) -> None:
+    """What DuckDB and SQLite say of the columns that they were given, and of their values."""
+    moment = dt.datetime(2026, 1, 2, 3, 4, 5)  # noqa: DTZ001  # without a zone
+    columns: list[tuple[pa.Array[Any], str, str, Any]] = [
+        (pa.array([2**60]), "BIGINT", "integer", 2**60),
+        (pa.array([2**63], pa.uint64()), "UBIGINT", "text", str(2**63)),
+        (pa.array([Decimal("1.50")], pa.decimal128(10, 2)), "DECIMAL(10,2)", "text", "1.50"),
+        (pa.array([Decimal("1.500")], pa.decimal256(50, 3)), "VARCHAR", "text", "1.500"),
+        (pa.array([0.1]), "DOUBLE", "real", 0.1),
+        (pa.array([True]), "BOOLEAN", "integer", 1),
+        (pa.array(["a"], STATUS), "VARCHAR", "text", "a"),
+        (pa.array([b"\0"]), "BLOB", "blob", b"\0"),
+        (pa.array([dt.date(2026, 1, 2)]), "DATE", "text", "2026-01-02"),
+        (pa.array([moment]), "TIMESTAMP", "text", "2026-01-02T03:04:05.000000"),
+        (pa.array([[1, 2]]), "BIGINT[]", "text", "[1,2]"),
+        (pa.array([{"a": 1}]), "STRUCT(a BIGINT)", "text", '{"a":1}'),
+        (pa.array([uuid.UUID(int=1).bytes], pa.uuid()), "VARCHAR", "text", str(uuid.UUID(int=1))),
+    ]
+    rows = pa.table([column for column, *_ in columns], names=[f"c{i}" for i in range(len(columns))])
+    for scheme in ("duckdb", "sqlite"):
+        put(tmp_path, f"{scheme}:///{tmp_path}/{scheme}.db", rows)
+    with duckdb.connect(f"{tmp_path}/duckdb.db") as base:
+        assert [row[1] for row in base.execute("DESCRIBE r").fetchall()] == [one[1] for one in columns]
+    lite = sqlite3.connect(f"{tmp_path}/sqlite.db")
+    kinds = ", ".join(f"typeof(c{i})" for i in range(len(columns)))
+    assert lite.execute(f"SELECT {kinds} FROM r").fetchone() == tuple(one[2] for one in columns)  # noqa: S608
+    assert lite.execute("SELECT * FROM r").fetchone() == tuple(one[3] for one in columns)
+    lite.close()

@@ -162,7 +162,7 @@ def test_killed_at_random_the_table_is_that_of_an_undisturbed_run(
     config = job(rows, output={"table": "k", "url": url, "mode": "merge", "key": "id"})
     chance, kills = random.Random(scheme), 0
     env = {**os.environ, "BEATRA_BASE_URL": endpoint.base_url, "BEATRA_API_KEY": KEY}
-    command = [SCRIPT, "run", config, "-q", "--force"]
+    command = [str(SCRIPT), "run", str(config), "-q", "--force"]
     while kills < 25:
         process = subprocess.Popen(command, env=env, stdin=subprocess.DEVNULL)
         try:
