@@ -56,6 +56,7 @@ ELSEWHERE = {
     "pandas": "frames/test_pandas.py",
     "polars": "frames/test_polars.py",
     "records": "test_public_api.py",
+    "report.html": "report/test_page.py",
     "report.facts": "report/test_page.py",  # records without behaviour
     "verbs.bill": "verbs/test_reconcile.py",  # by what is found on one
     "verbs.bill_matching": "verbs/test_reconcile.py",

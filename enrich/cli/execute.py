@@ -97,10 +97,10 @@ def planned(config: Config, limit: int | None, sample: int, *, seed: int = 0, qu
     def plan(given: RunOptions) -> Coroutine[object, object, JobPlan]:
         return plan_job(config, given, sample=sample, seed=seed)
 
-    return cast("JobPlan", _looked(config, plan, limit=limit, quiet=quiet))
+    return cast("JobPlan", looked(config, plan, limit=limit, quiet=quiet))
 
 
-def _looked(
+def looked(
     config: Config,
     look: Callable[[RunOptions], Coroutine[object, object, Any]],
     *,
@@ -145,14 +145,14 @@ def confirmed(
     limit = options["limit"]
     anew = cast(
         "Anew",
-        _looked(config, lambda given: choose_rows(config, given, where, steps), quiet=silent, limit=limit),
+        looked(config, lambda given: choose_rows(config, given, where, steps), quiet=silent, limit=limit),
     )
     if not options["quiet"]:
         click.echo(anew.text(), err=True)
     if not anew.met:
         return anew
     if not options["quiet"] or not yes:
-        found = _looked(config, lambda given: plan_job(config, given), quiet=silent, limit=limit, anew=anew)
+        found = looked(config, lambda given: plan_job(config, given), quiet=silent, limit=limit, anew=anew)
         click.echo(found.text(), err=True)
     if not yes and not click.confirm("Go on?", err=True):
         click.echo("Nothing was sent.", err=True)
@@ -188,7 +188,7 @@ def tried(config: Config, options: dict[str, Any], size: int, seed: int, *, yes:
     set_up_logs(options["verbose"], options["log_format"], quiet=options["quiet"])
     silent = options["quiet"] or options["no_progress"]
     limit = options["limit"]
-    trial = _looked(config, lambda given: try_job(config, given, size, seed), quiet=silent, limit=limit)
+    trial = looked(config, lambda given: try_job(config, given, size, seed), quiet=silent, limit=limit)
     found: dict[str, Any] = trial.to_dict()
     if not options["quiet"]:
         click.echo(trial.text(), err=True)

@@ -88,11 +88,11 @@ def gold_scores(config: Config) -> tuple[Score, ...]:
     source = open_source(InputConfig(path=config.output.path, format=config.output.format))
     owners = _owners(config)
     read = [
-        _Column(answer, known, owners[answer].status, source.schema.field(answer).type)
+        GoldColumn(answer, known, owners[answer].status, source.schema.field(answer).type)
         for answer, known in gold.columns.items()
         if answer in owners and answer in source.schema.names
     ]
-    known_values = None if gold.file is None else _Table(gold)
+    known_values = None if gold.file is None else GoldTable(gold)
     index = next((owner.index for owner in owners.values() if owner.index in source.schema.names), None)
     own = gold.columns.values() if known_values is None else [gold.key]
     wanted = [name for name in dict.fromkeys([*gold.columns, *own]) if name is not None]
@@ -142,7 +142,7 @@ def _owners(config: Config) -> dict[str, _Owner]:
     return found
 
 
-class _Table:
+class GoldTable:
     """The further table with the known values, by its key."""
 
     def __init__(self, gold: GoldConfig) -> None:
@@ -164,7 +164,7 @@ class _Table:
 
 
 @dataclass(slots=True)
-class _Column:
+class GoldColumn:
     """One column of answers, and what its rows add up to."""
 
     answer: str
@@ -178,27 +178,39 @@ class _Column:
     missed: int = 0
     unanswered: int = 0
     without: int = 0
+    right: dict[int, bool] | None = None
 
     def add(self, batch: pa.RecordBatch, known: Sequence[Any], first: int) -> None:
         """Add the rows of one batch, before which there were so many."""
-        answers = batch.column(self.answer)
-        statuses = None if self.status is None else batch.column(self.status).cast(pa.string()).to_pylist()
+        answers = batch.column(self.answer).to_pylist()
+        usable = [answer is not None for answer in answers]
+        if self.status is not None:
+            usable = [status == "ok" for status in batch.column(self.status).cast(pa.string()).to_pylist()]
+        self.take(known, answers, usable, range(first + 1, first + 1 + batch.num_rows))
+
+    def take(
+        self, known: Sequence[Any], answers: Sequence[Any], usable: Sequence[bool], rows: Sequence[int]
+    ) -> None:
+        """Add rows: the value by hand, the answer, whether that is usable, and the row's number from 1.
+
+        Which of them agree stands in ``right`` afterwards, by these numbers, where that is kept.
+        """
         numeric = self._numeric
         for place, value in enumerate(known):
             gold = _number_of(value) if numeric else value
             if _missing(gold):
                 self.without += 1
                 continue
-            answer = answers[place].as_py()
-            usable = answer is not None if statuses is None else statuses[place] == "ok"
-            if not usable:
-                self.unanswered += 1
+            if usable[place]:
+                self._compare(gold, answers[place], rows[place])
             else:
-                self._compare(gold, answer, first + place + 1)
+                self.unanswered += 1
 
     def _compare(self, gold: Any, answer: Any, row: int) -> None:
         pair = (text_of(gold), text_of(answer))
         self.pairs[pair] += 1
+        if self.right is not None:
+            self.right[row] = pair[0] == pair[1]
         if self._numeric and _missing(answer):
             self.missed += 1
         elif self._numeric:

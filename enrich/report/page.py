@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import hashlib
-import os
 from dataclasses import asdict, dataclass, replace
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jinja2
 import orjson
-from markupsafe import Markup
 
 from enrich.base.location import ObjectUrl, is_url
 from enrich.base.texts import json_bytes
 from enrich.base.version import __version__
 from enrich.config import Place, refuse_target
-from enrich.errors import OutputError, UsageError
-from enrich.files import storage
+from enrich.errors import UsageError
 from enrich.files.sink import destination, read_manifest
 from enrich.ledger.opening import open_ledger, require_ledger
 from enrich.records import STATUSES
@@ -28,12 +22,15 @@ from enrich.report import texts
 from enrich.report.facts import Report, Rows
 from enrich.report.findings import find
 from enrich.report.gold import gold_scores
+from enrich.report.html import asset, policy, put_in_place, trusted
 from enrich.report.job_words import job_words
 from enrich.report.log import read_log
 from enrich.report.rows import read_rows
 from enrich.report.waste import waste_of
 
 if TYPE_CHECKING:
+    from markupsafe import Markup
+
     from enrich.config import Config
     from enrich.ledger.protocol import Ledger, RunInfo
     from enrich.report.facts import Sample, Spread
@@ -131,7 +128,7 @@ async def _write(config: Config, ledger: Ledger, path: str | Path, *, content: b
     place = destination(str(path))
     report = await gather(config, ledger, content=content)
     html = await asyncio.to_thread(render, report)
-    await asyncio.to_thread(_replace, place, html)
+    await asyncio.to_thread(put_in_place, place, html)
     return Written(place, report)
 
 
@@ -220,10 +217,10 @@ def render(report: Report) -> str:
         "moment": texts.moment,
         "tags": _tags,
     }
-    styles = _asset(f"{LIBRARY}/uPlot.min.css") + _asset("page.css")
-    licence = f"/*\n{_asset(f'{LIBRARY}/LICENSE')}\n*/\n"  # it asks to go with every copy
-    scripts = [licence + _asset(f"{LIBRARY}/uPlot.iife.min.js"), _asset("page.js")]
-    return environment.from_string(_asset("page.html.jinja")).render(
+    styles = asset(f"{LIBRARY}/uPlot.min.css") + asset("page.css")
+    licence = f"/*\n{asset(f'{LIBRARY}/LICENSE')}\n*/\n"  # it asks to go with every copy
+    scripts = [licence + asset(f"{LIBRARY}/uPlot.iife.min.js"), asset("page.js") + asset("lists.js")]
+    return environment.from_string(asset("page.html.jinja")).render(
         report=report,
         summary=report.summary,
         reason=_reason(report),
@@ -241,9 +238,9 @@ def render(report: Report) -> str:
         percent=texts.percent,
         version=__version__,
         charts=_script_json(_charts(report)),
-        styles=_trusted(styles),
-        scripts=[_trusted(script) for script in scripts],
-        policy=_policy(styles, scripts),
+        styles=trusted(styles),
+        scripts=[trusted(script) for script in scripts],
+        policy=policy(styles, scripts),
     )
 
 
@@ -320,36 +317,4 @@ def _script_json(value: Any) -> Markup:
     text = orjson.dumps(value).decode()
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
-    return _trusted(text)
-
-
-def _trusted(text: str) -> Markup:
-    return Markup(text)  # noqa: S704  # our own files, and JSON without a `<`
-
-
-def _policy(styles: str, scripts: list[str]) -> str:
-    hashes = " ".join(_hash(script) for script in scripts)
-    return f"default-src 'none'; script-src {hashes}; style-src {_hash(styles)}; base-uri 'none'; form-action 'none'"
-
-
-def _hash(text: str) -> str:
-    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
-
-
-def _asset(name: str) -> str:
-    return (resources.files("enrich.report") / name).read_text(encoding="utf-8").strip()
-
-
-def _replace(path: str, html: str) -> None:
-    """Put the page in its place, whole."""
-    if not is_url(path) and Path(path).exists() and not Path(path).is_file():
-        raise OutputError(f"the report {path} is no regular file", hint="give another path with -o.")
-    try:
-        storage.write(
-            path if is_url(path) else os.path.realpath(path), html.encode(errors="backslashreplace")
-        )
-    except OSError as error:
-        problem, hint = error.strerror, "give another path with -o."
-        if is_url(path):
-            problem, hint, _ = storage.explain(error, path)
-        raise OutputError(f"the report {path} cannot be written: {problem}", hint=hint) from None
+    return trusted(text)

@@ -69,19 +69,19 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture(params=LOOKS)
 def page(request: pytest.FixtureRequest, browser: Browser, url: str) -> Iterator[Page]:
     """The report, open; light, dark and on a phone."""
-    with _opened(browser, url, **LOOKS[request.param]) as page:
+    with opened(browser, url, **LOOKS[request.param]) as page:
         yield page
 
 
 @pytest.fixture
 def desk(browser: Browser, url: str) -> Iterator[Page]:
     """The report, open in a window that may use the clipboard."""
-    with _opened(browser, url, viewport=DESK, permissions=["clipboard-read", "clipboard-write"]) as page:
+    with opened(browser, url, viewport=DESK, permissions=["clipboard-read", "clipboard-write"]) as page:
         yield page
 
 
 @contextlib.contextmanager
-def _opened(browser: Browser, url: str, **look: Any) -> Iterator[Page]:
+def opened(browser: Browser, url: str, **look: Any) -> Iterator[Page]:
     """Open the report; on the way out, nothing may have been said on the console or fetched."""
     said: list[str] = []
     fetched: list[str] = []
@@ -232,7 +232,7 @@ def test_everything_can_be_reached_and_used_by_keyboard(desk: Page) -> None:
 
 def test_it_prints_dark_on_light(browser: Browser, url: str) -> None:
     """On paper there are no buttons, and the ink is dark even for a reader of the dark page."""
-    with _opened(browser, url, viewport=DESK, color_scheme="dark") as page:
+    with opened(browser, url, viewport=DESK, color_scheme="dark") as page:
         page.emulate_media(media="print")
         assert page.evaluate("getComputedStyle(document.body).color") == "rgb(27, 29, 33)"
         assert page.locator("button").locator("visible=true").count() == 0
@@ -241,6 +241,6 @@ def test_it_prints_dark_on_light(browser: Browser, url: str) -> None:
 
 def test_it_can_be_read_without_scripts(browser: Browser, url: str) -> None:
     """Every failure and sample is on the page itself."""
-    with _opened(browser, url, viewport=DESK, java_script_enabled=False) as page:
+    with opened(browser, url, viewport=DESK, java_script_enabled=False) as page:
         samples = page.locator("[data-list=samples] [data-item]")
         assert samples.locator("visible=true").count() == samples.count() >= 100

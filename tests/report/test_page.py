@@ -173,7 +173,7 @@ def test_every_output_format_is_read_alike(made: tuple[Config, Summary], tmp_pat
 def test_a_run_that_sent_nothing_does_not_hide_what_the_job_took(tmp_path: Path) -> None:
     """The page heads with the requests and credits of all runs, and lists the runs, the newest first."""
     config, first = reported(tmp_path, options(()), rows=20)
-    second = enrich.run(config)
+    second = enrich.run(config, force=True)
     report = facts_of(config)
     assert second.requests == 0
     assert report.requests.requests == first.requests == 20
