@@ -554,8 +554,8 @@ MISTAKES = {
         config=top(input={"path": "in.csv", "columns": ["revew"]}),
     ),
     "a spreadsheet": Mistake(
-        "the format of DIR/in.xlsx cannot be told: its suffix `.xlsx` is not known\n"
-        "Hint: set `input.format` to csv, tsv, jsonl, parquet or arrow.",
+        "DIR/in.xlsx cannot be read as a workbook: Cannot detect file format\n"
+        "Hint: is it whole, and of the format it claims?",
         config=top(input="in.xlsx"),
         files={"in.xlsx": b"PK"},
     ),
@@ -601,7 +601,7 @@ MISTAKES = {
     # output and ledger
     "an unknown output format": Mistake(
         "the output DIR/out.xls has no suffix that tells its format\n"
-        "Hint: use one of .parquet, .pq, .arrow, .feather, .ipc, .csv, .tsv, .jsonl, .ndjson, or set output.format.",
+        "Hint: use one of .parquet, .pq, .arrow, .feather, .ipc, .csv, .tsv, .jsonl, .ndjson, .xlsx, or set output.format.",
         config=top(output="out.xls"),
     ),
     "a folder as output": Mistake(
