@@ -46,11 +46,14 @@ test: $(READY)
 	$(BIN)/python -m pytest -m "not slow" -n 2 --dist worksteal
 
 # The declared lower bounds are true: the suite on the lowest version of each direct dependency.
-test-floors: $(READY)
-	$(PYTHON) -m venv $(FLOORS)
+$(FLOORS)/.ready: pyproject.toml tools/floors.py
+	$(PYTHON) -m venv --clear $(FLOORS)
 	$(FLOORS)/bin/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m tools.floors > $(FLOORS)/constraints.txt
+	$(FLOORS)/bin/python -m tools.floors > $(FLOORS)/constraints.txt
 	$(FLOORS)/bin/python -m pip install --quiet --editable . --group test --constraint $(FLOORS)/constraints.txt
+	touch $@
+
+test-floors: $(FLOORS)/.ready
 	$(FLOORS)/bin/python -m pytest -m "not slow" -n 2 --dist worksteal
 
 test-all: $(READY)
