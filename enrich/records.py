@@ -360,6 +360,9 @@ class Outcome(NamedTuple):
         follows: the key of the request before that one, whose cost is the row's too, or None.
         reasoning, tool_calls, refusal, logprob, confidence, system_fingerprint: what the model said beside its text, as far
             as the step writes it.
+        votes: how many answers were counted, where several were asked for; then the outcome is the row's own.
+        agreement: the share of them that say what counts; with several fields that of the one most in dispute.
+        spared: answers that need not be asked for.
         evidence: by the short names of its columns, where the values stand in the row's texts; None where nothing is to be
             proved. Such an outcome is the row's own: another row with the same request may have another one.
     """
@@ -390,6 +393,14 @@ class Outcome(NamedTuple):
     confidence: float | None = None
     system_fingerprint: str | None = None
     evidence: dict[str, Any] | None = None
+    votes: int | None = None
+    agreement: float | None = None
+    spared: int = 0
+
+    @property
+    def is_own(self) -> bool:
+        """Whether it is the row's own: the answer of its request alone does not tell it."""
+        return self.evidence is not None or self.votes is not None
 
 
 @dataclass(frozen=True, slots=True)

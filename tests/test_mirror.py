@@ -23,6 +23,7 @@ ELSEWHERE = {
     "answer.plain": "answer/test_standing.py",
     "answer.written": "answer/test_standing.py",
     "config.evidence": "answer/test_evidence.py",
+    "config.votes": "answer/test_ballot.py",
     "answer.repair": "answer/test_reader.py",
     "base.descriptors": "test_machine.py",
     "base.moments": "base/test_values.py",

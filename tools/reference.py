@@ -99,6 +99,11 @@ COLUMN_MEANINGS = {
         ),
         "`choices[0].logprobs`",
     ),
+    "votes": ("how many answers were counted; standard where the step has `votes`", "counted"),
+    "agreement": (
+        "the share of them that say what counts, of the field most in dispute; standard where the step has `votes`",
+        "counted",
+    ),
     "system_fingerprint": ("of the server's configuration", "`system_fingerprint`"),
 }
 CHOICE = """## Which of them are written

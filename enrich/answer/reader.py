@@ -73,6 +73,8 @@ class AnswerReader:
         self._tools = bool(step.params.keys() & {"tools", "functions"})
         self._forced = _forced(step.params.get("tool_choice", step.params.get("function_call")))
         self._wanted = {column.of for column in written if not column.is_value} & ASIDE
+        doubt = step.ballot.when or "" if step.ballot is not None else ""
+        self._wanted |= {name for name in ASIDE if f"{step.name}_{name}" in doubt}
         self._check = _compile_check(step, schema)
 
     def read(self, completion: Completion) -> Answer:

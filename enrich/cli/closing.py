@@ -46,6 +46,8 @@ def closing(summary: Summary, command: Command, config: Config) -> str:
     else:
         lines = [f"{summary.reason[:1].upper()}{summary.reason[1:]} ({spent}, {took})"]
     lines += _waste(summary.waste)
+    if spared := _spared(summary.waste):
+        lines.append(f"votes: {counted(spared, 'request')} not needed, the majority was certain")
     lines += gold_lines(summary.gold or {})
     lines += _causes(summary, command, config)
     if summary.reused:
@@ -69,6 +71,11 @@ USES = {
     "filtered": "filtered ones",
     "failed": "rows that failed",
 }  # of what was paid for, in words
+
+
+def _spared(waste: dict[str, Any] | None) -> int:
+    """Give how many requests votes did not need."""
+    return int(waste["saved"].get("votes", {}).get("requests", 0)) if waste is not None else 0
 
 
 def _waste(waste: dict[str, Any] | None) -> Iterator[str]:

@@ -23,6 +23,7 @@ from enrich.config.problems import problems
 from enrich.config.section import Format, Location, Section
 from enrich.config.steps import Example, Message, Role, StepConfig, StepLimits
 from enrich.config.tables import CsvOptions, InputConfig, OutputConfig
+from enrich.config.votes import Votes
 
 __all__ = [
     "DEFAULT_BASE_URL",
@@ -51,6 +52,7 @@ __all__ = [
     "Section",
     "StepConfig",
     "StepLimits",
+    "Votes",
     "WindowConfig",
     "complete_config",
     "holds_password",

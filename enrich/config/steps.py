@@ -18,6 +18,7 @@ from pydantic.json_schema import SkipJsonSchema
 
 from enrich.config.evidence import Evidence
 from enrich.config.section import Amount, Count, FilePath, Number, PerMinute, Section, sound_path
+from enrich.config.votes import MOST_VOTES, Votes
 
 Role = Literal["system", "user", "assistant"]
 
@@ -110,6 +111,10 @@ class StepConfig(Section):
         images_max_bytes: the most bytes of a picture; a row with a larger one fails.
         evidence: values that must stand in the text that they were taken from: one `{field, from}`, or a list of them.
         on_unsupported: `reask` asks again, within `reask`, with what does not stand there; else the row is `unsupported`.
+        votes: how many answers a row may have, of which the majority counts: a number, or `{most, when, models}`. Each is
+            paid for; asking stops as soon as the majority is certain.
+        vote_on: the fields whose majority counts, each by itself; all of the schema by default.
+        on_tie: what a field without a majority is: what the first answer said, null, or the row is `invalid_output`.
         explode: a list of the schema: each of its elements becomes a row of the output; of the last step alone.
         limits: of this step alone, within those of the run.
         columns: which of the step's columns are written, in this order: names such as `status`, `model`, `credits` or a
@@ -152,10 +157,19 @@ class StepConfig(Section):
     images_max_bytes: Annotated[int, Field(ge=1, le=200_000_000), Number] = 20_000_000
     evidence: Evidence | list[Evidence] = []
     on_unsupported: Literal["keep", "reask"] = "keep"
+    votes: Annotated[int, Field(ge=1, le=MOST_VOTES), Number] | Votes | None = None
+    vote_on: str | list[str] | None = None
+    on_tie: Literal["first", "null", "invalid_output"] = "first"
     explode: str | None = None
     limits: StepLimits | None = None
     columns: str | list[str] | None = None
     rename: dict[str, Annotated[str, Field(min_length=1)]] = {}
+
+    @property
+    def ballot(self) -> Votes | None:
+        """Give how many answers a row may have, where that is more than one."""
+        votes = Votes(most=self.votes) if isinstance(self.votes, int) else self.votes
+        return votes if votes is not None and votes.most > 1 else None
 
     @property
     def evidences(self) -> list[Evidence]:

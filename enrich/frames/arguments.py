@@ -83,6 +83,9 @@ class Question(Settings):
         images: columns, or templates, that give each row's pictures: paths, URLs or bytes; for endpoints that take parts.
         evidence: values that must stand in a column: `{"field": …, "from": …}`, or a list of them.
         on_unsupported: `reask` asks again where one does not; else the row is `unsupported`.
+        votes: answers at most of each row, of which the majority counts; or `{"most": 5, "when": …, "models": […]}`.
+        vote_on: the fields whose majority counts; all by default.
+        on_tie: what a field without a majority is: `first`, `null` or `invalid_output`.
         explode: a list of the schema: each of its elements becomes a row, as in `DataFrame.explode`.
         rename: names for columns in place of the usual ones, such as `{"status": "state"}`.
         steps: in place of all of these, several steps: a configuration file, or a list of steps as it has them.
@@ -107,6 +110,9 @@ class Question(Settings):
     images: Sequence[str] = ()
     evidence: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None
     on_unsupported: Literal["keep", "reask"] = "keep"
+    votes: int | Mapping[str, Any] | None = None
+    vote_on: str | Sequence[str] | None = None
+    on_tie: Literal["first", "null", "invalid_output"] = "first"
     explode: str | None = None
     rename: Mapping[str, str] | None = None
     steps: str | Path | Sequence[Mapping[str, Any]] | None = None

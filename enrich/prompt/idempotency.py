@@ -10,6 +10,7 @@ _NAMESPACE = NAMESPACE.bytes
 _VERSION_5 = [bytes([byte & 0x0F | 0x50]) for byte in range(256)]
 _VARIANT = [bytes([byte & 0x3F | 0x80]) for byte in range(256)]
 GENERATION_STRIDE = 1 << 32  # between the ordinals of `--fresh` generations; above any count of duplicates
+VOTE_STRIDE = 1 << 44  # between ordinals of the answers that are voted on; above 4,000 generations
 ROUND_STRIDE = 1 << 48  # between ordinals of the rounds that `retry` adds; far above any count of duplicates
 
 

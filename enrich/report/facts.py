@@ -91,6 +91,7 @@ class Waste:
         lines: one for each use that there was; they add up to ``total``.
         duplicates: rows that were served by another row's answer of the same run, and what each would have cost.
         ledger: rows that were served by an answer of an earlier run, likewise.
+        votes: requests that rows did not need, whose majority was certain before they had all their answers.
         cached_tokens: those of prompts that were read from a cache.
         lost_attempts: attempts of unknown outcome.
         runs: how many said so.
@@ -100,6 +101,7 @@ class Waste:
     total: WasteLine
     duplicates: WasteLine
     ledger: WasteLine
+    votes: int
     cached_tokens: int
     lost_attempts: int
     runs: int

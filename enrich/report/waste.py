@@ -37,6 +37,7 @@ def waste_of(runs: Iterable[RunInfo]) -> Waste | None:
         total=_line("all", [one["total"] for one in told]),
         duplicates=_line("duplicates", [one["saved"]["duplicates"] for one in told]),
         ledger=_line("ledger", [one["saved"]["ledger"] for one in told]),
+        votes=sum(one["saved"].get("votes", {}).get("requests", 0) for one in told),
         cached_tokens=sum(one["saved"]["cache"]["prompt_tokens"] for one in told),
         lost_attempts=sum(one["perhaps"]["lost_attempts"] for one in told),
         runs=len(told),

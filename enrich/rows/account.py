@@ -57,7 +57,7 @@ class Account:
 
     def __init__(self) -> None:
         self._spent: dict[Use, Cost] = {use: Cost() for use in USES}
-        self._saved = {"duplicates": Cost(), "ledger": Cost()}
+        self._saved = {"duplicates": Cost(), "ledger": Cost(), "votes": Cost()}
         self.in_doubt = 0
 
     def decided(self, outcome: Outcome, paid: list[tuple[bytes, Usage]]) -> None:
@@ -69,11 +69,13 @@ class Account:
         """
         own = False
         for key, usage in paid:
-            decides = key == outcome.key
+            decides = key == outcome.key or outcome.votes is not None
             own = own or decides
             self._spent[_use(outcome, decides=decides)].add(usage)
         if outcome.source is not None and not own:
             self._saved["ledger" if outcome.source == "ledger" else "duplicates"].add(outcome)
+        if paid:
+            self._saved["votes"].requests += outcome.spared
         self.in_doubt += outcome.status == "in_doubt"
 
     def to_dict(self, stats: Stats) -> dict[str, Any]:

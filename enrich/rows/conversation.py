@@ -10,11 +10,12 @@ from collections.abc import Callable, Generator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
+from enrich.answer.ballot import Ballot
 from enrich.answer.evidence import EvidenceCheck
 from enrich.answer.reader import AnswerReader, reask_messages
 from enrich.engine.formats import Formats
 from enrich.engine.retry import leaves_model, refuses_format
-from enrich.prompt.idempotency import GENERATION_STRIDE, ROUND_STRIDE
+from enrich.prompt.idempotency import GENERATION_STRIDE, ROUND_STRIDE, VOTE_STRIDE
 from enrich.prompt.request import LOOSE_MODE
 from enrich.records import Ask, Completion, Outcome, Settled, frozen
 from enrich.wire.meanings import meaning
@@ -124,6 +125,7 @@ class Conversation:
         self._formats = formats or Formats()
         self._schema = builder.schema.digest if builder.schema is not None else ""
         self._modes = _modes(step, builder.schema)
+        self._ballot = Ballot(step, builder.schema)
         self._evidence = EvidenceCheck(step, builder.schema)
         corrected: tuple[RowStatus, ...] = ("invalid_output", "unsupported")
         self._corrected = corrected if step.on_unsupported == "reask" else corrected[:1]
@@ -138,7 +140,31 @@ class Conversation:
         """
         if not anew:
             ordinal = yield from self._latest(prepared, ordinal)
-        outcome = yield from self._round(_Turn(prepared, ordinal))
+        if self._ballot.most == 1:
+            return (yield from self._answer(_Turn(prepared, ordinal)))
+        return (yield from self._voted(prepared, ordinal))
+
+    def _voted(self, prepared: Prepared, ordinal: int) -> Talk:
+        """Ask for one answer after the other, each under a key of its own, until the majority is certain.
+
+        Each request follows the one before it, so that the last one leads to all that the row cost. Where one has no
+        answer, the row has none: a later run asks for that one alone.
+        """
+        cast: list[Outcome] = []
+        while not cast or not self._ballot.is_settled(cast):
+            number = len(cast)
+            asked = replace(prepared, models=self._ballot.models(number, prepared.models))
+            parent = cast[-1].key if cast else None
+            outcome = yield from self._answer(_Turn(asked, ordinal + number * VOTE_STRIDE, parent))
+            if outcome.source is None:
+                return outcome
+            cast.append(outcome)
+        return self._ballot.decide(cast)
+
+    def _answer(self, turn: _Turn) -> Talk:
+        """Hold the conversation for one answer, in as many rounds as `retry` has added."""
+        prepared, ordinal = turn.prepared, turn.ordinal
+        outcome = yield from self._round(turn)
         asked_again = False
         while outcome.status in UNFIT and (self.strayed or self._retry):
             ordinal += ROUND_STRIDE

@@ -59,13 +59,12 @@ class Spool:
         Raises:
             DiskFull: there is no room for one that is the row's own, which the ledger alone does not tell.
         """
-        is_own = outcome.evidence is not None
-        if self._full and not is_own:
+        if self._full and not outcome.is_own:
             return 0
         place = self._written + len(self._buffer) + 1
         self._buffer += pickle.dumps(tuple(outcome), PROTOCOL)
         if len(self._buffer) >= BUFFER_BYTES:
-            self._write(vital=is_own)
+            self._write(vital=outcome.is_own)
         return place
 
     def get(self, places: Sequence[int]) -> list[Outcome | None]:

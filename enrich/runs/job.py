@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from enrich.answer.ballot import useless
 from enrich.answer.columns import output_schema, step_fields
 from enrich.answer.reader import AnswerReader
 from enrich.base.location import ObjectUrl, is_url
@@ -43,6 +45,8 @@ if TYPE_CHECKING:
     from enrich.records import RowStatus
     from enrich.schema.choice import Column
     from enrich.schema.schema import AnswerSchema
+
+log = logging.getLogger("enrich")
 
 SANDBOX = "sandbox"  # the base URL that stands for the built-in emulator
 GIVEN_SUFFIXES = ("status", "error", "model")  # what a later step sees of an earlier one beside its answer
@@ -95,6 +99,9 @@ def compile_job(
         ConfigError, TemplateError: whatever cannot work.
     """
     base_url, endpoint = _endpoint(config.endpoint, api_key, key_needed=key_needed)
+    for step in config.steps:
+        if (why := useless(step)) is not None:
+            log.warning(why)
     _refuse_key_in_prompts(config, endpoint)
     schemas = [step_schema(step) for step in config.steps]
     columns = [choose(step, schema) for step, schema in zip(config.steps, schemas, strict=True)]

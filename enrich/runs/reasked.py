@@ -54,6 +54,8 @@ NO_CAUSE = frozenset(
         "check",
         "evidence",
         "on_unsupported",
+        "vote_on",
+        "on_tie",
         "reask",
         "repair",
         "on_truncated",

@@ -46,6 +46,8 @@ FURTHER_COLUMNS: tuple[tuple[str, pa.DataType], ...] = (
     ("logprob", pa.float64()),
     ("confidence", pa.float64()),
     ("system_fingerprint", pa.string()),
+    ("votes", pa.int32()),
+    ("agreement", pa.float64()),
 )
 # Request fields that ask for what a further column shows; a step that sends one has the column among its standard ones.
 BROUGHT_BY: dict[str, tuple[str, ...]] = {
@@ -54,6 +56,7 @@ BROUGHT_BY: dict[str, tuple[str, ...]] = {
     "confidence": ("logprobs",),
     "reasoning": ("reasoning_effort", "reasoning", "include_reasoning", "thinking", "enable_thinking"),
 }
+VOTED = ("votes", "agreement")  # standard where a step asks for several answers
 # Request fields that hold more of them: Beatra's, vLLM's and the Python client's.
 HOLDERS = ("model_options", "chat_template_kwargs", "extra_body")
 TEXT: Final = (
@@ -93,6 +96,7 @@ def choose(step: StepConfig, schema: AnswerSchema | None) -> tuple[Column, ...]:
     words = ["standard"] if chosen is None else [chosen] if isinstance(chosen, str) else chosen
     where = f"steps.{step.name}"
     brought = [name for name in _brought(step.params) if not there[name].is_value]
+    brought += [name for name in VOTED if step.ballot is not None and not there[name].is_value]
     brought += [field.name for field in place_fields(step, schema)] if schema is not None else []
     names = dict.fromkeys(name for word in words for name in _meant(word, there, where, brought))
     if step.explode is not None:

@@ -175,7 +175,9 @@ class _Survey:
             skipped, failing = reasons["skipped"], reasons["error"]
             first = count.known + count.left + count.waiting
             copies = max(0, self._source.num_rows - skipped - failing - first)
-            plan = StepPlan(step.name, skipped, failing, count.known, count.left, copies, count.waiting)
+            votes = step.builder.step.ballot
+            most = votes.most if votes is not None else 1
+            plan = StepPlan(step.name, skipped, failing, count.known, count.left, copies, count.waiting, most)
             limit = step.builder.step.max_completion_tokens or step.builder.step.max_tokens
             steps.append(Counted(plan, count.size, limit if isinstance(limit, int) else None))
         return steps, census.sample(marks, size, of=of)

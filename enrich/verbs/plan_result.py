@@ -24,6 +24,7 @@ class StepPlan:
         to_ask: requests that would be sent.
         copies: rows with the same request as an earlier one; they cost nothing.
         waiting: rows whose request cannot be known before an earlier step is answered.
+        votes: answers at most of each row; the other figures are of first answers.
     """
 
     name: str
@@ -33,6 +34,7 @@ class StepPlan:
     to_ask: int
     copies: int
     waiting: int
+    votes: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +195,8 @@ def _plain(estimate: Estimate | None) -> dict[str, Any] | None:
 
 def _step_line(step: StepPlan) -> str:
     parts = [f"{counted(step.to_ask, 'request')} to ask", f"{step.in_ledger:,} in the ledger"]
+    if step.votes > 1:
+        parts.append(f"each up to {step.votes - 1} more for a vote")
     if step.copies:
         parts.append(f"{counted(step.copies, 'row')} a copy of another")
     if step.waiting:

@@ -53,6 +53,10 @@ OUTCOMES = st.builds(
     refusal=st.none() | st.text(),
     logprob=st.none() | st.floats(-1e3, 0),
     confidence=st.none() | st.floats(0, 1),
+    evidence=st.none() | st.dictionaries(st.text(), JSON, max_size=3),
+    votes=st.none() | st.integers(0, 15),
+    agreement=st.none() | st.floats(0, 1),
+    spared=st.integers(0, 15),
 )
 
 
