@@ -48,6 +48,7 @@ def closing(summary: Summary, command: Command, config: Config) -> str:
     lines += _waste(summary.waste)
     if spared := _spared(summary.waste):
         lines.append(f"votes: {counted(spared, 'request')} not needed, the majority was certain")
+    lines += _caches(summary, config)
     lines += gold_lines(summary.gold or {})
     lines += _causes(summary, command, config)
     if summary.reused:
@@ -61,6 +62,14 @@ def closing(summary: Summary, command: Command, config: Config) -> str:
     if summary.exit_code == 3:
         lines.append(f"Hint: `{command.but('show', '--failed')}` shows these rows.")
     return "\n".join(lines)
+
+
+def _caches(summary: Summary, config: Config) -> Iterator[str]:
+    """Say where a prompt cache did not do what it could."""
+    if summary.waste is not None and summary.waste["saved"]["cache"]["by"]:
+        from enrich.report.waste import unread_caches
+
+        yield from unread_caches(summary.waste, config.endpoint.cache_from)
 
 
 USES = {

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import click
 
-from enrich.base.texts import json_bytes
 from enrich.cli.app import main
 from enrich.cli.execute import run_async
 from enrich.cli.options import names_in
@@ -147,6 +146,7 @@ def ledger_reconcile(
       beatra-enrich ledger reconcile config.yaml usage.csv
       beatra-enrich ledger reconcile config.yaml usage.csv --map request_id=Id -o lines.parquet
     """
+    from enrich.base.texts import json_bytes
     from enrich.verbs.ledger import find_ledger
     from enrich.verbs.reconcile import reconcile, write_lines
 

@@ -50,6 +50,12 @@ from enrich.cli.app import main
     metavar="KIND=PROBABILITY[:TIMES]",
     help="What goes wrong, and how often. May be repeated; `--fault list` shows the kinds.",
 )
+@click.option(
+    "--cache",
+    type=click.IntRange(min=1),
+    metavar="TOKENS",
+    help="Prompts that begin with so many tokens of an earlier one pay a tenth for these.",
+)
 @click.option("--parts", is_flag=True, help="Take pictures as content parts, which the contract has not.")
 @click.option("--seed", type=int, default=0, show_default=True, metavar="N", help="Of latencies and faults.")
 def sandbox(port: int, latency: float, spread: float, faults: tuple[str, ...], **limits: Any) -> None:

@@ -15,7 +15,7 @@ from enrich.base.reading import read_small
 from enrich.config.api_key import KEY_VARIABLE, find_key, is_variable
 from enrich.config.headers import AuthConfig, checked_headers, scheme_of
 from enrich.config.key_source import CommandKey, KeySource
-from enrich.config.section import FilePath, Seconds, Section
+from enrich.config.section import FilePath, Number, Seconds, Section
 from enrich.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -81,6 +81,8 @@ class EndpointConfig(Section):
         finish_reason: whether a stream without a finish reason was cut; `optional` for servers that never send one.
         idempotent: whether it gives the same answer, at no second charge, to a request that comes again under its
             Idempotency-Key; `auto` takes what `check --probe` found, else that it does, as Beatra's API does.
+        cache_from: tokens that prompts must have in common, from their begin on, for the endpoint to read them from its cache;
+            1,024 as OpenAI's guide on prompt caching has it, and most do as well or ask for more. It decides about advice alone.
     """
 
     base_url: str | None = None
@@ -100,6 +102,7 @@ class EndpointConfig(Section):
     stream_end: Literal["auto", "done", "finish_reason"] = "auto"
     finish_reason: Literal["required", "optional"] = "required"
     idempotent: Literal["auto"] | bool = "auto"
+    cache_from: Annotated[int, Field(ge=1, le=10_000_000), Number] = 1_024
 
     @model_validator(mode="after")
     def _one_of_each(self) -> Self:

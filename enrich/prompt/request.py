@@ -66,6 +66,8 @@ class RequestBuilder:
         models: those that its rows ask.
         rereads: whether an answer is more than its text, so that a changed rule or schema reads it in another way.
         columns: the columns whose values the templates need.
+        contents: the templates of its messages.
+        constant_bytes: of what a prompt begins with beside its messages: tools, and the schema where the endpoint is told of it.
         images: the pictures that its rows name; None where they name none.
         sources: the columns that its answer's values must stand in.
         fingerprint: 16 bytes that identify the step's question: its templates, model and parameters.
@@ -95,6 +97,10 @@ class RequestBuilder:
         self.whole_row = any(t.whole_row for t in self.templates)
         self.writes_row = any(t.writes_row for t in self.templates)
         self._checked = tuple(sorted(frozenset().union(*(t.variables for t in self.asking))))
+        self.contents = tuple(m.content for m in self._messages)
+        schema_told = self._answer_format(step.schema_mode)
+        fixed = [self._fixed.get("tools"), schema_told.get("response_format")]
+        self.constant_bytes = sum(len(orjson.dumps(value)) for value in fixed if value is not None)
         self._may_be_empty = step.on_empty != "send"
         self.fingerprint = self._fingerprint()
 

@@ -19,14 +19,14 @@ from enrich.files.sink import destination, read_manifest
 from enrich.ledger.opening import open_ledger, require_ledger
 from enrich.records import STATUSES
 from enrich.report import texts
-from enrich.report.facts import Report, Rows
+from enrich.report.facts import Finding, Report, Rows
 from enrich.report.findings import find
 from enrich.report.gold import gold_scores
 from enrich.report.html import asset, policy, put_in_place, trusted
 from enrich.report.job_words import job_words
 from enrich.report.log import read_log
 from enrich.report.rows import read_rows
-from enrich.report.waste import waste_of
+from enrich.report.waste import CACHE_HINT, unread_caches, waste_of
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -173,7 +173,13 @@ async def gather(config: Config, ledger: Ledger, *, content: bool) -> Report:
         manifest=manifest,
         rows=rows,
         requests=log.requests,
-        findings=find(rows, log.requests, content=content),
+        findings=(
+            *find(rows, log.requests, content=content),
+            *(
+                Finding("The prompt cache is hardly read", said, CACHE_HINT)
+                for said in unread_caches(summary.get("waste"), config.endpoint.cache_from)
+            ),
+        ),
         content=content,
         gold=gold,
         waste=waste_of(run for run in runs if run.output == summary["output"]),

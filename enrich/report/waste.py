@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from enrich.report.facts import Waste, WasteLine
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from enrich.ledger.protocol import RunInfo
 
@@ -23,6 +23,12 @@ WORDS = {
     "undecided": "answers of rows that were not decided when the run stopped",
     "unanswered": "requests without an answer",
 }
+ENOUGH = 20  # answers that say how much was read from a cache; of fewer nothing is concluded
+FAR_BELOW = 0.5  # of what the common begin promises
+CACHE_HINT = (
+    "Ask the provider whether this model caches prompts, from which length on, and for how long; "
+    "`params: {prompt_cache_key: …}` keeps requests of one prefix together where the endpoint takes it."
+)
 FIGURES = ("requests", "prompt_tokens", "completion_tokens", "total_tokens", "credits")
 
 
@@ -42,6 +48,22 @@ def waste_of(runs: Iterable[RunInfo]) -> Waste | None:
         lost_attempts=sum(one["perhaps"]["lost_attempts"] for one in told),
         runs=len(told),
     )
+
+
+def unread_caches(waste: dict[str, Any] | None, least: int) -> Iterator[str]:
+    """Say of a run where far less was read from a cache than the requests' common begin promised.
+
+    Args:
+        waste: of the run's summary.
+        least: tokens from which on the endpoint caches.
+    """
+    for use in waste["saved"]["cache"].get("by", ()) if waste else ():
+        enough = use["told"] >= ENOUGH and use["promised_tokens"] >= least
+        if enough and use["share"] < FAR_BELOW * use["promised_share"]:
+            yield (
+                f"step {use['step']}, {use['model']}: {use['share']:.0%} of the prompts' tokens were read from a cache, "
+                f"where {use['promised_share']:.0%} are the same in all requests"
+            )
 
 
 def _line(words: str, costs: list[dict[str, float]]) -> WasteLine:

@@ -8,9 +8,13 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from enrich.prompt.prefix import Prefix
+from enrich.records import Completion
+
 if TYPE_CHECKING:
     from enrich.engine.ticket import Stats
-    from enrich.records import Outcome, Usage
+    from enrich.prompt.request import RequestBuilder
+    from enrich.records import Ask, Outcome, Settled, Usage
 
 Use = Literal[
     "ok", "reasked", "invalid_output", "truncated", "cut", "filtered", "failed", "undecided", "unanswered"
@@ -48,6 +52,40 @@ class Cost:
         return {**asdict(self), "credits": round(self.credits, 9)}
 
 
+@dataclass(slots=True)
+class CacheUse:
+    """How much of the prompts that one model served at one step was read from a cache.
+
+    Attributes:
+        told: answers that say how much of their prompt was.
+    """
+
+    answers: int = 0
+    told: int = 0
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+
+    def add(self, usage: Usage) -> None:
+        """Add one answer."""
+        self.answers += 1
+        self.told += usage.cached_tokens is not None
+        self.prompt_tokens += usage.prompt_tokens or 0
+        self.cached_tokens += usage.cached_tokens or 0
+
+    def to_dict(self, step: str, model: str, prefix: Prefix | None) -> dict[str, Any]:
+        """Give it as plain JSON; with the share that the requests' common begin promises, and about how many tokens that is."""
+        promised = min(1.0, prefix.common / prefix.mean) if prefix is not None and prefix.mean else 0.0
+        mean = self.prompt_tokens / self.answers if self.answers else 0.0
+        return {
+            "step": step,
+            "model": model,
+            **asdict(self),
+            "share": round(self.cached_tokens / self.prompt_tokens, 4) if self.prompt_tokens else 0.0,
+            "promised_share": round(promised, 4),
+            "promised_tokens": round(promised * mean),
+        }
+
+
 class Account:
     """Notes what became of each answer that a run paid for, and which rows had one for nothing.
 
@@ -58,20 +96,33 @@ class Account:
     def __init__(self) -> None:
         self._spent: dict[Use, Cost] = {use: Cost() for use in USES}
         self._saved = {"duplicates": Cost(), "ledger": Cost(), "votes": Cost()}
+        self._prompts: dict[tuple[str, str], CacheUse] = {}
+        self._prefixes: dict[str, Prefix] = {}
         self.in_doubt = 0
 
-    def decided(self, outcome: Outcome, paid: list[tuple[bytes, Usage]]) -> None:
+    def sending(self, builder: RequestBuilder, ask: Ask) -> None:
+        """Note a request that is to be sent."""
+        name = builder.step.name
+        if name not in self._prefixes:
+            self._prefixes[name] = Prefix(builder)
+        self._prefixes[name].add(ask)
+
+    def decided(self, step: str, outcome: Outcome, paid: list[Settled]) -> None:
         """Note how a row stands at a step, and the answers that were paid for on the way there.
 
         Args:
+            step: its name.
             outcome: of the row at the step.
-            paid: by this run, for this row: the key of each request, and what it cost.
+            paid: the answers that this run paid for, for this row.
         """
         own = False
-        for key, usage in paid:
-            decides = key == outcome.key or outcome.votes is not None
+        for settled in paid:
+            result = settled.result
+            assert isinstance(result, Completion)  # noqa: S101  # nothing else is paid for
+            decides = settled.key == outcome.key or outcome.votes is not None
             own = own or decides
-            self._spent[_use(outcome, decides=decides)].add(usage)
+            self._spent[_use(outcome, decides=decides)].add(result.usage)
+            self._prompts.setdefault((step, result.model or ""), CacheUse()).add(result.usage)
         if outcome.source is not None and not own:
             self._saved["ledger" if outcome.source == "ledger" else "duplicates"].add(outcome)
         if paid:
@@ -100,7 +151,13 @@ class Account:
             "perhaps": {"lost_attempts": stats.lost, "in_doubt": self.in_doubt},
             "saved": {
                 **{name: cost.to_dict() for name, cost in self._saved.items()},
-                "cache": {"prompt_tokens": stats.cached_tokens},
+                "cache": {
+                    "prompt_tokens": stats.cached_tokens,
+                    "by": [
+                        use.to_dict(step, model, self._prefixes.get(step))
+                        for (step, model), use in sorted(self._prompts.items())
+                    ],
+                },
             },
         }
 

@@ -132,12 +132,13 @@ class Flow:
         self.rows_done = 0
         self.rows_asked = 0
         self._troubles = troubles if troubles is not None else Troubles()
+        self._account = account if account is not None else Account()
         self._stories = Stories(
             steps,
             marks=marks,
             occurrences=occurrences,
             troubles=self._troubles,
-            account=account if account is not None else Account(),
+            account=self._account,
             before=before,
             stop=engine.stop if engine is not None and not tolerant else None,
             anew=anew,
@@ -369,6 +370,7 @@ class Flow:
             return _LEFT
         row.asked = True
         step = self._steps[row.step]
+        self._account.sending(step.builder, query.ask)
         if step.conversation.strayed and step.name not in self._noted:
             self._noted.add(step.name)
             await self._ledger.remember(strayed_name(step.builder.fingerprint), {"strayed": True})
@@ -418,10 +420,10 @@ class Flow:
 
     def _count(self, row: RowOnItsWay, settled: Settled) -> None:
         """Put an answer that the engine paid for down to the first of the rows that asked for it."""
-        result, is_first = settled.result, settled is not self._counted
-        if isinstance(result, Completion) and settled.began is not None and is_first:
+        is_first = settled is not self._counted
+        if isinstance(settled.result, Completion) and settled.began is not None and is_first:
             self._counted = settled
-            row.paid.append((settled.key, result.usage))
+            row.paid.append(settled)
 
 
 def _rows_at_once(batch: pa.RecordBatch) -> int:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from enrich.errors import RunStopped
     from enrich.prompt.request import RequestBuilder
-    from enrich.records import RowStatus, Usage
+    from enrich.records import RowStatus
     from enrich.rows.account import Account
     from enrich.rows.conversation import Query
     from enrich.rows.occurrences import Occurrences
@@ -88,7 +88,7 @@ class RowOnItsWay:
 
     Attributes:
         held: bytes of pictures that it has with it.
-        paid: the answers that this run paid for on the way to its next verdict: key, and what each cost.
+        paid: the answers that this run paid for on the way to its next verdict.
     """
 
     __slots__ = ("asked", "began", "held", "index", "known", "paid", "step", "story", "worst")
@@ -101,7 +101,7 @@ class RowOnItsWay:
         self.known = False
         self.began: float | None = None  # monotonic seconds: the step's first attempt
         self.held = 0
-        self.paid: list[tuple[bytes, Usage]] = []
+        self.paid: list[Settled] = []
         self.story: Story
 
 
@@ -237,7 +237,7 @@ class Stories:
             if self._stop is None:
                 raise
             self._stop(error)
-        self._account.decided(outcome, row.paid)
+        self._account.decided(self._steps[step].name, outcome, row.paid)
         row.paid.clear()
         if outcome.status in FAILED:
             self._troubles.add(self._steps[step].name, self._before + row.index, outcome, again=row.asked)

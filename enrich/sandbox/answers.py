@@ -19,6 +19,7 @@ TOKENS_PER_MESSAGE = 3  # tokens that a message costs beside its text
 CREDITS_PER_PROMPT_TOKEN = 0.0001  # made up, like the next two
 CREDITS_PER_COMPLETION_TOKEN = 0.0004
 USD_PER_CREDIT = 0.01
+CACHED_SHARE = 0.1  # of the price, that a token of the prompt costs which is read from the cache; made up
 SUMMARY_CHARS = 80  # of the last user message that are quoted in an answer
 CHUNK_CHARS = 16  # characters of text in one event of a stream
 DONE_EVENT = b"data: [DONE]\n\n"
@@ -33,7 +34,7 @@ class Bill:
 
 
 def complete(
-    body: dict[str, Any], digest: bytes, *, completion_id: str, model: str
+    body: dict[str, Any], digest: bytes, *, completion_id: str, model: str, cached: int | None = None
 ) -> tuple[dict[str, Any], Bill]:
     """Answer a valid request.
 
@@ -42,6 +43,7 @@ def complete(
         digest: SHA-256 of its bytes; decides what is answered.
         completion_id: `id` of the completion.
         model: the id that serves it.
+        cached: tokens of the prompt that are read from a cache; None where there is none.
 
     Returns:
         The response's JSON, and what it is charged.
@@ -53,15 +55,19 @@ def complete(
         message = {"role": "assistant", "content": text}
         choices.append({"index": index, "message": message, "finish_reason": finish_reason})
     prompt_tokens = sum(count_tokens(m["content"]) + TOKENS_PER_MESSAGE for m in body["messages"])
-    price = prompt_tokens * CREDITS_PER_PROMPT_TOKEN + completion_tokens * CREDITS_PER_COMPLETION_TOKEN
+    cached_tokens = min(cached or 0, prompt_tokens)
+    full = prompt_tokens - (1 - CACHED_SHARE) * cached_tokens
+    price = full * CREDITS_PER_PROMPT_TOKEN + completion_tokens * CREDITS_PER_COMPLETION_TOKEN
     bill = Bill(prompt_tokens + completion_tokens, round(price, 6))
-    usage = {
+    usage: dict[str, Any] = {
         "prompt_tokens": prompt_tokens,
         "completion_tokens": completion_tokens,
         "total_tokens": bill.tokens,
         "credits": bill.credits,
         "credits_usd_reference": round(price * USD_PER_CREDIT, 8),
     }
+    if cached is not None:
+        usage["prompt_tokens_details"] = {"cached_tokens": cached_tokens}
     completion = {"id": completion_id, "model": model, "system_fingerprint": "sandbox"}
     return {**completion, "choices": choices, "usage": usage}, bill
 

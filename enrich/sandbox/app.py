@@ -36,6 +36,7 @@ from enrich.sandbox.error_bodies import Refusal, RefusedError
 from enrich.sandbox.faults import FaultPlan
 from enrich.sandbox.limits import Limits
 from enrich.sandbox.memory import IN_PROGRESS, Memory, RememberedKey
+from enrich.sandbox.prefix_cache import PrefixCache
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -82,6 +83,7 @@ class Emulator:
         self._plan = FaultPlan(options.faults, script=script, seed=options.seed)
         self._random = random.Random(options.seed)  # noqa: S311  # latencies, no secrets
         self._ids = (f"{secrets.token_hex(4)}{number:08x}" for number in itertools.count(1))
+        self._cache = PrefixCache(options.cache) if options.cache is not None else None
         self._charging: set[asyncio.Task[bytes]] = set()
 
     def app(self) -> web.Application:
@@ -210,7 +212,8 @@ class Emulator:
         """Complete and charge; once begun it ends so, also when the client hangs up meanwhile."""
         model = self.options.models[0] if body["model"] == "auto" else body["model"]
         name = f"chat_{next(self._ids)}"
-        completion, bill = complete(body, entry.body, completion_id=name, model=model)
+        cached = self._cache.read(body, model) if self._cache is not None else None
+        completion, bill = complete(body, entry.body, completion_id=name, model=model, cached=cached)
         if fault is not None:
             spoil(fault, completion, body)
         answer = orjson.dumps(completion)
@@ -218,6 +221,7 @@ class Emulator:
 
         def charge() -> bytes:
             self.books.charge(key, entry.body, bill.credits, bill.tokens)
+            self.books.cached_tokens += cached or 0
             entry.answer = answer
             return answer
 

@@ -85,6 +85,7 @@ class Books:
         keys: per `Idempotency-Key`.
         bodies: per SHA-256 of the body (32 bytes).
         replays: answers given again for nothing.
+        cached_tokens: of prompts that were read from the cache.
         statuses: answers per HTTP status; None counts requests that got no answer.
         faults: faults played, per kind.
         in_flight: requests being handled now.
@@ -98,6 +99,7 @@ class Books:
     keys: defaultdict[str, Tally] = field(default_factory=lambda: defaultdict(Tally))
     bodies: defaultdict[bytes, Tally] = field(default_factory=lambda: defaultdict(Tally))
     replays: int = 0
+    cached_tokens: int = 0
     statuses: Counter[int | None] = field(default_factory=Counter)
     faults: Counter[str] = field(default_factory=Counter)
     in_flight: int = 0
@@ -153,6 +155,7 @@ class Books:
             "totals": {
                 **self.total.to_dict(),
                 "replays": self.replays,
+                "cached_tokens": self.cached_tokens,
                 "rejected_429": self.statuses[429],
                 "in_flight": self.in_flight,
                 "max_in_flight": self.max_in_flight,

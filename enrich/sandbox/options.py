@@ -35,6 +35,7 @@ class SandboxOptions:
         seed: of faults and latencies; the same seed strikes the same keys.
         models: the ids that are served. `auto` is served by the first. One that begins with `reason` refuses the legacy
             `max_tokens`.
+        cache: tokens of a prompt that earlier ones began with too, from which on these cost a tenth; None: there is no cache.
         parts: take content parts with pictures, which the contract does not know.
 
     Raises:
@@ -56,6 +57,7 @@ class SandboxOptions:
     seed: int = 0
     models: tuple[str, ...] = MODELS
     parts: bool = False
+    cache: int | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65535:
@@ -76,6 +78,10 @@ class SandboxOptions:
             raise ConfigError(
                 f"`balance` is {self.balance}; it must be a number, 0 or more",
                 hint="leave it out for no limit.",
+            )
+        if self.cache is not None and self.cache < 1:
+            raise ConfigError(
+                f"`cache` is {self.cache}; it must be 1 or more", hint="leave it out for no cache."
             )
         if not self.models or "auto" in self.models:
             raise ConfigError(

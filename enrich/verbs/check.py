@@ -20,6 +20,7 @@ from enrich.records import Failure
 from enrich.runs.job import Job, compile_job, refuse_overlap
 from enrich.runs.partitions import find_units
 from enrich.runs.promise import Promise, note_promise
+from enrich.verbs.cache_doctor import told_by_templates
 from enrich.verbs.row_models import Named, named_models
 from enrich.wire.client import Client
 from enrich.wire.envelope import loads
@@ -81,6 +82,11 @@ async def check_job(config: Config, limit: int | None = None, *, probe: bool = F
         findings.append(await asyncio.to_thread(_try, "gold", lambda: _gold(config, job)))
     findings.append(await _ledger(config))
     findings += [CheckLine("images", ok=True, text=_images(step)) for step in config.steps if step.images]
+    findings += [
+        CheckLine("cache", ok=True, text=said)
+        for step in job.steps
+        if (said := told_by_templates(step, config.endpoint.cache_from)) is not None
+    ]
     named = await asyncio.to_thread(named_models, job, source)
     findings += [CheckLine("model", one.ok, str(one)) for one in named]
     wanted = _wanted(job, named)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from enrich.base.location import is_url
 from enrich.files.prefetch import prefetched
+from enrich.prompt.prefix import Prefix
 from enrich.rows.statuses import Marks
 from enrich.runs.fresh import changed_schemas
 from enrich.runs.learned import recall_rate
@@ -21,6 +22,7 @@ from enrich.runs.scratch import occurrences_of
 from enrich.runs.session import sending
 from enrich.runs.summary import summarize
 from enrich.runs.unchanged import Done, all_answered, note_done, still_done
+from enrich.verbs.cache_doctor import PrefixPlan, measured_prefix
 from enrich.verbs.census import Census, ChosenRow, Standing
 from enrich.verbs.cohort import rows_of
 from enrich.verbs.forecast import Estimate
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from enrich.config import Config
-    from enrich.records import Outcome, Trouble
+    from enrich.records import Ask, Outcome, Trouble
     from enrich.runs.options import RunOptions
 
 FROM_LEDGER = 1_000  # answered rows that are measured when none is asked
@@ -84,7 +86,7 @@ async def plan_job(
             why=survey.why,
             changed=survey.changed,
         )
-        return replace(plan, reasked=reasked)
+        return replace(plan, reasked=reasked, prefixes=survey.judged(steps, measured))
 
 
 def _unchanged(begun: Opened, done: Sequence[Done]) -> JobPlan:
@@ -127,6 +129,7 @@ class _Survey:
         rate: requests per second that the endpoint lets through, as far as runs have learned it.
         why: why rows cannot be asked.
         changed: steps whose schema is another than in the last run.
+        prefixes: what the requests of each step begin with.
         version: of the ledger, if it was the same from the first row to the last, and every row is answered.
     """
 
@@ -139,6 +142,7 @@ class _Survey:
         self._seed = seed
         self.rate: float | None = None
         self.why: tuple[Trouble, ...] = ()
+        self.prefixes: list[Prefix] = []
         self.changed: tuple[str, ...] = ()
         self.version: str | None = None
         self._scratch = next(folder for folder in _near(begun.config).absolute().parents if folder.is_dir())
@@ -153,11 +157,18 @@ class _Survey:
         ):
             session = await self._begun.session.look()
             before = await session.ledger.version()
-            flow = session.flow(marks, occurrences, census)
+            prefixes = [Prefix(step.builder) for step in self._job.steps]
+
+            def observe(row: int, step: int, ask: Ask, left: bool) -> None:  # noqa: FBT001  # the signature that Flow calls
+                census(row, step, ask, left)
+                prefixes[step].add(ask)
+
+            flow = session.flow(marks, occurrences, observe)
             self._options.progress.asking(rows, flow, None)
             batches = prefetched(self._source.batches(columns=self._job.columns, written=True))
             async with contextlib.aclosing(batches):
                 await flow.run(_until(batches, self._options))
+            self.prefixes = prefixes
             self.why = tuple(trouble for trouble in session.troubles.ranked() if not trouble.asked)
             self.changed = await changed_schemas(self._job, session.ledger)
             self.rate = await recall_rate(self._job, session.ledger)
@@ -245,6 +256,18 @@ class _Survey:
                 ]
         return found
 
+    def judged(
+        self, steps: Sequence[Counted], measured: Sequence[Sequence[Measured]]
+    ) -> tuple[PrefixPlan, ...]:
+        """Judge what the requests of each step begin with, by what a byte of theirs was in tokens."""
+        least = self._config.endpoint.cache_from
+        return tuple(
+            measured_prefix(step, prefix, counted.plan.to_ask, _tokens_per_byte(seen), least)
+            for step, prefix, counted, seen in zip(
+                self._job.steps, self.prefixes, steps, measured, strict=True
+            )
+        )
+
     def _rows_of(self, units: Sequence[ChosenRow]) -> pa.RecordBatch:
         """Read chosen rows, which are in input order."""
         return rows_of(self._source, [unit.row for unit in units], self._job.columns, written=True)
@@ -263,6 +286,11 @@ async def _one(batch: pa.RecordBatch) -> AsyncIterator[pa.RecordBatch]:
     yield batch
 
 
+def _tokens_per_byte(seen: Sequence[Measured]) -> float | None:
+    told = [(one.size, one.prompt_tokens) for one in seen if one.size and one.prompt_tokens]
+    return sum(tokens for _, tokens in told) / sum(size for size, _ in told) if told else None
+
+
 def _measured(size: int, outcome: Outcome) -> Measured:
     asked = outcome.key is not None and outcome.source != "copy"
     answered = outcome.source is not None
@@ -275,4 +303,5 @@ def _measured(size: int, outcome: Outcome) -> Measured:
             for name, amount in amounts.items()
         },
         outcome.latency_ms if asked else None,
+        float(outcome.prompt_tokens or 0),
     )

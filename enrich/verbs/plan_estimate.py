@@ -42,12 +42,14 @@ class Measured:
         tokens: in all.
         named: what else the answer names, of `FURTHER`; None for what it does not name.
         latency_ms: None when it asked nothing, or got no answer.
+        prompt_tokens: of its request.
     """
 
     size: int
     tokens: float
     named: dict[str, float | None]
     latency_ms: float | None
+    prompt_tokens: float = 0.0
 
 
 class Spent(NamedTuple):

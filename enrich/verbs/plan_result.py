@@ -11,6 +11,7 @@ from enrich.verbs.forecast import FEWEST_MEASURED, Estimate
 if TYPE_CHECKING:
     from enrich.records import Trouble
     from enrich.runs.reasked import Reasked
+    from enrich.verbs.cache_doctor import PrefixPlan
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +63,7 @@ class JobPlan:
         reasoning_tokens: those of ``tokens`` that would be thought and not said; likewise.
         credits_usd: what ``credits`` would be in US dollars; likewise.
         sampled_credits_usd: what the sample cost in US dollars.
+        prefixes: how much of each step's requests an endpoint can read from its cache.
     """
 
     rows: int
@@ -86,6 +88,7 @@ class JobPlan:
     reasoning_tokens: Estimate | None = None
     credits_usd: Estimate | None = None
     sampled_credits_usd: float = 0.0
+    prefixes: tuple[PrefixPlan, ...] = ()
 
     @property
     def in_ledger(self) -> int:
@@ -145,6 +148,7 @@ class JobPlan:
             "unchanged": self.unchanged,
             "reasked": asdict(self.reasked) if self.reasked is not None else None,
             "steps": [asdict(step) for step in self.steps],
+            "prefixes": [prefix.to_dict() for prefix in self.prefixes],
             "exit_code": self.exit_code,
         }
 
@@ -182,6 +186,7 @@ class JobPlan:
             lines.append(f"basis       measured on {counted(self.measured, 'answered row')}{self._trust}")
         else:
             lines.append("basis       a guess from the size of the prompts")
+        lines += [f"cache       {line}" for prefix in self.prefixes for line in prefix.lines()]
         lines += [f"over budget {text}" for text in self.over]
         lines += [f"perhaps     {text}" for text in self.perhaps_over]
         if not self.measured and self.to_ask:
