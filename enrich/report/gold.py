@@ -22,7 +22,7 @@ from enrich.schema.schema import step_schema
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from enrich.config import Config, GoldConfig
+    from enrich.config import Config, GoldConfig, StepConfig
     from enrich.measure.scores import Figure, Kind
 
 MOST_LABELS = 50  # different values up to which a column of texts counts as one of labels
@@ -43,7 +43,7 @@ def check_gold(config: Config, output: pa.Schema) -> None:
     """
     if (gold := config.gold) is None:
         return
-    owners = _owners(config)
+    owners = owners_of(config)
     for answer in gold.columns:
         if answer not in owners:
             raise ConfigError(
@@ -86,7 +86,7 @@ def gold_scores(config: Config) -> tuple[Score, ...]:
     if (gold := config.gold) is None:
         return ()
     source = open_source(InputConfig(path=config.output.path, format=config.output.format))
-    owners = _owners(config)
+    owners = owners_of(config)
     read = [
         GoldColumn(answer, known, owners[answer].status, source.schema.field(answer).type)
         for answer, known in gold.columns.items()
@@ -115,27 +115,34 @@ def gold_scores(config: Config) -> tuple[Score, ...]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Owner:
+class Owner:
     """What a written column of answers belongs to.
 
     Attributes:
         status: the written column with the step's status; None where it is not written.
         index: the written column with the place of an element, of a step that explodes.
+        confidence: the written column with the answer's confidence.
     """
 
+    step: StepConfig
     status: str | None
     index: str | None
     explodes: bool
+    confidence: str | None
 
 
-def _owners(config: Config) -> dict[str, _Owner]:
+def owners_of(config: Config) -> dict[str, Owner]:
     """Give the step behind every column of answers that is written."""
     found = {}
     for step in config.steps:
         schema = step_schema(step)
         written = written_names(step, schema)
-        owner = _Owner(
-            written.get(f"{step.name}_status"), written.get(f"{step.name}_{INDEX}"), step.explode is not None
+        owner = Owner(
+            step,
+            written.get(f"{step.name}_status"),
+            written.get(f"{step.name}_{INDEX}"),
+            step.explode is not None,
+            written.get(f"{step.name}_confidence"),
         )
         answers = [column for column in choose(step, schema) if column.is_value or column.of == "text"]
         found.update(dict.fromkeys([column.field.name for column in answers], owner))

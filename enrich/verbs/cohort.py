@@ -79,19 +79,27 @@ def draw(source: Source, size: int, seed: int, *, where: Where | None = None, by
     return np.sort(rows[stratified(strata, size, chance)])
 
 
-def stratified(strata: Sequence[str], size: int, chance: np.random.Generator) -> Rows:
-    """Draw places so that every stratum has its share (largest remainders), and one place at least while there is room."""
+def stratified(strata: Sequence[str], size: int, chance: np.random.Generator, least: int = 1) -> Rows:
+    """Draw places so that every stratum has its share (largest remainders), and so many places at least while there is room.
+
+    Args:
+        strata: of each place, the name of its stratum.
+        size: places to draw.
+        chance: draws them.
+        least: places of each stratum that has them; one, where there are too many strata for more.
+    """
     names, inverse = np.unique(np.asarray(strata, dtype=object).astype(str), return_inverse=True)
     counts = np.bincount(inverse, minlength=len(names))
     size = min(size, len(strata))
     if not size:
         return np.zeros(0, np.int64)
+    floor = next(np.minimum(counts, one) for one in (least, 1, 0) if np.minimum(counts, one).sum() <= size)
     share = counts * size / len(strata)
-    taken = np.maximum(np.floor(share), 1).astype(int) if len(names) <= size else np.floor(share).astype(int)
+    taken = np.maximum(np.floor(share).astype(int), floor)
     while taken.sum() < size:
         taken[int(np.argmax(np.where(taken < counts, share - taken, -np.inf)))] += 1
     while taken.sum() > size:
-        taken[int(np.argmax(np.where(taken > 1, taken - share, -np.inf)))] -= 1
+        taken[int(np.argmax(np.where(taken > floor, taken - share, -np.inf)))] -= 1
     return np.sort(
         np.concatenate(
             [chance.choice(np.flatnonzero(inverse == k), n, replace=False) for k, n in enumerate(taken)]
