@@ -362,6 +362,7 @@ class Outcome(NamedTuple):
             as the step writes it.
         votes: how many answers were counted, where several were asked for; then the outcome is the row's own.
         agreement: the share of them that say what counts; with several fields that of the one most in dispute.
+        firsts: what the first of them said, by the short names of its columns.
         spared: answers that need not be asked for.
         evidence: by the short names of its columns, where the values stand in the row's texts; None where nothing is to be
             proved. Such an outcome is the row's own: another row with the same request may have another one.
@@ -395,6 +396,7 @@ class Outcome(NamedTuple):
     evidence: dict[str, Any] | None = None
     votes: int | None = None
     agreement: float | None = None
+    firsts: dict[str, Any] | None = None
     spared: int = 0
 
     @property

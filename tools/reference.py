@@ -401,7 +401,9 @@ def columns() -> str:
     )
 
 
-PROVED = """For each field that a step's `evidence` names there are three more, of a list lists with a place for each element:
+PROVED = """With `votes` there is one more for each field that is voted on: `s_<field>_first`, of the field's type, or `s_first` where the answer is a text: what the first answer said, null where it did not fit.
+
+For each field that a step's `evidence` names there are three more, of a list lists with a place for each element:
 
 | column | Arrow type | meaning | comes from |
 |---|---|---|---|

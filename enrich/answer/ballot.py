@@ -11,7 +11,7 @@ from enrich.errors import ConfigError, TemplateError, did_you_mean
 from enrich.prompt.template import RowError, compile_value
 from enrich.records import AMOUNTS, Outcome
 from enrich.schema.choice import FURTHER_COLUMNS, RECORD_COLUMNS
-from enrich.schema.places import place_columns
+from enrich.schema.places import first_column, place_columns, voted_fields
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -100,6 +100,7 @@ class Ballot:
             agreement=min((count.most_common(1)[0][1] / len(fit) for count in counts.values()), default=None)
             if fit
             else None,
+            firsts={first_column(field): _said(cast[0], field) for field in self._fields},
             spared=self.most - len(cast),
             **{name: getattr(last, name) for name in AMOUNTS},
         )
@@ -143,16 +144,20 @@ def useless(step: StepConfig) -> str | None:
 
 
 def _fields(step: StepConfig, schema: AnswerSchema | None) -> tuple[str | None, ...]:
-    """Give the fields that are voted on; None stands for a text that is the whole answer."""
-    names = [step.vote_on] if isinstance(step.vote_on, str) else step.vote_on
+    """Give the fields that are voted on.
+
+    Raises:
+        ConfigError: the answer has no such field.
+    """
+    fields = voted_fields(step, schema)
     known = list(schema.columns) if schema is not None else []
-    for name in names or ():
-        if name not in known:
+    for name in fields:
+        if name is not None and name not in known:
             raise ConfigError(
                 f"steps.{step.name}.vote_on: the answer has no field `{name}`",
                 hint=did_you_mean(name, known) if known else "`schema` says what the step answers with.",
             )
-    return tuple(names or known) or (None,)
+    return fields
 
 
 def _compile(step: StepConfig, when: str, schema: AnswerSchema | None) -> Template | Expression:
@@ -174,6 +179,12 @@ def _compile(step: StepConfig, when: str, schema: AnswerSchema | None) -> Templa
             hint="set `params: {logprobs: true}`.",
         )
     return compiled
+
+
+def _said(outcome: Outcome, field: str | None) -> Any:
+    if outcome.status != "ok":
+        return None
+    return outcome.text if field is None else (outcome.values or {}).get(field)
 
 
 def _value(outcome: Outcome, field: str | None) -> str:

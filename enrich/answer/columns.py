@@ -11,7 +11,7 @@ from enrich.errors import ConfigError
 from enrich.files.metadata import retell_metadata
 from enrich.records import STATUSES, Outcome, key_text
 from enrich.schema.choice import INDEX, RECORD_COLUMNS
-from enrich.schema.places import MATCHES
+from enrich.schema.places import MATCHES, first_column
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -94,7 +94,7 @@ def step_columns(
     parts = dict(zip(Outcome._fields, zip(*outcomes, strict=True), strict=True)) if outcomes else {}
     parts["idempotency_key"] = [key and key_text(key) for key in parts.get("key", ())]
     parts[INDEX] = [None] * len(outcomes)  # filled where the rows are made
-    proofs = [evidence or {} for evidence in parts.get("evidence", ())]
+    told = [{**(o.evidence or {}), **(o.firsts or {})} for o in outcomes]
     answers = [values or {} for values in parts.get("values", ())]
     made: list[pa.Array[Any]] = []
     for column in columns:
@@ -106,9 +106,22 @@ def step_columns(
             categories = CATEGORIES.get(column.of, ())
             made.append(_column(parts.get(column.of, ()), column.field.type, categories))
         else:
-            categories = MATCHES if pa.types.is_dictionary(column.field.type) else ()
-            made.append(_column([proof.get(column.of) for proof in proofs], column.field.type, categories))
+            made.append(
+                _column(
+                    [more.get(column.of) for more in told], column.field.type, _categories(column, schema)
+                )
+            )
     return made
+
+
+def _categories(column: Column, schema: AnswerSchema | None) -> Sequence[str]:
+    """Give the values that a column which tells more of a field may have, where they are few."""
+    if not pa.types.is_dictionary(column.field.type):
+        return ()
+    for name, typed in schema.columns.items() if schema is not None else ():
+        if column.of == first_column(name):
+            return typed.categories
+    return MATCHES
 
 
 def _column(values: Sequence[Any], kind: pa.DataType, categories: Sequence[str]) -> pa.Array[Any]:

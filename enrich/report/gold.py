@@ -17,6 +17,7 @@ from enrich.measure.scores import NULL, Disagreement, Score, label_figures, numb
 from enrich.report.rows import firsts
 from enrich.report.texts import VALUE_CHARACTERS, cut
 from enrich.schema.choice import INDEX, choose, written_names
+from enrich.schema.places import first_column
 from enrich.schema.schema import step_schema
 
 if TYPE_CHECKING:
@@ -87,15 +88,17 @@ def gold_scores(config: Config) -> tuple[Score, ...]:
         return ()
     source = open_source(InputConfig(path=config.output.path, format=config.output.format))
     owners = owners_of(config)
+    columns = _with_first_answers(gold.columns, source.schema.names)
+    owners |= {first_column(name): owner for name, owner in owners.items()}
     read = [
         GoldColumn(answer, known, owners[answer].status, source.schema.field(answer).type)
-        for answer, known in gold.columns.items()
+        for answer, known in columns.items()
         if answer in owners and answer in source.schema.names
     ]
     known_values = None if gold.file is None else GoldTable(gold)
     index = next((owner.index for owner in owners.values() if owner.index in source.schema.names), None)
     own = gold.columns.values() if known_values is None else [gold.key]
-    wanted = [name for name in dict.fromkeys([*gold.columns, *own]) if name is not None]
+    wanted = [name for name in dict.fromkeys([*columns, *own]) if name is not None]
     _require(wanted, source.schema.names, "the output")
     statuses = [column.status for column in read if column.status]
     row = 0
@@ -112,6 +115,14 @@ def gold_scores(config: Config) -> tuple[Score, ...]:
             column.add(part, known, row)
         row += part.num_rows
     return tuple(column.score() for column in read)
+
+
+def _with_first_answers(columns: Mapping[str, str], written: Sequence[str]) -> dict[str, str]:
+    """Score what the first of several answers said as well: so much did voting help."""
+    firsts = {
+        first_column(answer): known for answer, known in columns.items() if first_column(answer) in written
+    }
+    return {**columns, **firsts}
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import pyarrow as pa
 
 from enrich.errors import ConfigError, did_you_mean
-from enrich.schema.places import place_fields
+from enrich.schema.places import further_fields
 from enrich.schema.schema import CATEGORY
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def choose(step: StepConfig, schema: AnswerSchema | None) -> tuple[Column, ...]:
     where = f"steps.{step.name}"
     brought = [name for name in _brought(step.params) if not there[name].is_value]
     brought += [name for name in VOTED if step.ballot is not None and not there[name].is_value]
-    brought += [field.name for field in place_fields(step, schema)] if schema is not None else []
+    brought += [field.name for field in further_fields(step, schema)]
     names = dict.fromkeys(name for word in words for name in _meant(word, there, where, brought))
     if step.explode is not None:
         names = dict.fromkeys(_with_index(step.explode, names, where))
@@ -129,7 +129,7 @@ def _columns(config: StepConfig, schema: AnswerSchema | None) -> dict[str, Colum
         there[field.name] = Column(field.name, is_value=True, field=field.with_name(f"{step}_{field.name}"))
     if config.explode is not None:
         there = _exploded(config.explode, step, there)
-    places = place_fields(config, schema) if schema is not None else ()
+    places = further_fields(config, schema)
     for name, kind in (*RECORD_COLUMNS, *((field.name, field.type) for field in places)):
         if name in there:
             raise ConfigError(

@@ -1,4 +1,4 @@
-"""The columns that say where a value stands in the text that it was taken from: start, end, and how exactly."""
+"""The columns that tell more of a field: where its value stands in its source, and what the first of several answers said."""
 
 from __future__ import annotations
 
@@ -21,6 +21,28 @@ MATCHES: Final[tuple[Match, ...]] = get_args(Match)
 def place_columns(field: str) -> tuple[str, str, str]:
     """Give the short names of the columns that say where a field's value stands."""
     return f"{field}_start", f"{field}_end", f"{field}_match"
+
+
+def first_column(field: str | None) -> str:
+    """Give the short name of the column with what the first answer said for a field; None is the whole text."""
+    return "first" if field is None else f"{field}_first"
+
+
+def voted_fields(step: StepConfig, schema: AnswerSchema | None) -> tuple[str | None, ...]:
+    """Give the fields that are voted on; None stands for a text that is the whole answer."""
+    names = [step.vote_on] if isinstance(step.vote_on, str) else step.vote_on
+    return tuple(names or (schema.columns if schema is not None else ())) or (None,)
+
+
+def further_fields(step: StepConfig, schema: AnswerSchema | None) -> Iterator[pa.Field[Any]]:
+    """Give the columns that tell more of a step's fields, under their short names."""
+    if schema is not None:
+        yield from place_fields(step, schema)
+    for name in voted_fields(step, schema) if step.ballot is not None else ():
+        if schema is None or name is None:
+            yield pa.field(first_column(name), pa.string())
+        elif name in schema.columns:
+            yield pa.field(first_column(name), schema.columns[name].type)
 
 
 def place_fields(step: StepConfig, schema: AnswerSchema) -> Iterator[pa.Field[Any]]:

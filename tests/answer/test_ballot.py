@@ -101,6 +101,24 @@ def test_the_first_answer_of_a_run_without_votes_is_the_first_vote(
     assert [(r["s_label"], r["s_votes"]) for r in rows(tmp_path)] == [("neg", 3), ("pos", 2)]
 
 
+def test_gold_says_whether_voting_helped(
+    cli: Callable[..., Ended], job: Callable[..., Path], endpoint: BookedEndpoint, tmp_path: Path
+) -> None:
+    """Beside the majority stands what the first answer said, and both are scored against the values given by hand."""
+    endpoint.answer = Ballots(a="npp", b="pp", c="nn", d="pnn")
+    given = [{"t": t, "hand": hand} for t, hand in zip("abcd", ("pos", "pos", "neg", "pos"), strict=True)]
+    config = job(given, step={**STEP, "votes": 3}, gold={"s_label": "hand"})
+    ended = cli("run", config, "--json", endpoint=endpoint)
+    assert ended.code == 0, ended.err
+    gold = json.loads(ended.out)["gold"]
+    assert (gold["s_label"]["accuracy"], gold["s_label_first"]["accuracy"]) == (0.75, 0.75)
+    assert [r["s_label_first"] for r in rows(tmp_path)] == ["neg", "pos", "neg", "pos"]
+    assert [r["s_label"] for r in rows(tmp_path)] == ["pos", "pos", "neg", "neg"]
+    assert "s_label_first against hand" in ended.err
+    assert cli("report", config, "-o", "r.html", endpoint=endpoint).code == 0
+    assert "s_label_first" in (tmp_path / "r.html").read_text()
+
+
 @pytest.mark.parametrize(
     ("on_tie", "shown"),
     [("first", ("ok", "pos")), ("null", ("ok", None)), ("invalid_output", ("invalid_output", None))],

@@ -56,6 +56,7 @@ OUTCOMES = st.builds(
     evidence=st.none() | st.dictionaries(st.text(), JSON, max_size=3),
     votes=st.none() | st.integers(0, 15),
     agreement=st.none() | st.floats(0, 1),
+    firsts=st.none() | st.dictionaries(st.text(), JSON, max_size=3),
     spared=st.integers(0, 15),
 )
 
