@@ -10,6 +10,7 @@ import inspect
 import io
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -105,6 +106,11 @@ def reader(tmp_path: Path, warm: Warm, monkeypatch: pytest.MonkeyPatch) -> Reade
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("BEATRA_BASE_URL", "sandbox")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    shutil.copytree(
+        ROOT / "examples" / "changes",
+        tmp_path / "examples" / "changes",
+        ignore=shutil.ignore_patterns("out", ".beatra"),
+    )
     return Reader(tmp_path, warm)
 
 
