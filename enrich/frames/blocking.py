@@ -7,13 +7,14 @@ import contextlib
 import contextvars
 import sys
 import threading
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from enrich.base.loops import loop_factory
+from enrich.errors import RunInterrupted
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
     from contextlib import AbstractAsyncContextManager
     from pathlib import Path
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     AnyConfig = str | Path | Mapping[str, Any] | JobConfig
 
+WATCH = 0.2  # seconds between two looks at whether anybody still wants the answers
 STOPPED = "stopped; every answer that came is kept: run the same again and it goes on from here\n"
 STOPPING = "stopping: nothing more is sent, what is in flight is awaited (interrupt again to leave at once)\n"
 
@@ -48,9 +50,22 @@ class BlockingDoor:
         """Say how it went; None before the door is closed."""
         return self._door.summary
 
-    def ask(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        """Take a batch through and give its answers; any number of threads may do so at once."""
-        return self._background.call(self._door.ask(batch))
+    def ask(self, batch: pa.RecordBatch, *, is_given_up: Callable[[], bool] | None = None) -> pa.RecordBatch:
+        """Take a batch through and give its answers; any number of threads may do so at once.
+
+        Args:
+            batch: of the schema that was promised.
+            is_given_up: called now and then in this thread; once it is true, the run stops: nothing more is sent.
+
+        Raises:
+            RunStopped, RunInterrupted: the run stopped before the answers were there.
+        """
+        asked = self._background.begin(self._door.ask(batch))
+        while is_given_up is not None and not wait([asked], timeout=WATCH).done:
+            if is_given_up():
+                self._background.call(self._door.stop(RunInterrupted()))
+                break
+        return asked.result()
 
     def answers(self, batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[pa.RecordBatch, pa.RecordBatch]]:
         """Take every batch through; gives each with its answers. Batches are pulled by the calling thread."""
@@ -86,7 +101,11 @@ class Background:
 
     def call(self, coroutine: Coroutine[object, object, T]) -> T:
         """Run a coroutine there and wait for its result."""
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+        return self.begin(coroutine).result()
+
+    def begin(self, coroutine: Coroutine[object, object, T]) -> Future[T]:
+        """Run a coroutine there."""
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
 
     def close(self) -> None:
         """Cancel whatever still runs there and end the thread."""

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
+import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from enrich import spread
-from enrich.errors import ConfigError, InputError
-from enrich.frames.blocking import blocking
+from enrich.errors import ConfigError, InputError, RunInterrupted
+from enrich.frames.blocking import WATCH, blocking
 from enrich.frames.door import open_door
 from enrich.rows.explode import explosion_of
 from enrich.runs.job import compile_job
 
 try:
+    import ray
     from ray.data import ActorPoolStrategy
 except ImportError:
     raise ConfigError("Ray Data is not installed", hint="pip install 'beatra-enrich[ray]'") from None
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 BLOCKS = (
     4  # that an actor has under way at once: the next ones fill its connections while one has its last rows
 )
+PATIENCE = 2.0  # seconds that an actor waits, once, to hear whether anybody takes more than its first block
 
 
 def enrich(
@@ -42,8 +45,8 @@ def enrich(
 ) -> Dataset:
     """Add the columns of every step to a dataset.
 
-    Nothing is asked before the rows are needed; `schema()` asks nothing. Ray takes whole blocks: `take(2)` asks those that
-    are under way by then, an actor's first one alone; to ask two rows, write `enrich(ds.limit(2), …)`. A dataset that is read
+    Nothing is asked before the rows are needed; `schema()` asks nothing. Ray takes whole blocks: `take(2)` asks an actor's
+    first one, and waits two seconds before it asks another; to ask two rows, write `enrich(ds.limit(2), …)`. A dataset that is read
     again, a task that is retried and an actor that is started anew ask nothing that the ledger holds. Actors need the
     API key in their environment, or where `endpoint.api_key_file` says; it does not travel with the plan.
 
@@ -71,7 +74,7 @@ def enrich(
         fn_constructor_args=(job, schema),
         batch_size=None,  # whole blocks: what is cut has to be put together again
         batch_format="pyarrow",
-        compute=ActorPoolStrategy(min_size=fewest, max_size=most),
+        compute=ActorPoolStrategy(min_size=fewest, max_size=most, enable_true_multi_threading=True),
         **{"max_concurrency": BLOCKS, **remote},
     )
     with contextlib.suppress(
@@ -115,28 +118,54 @@ class Asking:
     def __init__(self, job: JobConfig, schema: pa.Schema) -> None:
         self._opened = contextlib.ExitStack()
         self._schema = schema
-        self._free = asyncio.Semaphore(1)  # blocks: one at first, for who takes two rows needs no more
+        self._free = threading.Semaphore(1)  # blocks: one at first, for who takes two rows needs no more
+        self._counting = threading.Lock()
         self._at_once = 1
+        self._goes_on = 0.0  # the time from which on blocks behind the first are asked
         compiled = compile_job(job, schema)
         self._explosion = explosion_of(compiled.steps)
         self._door = self._opened.enter_context(blocking(open_door(compiled, schema)))
 
-    async def __call__(self, table: pa.Table) -> pa.Table:
-        """Ask about a block."""
+    def __call__(self, table: pa.Table) -> pa.Table:
+        """Ask about a block; several threads do so at once."""
         rows = _fitted(table, self._schema)
-        async with self._free:
-            answers = [await asyncio.to_thread(self._door.ask, batch) for batch in rows.to_batches()]
-        if self._at_once < BLOCKS:
-            self._at_once += 1
-            self._free.release()
+        with self._free:
+            self._await_wish()
+            answers = [self._door.ask(batch, is_given_up=_is_given_up) for batch in rows.to_batches()]
+            self._let_in_more()
         added = pa.Table.from_batches(map(spread.decoded, answers), spread.decoded_schema(self._door.schema))
         for name, column in zip(added.column_names, added.columns, strict=True):
             rows = rows.append_column(name, column)
         return rows if self._explosion is None else self._explosion.table(rows)[0]
 
+    def _let_in_more(self) -> None:
+        """Have one more block under way at once, behind the first one after a while."""
+        with self._counting:
+            if self._at_once == 1:
+                self._goes_on = time.monotonic() + PATIENCE
+            if self._at_once < BLOCKS:
+                self._at_once += 1
+                self._free.release()
+
+    def _await_wish(self) -> None:
+        """Behind the first block, wait a moment: Ray hands over several at once, and takes back those that nobody takes.
+
+        Raises:
+            RunInterrupted: it took this one back.
+        """
+        while time.monotonic() < self._goes_on:
+            if _is_given_up():
+                raise RunInterrupted
+            time.sleep(WATCH)
+
     def __del__(self) -> None:
         """Close the run in the ledger. Ray lets go of it where an actor ends in good order."""
         self._opened.close()
+
+
+def _is_given_up() -> bool:
+    """Say whether nobody takes this block any more. Ray tells it to who asks, and lets the actor go on."""
+    return bool(ray.get_runtime_context().is_canceled())
 
 
 def _fitted(table: pa.Table, schema: pa.Schema) -> pa.Table:

@@ -5,17 +5,18 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import time
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pytest
 import ray
-from pydantic import BaseModel, field_validator
+from pydantic import create_model, field_validator
 from ray.exceptions import RayTaskError
 
 from enrich.errors import ConfigError, InputError, TemplateError
-from enrich.integrations.ray import enrich
+from enrich.integrations.ray import enrich, preview
 from tests.helpers.endpoint import KEY, BookedEndpoint, Raw, Seen, answer_to, echo, envelope
 from tests.integrations.cluster import (
     ask_cli,
@@ -114,19 +115,22 @@ def test_rows_are_those_of_the_command_line(endpoint: BookedEndpoint, ledger: st
     paid_once(endpoint, 39)
 
 
-class Tone(BaseModel):
-    """What only a program knows: a rule, a default, a decimal."""
+def _pos(label: str) -> str:
+    """Refuse any other word."""
+    if label != "pos":
+        raise ValueError("pos it must be")
+    return label
 
-    __module__ = "__main__"  # as in a notebook: it travels by what it says
-    label: str
-    price: Decimal = Decimal(1)
 
-    @field_validator("label")
-    @classmethod
-    def _known(cls, label: str) -> str:
-        if label != "pos":
-            raise ValueError("pos it must be")
-        return label
+# What only a program knows: a rule, a default, a decimal. As in a notebook, it travels by what it says.
+_pos.__module__ = "__main__"
+Tone = create_model(
+    "Tone",
+    __module__="__main__",
+    __validators__={"known": field_validator("label")(_pos)},
+    label=(str, ...),
+    price=(Decimal, Decimal(1)),
+)
 
 
 def test_a_list_becomes_rows(endpoint: BookedEndpoint, ledger: str) -> None:
@@ -233,6 +237,29 @@ def test_an_actor_has_several_blocks_under_way(ledger: str) -> None:
         config = job(endpoint, ledger, limits={"concurrency": 40, "adaptive": False})
         assert answered(enrich(texts(blocks=20), config))
         assert endpoint.most == 40
+
+
+def test_a_schema_and_a_preview_ask_nothing(endpoint: BookedEndpoint, ledger: str) -> None:
+    """What the columns are is known without a run, and so is what would be sent."""
+    config = job(endpoint, ledger)
+    ds = enrich(texts(2_000), config)
+    assert ds.schema().names[:3] == ["n", "t", "s"]
+    assert ds.columns()[:3] == ["n", "t", "s"]
+    assert str(preview(texts(2_000), config, 3)).count("text ") == 3
+    assert endpoint.posts == []
+
+
+def test_who_takes_few_rows_pays_for_the_blocks_under_way(endpoint: BookedEndpoint, ledger: str) -> None:
+    """Ray takes whole blocks: of eight with 250 rows one is asked. A limit before it asks no more than its rows."""
+    config = job(endpoint, ledger)
+    assert len(enrich(texts(2_000), config).take(2)) == 2
+    asked = len(endpoint.posts)
+    assert 250 <= asked <= 500  # two, where Ray takes seconds to see that it has enough
+    time.sleep(3)
+    assert len(endpoint.posts) <= asked + 64  # what was in flight: nothing is sent that nobody takes
+    asked = len(endpoint.posts)
+    assert len(enrich(texts(2_000).limit(2), config).take_all()) == 2
+    assert len(endpoint.posts) == asked  # the two are known
 
 
 def test_a_stop_says_why(endpoint: BookedEndpoint, ledger: str) -> None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyspark
 import pytest
-from pydantic import BaseModel, field_validator
+from pydantic import create_model, field_validator
 from pyspark import cloudpickle
 from pyspark.errors import PythonException
 from pyspark.sql import DataFrame, Observation, SparkSession
@@ -196,19 +196,22 @@ def test_rows_are_those_of_the_command_line(
     paid_once(endpoint, 39)
 
 
-class Tone(BaseModel):
-    """What only a program knows: a rule, a default, a decimal."""
+def _pos(label: str) -> str:
+    """Refuse any other word."""
+    if label != "pos":
+        raise ValueError("pos it must be")
+    return label
 
-    __module__ = "__main__"  # as in a notebook: it travels by what it says
-    label: str
-    price: Decimal = Decimal(1)
 
-    @field_validator("label")
-    @classmethod
-    def _known(cls, label: str) -> str:
-        if label != "pos":
-            raise ValueError("pos it must be")
-        return label
+# What only a program knows: a rule, a default, a decimal. As in a notebook, it travels by what it says.
+_pos.__module__ = "__main__"
+Tone = create_model(
+    "Tone",
+    __module__="__main__",
+    __validators__={"known": field_validator("label")(_pos)},
+    label=(str, ...),
+    price=(Decimal, Decimal(1)),
+)
 
 
 def test_a_pydantic_model_validates_in_the_executors(
