@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from operator import itemgetter
+import itertools
+from operator import itemgetter, lt
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import orjson
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 SENT, FAILED, RELEASED, SKIPPED, DOUBTED = range(5)  # request.state
 KNOWN_STATES: Final = frozenset({SENT, FAILED, RELEASED, SKIPPED, DOUBTED})
+FORMS: Final = (None, 0, 1)  # of `streamed`; None without an answer
 EVIDENCE_BYTES: Final = 2_048  # bytes of a damaged answer that its failure shows
 MOST_ATTEMPTS: Final = 1 << 31  # attempts of a request; more is damage, as are times outside of these:
 END_OF_TIME: Final = 2.5e11  # seconds since the epoch, before the year 10000
@@ -88,7 +90,7 @@ class Row(NamedTuple):
             parent=self.parent if _is_name(self.parent) else None,
             question=self.question if _is_name(self.question) else None,
             crc=self.crc,
-            streamed=self.streamed,
+            streamed=self.streamed if self.streamed in FORMS else _looks_streamed(self.reply),
             latency_ms=self.latency_ms if _within(self.latency_ms, LONGEST) else None,
             first_token_ms=self.first_token_ms if _within(self.first_token_ms, LONGEST) else None,
             request_id=self.request_id,
@@ -122,6 +124,24 @@ def told(text: Any) -> dict[str, Any] | None:
     return said if isinstance(said, dict) else None
 
 
+class Disorder(TypeError):
+    """The lines of a table do not come in the order of their numbers: pages of a damaged file changed places."""
+
+
+def must_ascend(numbers: Sequence[int], after: int) -> None:
+    """Keep who reads a table stretch by stretch from going round in circles.
+
+    Args:
+        numbers: of the lines read.
+        after: the number that they follow.
+
+    Raises:
+        Disorder: they do not.
+    """
+    if numbers and not (after < numbers[0] and all(map(lt, numbers, itertools.islice(numbers, 1, None)))):
+        raise Disorder("the lines of a table are not in the order of their numbers")
+
+
 def _is_time(value: object) -> bool:
     """Say whether a value is a time; a database may keep a whole one as an integer."""
     return type(value) in (int, float) and _within(float(value), END_OF_TIME)  # type: ignore[arg-type]
@@ -129,6 +149,11 @@ def _is_time(value: object) -> bool:
 
 def _within(value: object, end: float) -> bool:
     return type(value) is float and 0.0 <= value < end
+
+
+def _looks_streamed(body: object) -> int:
+    """Tell by a body whether it came as a stream: a whole answer begins with a brace."""
+    return int(type(body) is bytes and not body.lstrip().startswith(b"{"))
 
 
 def _is_name(value: object) -> bool:
@@ -159,13 +184,14 @@ def to_record(row: tuple[Any, ...], failures: Mapping[int, Failure], now: Moment
         and (first_token_ms is None or type(first_token_ms) is float)
         and (parent is None or (type(parent) is bytes and len(parent) == 16))
         and type(model) is bytes
+        and streamed in FORMS
     )
     if not usual:
         mended = Row._make(row).mended()
         run, attempts, sent_at, model, parent = (
             *(mended.run, mended.attempts, mended.sent_at, mended.model, mended.parent),
         )
-        latency_ms, first_token_ms = mended.latency_ms, mended.first_token_ms
+        streamed, latency_ms, first_token_ms = mended.streamed, mended.latency_ms, mended.first_token_ms
     request_id = None if request_id is None else str(request_id, "utf-8")
     reply = Reply(body, request_id, latency_ms, first_token_ms, bool(streamed))
     return Record(key, "answered", _text(model), parent, sent_at, attempts, run, False, reply)  # noqa: FBT003  # in place, for speed

@@ -285,6 +285,7 @@ class Rules:
     def page(self, tx: Transaction, *, after: int, limit: int) -> tuple[int, list[Entry]]:
         """Read everything about the requests that follow an id; gives the last id as well."""
         lines = tx.run("page", (after, limit)).fetchall()
+        rows.must_ascend([line[0] for line in lines], after)
         logs = rows.to_logs(tx.select("logs", [line[0] for line in lines]))
         records = self.records(tx, [line[:WIDTH] for line in lines])
         entries = [

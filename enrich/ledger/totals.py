@@ -11,7 +11,7 @@ import numpy as np
 import orjson
 
 from enrich.ledger.protocol import Listed, Totals
-from enrich.ledger.rows import END_OF_TIME
+from enrich.ledger.rows import END_OF_TIME, must_ascend
 from enrich.records import STATES
 
 if TYPE_CHECKING:
@@ -81,6 +81,7 @@ def listed(
     numbers, keys, standings, models, attempts, sent_at, ends, errors, streamed, odd = zip(
         *lines, strict=True
     )
+    must_ascend(numbers, after)
     costs, unread = _named(ends, streamed)
     text = functools.cache(_text)  # a million lines have few texts
     columns = (

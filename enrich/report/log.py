@@ -152,10 +152,10 @@ class _Tally:
                 took.append(reply.latency_ms)
                 cost.append(charge)
         latency = np.array(took, np.float64)
-        self.latencies.add(latency)
+        self.latencies.add(latency[np.isfinite(latency)])  # a damaged one is not known
         self.slices.add(
             np.array(ends, np.float64),
-            latency / 1_000,
+            np.nan_to_num(latency) / 1_000,
             np.array(cost, np.float64),
             np.array(failed, np.float64),
         )

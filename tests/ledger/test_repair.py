@@ -274,6 +274,31 @@ def test_a_damaged_ledger_is_never_a_defect_and_is_repaired(
     hold(warm, endpoint, finished, tmp_path / "job", damage=damage, seed=KINDS.index(damage))
 
 
+@pytest.mark.timeout(60)
+def test_requests_that_changed_places_lead_nobody_round_in_circles(
+    warm: Warm, finished: Job, tmp_path: Path
+) -> None:
+    """Where the first and the last page of requests are swapped, every command ends, and says what is damaged."""
+    job = a_copy(finished, tmp_path / "job")
+    pages = Pages(job.ledger)
+    of_requests = [
+        number
+        for number in pages_of(job.ledger, TABLE_LEAF)
+        if any(len(line.values) == 16 for line in pages._cells(number, {TABLE_LEAF}))
+    ]
+    first, last = of_requests[0], of_requests[-1]
+    assert first != last
+    overwrite(job.ledger, (first - 1) * PAGE, pages.page(last))
+    overwrite(job.ledger, (last - 1) * PAGE, pages.page(first))
+    names = {"config": job.config, "folder": job.folder, "ledger": job.ledger}
+    for command in LOOKING:
+        ended = warm.run(job.folder, *(word.format(**names) for word in command))
+        assert ended.code in (0, 2, 4), (command, ended)
+        assert "Traceback" not in ended.err
+    told = warm.run(job.folder, "ledger", "verify", job.ledger)
+    assert (told.code, "not in the order of their numbers" in told.out) == (2, True)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("damage", KINDS, ids=lambda damage: damage.__name__)
@@ -294,6 +319,12 @@ def test_many_damaged_ledgers(
         ("run.ended_at", float("inf")),
         ("request.sent_at", float("inf")),
         ("request.attempts", float("inf")),
+        ("answer.latency_ms", "a text"),
+        ("answer.latency_ms", float("inf")),
+        ("answer.first_token_ms", b"bytes"),
+        ("answer.received_at", "a text"),
+        ("answer.received_at", -1e300),
+        ("answer.streamed", "a text"),
     ],
 )
 def test_a_damaged_value_is_told(
