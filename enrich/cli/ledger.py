@@ -11,7 +11,7 @@ from enrich.cli.options import names_in
 
 @main.group()
 def ledger() -> None:
-    """Look after a ledger: list, export, verify, reconcile, repair, prune.
+    """Look after a ledger: list, export, import, verify, reconcile, repair, prune.
 
     LEDGER is a configuration that names one, or the ledger's own file or URL.
     """
@@ -100,6 +100,41 @@ def ledger_verify(where: str) -> None:
         click.echo(line)
     if not report.sound:
         raise click.exceptions.Exit(2)
+
+
+@ledger.command("import", short_help="Take answers that were paid for elsewhere, at no cost.")
+@click.argument("config", metavar="CONFIG")
+@click.argument("file", metavar="FILE")
+@click.option(
+    "--step", metavar="NAME", help="Whose prompts a table holds, where several steps ask by rows alone."
+)
+@click.option(
+    "--map",
+    "told",
+    multiple=True,
+    metavar="WHAT=COLUMN",
+    help="A table's column for prompt, answer or model, where it is not called that. May be repeated.",
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+def ledger_import(config: str, file: str, *, step: str | None, told: tuple[str, ...], as_json: bool) -> None:
+    """Take answers from FILE into the ledger of a job: requests that have one are not asked any more.
+
+    FILE is what `ledger export` wrote of another ledger of the same endpoint, or a table of prompts and answers, as other
+    tools cache them: then each row of the job's input whose prompt is there has its answer. All are checked, marked as
+    imported, and cost nothing.
+
+    \b
+    Example:
+      beatra-enrich ledger import config.yaml other-ledger.parquet
+      beatra-enrich ledger import config.yaml cache.jsonl --map prompt=question --map answer=reply
+    """
+    from enrich.base.texts import json_bytes
+    from enrich.config import load_config
+    from enrich.verbs.import_answers import import_answers
+
+    job, columns = load_config(config), dict(_pair(text) for text in told)
+    done = run_async(lambda: import_answers(job, file, columns, step))
+    click.echo(json_bytes(done.to_dict()).decode() if as_json else "\n".join(done.text()))
 
 
 @ledger.command("reconcile", short_help="Hold a provider's bill to a ledger, line by line.")

@@ -62,7 +62,7 @@ def known_request(entry: Entry) -> Known:
         key_text(record.key),
         tuple(_bare(one) for one in ids if one),
         reply.request_id if reply is not None else None,
-        completion is not None,
+        completion is not None and b'"imported":{"from":' not in (reply.body if reply is not None else b""),
         record.standing,
         (completion.model if completion is not None else None) or record.model,
         entry.received_at if entry.received_at is not None else record.sent_at,
