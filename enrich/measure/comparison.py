@@ -256,6 +256,35 @@ def same(kind: Kind, first: Cell, second: Cell, tolerance: float) -> bool:
     return first.text == second.text
 
 
+def alpha_of_all(variants: Sequence[Variant], column: str, kind: Kind) -> float | None:
+    """Give Krippendorff's alpha of all variants in one column; a row without a usable answer was not judged."""
+    lines = [
+        [
+            cell if ok and cell.value is not None else None
+            for cell, ok in zip(variant.cells[column], variant.ok, strict=True)
+        ]
+        for variant in variants
+    ]
+    codes: dict[str, float] = {}
+    numbers = kind == "number"
+    judged = np.array(
+        [
+            [
+                np.nan
+                if cell is None
+                else float(cell.value)
+                if numbers
+                else codes.setdefault(cell.text, len(codes))
+                for cell in line
+            ]
+            for line in lines
+        ],
+        dtype=float,
+    )
+    value = agreement.alpha(judged, "interval" if numbers else "nominal")
+    return None if np.isnan(value) else value
+
+
 def gain(first: Sequence[bool], second: Sequence[bool]) -> Figure:
     """Give by how much a larger share of the same rows is right, with the interval of drawing these rows anew."""
     if not first:
@@ -275,6 +304,7 @@ class Comparison:
         rows: their numbers in the input, from 1.
         given: per row, its own columns as text.
         total: rows of the input.
+        alphas: Krippendorff's, of all variants at once, per column of labels or numbers; None where it is not defined.
         content: whether rows and answers may be shown.
     """
 
@@ -287,6 +317,7 @@ class Comparison:
     kinds: Mapping[str, Kind]
     variants: tuple[Variant, ...]
     pairs: tuple[Pair, ...]
+    alphas: Mapping[str, float | None]
     content: bool = True
 
     def to_dict(self) -> dict[str, Any]:
@@ -297,5 +328,6 @@ class Comparison:
             "of": self.total,
             "fields": dict(self.kinds),
             "variants": [variant.to_dict(content=self.content) for variant in self.variants],
+            "alpha": {name: None if a is None else round(a, DIGITS) for name, a in self.alphas.items()},
             "pairs": [pair.to_dict() for pair in self.pairs],
         }

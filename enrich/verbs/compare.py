@@ -13,7 +13,17 @@ import numpy as np
 from enrich.base.words import counted
 from enrich.errors import ConfigError, UsageError
 from enrich.files.where import Where
-from enrich.measure.comparison import Cell, Comparison, Pair, Range, Variant, compared, gain, kinds_of
+from enrich.measure.comparison import (
+    Cell,
+    Comparison,
+    Pair,
+    Range,
+    Variant,
+    alpha_of_all,
+    compared,
+    gain,
+    kinds_of,
+)
 from enrich.records import STATUSES
 from enrich.report.gold import GoldColumn, GoldTable, text_of
 from enrich.report.texts import VALUE_CHARACTERS, cut
@@ -78,6 +88,7 @@ class _Cohort(NamedTuple):
     rows: Rows
     batch: pa.RecordBatch
     total: int
+    digest: str
 
 
 async def compare_job(
@@ -131,6 +142,7 @@ async def compare_job(
         kinds,
         tuple(variants),
         pairs,
+        {name: alpha_of_all(variants, name, kind) for name, kind in kinds.items() if kind != "text"},
         content,
     )
 
@@ -155,7 +167,7 @@ async def _prepared(
     for contender in contenders:
         async with _opened(contender.config, options) as begun:
             columns.append([column.field.name for _, column in _answers(begun.session.job)])
-            files.append([file.path for file in begun.source.files])
+            files.append([file.told for file in begun.source.files])
             if cohort is None:
                 cohort = await _cohort(begun, sample)
     assert cohort is not None  # noqa: S101  # there are at least two
@@ -186,7 +198,10 @@ async def _cohort(begun: Opened, sample: Sample) -> _Cohort:
     """Draw the rows, or recall which were drawn under this name."""
     source, ledger = begun.source, begun.session.ledger
     size = source.num_rows if sample.size is None else sample.size
-    choices = [sorted(file.path for file in source.files), source.num_rows if sample.size is None else None]
+    choices = [
+        sorted(file.told for file in source.files),
+        source.num_rows if sample.size is None else None,
+    ]
     made = hashlib.sha256(repr([choices, size, sample.seed, sample.where, sample.by]).encode()).hexdigest()[
         :12
     ]
@@ -196,7 +211,7 @@ async def _cohort(begun: Opened, sample: Sample) -> _Cohort:
         rows = np.asarray(known["rows"], dtype=np.int64)
         batch = await asyncio.to_thread(rows_of, source, rows, source.schema.names, written=False)
         if known["digest"] == _digest(batch):
-            return _Cohort(name, rows, batch, source.num_rows)
+            return _Cohort(name, rows, batch, source.num_rows, known["digest"])
     if known is not None and sample.name is not None:
         raise UsageError(
             f"the rows of the cohort {name} are not what they were when it was drawn",
@@ -207,8 +222,24 @@ async def _cohort(begun: Opened, sample: Sample) -> _Cohort:
     if not len(rows):
         raise UsageError("there is no row to compare", hint="look at the input, --where and --limit.")
     batch = await asyncio.to_thread(rows_of, source, rows, source.schema.names, written=False)
-    await ledger.remember(f"cohort:{name}", {"rows": rows.tolist(), "digest": _digest(batch)})
-    return _Cohort(name, rows, batch, source.num_rows)
+    digest = _digest(batch)
+    await ledger.remember(f"cohort:{name}", {"rows": rows.tolist(), "digest": digest})
+    return _Cohort(name, rows, batch, source.num_rows, digest)
+
+
+def _refuse_other_rows(begun: Opened, cohort: _Cohort) -> None:
+    """Keep a variant from being asked other rows than the first one, as a query without an order may give.
+
+    Raises:
+        UsageError: it would be.
+    """
+    names = cohort.batch.schema.names
+    there = set(names) <= set(begun.source.schema.names) and cohort.rows[-1] < begun.source.num_rows
+    if not there or _digest(rows_of(begun.source, cohort.rows, names, written=False)) != cohort.digest:
+        raise UsageError(
+            "the input's rows are not the same for every variant: it has changed meanwhile, or its query has no order",
+            hint="ORDER BY a key in `input.sql`, and the same `input` in every configuration.",
+        )
 
 
 def _digest(batch: pa.RecordBatch) -> str:
@@ -233,6 +264,7 @@ async def _asked(
     """Ask one variant, and say what came of it; with, per gold column, which places of the sample are right."""
     async with _opened(contender.config, options) as begun:
         job = begun.session.job
+        await asyncio.to_thread(_refuse_other_rows, begun, cohort)
         found = await ask_cohort(
             begun, cohort.rows, f"{counted(len(cohort.rows), 'row')} asked for a comparison"
         )

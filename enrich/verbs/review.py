@@ -466,6 +466,7 @@ def _examples(config: Config, step: StepConfig, name: str, wrong: dict[int, str]
     answers = (
         rows_of(output, rows, [*fields], written=False).to_pylist() if name in fields else [{} for _ in rows]
     )
+    _refuse_other_input(source, output, rows)
     batch = rows_of(source, rows, job.columns, written=True)
     prompts = [spelled[step.prompt_text] for spelled in spellings(batch, {step.prompt_text})]
     found = []
@@ -477,6 +478,29 @@ def _examples(config: Config, step: StepConfig, name: str, wrong: dict[int, str]
             corrected[fields[name]] = _typed(wrong[row], values[name])
         found.append({"user": asked, "assistant": corrected if name in fields else wrong[row]})
     return found
+
+
+def _refuse_other_input(source: Source, output: Source, rows: Sequence[int]) -> None:
+    """Keep prompts from being made of other rows than those that were answered.
+
+    Raises:
+        UsageError: the input is not what it was.
+    """
+    shared = [name for name in source.schema.names if name in output.schema.names]
+    told = [
+        [
+            [text_of(value) for value in column.to_pylist()]
+            for column in rows_of(one, rows, shared, written=False).columns
+        ]
+        if one.num_rows > rows[-1]
+        else []
+        for one in (source, output)
+    ]
+    if told[0] != told[1]:
+        raise UsageError(
+            "the input is not what it was when the output was written",
+            hint="run the job again, then draw another sheet.",
+        )
 
 
 def _typed(label: str, like: Any) -> Any:

@@ -48,7 +48,9 @@ def comparison(*, content: bool = True) -> Comparison:
     given = tuple((("review", HOSTILE if n == 0 else f"text {n}"),) for n in range(ROWS))
     pair = compared(*variants, kinds, 0.0)
     rows = tuple(range(1, ROWS + 1))
-    return Comparison("abc", "60 of 1,000 rows", rows, given, 1000, 0.0, kinds, variants, (pair,), content)
+    return Comparison(
+        "abc", "60 of 1,000 rows", rows, given, 1000, 0.0, kinds, variants, (pair,), {"s_label": 0.5}, content
+    )
 
 
 @pytest.fixture(params=["light", "dark", "phone"])

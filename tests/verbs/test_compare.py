@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -10,7 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from tests.helpers.endpoint import BookedEndpoint, Raw, Seen, envelope
+from tests.conftest import SCRIPT
+from tests.helpers.endpoint import KEY, BookedEndpoint, Raw, Seen, envelope
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -148,6 +152,7 @@ def test_variants_of_one_configuration(
     found = told(cli("compare", a, *sets, "--sample", "5", "--json", endpoint=endpoint))
     assert [variant["name"] for variant in found["variants"]] == ["model=x", "model=y", "model=z"]
     assert len(found["pairs"]) == 3
+    assert found["alpha"] == {"s_label": 1, "s_score": 1}
     assert len(endpoint.charges) == 5 * 5
 
 
@@ -202,6 +207,51 @@ def test_a_stop_on_the_way_costs_nothing_twice(
     assert told(cli("compare", a, b, "--sample", "10", "--json", endpoint=endpoint))["rows"] == 10
     assert len(endpoint.charges) == 20
     assert set(endpoint.charges_per_body.values()) == {1}
+
+
+def test_a_killed_comparison_goes_on_where_it_was(
+    cli: Callable[..., Ended], two: Callable[..., tuple[Path, Path]], endpoint: BookedEndpoint
+) -> None:
+    """After SIGKILL amid the second variant, and then the winner's run, every request was charged once."""
+    a, b = two(60, limits={"concurrency": 2})
+    begun: list[int] = []
+
+    def kill(_: Seen) -> None:
+        if begun and len(endpoint.charges) >= 27:
+            os.kill(begun.pop(), signal.SIGKILL)
+
+    endpoint.script = kill
+    env = {**os.environ, "BEATRA_BASE_URL": endpoint.base_url, "BEATRA_API_KEY": KEY}
+    command = [str(SCRIPT), "compare", str(a), str(b), "--sample", "20", "--seed", "1", "-q"]
+    process = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL)
+    begun.append(process.pid)
+    assert process.wait(60) == -signal.SIGKILL
+    assert 20 < len(endpoint.charges) < 40
+    assert (
+        told(cli("compare", a, b, "--sample", "20", "--seed", "1", "--json", endpoint=endpoint))["rows"] == 20
+    )
+    assert cli("run", b, endpoint=endpoint).code == 0
+    assert len(endpoint.charges) == 20 + 60
+    assert set(endpoint.charges_per_body.values()) == {1}
+
+
+def test_a_query_whose_rows_change_is_refused(
+    cli: Callable[..., Ended], two: Callable[..., tuple[Path, Path]], endpoint: BookedEndpoint
+) -> None:
+    """Variants are never asked different rows; with an order they are the same."""
+    a, b = two(60)
+    for path in (a, b):
+        text = path.read_text().replace(
+            "input: in.parquet", "input: {sql: SELECT t FROM 'in.parquet' ORDER BY random()}"
+        )
+        path.write_text(text)
+    ended = cli("compare", a, b, "--sample", "20", endpoint=endpoint)
+    assert ended.code == 2
+    assert "the input's rows are not the same for every variant" in ended.err
+    assert len(endpoint.charges) <= 20
+    for path in (a, b):
+        path.write_text(path.read_text().replace("random()", "t"))
+    assert told(cli("compare", a, b, "--sample", "20", "--json", endpoint=endpoint))["rows"] == 20
 
 
 @pytest.mark.parametrize(
