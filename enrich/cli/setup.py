@@ -18,18 +18,17 @@ TASK = "Summarize in one sentence."
 
 
 @main.command()
-@click.argument("path", metavar="[TABLE] [DIRECTORY]", type=click.Path(path_type=Path), default=".")
+@click.argument("path", metavar="[TABLE] [DIRECTORY]", type=click.Path(path_type=Path), required=False)
 @click.argument("directory", metavar="", type=click.Path(path_type=Path), required=False)
 @click.option("--task", help=f"What is to be done with each row of TABLE.  [default: {TASK}]")
 @click.option(
     "--labels", metavar="NAMES", help="What an answer may be, with commas; without them it is free text."
 )
-def init(path: Path, directory: Path | None, task: str | None, labels: str | None) -> None:
+def init(path: Path | None, directory: Path | None, task: str | None, labels: str | None) -> None:
     """Make a configuration: for a table of yours, or a starter that runs at once on the sandbox.
 
-    With a TABLE its columns are looked at: the prompt shows those that tell something, and it is said why. Without one,
-    on a terminal, it asks for your data and what is to be done with each row; with an empty answer, or without a
-    terminal, it makes up data as well.
+    With a TABLE its columns are looked at: the prompt shows those that tell something, and it is said why. Without one
+    it makes up data as well. Without either, on a terminal, it asks for your data and what is to be done with each row.
 
     \b
     Examples:
@@ -38,17 +37,20 @@ def init(path: Path, directory: Path | None, task: str | None, labels: str | Non
     """
     from enrich.verbs.init import propose, write_for, write_starter
 
-    if path.is_file():
+    if path is not None and path.is_file():
         folder = directory or Path()
         proposal = propose(path)
         made = write_for(folder, path, task or TASK, _listed(labels or ""), proposal)
         for line in proposal.why:
             click.echo(line)
     elif directory is not None or task is not None or labels is not None:
-        raise click.UsageError(f"{path} is no file: name the table, such as beatra-enrich init reviews.csv")
+        raise click.UsageError(
+            f"{path or Path()} is no file: name the table, such as beatra-enrich init reviews.csv"
+        )
     else:
-        folder = path
-        data = _asked_for_data() if sys.stdin.isatty() and sys.stdout.isatty() else None
+        folder = path or Path()
+        asks = path is None and sys.stdin.isatty() and sys.stdout.isatty()
+        data = _asked_for_data() if asks else None
         if data is None:
             made = write_starter(folder)
         else:

@@ -24,6 +24,7 @@ from enrich.errors import InputError, OutputError
 from enrich.verbs.init import COLUMNS_MOST, REVIEWS, write_for, write_starter
 from enrich.verbs.preview import preview_job
 from tests.conftest import SCRIPT
+from tests.helpers.terminal import on_terminal
 
 names = st.lists(
     st.text(
@@ -140,13 +141,14 @@ def test_files_of_any_name(tmp_path: Path, stem: str) -> None:
 def test_a_wrong_name_is_said_at_once(tmp_path: Path) -> None:
     """A file that is not there is told before anything else is asked; the other answers are asked for once."""
     (tmp_path / "mine.csv").write_text("id,created_at,text\n1,2026-01-01,fine\n", encoding="utf-8")
+    (tmp_path / "job").mkdir()
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
-        [SCRIPT, "init", "job"], cwd=tmp_path, stdin=theirs, stdout=theirs, stderr=theirs
+        [SCRIPT, "init"], cwd=tmp_path / "job", stdin=theirs, stdout=theirs, stderr=theirs
     )
     os.close(theirs)
     seen = b""
-    for answer in (b"nine.csv", b"mine.csv", b"Classify it.", b"pos, neg"):
+    for answer in (b"nine.csv", b"../mine.csv", b"Classify it.", b"pos, neg"):
         while not seen.endswith(b": "):
             seen += os.read(ours, 4096)
         os.write(ours, answer + b"\n")
@@ -161,6 +163,17 @@ def test_a_wrong_name_is_said_at_once(tmp_path: Path) -> None:
         "required": ["label"],
     }
     assert enrich.run(tmp_path / "job" / "config.yaml").statuses["ok"] == 1
+
+
+def test_a_folder_that_is_named_is_made_without_a_question(tmp_path: Path) -> None:
+    """README's first lines can be pasted into a terminal whole: none of them is taken for an answer."""
+    code, seen = on_terminal(tmp_path, 80, "init", "demo")
+    assert code == 0, seen
+    assert "made demo/config.yaml" in seen
+    assert "?" not in seen
+    code, seen = on_terminal(tmp_path, 80, "run", "demo/config.yaml")
+    assert code == 0, seen
+    assert "sandbox: answers are made up, nothing was charged" in seen
 
 
 def test_keys_and_dates_are_left_out_of_the_prompt(tmp_path: Path) -> None:
