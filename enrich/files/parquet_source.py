@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 BATCH_BYTES = 32 << 20  # bytes of Parquet data in one record batch, or nearly
 GROUPS_LOOKED_AT = 256  # row groups whose sizes are read
+FEW_ROWS = 32  # rows of a batch that groups which are smaller are read together for
 PAGE_BYTES = 1 << 20  # bytes of a column read at once
 
 log = logging.getLogger("enrich")
@@ -53,16 +54,18 @@ class ParquetReader:
 
 
 def _rows_at_once(metadata: pq.FileMetaData, most: int) -> int:
-    """Say how many rows fit into `BATCH_BYTES`, by the sizes of whole row groups.
+    """Say how many rows fit into `BATCH_BYTES`, by the sizes of whole row groups, and no more than a group has.
 
-    Those of columns would be closer; of one that is encrypted, asking for them ends the process.
+    Those of columns would be closer; of one that is encrypted, asking for them ends the process. What a dictionary
+    holds once may be large and stand in every row: whoever wrote the file had a group of them in memory.
     """
-    rows = most
+    rows, largest = most, 0
     for number in range(min(metadata.num_row_groups, GROUPS_LOOKED_AT)):
         group = metadata.row_group(number)
+        largest = max(largest, group.num_rows)
         if group.num_rows:
             rows = min(rows, group.num_rows * BATCH_BYTES // max(1, group.total_byte_size))
-    return max(1, rows)
+    return max(1, min(rows, max(FEW_ROWS, largest)))
 
 
 def _open(stream: pa.NativeFile) -> pq.ParquetFile:

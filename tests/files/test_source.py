@@ -10,9 +10,12 @@ import sys
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from enrich.config import InputConfig
 from enrich.errors import InputError
+from enrich.files.source import open_source
 from tests.helpers.inputs import (
     refusal,
     rows,
@@ -155,3 +158,13 @@ def test_output_of_python_csv_is_a_source(tmp_path: Path) -> None:
     text = io.StringIO()
     csv.writer(text).writerows([["a", "b"], ["1", "x"]])
     assert rows(source(write(tmp_path / "a.csv", text.getvalue()))) == [{"a": 1, "b": "x"}]
+
+
+def test_large_values_that_a_dictionary_holds_once_are_read_in_few_rows(tmp_path: Path) -> None:
+    """The same long text in every row takes next to nothing in the file: batches are no larger than its groups, or nearly."""
+    table = pa.table({"t": pa.array(["x" * 100_000] * 400)})
+    pq.write_table(table, tmp_path / "in.parquet", row_group_size=10)
+    source = open_source(InputConfig(path=str(tmp_path / "in.parquet")))
+    batches = list(source.batches())
+    assert sum(batch.num_rows for batch in batches) == 400
+    assert max(batch.nbytes for batch in batches) < 10_000_000
