@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from enrich.config import JobConfig, load_job, validate_job
 from enrich.errors import ConfigError, did_you_mean
 from enrich.schema.schema import load_schema
+from enrich.schema.words import show
 
 P = ParamSpec("P")
 S = TypeVar("S")
@@ -204,6 +205,14 @@ def _document(asked: Settings) -> dict[str, Any]:
             raise ConfigError(f"`{f.name}` and `steps` exclude each other", hint="give each step its own.")
     if isinstance(steps, str | Path):
         return load_job(steps).model_dump(by_alias=True, exclude_unset=True)
+    if isinstance(steps, Mapping) or not (
+        isinstance(steps, Sequence) and all(isinstance(step, Mapping) for step in steps)
+    ):
+        raise ConfigError(
+            f"`steps` is {show(steps)}, neither a configuration's path nor a list of steps",
+            hint='a list of mappings: [{"name": "tone", "prompt": "The tone of: {{ review }}"}]; what else a configuration'
+            " says is given as arguments, such as base_url=.",
+        )
     return {"steps": [_step(step) for step in steps]}
 
 

@@ -241,6 +241,10 @@ def test_what_cannot_work_is_refused_before_anything_is_sent(endpoint: BookedEnd
         texts().beatra.complete("{{ t }}", sytem="x")
     with pytest.raises(ConfigError, match="`prompt` and `steps` exclude each other"):
         texts().beatra.complete("{{ t }}", steps=[{"name": "s", "prompt": "x"}])
+    step = {"name": "s", "prompt": "{{ t }}"}
+    for steps in (step, {"steps": [step]}, ["s"], [[step]], 3):
+        with pytest.raises(ConfigError, match="neither a configuration's path nor a list of steps"):
+            texts().beatra.run(steps)
     with pytest.raises(ConfigError, match="a Series of answers holds their texts alone"):
         texts()["t"].beatra.complete("{{ value }}", schema={"type": "object", "properties": {"a": {}}})
     assert not endpoint.posts
