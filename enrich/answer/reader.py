@@ -134,9 +134,9 @@ class AnswerReader:
             values, problems = self._parse(text, self._schema)
         else:
             said = part(text, anywhere=False)
-            if is_blank(said):
+            if said is not text and is_blank(said):
                 return self._without_text(completion, "reasoning alone")
-        problems = problems or self._broken_rule({"answer": said, **(values or {})})
+        problems = problems or self._broken_rule(said, values or {})
         if problems:
             shown = "; ".join(problems)[:1_000]
             return Answer("invalid_output", said, f"invalid_output: {shown}", problems=tuple(problems))
@@ -171,9 +171,10 @@ class AnswerReader:
             return None, [SEVERAL]
         return (fitting[0], []) if fitting and not problems else (None, problems or [NOT_JSON])
 
-    def _broken_rule(self, values: dict[str, Any]) -> list[str]:
+    def _broken_rule(self, said: str, fields: dict[str, Any]) -> list[str]:
         if self._check is None:
             return []
+        values = {"answer": said, **fields}
         try:
             if isinstance(self._check, Expression):
                 good = bool(self._check.value(values))

@@ -223,14 +223,15 @@ class RequestBuilder:
         question = self._question_of(prepared, ordinal) if self.rereads else None
         return Ask(key, body, model, parent, question, prepared.pictures)
 
-    def key(self, prepared: Prepared, ordinal: int) -> bytes:
-        """Give the key of the request that `ask` makes of a row and an ordinal alone.
+    def key(self, values: Mapping[str, Any], ordinal: int) -> bytes:
+        """Give the key of the request that `ask` makes of a row without pictures, and of an ordinal.
 
         Raises:
-            RowError: as for `ask`.
+            RowError: as for `prepare` and `ask`.
         """
-        messages = _with_pictures(prepared)
-        body = self._body(prepared.models[0], messages, prepared.options, self.step.schema_mode)
+        messages, model = self.messages_of(values), self.models.of(values)[0]
+        options = {name: parameters.render(name, tree, values) for name, tree in self._per_row.items()}
+        body = self._body(model, messages, options, self.step.schema_mode)
         return idempotency_key(self._base_url, body, ordinal)
 
     def _body(self, model: str, messages: Messages, own: Mapping[str, Any], mode: str) -> bytes:

@@ -72,14 +72,13 @@ class Finished:
 
     def _keys(self, spelled: dict[int, dict[str, Any]]) -> list[bytes]:
         """Give the keys of a row's first requests; none for a row of which a step cannot be asked."""
-        keys = []
         try:
-            for step in self._steps:
-                prepared = step.builder.prepare(spelled[step.builder.step.prompt_text])
-                keys.append(step.builder.key(prepared, step.generation * GENERATION_STRIDE))
+            return [
+                step.builder.key(spelled[step.builder.step.prompt_text], step.generation * GENERATION_STRIDE)
+                for step in self._steps
+            ]
         except RowError:
             return []
-        return keys
 
     def _outcomes(self, keys: list[bytes], known: dict[bytes, Record]) -> list[Outcome] | None:
         outcomes = []

@@ -150,5 +150,5 @@ def test_the_key_is_that_of_the_request(
         }
     )
     builder = RequestBuilder(step, "https://x.test/v1", step_schema(step))
-    prepared = builder.prepare({"t": text})
-    assert builder.key(prepared, ordinal) == builder.ask(prepared, ordinal=ordinal).key
+    asked = builder.ask(builder.prepare({"t": text}), ordinal=ordinal)
+    assert builder.key({"t": text}, ordinal) == asked.key
