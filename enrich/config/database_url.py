@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import AfterValidator
 
+from enrich.base.location import without_slash
 from enrich.config.ledger_url import holds_password
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ def database_url(url: str) -> str:
     Raises:
         ValueError: there is no such kind of database, or the URL holds a password; the text holds none.
     """
+    if is_delta_url(url):
+        return url
     scheme, slashes, rest = url.partition("://")
     if not slashes or scheme not in (*FILES, *SERVERS):
         known = ", ".join(f"{one}://" for one in ("duckdb", "sqlite", "postgresql"))
@@ -52,6 +55,23 @@ def resolved_url(url: str, base: Path) -> str:
     """Make the path in a URL absolute: three slashes stand before a relative one."""
     file = file_of(url)
     return url if file is None else f"{url.partition(':')[0]}:///{base / file.expanduser()}"
+
+
+def is_delta_url(url: str | None) -> bool:
+    """Say whether a URL names a folder that is a table of Delta."""
+    return url is not None and url.startswith("delta:")
+
+
+def with_table_file(output: dict[str, Any], base: Path) -> dict[str, Any]:
+    """Give an output that goes into a table the file that it is first; `format: delta` makes its path such a table."""
+    path = output.get("path")
+    if output.get("format") == "delta" and isinstance(path, str):
+        place = without_slash(path)
+        output = {k: v for k, v in output.items() if k not in ("path", "format")}
+        output = {"table": Path(place).name.replace(".", "_") or "table", "url": f"delta:{place}", **output}
+    if not isinstance(output.get("table"), str) or "path" in output:
+        return output
+    return {"path": str(base / table_file(output)), **output}
 
 
 def table_file(output: Mapping[str, Any]) -> str:

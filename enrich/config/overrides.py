@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from enrich.base.location import is_url, plain
-from enrich.config.database_url import resolved_url, table_file
+from enrich.config.database_url import resolved_url, with_table_file
 from enrich.config.secrets import without_secret
 from enrich.config.strict_yaml import parse_yaml
 from enrich.errors import ConfigError, did_you_mean
@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
-OF_DATABASES = frozenset({"sql", "url", "params", "folder", "table", "mode", "key"})  # which a path replaces
+OF_DATABASES = frozenset(
+    {"sql", "url", "params", "folder", "table", "mode", "key", "version"}
+)  # which a path replaces
 MOST_PARTS = 64  # of a key in `--set`: no setting lies deeper
 _QUOTES = frozenset("'\"|>!&")  # what a YAML text begins with that is not to be taken as it stands
 TEMPLATE_KEYS = frozenset(
@@ -240,6 +242,8 @@ def _resolve_paths(document: dict[str, Any], base: Path) -> dict[str, Any]:
         section = document.get(name)
         section = inside(section, "path") if isinstance(section, dict) else _resolved_all(section, base)
         document[name] = _with_database(section, base) if isinstance(section, dict) else section
+    if isinstance(document["output"], dict):
+        document["output"] = with_table_file(document["output"], base)
     if isinstance(document["input"], dict) and "csv" in document["input"]:
         document["input"] = {**document["input"], "csv": inside(document["input"]["csv"], "reject_file")}
     document = inside(document, "ledger", "report")
@@ -265,8 +269,6 @@ def _with_database(section: dict[str, Any], base: Path) -> dict[str, Any]:
     """Make the path in a database's URL absolute; those in a query are relative to the configuration, too."""
     if isinstance(url := section.get("url"), str):
         section = {**section, "url": resolved_url(url, base)}
-    if isinstance(section.get("table"), str) and "path" not in section:
-        section = {"path": str(base / table_file(section)), "format": "arrow", **section}
     return {"folder": str(base), **section} if "sql" in section else section
 
 

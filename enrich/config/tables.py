@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import re
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -14,7 +15,7 @@ from pydantic import (
 )
 
 from enrich.base.location import without_slash
-from enrich.config.database_url import FILES, DatabaseUrl, file_of, table_file
+from enrich.config.database_url import FILES, DatabaseUrl, file_of, is_delta_url, with_table_file
 from enrich.config.section import FilePath, Format, Location, Number, Section, Target
 
 # Python's codecs of texts that no file is written in: for host names, for source code, and for nothing at all.
@@ -110,6 +111,7 @@ class InputConfig(Section):
         params: values for the query, bound by the driver: a list, for `$1` of DuckDB and PostgreSQL or `?` of SQLite; or,
             of DuckDB, a mapping for `$name`.
         folder: what relative paths in a query of DuckDB are relative to; this file's folder unless given.
+        version: of a Delta table, which is read as it was then; the last one unless given.
     """
 
     model_config = ConfigDict(json_schema_extra=_path_or_query)
@@ -126,6 +128,7 @@ class InputConfig(Section):
     url: DatabaseUrl | None = None
     params: list[Parameter] | dict[str, Parameter] = []
     folder: str | None = None
+    version: Annotated[int, Field(ge=0), Number] | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -137,11 +140,17 @@ class InputConfig(Section):
     def _is_files_or_query(self) -> Self:
         if self.sql is not None and self.path:
             raise ValueError("`path` and `sql` are two inputs; take one out")
+        if is_delta_url(self.url):
+            raise ValueError("a table of Delta is read by its `path`, not by a query")
         for key in ("url", "params", "folder") if self.sql is None else ():
             if getattr(self, key):
                 raise ValueError(f"`{key}` belongs to a query; write it under `sql`")
-        for key in ("format", "partitions", "sheet", "range", "header_row") if self.sql is not None else ():
-            if getattr(self, key):
+        for key in (
+            ("format", "partitions", "sheet", "range", "header_row", "version")
+            if self.sql is not None
+            else ()
+        ):
+            if getattr(self, key) not in (None, []):
                 raise ValueError(f"`{key}` is for files, and `sql` gives rows")
         return self
 
@@ -222,6 +231,10 @@ class OutputConfig(Section):
             return self
         if self.url is None or (file_of(self.url) is None and self.url.startswith(FILES)):
             raise ValueError("`table` needs the `url` of its database, such as duckdb:///w.db")
+        if is_delta_url(self.url) and self.mode == "merge":
+            raise ValueError("`mode: merge` is for databases; a table of Delta takes replace and append")
+        if is_delta_url(self.url) and self.key is not None:
+            raise ValueError("`key` is for databases; a table of Delta takes none")
         if self.partitioned:
             raise ValueError("a folder of outputs and a `table` are two outputs; take one out")
         if self.mode == "merge" and self.key is None:
@@ -231,8 +244,7 @@ class OutputConfig(Section):
     @model_validator(mode="before")
     @classmethod
     def _has_file(cls, value: Any) -> Any:
-        is_table = isinstance(value, dict) and isinstance(value.get("table"), str) and "path" not in value
-        return {"path": table_file(value), "format": "arrow", **value} if is_table else value
+        return with_table_file(value, Path()) if isinstance(value, dict) else value
 
     @model_validator(mode="before")
     @classmethod

@@ -315,6 +315,9 @@ def common_format(files: Iterable[SourceFile], given: Format | None) -> Format:
     Raises:
         InputError: a suffix is not known, or files differ in their format.
     """
+    files = list(files)
+    if any(file.copy is not None for file in files):
+        return "arrow"
     if given is not None:
         return given
     formats = {_format_of(file.path): file.path for file in files}

@@ -19,6 +19,7 @@ import pyarrow as pa
 from enrich.base.location import native
 from enrich.errors import ConfigError, InputError
 from enrich.files.databases import first_lines, open_database
+from enrich.files.delta_table import read_delta
 from enrich.files.input_files import SourceFile, first_duplicate
 from enrich.files.placing import Temporary, sweep
 
@@ -70,18 +71,34 @@ def copied(config: InputConfig) -> SourceFile:
             f"{url} cannot be opened: {first_lines(error)}",
             hint="look at its name, whether it is there and whether you may read it.",
         ) from None
+    return _frozen(copy, rows, f"{url} {sql}")
+
+
+def copied_delta(path: str, version: int | None) -> SourceFile:
+    """Copy the rows of a version of a Delta table: the last one unless given.
+
+    Raises:
+        InputError: there is no such table or version, or it cannot be read.
+        ConfigError: the library is not installed.
+    """
+    if not path:
+        raise InputError("`format: delta` takes one path", hint="name the table's folder.")
+    number, schema, batches = read_delta(path, version)
+    copy = Copy(hashlib.sha256(path.encode()).hexdigest()[:16])
+    try:
+        rows = _write(copy.path, schema, batches)
+    except (pa.ArrowException, OSError) as error:
+        raise InputError(f"the Delta table {path} cannot be read: {first_lines(error)}") from None
+    return _frozen(copy, rows, f"delta:{path} at version {number}")
+
+
+def _frozen(copy: Copy, rows: int, told: str) -> SourceFile:
+    """Take a copy as input, by a digest of what it holds."""
     with copy.path.open("rb") as file:
         digest = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
     size = copy.path.stat().st_size
     return SourceFile(
-        str(copy.path),
-        size,
-        0,
-        rows=rows,
-        version=digest,
-        copy=copy,
-        copy_of=f"{url} {sql}",
-        below="query.arrow",
+        str(copy.path), size, 0, rows=rows, version=digest, copy=copy, copy_of=told, below="query.arrow"
     )
 
 

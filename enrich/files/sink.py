@@ -22,9 +22,11 @@ import pyarrow.parquet as pq
 from enrich.base.descriptors import NONE_LEFT, RAISE_IT
 from enrich.base.location import ObjectUrl, is_url, plain
 from enrich.base.texts import json_bytes
+from enrich.config.database_url import is_delta_url
 from enrich.errors import DiskFull, EnrichError, OutputError, RunStopped
 from enrich.files import storage
 from enrich.files.access import OutputPlace, access_errors, folders, make_folder
+from enrich.files.delta_table import rehearse_delta
 from enrich.files.placing import Temporary, replace_with_sidecar, sidecar_of, sweep, temporary_path
 from enrich.files.table_output import rehearse_table
 from enrich.files.writers import (
@@ -162,7 +164,9 @@ def preflight(config: OutputConfig, schema: pa.Schema) -> None:
     """
     target = _target(config)
     check_schema(schema, config)
-    if config.table is not None:
+    if is_delta_url(config.url):
+        rehearse_delta(config, schema)
+    elif config.table is not None:
         rehearse_table(config, schema)
     if isinstance(target, ObjectUrl):
         with access_errors(target):

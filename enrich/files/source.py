@@ -14,6 +14,7 @@ from enrich.errors import InputError, did_you_mean
 from enrich.files.arrow_source import scan_arrow
 from enrich.files.common_types import CELLS, width
 from enrich.files.csv_source import CsvReader, scan_csv
+from enrich.files.delta_table import is_delta
 from enrich.files.excel_source import ExcelReader, scan_excel
 from enrich.files.input_files import (
     SourceFile,
@@ -25,7 +26,7 @@ from enrich.files.input_files import (
 )
 from enrich.files.jsonl_source import JsonlReader, scan_jsonl
 from enrich.files.parquet_source import scan_parquet
-from enrich.files.query import copied
+from enrich.files.query import copied, copied_delta
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -159,6 +160,13 @@ def find_input(config: InputConfig) -> InputFiles:
     """
     if config.sql is not None:
         return InputFiles((copied(config),), ())
+    path = config.path if isinstance(config.path, str) else ""
+    if config.format == "delta" or (config.format is None and path and is_delta(path)):
+        return InputFiles((copied_delta(path, config.version),), ())
+    if config.version is not None:
+        raise InputError(
+            f"input.version is for tables of Delta, and {path or config.path} is none", hint="take it out."
+        )
     every = find_files(config.path)
     return InputFiles(
         tuple(choose_partitions(every, config.partitions)),
@@ -204,7 +212,7 @@ def open_source(
         own = [name for name in choose(config.columns, [*names, *keys]) if name not in keys]
         return own or list(names[:1])
 
-    format_ = common_format(found.files, config.format if config.sql is None else "arrow")
+    format_ = common_format(found.files, config.format)
     reader = _scan(found.files, format_, config, own_columns, known or pa.schema([]))
     files = tuple(replace(file, rows=reader.rows[file.path]) for file in found.files)
     total = sum(file.rows for file in files)

@@ -8,6 +8,8 @@ import json
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from enrich.config.database_url import is_delta_url
+from enrich.files.delta_table import publish_delta
 from enrich.files.sink import read_manifest
 from enrich.files.table_output import publish
 
@@ -30,7 +32,11 @@ async def publish_output(begun: Opened, summary: Summary) -> Summary:
     begun.options.progress.phase(f"writing the table {output.table}", None)
     own = set(job.output_schema.names).difference(job.passed)
     manifest = json.dumps(await asyncio.to_thread(read_manifest, output.path))
-    put = await asyncio.to_thread(publish, output, own, _record(begun.source, job), manifest)
+    record = _record(begun.source, job)
+    if is_delta_url(output.url):
+        put = await asyncio.to_thread(publish_delta, output, record, manifest)
+    else:
+        put = await asyncio.to_thread(publish, output, own, record, manifest)
     told = f"put into {output.table}" if put else f"which {output.table} had before"
     return replace(summary, reason=f"{summary.reason}, {told}")
 
