@@ -38,6 +38,8 @@ def put(path: Path, text: str | None = None) -> Path:
 @pytest.mark.parametrize("kind", MARKS)
 def test_a_table_is_refused(tmp_path: Path, kind: str, given: str) -> None:
     """However its files are named: the folder, one below it, one above it, a file, a glob."""
+    if (kind, given) == ("Delta", "t"):
+        return  # that one is read: see test_delta_table.py
     put(tmp_path / "t" / MARKS[kind], "{}")
     put(tmp_path / "t" / "day=1" / "part-0.parquet")
     with pytest.raises(InputError, match=f"is part of a {kind} table, {tmp_path}/t:") as caught:
