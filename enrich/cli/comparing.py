@@ -94,6 +94,7 @@ def compare(
 
     set_up_logs(0, "text", quiet=quiet)
     found = contenders(configs, options)
+    page = page_of(found, out)
     size = sample if sample is not None or options["limit"] is not None else SAMPLE
     chosen = Sample(size, options["seed"], options["where"], options["by"], cohort)
     comparison: Comparison = looked(
@@ -102,13 +103,28 @@ def compare(
         quiet=quiet,
         limit=options["limit"],
     )
-    page = write_comparison(comparison, out or beside(found[0]))
+    write_comparison(comparison, page)
     if as_json:
         click.echo(json.dumps({**comparison.to_dict(), "page": page}))
         return
     for line in lines(comparison):
         click.echo(line)
     click.echo(page)
+
+
+def page_of(found: Sequence[Contender], out: str | None) -> str:
+    """Give where the page goes, before anything is sent.
+
+    Raises:
+        OutputError: it would take the place of a file that one of the variants reads or writes.
+    """
+    from enrich.config import Place, refuse_target
+    from enrich.files.sink import destination
+
+    page = destination(out or beside(found[0]))
+    for one in found:
+        refuse_target(Place("the page", page), one.config, one.config.ledger_location())
+    return page
 
 
 def beside(first: Contender) -> str:

@@ -17,7 +17,7 @@ from enrich.base.words import counted
 from enrich.config import InputConfig, OutputConfig, Place, refuse_target
 from enrich.errors import ConfigError, InputError, UsageError, did_you_mean
 from enrich.files import storage
-from enrich.files.sink import destination, open_sink
+from enrich.files.sink import destination, open_sink, preflight
 from enrich.files.source import open_source
 from enrich.ledger.opening import open_ledger, require_ledger
 from enrich.measure.corrected import Corrected, Stratum, accuracy, corrected_counts, needed
@@ -311,6 +311,7 @@ def _is_written(config: Config, column: str) -> bool:
 
 def _write(path: str, table: pa.Table) -> None:
     output = OutputConfig(path=path)
+    preflight(output, table.schema)
     with open_sink(output, table.schema) as sink:
         for batch in table.combine_chunks().to_batches():
             sink.write(batch)

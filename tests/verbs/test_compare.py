@@ -264,6 +264,8 @@ def test_a_query_whose_rows_change_is_refused(
         (["a.yaml", "gone.yaml"], "no configuration file gone.yaml"),
         (["a.yaml", "b.yaml", "--tolerance", "-1"], "--tolerance"),
         (["a.yaml", "other.yaml"], "the variants have no column of answers in common"),
+        (["a.yaml", "b.yaml", "-o", "in.parquet"], "in.parquet"),
+        (["a.yaml", "b.yaml", "-o", "b/out.parquet"], "out.parquet"),
         (["a.yaml", "elsewhere.yaml"], "elsewhere reads another input than a"),
     ],
 )

@@ -198,6 +198,7 @@ def test_labels_are_not_held_to_other_answers(
         ([], "no sheet was drawn for `s_label` yet"),
         (["--read", "in.parquet"], "has no column `review_row`"),
         (["-o", "out.parquet"], "the output"),
+        (["-o", "config.yaml/sheet.csv"], "sheet.csv"),
         (["--as-examples", "ex.jsonl"], "no sheet was drawn"),
     ],
 )
