@@ -167,8 +167,9 @@ class Flow:
             while self._open:
                 await self._room(all_rows=True)
         finally:
-            if self._lookers is not None:
-                self._lookers.shutdown(wait=False, cancel_futures=True)
+            lookers, self._lookers = self._lookers, None  # another part of the rows may follow
+            if lookers is not None:
+                lookers.shutdown(wait=False, cancel_futures=True)
 
     def failure_codes(self) -> tuple[tuple[str, int], ...]:
         """Give why rows failed, and how many, the most frequent first; of all flows that count together."""

@@ -146,6 +146,19 @@ def test_other_bytes_are_another_request(
     assert (len(endpoint.charges), endpoint.conflicts) == (6, 0)
 
 
+def test_a_changed_job_is_looked_through_before_it_is_asked(
+    cli: Callable[..., Ended], job: Callable[..., Path], endpoint: BookedEndpoint, tmp_path: Path
+) -> None:
+    """Another prompt over more rows: what would be asked again is looked for in several parts of them, then all are asked."""
+    rows = [{"t": f"{n}", "photo": png(n, 1_000_000)} for n in range(45)]  # more than one batch
+    assert cli("run", job(rows[:2], step=IMAGES), endpoint=endpoint).code == 0
+    ended = cli(
+        "run", job(rows, step={**IMAGES, "prompt": "Now {{ t }}"}, max_reasked="100%"), endpoint=endpoint
+    )
+    assert ended.code == 0, ended.err
+    assert [row["s"] for row in rows_of(tmp_path)] == [digest(png(n, 1_000_000)) for n in range(45)]
+
+
 def test_a_row_whose_picture_cannot_be_had_fails_by_name(
     cli: Callable[..., Ended],
     job: Callable[..., Path],
