@@ -176,12 +176,13 @@ class Endpoint:
         return self.api_key.get_secret_value() if self.api_key is not None else ""
 
 
-def resolve_endpoint(config: EndpointConfig, env: Mapping[str, str]) -> Endpoint:
+def resolve_endpoint(config: EndpointConfig, env: Mapping[str, str], *, key_needed: bool = True) -> Endpoint:
     """Find base URL and key: the configuration first, then the environment, then Beatra's own URL.
 
     Args:
         config: the ``endpoint`` section; its ``base_url`` is a URL or None here, not ``sandbox``.
         env: the environment.
+        key_needed: False for what sends nothing: an absent key is no error then.
 
     Raises:
         ConfigError: there is no key, or it would travel in the clear, or a value cannot be used.
@@ -194,13 +195,14 @@ def resolve_endpoint(config: EndpointConfig, env: Mapping[str, str]) -> Endpoint
     own_network = parts.scheme == "http" and is_near(parts.hostname or "")
     keyless = local or own_network or any(_AUTHORIZES.search(name) for name in config.headers)
     may_go = parts.scheme == "https" or config.allow_http
+    wanted = key_needed or config.api_key_env in env
     found = find_key(
         env,
         file=config.api_key_file,
         command=config.command,
         variable=config.api_key_env,
-        needed=may_go and not keyless,
-        as_told=local,
+        needed=wanted and may_go and not keyless,
+        as_told=wanted and local,
     )
     secrets = found is not None or bool(config.headers)
     if parts.scheme == "http" and not (local or config.allow_http):

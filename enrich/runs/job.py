@@ -279,12 +279,10 @@ def _endpoint(
     if api_key is not None:
         endpoint = resolve_endpoint(without, {**env, config.api_key_env: api_key})
         return endpoint.base_url, replace(endpoint, key_source=GivenKey("the api_key that was given"))
-    if not key_needed:
-        env = {config.api_key_env: "none", **env}
     if key_needed or config.command is None:
-        endpoint = resolve_endpoint(config, env)
+        endpoint = resolve_endpoint(config, env, key_needed=key_needed)
     else:  # the program is run for what is sent alone
-        endpoint = replace(resolve_endpoint(without, env), key_source=config.command)
+        endpoint = replace(resolve_endpoint(without, env, key_needed=False), key_source=config.command)
     return endpoint.base_url, endpoint
 
 

@@ -89,6 +89,16 @@ def test_a_row_may_hold_binary_that_no_prompt_writes() -> None:
     compile_job(job(steps=[{**STEP, "prompt": "{{ row }}", "prompt_text": 1}]), SCHEMA)
 
 
+@pytest.mark.parametrize("key_needed", [True, False])
+def test_a_server_of_ones_own_network_needs_no_key(*, key_needed: bool) -> None:
+    """What sends nothing looks at a job as `run` does: without a key nothing would travel in the clear."""
+    endpoint = compile_job(
+        job(endpoint={"base_url": "http://10.0.0.5/v1"}), SCHEMA, key_needed=key_needed
+    ).endpoint
+    assert endpoint is not None
+    assert endpoint.api_key is None
+
+
 def test_a_key_is_needed_to_send(monkeypatch: pytest.MonkeyPatch) -> None:
     """Not for the sandbox, nor for what sends nothing; one that is given goes before the environment's."""
     real = job(endpoint={"base_url": "https://api.example/v1"})
