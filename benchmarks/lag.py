@@ -27,7 +27,7 @@ async def watched(config: Path) -> list[float]:
     """Run a job; gives how late each look at the clock came, in seconds, while requests were in flight."""
     from enrich.config import load_config
     from enrich.runs.options import RunOptions
-    from enrich.runs.pipeline import run_job
+    from enrich.runs.run import run_job
 
     late: list[float] = []
 

@@ -12,7 +12,7 @@ from enrich.config import Config, complete_config, load_config
 from enrich.runs.collect import collect_job
 from enrich.runs.job import SANDBOX
 from enrich.runs.options import RunOptions
-from enrich.runs.pipeline import run_job
+from enrich.runs.run import run_job
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -69,7 +69,6 @@ ELSEWHERE = {
     "runs.anew": "runs/test_chosen.py",
     "runs.options": "runs/test_run.py",  # records without behaviour
     "runs.published": "runs/test_databases.py",
-    "runs.pipeline": "runs/test_run.py",
     "runs.prepare": "runs/test_run.py",
     "runs.promise": "test_machine.py",
     "runs.session": "runs/test_stopping.py",

@@ -27,8 +27,8 @@ from enrich.ledger import room
 from enrich.records import Failure, Fate, Reply
 from enrich.runs import session
 from enrich.runs.options import RunOptions
-from enrich.runs.pipeline import run_job
 from enrich.runs.retry import retry_job
+from enrich.runs.run import run_job
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine

@@ -19,7 +19,7 @@ import enrich
 from enrich.base.loops import run_sync
 from enrich.config import load_config
 from enrich.runs.options import RunOptions
-from enrich.runs.pipeline import run_job
+from enrich.runs.run import run_job
 from enrich.verbs.plan import plan_job
 from tests.test_layers import layer_of
 

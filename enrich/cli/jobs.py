@@ -65,7 +65,7 @@ def run(config: Path, *, confirm: bool, trial: int | None, seed: int, yes: bool,
       beatra-enrich run config.yaml --trial 100
       beatra-enrich run config.yaml --set steps.label.model=fast-1 --json
     """
-    from enrich.runs.pipeline import run_job
+    from enrich.runs.run import run_job
 
     refuse_together(trial, confirm=confirm, yes=yes, options=options)
     loaded = load(config, options)
@@ -170,7 +170,7 @@ def retry_where(
 ) -> None:
     """Choose rows, show what asking them anew costs, and ask them if that is wanted."""
     from enrich.base.command import Command
-    from enrich.runs.pipeline import run_job
+    from enrich.runs.run import run_job
 
     loaded = load(config, options)
     further = [

@@ -23,7 +23,7 @@ from enrich.errors import EnrichError
 from enrich.records import AMOUNTS, FAILED, STATUSES
 from enrich.runs.lineage import column_origins
 from enrich.runs.options import RunOptions
-from enrich.runs.pipeline import run_job
+from enrich.runs.run import run_job
 from enrich.show.progress import shown
 from enrich.show.watch import Watch
 from enrich.verbs.init import write_starter

@@ -16,8 +16,8 @@ from enrich.rows.statuses import Marks
 from enrich.runs.anew import Anew, files_digest
 from enrich.runs.fresh import under_way
 from enrich.runs.partition_todo import cut, plan_folder
-from enrich.runs.pipeline import ask_rows
 from enrich.runs.prepare import opened
+from enrich.runs.run import ask_rows
 from enrich.runs.scratch import occurrences_of, scratch_of
 
 if TYPE_CHECKING:

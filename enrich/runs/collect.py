@@ -6,9 +6,9 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from enrich.runs.pipeline import Work, alone, open_work
 from enrich.runs.prepare import look_at_folder
 from enrich.runs.published import publish_output
+from enrich.runs.run import Work, alone, open_work
 from enrich.runs.summary import collected, nothing_to_do
 
 if TYPE_CHECKING:

@@ -7,9 +7,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from enrich.rows.statuses import Marks
-from enrich.runs.pipeline import alone, ask_rows, run_held
 from enrich.runs.prepare import look_at_folder, opened
 from enrich.runs.promise import promise_of
+from enrich.runs.run import alone, ask_rows, run_held
 from enrich.runs.scratch import occurrences_of, scratch_of
 
 if TYPE_CHECKING:

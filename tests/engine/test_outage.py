@@ -12,7 +12,7 @@ from enrich.engine.outage import Alike, Outage, alike_error, stop_error
 from enrich.errors import EndpointFailing
 from enrich.records import Failure, Fate
 from enrich.runs.options import RunOptions
-from enrich.runs.pipeline import run_job
+from enrich.runs.run import run_job
 from enrich.sandbox import Fault, Sandbox, SandboxOptions, ThreadedSandbox
 from tests.helpers.wire import config_of, logs, read_ledger, read_rows, run
 

@@ -176,7 +176,7 @@ def become(order: dict[str, Any]) -> None:
 
 if __name__ == "__main__":
     for module in (
-        "enrich.runs.pipeline",
+        "enrich.runs.run",
         "enrich.show.progress",
         "enrich.show.logs",
         "enrich.ledger.sqlite",

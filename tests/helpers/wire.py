@@ -16,7 +16,7 @@ from enrich.base.loops import run_sync
 from enrich.config import Config, validate_config
 from enrich.ledger.sqlite import open_ledger
 from enrich.runs.options import RunOptions
-from enrich.runs.pipeline import run_job
+from enrich.runs.run import run_job
 from tests.helpers.endpoint import KEY
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ import pytest
 
 from enrich.config import load_config
 from enrich.runs.options import RunOptions
-from enrich.runs.pipeline import run_job
 from enrich.runs.retry import retry_job
+from enrich.runs.run import run_job
 from tests.helpers.chaos import make_job, place, violations
 from tests.helpers.endpoint import BookedEndpoint, Raw
 from tests.helpers.warm import Warm

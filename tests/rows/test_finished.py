@@ -16,7 +16,7 @@ from enrich.prompt.request import RequestBuilder
 from enrich.rows import flow
 from enrich.rows.finished import Finished
 from enrich.runs.options import RunOptions
-from enrich.runs.pipeline import run_job
+from enrich.runs.run import run_job
 from enrich.schema.schema import step_schema
 from tests.helpers.endpoint import KEY, BookedEndpoint
 

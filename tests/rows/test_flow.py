@@ -16,7 +16,7 @@ from enrich.base.loops import run_sync
 from enrich.errors import TemplateError
 from enrich.runs.collect import collect_job
 from enrich.runs.options import RunOptions
-from enrich.runs.pipeline import run_job
+from enrich.runs.run import run_job
 from tests.helpers.endpoint import KEY, BookedEndpoint, Raw, Seen, echo, envelope
 
 if TYPE_CHECKING:

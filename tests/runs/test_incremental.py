@@ -22,7 +22,6 @@ from enrich.config import load_config
 from enrich.errors import ConfigError, InputError, OutputError, RunInterrupted
 from enrich.files.sink import read_manifest
 from enrich.files.source import open_source
-from enrich.runs import pipeline
 from enrich.runs.partition_todo import remember_types
 from enrich.runs.partitions import keep_known, read_known
 from tests.helpers.days import (
@@ -238,7 +237,7 @@ def test_a_fresh_run_killed_at_its_very_end_is_over(
         raise RunInterrupted
 
     with monkeypatch.context() as patched:
-        patched.setattr(pipeline, "settle_fresh", killed)
+        patched.setattr("enrich.runs.run.settle_fresh", killed)
         enrich.run(month, fresh=True)
     assert enrich.run(month).partitions == counted(selected=5, unchanged=5)
     write_day(tmp_path, 1, range(ROWS + 1))

@@ -17,7 +17,7 @@ import enrich
 from enrich.base.loops import run_sync
 from enrich.errors import ConfigError, TemplateError
 from enrich.runs.options import RunOptions
-from enrich.runs.pipeline import run_job
+from enrich.runs.run import run_job
 from enrich.sandbox import Fault, SandboxOptions, ThreadedSandbox
 from enrich.verbs.preview import preview_job
 from tests.helpers.endpoint import KEY, BookedEndpoint, Raw, Seen, envelope

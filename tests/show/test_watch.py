@@ -16,7 +16,7 @@ from enrich.engine.engine import Engine, Stats
 from enrich.engine.outage import Outage
 from enrich.pace.pace import Pace
 from enrich.runs.options import RunOptions
-from enrich.runs.pipeline import run_job
+from enrich.runs.run import run_job
 from enrich.show import watch as watch_module
 from enrich.show.watch import Watch
 from tests.helpers.endpoint import KEY, BookedEndpoint, Raw, envelope

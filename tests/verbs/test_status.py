@@ -12,7 +12,7 @@ from enrich.config import load_config
 from enrich.errors import LedgerError
 from enrich.ledger.opening import open_ledger
 from enrich.runs.options import RunOptions
-from enrich.runs.pipeline import run_job
+from enrich.runs.run import run_job
 from enrich.show.pulse import pulse_name
 from enrich.show.snapshot import Snapshot
 from enrich.verbs.status import status_job, watch_job

@@ -204,7 +204,7 @@ class BeatraEnrichOperator(BaseOperator):
         from enrich.base.loops import run_stoppable
         from enrich.integrations.airflow.lineage import trace
         from enrich.runs.options import RunOptions
-        from enrich.runs.pipeline import run_job
+        from enrich.runs.run import run_job
         from enrich.show.logs import PROGRESS
         from enrich.show.progress import shown
         from enrich.show.watch import Watch
