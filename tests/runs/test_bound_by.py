@@ -147,7 +147,8 @@ class Engine(Rig):
     """
 
     def __init__(self, slots: int, *, page: bytes | None = None) -> None:
-        self.there = 0
+        self.there = self.looks = 0
+        looked = self.looked = asyncio.Event()
         self.slots = slots
         self.page = page
         free = asyncio.Semaphore(slots)
@@ -156,6 +157,7 @@ class Engine(Rig):
             self.there += 1
             async with free:
                 await asyncio.sleep(0.15)
+                await looked.wait()  # however slow this machine is
             self.there -= 1
 
         super().__init__(hold)
@@ -164,6 +166,9 @@ class Engine(Rig):
         """Show the metrics, or answer as the rig does."""
         if not seen.path.endswith("/metrics"):
             return await super().respond(seen)
+        self.looks += 1
+        if self.looks == 5:
+            self.looked.set()
         working, waiting = min(self.slots, self.there), max(0, self.there - self.slots)
         said = f'vllm:num_requests_running{{engine="0"}} {working}.0\nvllm:num_requests_waiting{{engine="0"}} {waiting}.0\n'
         return Raw(said.encode() if self.page is None else self.page)
