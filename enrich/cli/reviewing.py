@@ -78,7 +78,8 @@ def review(
       beatra-enrich review config.yaml --read sheet.csv
       beatra-enrich review config.yaml --as-examples corrected.jsonl
     """
-    from enrich.verbs.review import draw_sheet, read_sheet, review_of, write_examples
+    from enrich.verbs.review import draw_sheet, read_sheet, review_of
+    from enrich.verbs.review_examples import write_examples
 
     if sum(given is not None for given in (out, sheet, examples)) > 1:
         raise ConfigError("-o, --read and --as-examples exclude each other", hint="one after the other.")

@@ -1,4 +1,7 @@
-"""The Airflow provider in a real Airflow: it is found, its tasks end as Airflow expects, and every answer is paid once."""
+"""The Airflow provider in a real Airflow: it is found, its tasks end as Airflow expects, and every answer is paid once.
+
+It is long because one Airflow, whose database takes a while to make, serves all of it.
+"""
 
 from __future__ import annotations
 
