@@ -20,29 +20,46 @@ NETWORK: Final = frozenset(
         *("rclone", "s3fs", "goofys", "gcsfuse", "mountpoint-s3", "blobfuse", "blobfuse2", "davfs2", "hdfs"),
     }
 )
+# In these the kernel shows itself: to read a file there may take for ever, and nothing is kept.
+KERNEL: Final = frozenset(
+    {
+        *("proc", "sysfs", "devtmpfs", "devpts", "cgroup", "cgroup2", "debugfs", "tracefs", "securityfs"),
+        *("configfs", "pstore", "bpf", "mqueue", "binfmt_misc", "efivarfs", "fusectl"),
+    }
+)
 
 
 def network_type(path: Path, proc: Path = Path("/proc/self")) -> str | None:
-    """Give the type of the file system that holds a path, or will hold it, when machines share it.
+    """Give the type of the file system that holds a path, or will hold it, when machines share it; arguments as of `type_of`."""
+    kind, source = type_of(path, proc)
+    name = kind.removeprefix("fuse.")
+    return kind if name in NETWORK or (kind == "fuse" and source in NETWORK) else None
+
+
+def kernel_type(path: Path, proc: Path = Path("/proc/self")) -> str | None:
+    """Give the type of the file system that holds a path, when that is one in which the kernel shows itself."""
+    kind, _ = type_of(path, proc)
+    return kind if kind in KERNEL else None
+
+
+def type_of(path: Path, proc: Path) -> tuple[str, str]:
+    """Give type and source of the file system that holds a path, or will hold it.
 
     Args:
         path: it need not be there: then the nearest folder above it counts.
         proc: where the kernel tells of this process.
 
     Returns:
-        Such as ``nfs4`` or ``fuse.sshfs``. None for a local file system, and where the kernel does not tell: only
-        Linux is asked.
+        Such as ``nfs4`` or ``fuse.sshfs``; nothing where the kernel does not tell: only Linux is asked.
     """
     folder = next(above for above in (path, *path.parents) if os.access(above, os.F_OK))
     try:
         mount = _mount_of(folder, proc)
         lines = (proc / "mountinfo").read_text(encoding="utf-8", errors="surrogateescape").splitlines()
     except OSError:
-        return None
+        return "", ""
     found = (_type_and_source(line) for line in lines if line.partition(" ")[0] == mount)
-    kind, source = next(found, ("", ""))
-    name = kind.removeprefix("fuse.")
-    return kind if name in NETWORK or (kind == "fuse" and source in NETWORK) else None
+    return next(found, ("", ""))
 
 
 def _mount_of(folder: Path, proc: Path) -> str:

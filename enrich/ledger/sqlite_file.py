@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from enrich.base.descriptors import NONE_LEFT, RAISE_IT, no_descriptor_left
 from enrich.errors import DiskFull, EnrichError, LedgerDamaged, LedgerError, LedgerFailing
 from enrich.ledger.locks import RunLocks
-from enrich.ledger.mounts import network_type, unreadable
+from enrich.ledger.mounts import kernel_type, network_type, unreadable
 from enrich.ledger.notes import add_checksums
 from enrich.ledger.soundness import Voucher, problem
 from enrich.ledger.sql import load_queries, statements
@@ -51,6 +51,7 @@ def open_file(path: Path, voucher: Voucher, now: float) -> tuple[sqlite3.Connect
         voucher: may know that it is whole.
         now: wall seconds since the epoch.
     """
+    _must_be_on_a_disk(path)
     _must_be_local(path)
     with contextlib.ExitStack() as opened:
         try:
@@ -72,6 +73,14 @@ def open_file(path: Path, voucher: Voucher, now: float) -> tuple[sqlite3.Connect
     return writer, reader
 
 
+def _must_be_on_a_disk(path: Path) -> None:
+    if (kind := kernel_type(path)) is not None:
+        raise LedgerError(
+            f"the ledger {path} would lie among the system's own files ({kind})",
+            hint="put it on a disk: `ledger: /folder/ledger.db`",
+        )
+
+
 def _must_be_local(path: Path) -> None:
     kind = network_type(path)
     if kind is not None:
@@ -86,6 +95,7 @@ def open_for_reading(path: Path) -> sqlite3.Connection:
 
     One of an earlier release is brought up to date first.
     """
+    _must_be_on_a_disk(path)
     with contextlib.ExitStack() as opened:
         try:
             way = _way_to_read(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import subprocess
@@ -11,7 +12,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from enrich.errors import LedgerError
 from enrich.ledger.mounts import NETWORK, network_type
+from enrich.ledger.sqlite import open_ledger
+from enrich.ledger.sqlite_file import open_for_reading
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -120,3 +124,12 @@ def test_where_nothing_tells_nothing_is_refused(tmp_path: Path) -> None:
     assert network_type(tmp_path / "x.db", proc=tmp_path / "none") is None
     assert "overlay" not in NETWORK
     assert "virtiofs" not in NETWORK
+
+
+@pytest.mark.parametrize("path", ["/proc/version", "/proc/none.db", "/sys/kernel/none.db"])
+async def test_a_ledger_among_the_systems_own_files_is_refused(path: str) -> None:
+    """Some of these would be waited for, for ever: none is opened, to write or to read."""
+    with pytest.raises(LedgerError, match="among the system's own files"):
+        await open_ledger(path)
+    with pytest.raises(LedgerError, match="among the system's own files"):
+        await asyncio.to_thread(open_for_reading, Path(path))

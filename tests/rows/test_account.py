@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import random
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from enrich.runs.unchanged import COARSEST
 from tests.helpers.endpoint import BookedEndpoint, Raw, Seen, envelope
 
 if TYPE_CHECKING:
@@ -156,5 +158,6 @@ def test_a_run_that_did_nothing_has_none(
 ) -> None:
     """A second run with nothing to do says null."""
     config = job()
+    time.sleep(1.1 * COARSEST)  # files that are younger are not trusted to be what they were
     cli("run", config, endpoint=endpoint)
     assert json.loads(cli("run", config, "--json", endpoint=endpoint).out)["waste"] is None
