@@ -14,6 +14,9 @@ from enrich.cli.options import (
     load,
 )
 
+TABLES = frozenset(
+    {".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet", ".arrow", ".feather", ".xlsx", ".xls", ".ods"}
+)
 TASK = "Summarize in one sentence."
 
 
@@ -43,7 +46,12 @@ def init(path: Path | None, directory: Path | None, task: str | None, labels: st
         made = write_for(folder, path, task or TASK, _listed(labels or ""), proposal)
         for line in proposal.why:
             click.echo(line)
-    elif directory is not None or task is not None or labels is not None:
+    elif (
+        (path or Path()).suffix.lower() in TABLES
+        or directory is not None
+        or task is not None
+        or labels is not None
+    ):
         raise click.UsageError(
             f"{path or Path()} is no file: name the table, such as beatra-enrich init reviews.csv"
         )

@@ -44,6 +44,12 @@ class DuckDatabase:
         self, sql: str, params: Sequence[Any] | Mapping[str, Any]
     ) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
         """Stream the rows of a query; those of a table come in the order in which they lie there."""
+        statements = [str(one.type).rpartition(".")[2] for one in self._connection.extract_statements(sql)]
+        if statements and statements != ["SELECT"]:  # a COPY would write a file, whatever the database allows
+            said = (
+                "it holds several statements" if len(statements) > 1 else f"it is a {statements[0]} statement"
+            )
+            raise self.errors[0](f"{said}; only one SELECT is asked")
         relation = self._connection.sql(sql, params=params or None)
         if relation is None:
             raise self.errors[0]("the statement gives no rows")

@@ -19,13 +19,15 @@ from enrich.ledger.opening import open_ledger, require_ledger
 from enrich.measure.corrected import Stratum, accuracy, corrected_counts, needed
 from enrich.measure.scores import NULL, normalised
 from enrich.report.gold import MOST_LABELS, owners_of, text_of
+from enrich.schema.choice import choose
+from enrich.schema.schema import step_schema
 from enrich.verbs.cohort import rows_of, stratified
 from enrich.verbs.review_result import SUFFIX, Review, Sheet
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
-    from enrich.config import Config
+    from enrich.config import Config, StepConfig
     from enrich.files.source import Source
     from enrich.ledger.protocol import Ledger
     from enrich.report.gold import Owner
@@ -100,6 +102,7 @@ async def draw_sheet(
     async with review_ledger(location) as ledger:
         before = await recalled_review(ledger, config, name)
         kept.labels = before.labels if before is not None else {}
+        await asyncio.to_thread(_refuse_unread, place, name, kept)
         table = await asyncio.to_thread(_sheet, config, source, kept, name, show=show)
         await asyncio.to_thread(_write, place, table)
         await ledger.remember(_key(config, name), kept.to_dict())
@@ -196,6 +199,28 @@ def _is_written(config: Config, column: str) -> bool:
     ) or column in {new for step in config.steps for new in step.rename.values()}
 
 
+def _refuse_unread(path: str, name: str, kept: Kept) -> None:
+    """Keep a sheet from being drawn over one whose labels nobody has read yet: they stand nowhere else.
+
+    Raises:
+        UsageError: there is one.
+    """
+    try:
+        sheet = open_source(InputConfig(path=path))
+        rows, filled = sheet.schema.names.index(ROW), sheet.schema.names.index(f"{name}{SUFFIX}")
+    except (InputError, ConfigError, ValueError):  # there is none, or it is another file
+        return
+    for batch in sheet.batches():
+        for row, said in zip(batch.column(rows).to_pylist(), batch.column(filled).to_pylist(), strict=True):
+            label = text_of(said).strip() if said is not None else ""
+            index = str(int(row) - 1) if isinstance(row, int | float) else ""
+            if label and normalised(kept.labels.get(index, "")) != normalised(label):
+                raise UsageError(
+                    f"{path} holds labels that were not read yet",
+                    hint=f"`beatra-enrich review CONFIG --read {path}` keeps them; or name another file.",
+                )
+
+
 def _write(path: str, table: pa.Table) -> None:
     output = OutputConfig(path=path)
     preflight(output, table.schema)
@@ -229,16 +254,33 @@ async def read_sheet(config: Config, path: str, *, margin: float = 0.05) -> Revi
     async with review_ledger(location) as ledger:
         kept = await known_review(ledger, config, name)
         known = {answer for stratum in kept.strata.values() for answer in stratum["answers"]}
-        plain = {normalised(answer): answer for answer in sorted(known)}
+        owner = owners_of(config).get(name)
+        allowed = _labels(owner.step, name) if owner is not None else []
+        plain = {normalised(answer): answer for answer in [*sorted(known), *allowed]}
         for batch in source.batches(columns=[ROW, found[0]]):
             for row, said in zip(*(column.to_pylist() for column in batch.columns), strict=True):
                 if said is None or not (text := text_of(said).strip()):
                     continue
-                kept.labels[str(_index(row, kept, path))] = (
-                    text if text in known else plain.get(normalised(text), text)
-                )
+                label = text if text in known else plain.get(normalised(text), text)
+                if allowed and label not in allowed:
+                    raise InputError(
+                        f"{path}: row {row} says {label!r}, which the step's schema does not have",
+                        hint=did_you_mean(label, allowed) or f"it is one of {', '.join(allowed)}.",
+                    )
+                kept.labels[str(_index(row, kept, path))] = label
         await ledger.remember(_key(config, name), kept.to_dict())
         return await _result(config, kept, name, margin)
+
+
+def _labels(step: StepConfig, name: str) -> list[str]:
+    """Give the labels that the step's schema has for a column; none where it may be any text."""
+    schema = step_schema(step)
+    field = next((c.of for c in choose(step, schema) if c.field.name == name), None)
+    if schema is None or field is None:
+        return []
+    told = schema.json.get("properties", {}).get(field, {})
+    labels = told.get("enum") if isinstance(told, dict) else None
+    return [label for label in labels if isinstance(label, str)] if isinstance(labels, list) else []
 
 
 def _index(row: Any, kept: Kept, path: str) -> int:

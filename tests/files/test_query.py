@@ -118,6 +118,23 @@ def test_nothing_is_changed(place: tuple[str, Callable[[str], None]], sql: str) 
     assert table(asked("SELECT id FROM r", url)).num_rows == 1
 
 
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "COPY (SELECT 1 AS q) TO 'written.csv'",
+        "COPY (SELECT 1 AS q) TO 'written.csv'; SELECT 'r' AS review",
+        "ATTACH 'written.csv' AS o; SELECT 1 AS q",
+        "SELECT 1 AS q; SELECT 2 AS q",
+    ],
+)
+def test_a_query_over_files_writes_none(sql: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a database too it is one SELECT: another statement is refused before it does anything."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="only one SELECT is asked"):
+        asked(sql)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_what_the_database_says_is_told(place: tuple[str, Callable[[str], None]]) -> None:
     """A query that cannot be asked is an error in the input, in the database's words."""
     url, do = place

@@ -225,9 +225,10 @@ def test_a_table_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_table_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A task without its table is told, and no example is made in its place."""
+    """A mistyped table, or a task without one, is told: no example is made in its place."""
     monkeypatch.chdir(tmp_path)
-    said = CliRunner().invoke(main, ["init", "none.csv", "--task", "Label the mood."])
-    assert said.exit_code == 2
-    assert "none.csv is no file: name the table" in said.output
+    for asked in (["init", "none.csv"], ["init", "none", "--task", "Label the mood."]):
+        said = CliRunner().invoke(main, asked)
+        assert said.exit_code == 2
+        assert f"{asked[1]} is no file: name the table" in said.output
     assert list(tmp_path.iterdir()) == []

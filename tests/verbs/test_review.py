@@ -216,3 +216,31 @@ def test_a_row_that_was_not_drawn_is_refused(cli: Callable[..., Ended], ran: Pat
     ended = cli("review", ran, "--read", "sheet.csv")
     assert ended.code == 2
     assert "row 9999 was not drawn" in ended.err
+
+
+def test_labels_that_nobody_has_read_are_not_drawn_over(
+    cli: Callable[..., Ended], ran: Path, tmp_path: Path
+) -> None:
+    """A filled sheet stands nowhere else until it is read: drawing another one in its place is refused, and then is not."""
+    draw = ("review", ran, "-n", "30", "-o", "sheet.csv")
+    told(cli(*draw, "--json"))
+    fill(tmp_path / "sheet.csv", truth)
+    before = (tmp_path / "sheet.csv").read_bytes()
+    refused = cli(*draw)
+    assert refused.code == 2
+    assert "sheet.csv holds labels that were not read yet" in refused.err
+    assert (tmp_path / "sheet.csv").read_bytes() == before
+    told(cli("review", ran, "--read", "sheet.csv", "--json"))
+    assert told(cli(*draw, "--json"))["known"] == 30
+
+
+def test_a_label_that_the_schema_does_not_have_is_refused(
+    cli: Callable[..., Ended], ran: Path, tmp_path: Path
+) -> None:
+    """A slip of the pen is no class of the table: it is named, and nothing of the sheet is kept."""
+    told(cli("review", ran, "-n", "30", "-o", "sheet.csv", "--json"))
+    fill(tmp_path / "sheet.csv", lambda number: {"pos": " Pos", "neg": "negative"}[truth(number)])
+    refused = cli("review", ran, "--read", "sheet.csv")
+    assert refused.code == 2
+    assert "says 'negative', which the step's schema does not have" in refused.err
+    assert told(cli("review", ran, "--json"))["n"] == 0
