@@ -188,7 +188,9 @@ def lines(comparison: Comparison) -> list[str]:
         )
         for score in variant.gold:
             if (accuracy := score.figures["accuracy"]).value is not None:
-                parts.append(f"{score.column} accuracy {accuracy.value:.3g}{_ends(accuracy.interval)}")
+                parts.append(
+                    f"{score.column} accuracy {accuracy.value:.3g}{_ends(accuracy.interval)}, n = {score.n:,}"
+                )
         if variant.price is not None:
             price = variant.price
             parts.append(f"all rows {price.likely:,.4g} credits more ({price.low:,.4g} to {price.high:,.4g})")

@@ -21,7 +21,7 @@ from enrich.schema.places import first_column
 from enrich.schema.schema import step_schema
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Container, Iterable, Mapping, Sequence
 
     from enrich.config import Config, GoldConfig, StepConfig
     from enrich.measure.scores import Figure, Kind
@@ -29,6 +29,23 @@ if TYPE_CHECKING:
 MOST_LABELS = 50  # different values up to which a column of texts counts as one of labels
 MOST_COUNTED = 20  # different whole numbers up to which they are also counted as labels
 MOST_ROWS = 100  # told of those that disagree
+
+
+def shown_to_model(config: Config, columns: Container[str]) -> str:
+    """Say which gold columns the prompts read, for people; nothing where they read none.
+
+    Args:
+        config: the job.
+        columns: of the input, that the prompts read.
+    """
+    gold = config.gold
+    known = gold.columns.values() if gold is not None and gold.file is None else ()
+    shown = ", ".join(f"`{name}`" for name in dict.fromkeys(known) if name in columns)
+    return (
+        f"the prompts read the gold column {shown}: the model is shown the answer it is held to"
+        if shown
+        else ""
+    )
 
 
 def check_gold(config: Config, output: pa.Schema) -> None:

@@ -207,12 +207,11 @@ async def _before_sending(begun: Opened) -> None:
         await note_anew(begun.session.job, begun.session.ledger, options.anew, begun.session.scope)
     elif not (options.fresh or options.retry) and (found := await refuse_reasked(begun)) is not None:
         log.warning("%s", found)
-    gold = begun.config.gold
-    for name in gold.columns.values() if gold is not None and gold.file is None else ():
-        if name in begun.session.job.columns:
-            log.warning(
-                "the prompts read the gold column `%s`: the model is shown the answer it is held to", name
-            )
+    if begun.config.gold is not None:
+        from enrich.report.gold import shown_to_model
+
+        if said := shown_to_model(begun.config, begun.session.job.columns):
+            log.warning("%s", said)
     if options.prepared is not None:
         options.prepared(begun.source, begun.session.job)
 

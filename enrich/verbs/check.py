@@ -135,11 +135,13 @@ def _id_of(reply: Reply) -> str:
 
 
 def _gold(config: Config, job: Job) -> str:
-    from enrich.report.gold import check_gold
+    from enrich.report.gold import check_gold, shown_to_model
 
     check_gold(config, job.output_schema)
     given = config.gold.columns if config.gold is not None else {}
-    return ", ".join(f"{answer} is held to {known}" for answer, known in given.items())
+    held = ", ".join(f"{answer} is held to {known}" for answer, known in given.items())
+    shown = shown_to_model(config, job.columns)
+    return f"{held}; warning: {shown}" if shown else held
 
 
 def _try(name: str, work: Callable[[], str]) -> CheckLine:

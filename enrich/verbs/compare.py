@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import logging
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -25,7 +26,7 @@ from enrich.measure.comparison import (
     kinds_of,
 )
 from enrich.records import STATUSES
-from enrich.report.gold import GoldColumn, GoldTable, text_of
+from enrich.report.gold import GoldColumn, GoldTable, shown_to_model, text_of
 from enrich.report.texts import VALUE_CHARACTERS, cut
 from enrich.runs.prepare import look_at_folder, opened
 from enrich.verbs.cohort import ask_cohort, draw, rows_of
@@ -49,6 +50,8 @@ if TYPE_CHECKING:
 MOST = 5  # variants
 MOST_GIVEN = 6  # of a row's own columns shown
 GRAVITY = {status: place for place, status in enumerate(("ok", "skipped"))}
+
+log = logging.getLogger("enrich")
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +171,8 @@ async def _prepared(
         async with _opened(contender.config, options) as begun:
             columns.append([column.field.name for _, column in _answers(begun.session.job)])
             files.append([file.told for file in begun.source.files])
+            if said := shown_to_model(contender.config, begun.session.job.columns):
+                log.warning("%s: %s", contender.name, said)
             if cohort is None:
                 cohort = await _cohort(begun, sample)
     assert cohort is not None  # noqa: S101  # there are at least two

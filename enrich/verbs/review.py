@@ -179,6 +179,8 @@ def _quarters(confidences: Sequence[float | None], ok: Sequence[bool]) -> list[s
 def _sheet(config: Config, source: Source, kept: Kept, name: str, *, show: bool) -> pa.Table:
     """Make the sheet: the rows' own columns, their answer where it is shown, and what people said before."""
     written = {column for column in source.schema.names if _is_written(config, column)}
+    if config.gold is not None and not show:  # who sees what others said agrees with them too readily
+        written.update(config.gold.columns.values())
     simple = [
         f.name
         for f in source.schema

@@ -211,10 +211,14 @@ def test_a_key_with_two_values_is_told_and_undoes_no_run(
 def test_a_prompt_that_reads_the_gold_column_is_told(
     cli: Callable[..., Ended], job: Callable[..., Path], endpoint: BookedEndpoint
 ) -> None:
-    """Else an accuracy of 1 would be believed."""
+    """By `check`, `compare` and `run`: else an accuracy of 1 would be believed."""
     rows = [{"t": "a", "by_hand": "x"}]
     config = job(rows, step={"prompt": "{{ row | tojson }}"}, gold={"s": "by_hand"})
-    assert "the prompts read the gold column `by_hand`" in cli("run", config, endpoint=endpoint).err
+    said = "the prompts read the gold column `by_hand`"
+    checked = cli("check", config, endpoint=endpoint)
+    assert f"warning: {said}" in checked.out + checked.err
+    assert said in cli("compare", config, "--set", "steps.s.temperature=0", endpoint=endpoint).err
+    assert said in cli("run", config, endpoint=endpoint).err
 
 
 def test_the_report_shows_it_and_says_it_as_json(

@@ -244,3 +244,17 @@ def test_a_label_that_the_schema_does_not_have_is_refused(
     assert refused.code == 2
     assert "says 'negative', which the step's schema does not have" in refused.err
     assert told(cli("review", ran, "--json"))["n"] == 0
+
+
+def test_values_given_by_hand_before_are_not_shown(
+    cli: Callable[..., Ended], job: Callable[..., Path], endpoint: BookedEndpoint, tmp_path: Path
+) -> None:
+    """Who labels a row anew does not see what it was called before, unless the answers are shown too."""
+    rows = [{"t": f"row {n}", "by_hand": truth(n)} for n in range(20)]
+    step = {"prompt": "Judge: {{ t }}", "schema": SCHEMA, "reask": 0}
+    config = job(rows, step=step, gold={"s_label": "by_hand"})
+    assert cli("run", config, endpoint=endpoint).code == 0
+    told(cli("review", config, "-n", "10", "-o", "blind.csv", "--json"))
+    assert "by_hand" not in lines_of(tmp_path / "blind.csv")[0]
+    told(cli("review", config, "-n", "10", "-o", "seen.csv", "--show-answers", "--json"))
+    assert "by_hand" in lines_of(tmp_path / "seen.csv")[0]
