@@ -24,11 +24,17 @@ if TYPE_CHECKING:
 def are_plain(steps: Sequence[Step]) -> bool:
     """Say whether rows ask the same whatever is answered, and an answer is judged by itself alone.
 
-    Steps with a condition, with pictures, with values that must stand in a text, and those that use another's answer are not.
+    Steps with a condition, with pictures, with values that must stand in a text, with a vote, and those that use another's
+    answer are not.
     """
-    builders = [step.builder for step in steps]
-    return not any(step.follows for step in steps) and all(
-        builder.when is None and builder.images is None and not builder.sources for builder in builders
+    return not any(
+        step.follows
+        or builder.when is not None
+        or builder.images is not None
+        or builder.sources
+        or builder.step.ballot
+        for step in steps
+        for builder in [step.builder]
     )
 
 

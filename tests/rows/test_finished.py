@@ -91,6 +91,7 @@ def test_rows_come_to_what_their_stories_come_to(
         assert found == []
     assert output == same
     assert (summary.requests, summary.statuses, summary.causes) == (0, told.statuses, told.causes)
+    assert summary.waste == told.waste
     assert summary.statuses["ok"] == flow.SLICE + 18
 
 
@@ -116,18 +117,22 @@ def test_rows_that_are_new_among_finished_ones(job: Callable[..., Path], found: 
         [{**STEPS[0], "when": "{{ t != 'row 3' }}"}],
         [STEPS[0], {"name": "after", "prompt": "Say {{ mood_label }}"}],
         [{**STEPS[0], "evidence": [{"field": "label", "from": "t"}]}],
+        [{**STEPS[0], "votes": 3, "temperature": 1}],
     ],
-    ids=["condition", "chain", "evidence"],
+    ids=["condition", "chain", "evidence", "votes"],
 )
 def test_what_a_row_asks_may_depend_on_more(
-    job: Callable[..., Path], found: list[bool], steps: list[dict[str, Any]]
+    job: Callable[..., Path], found: list[bool], monkeypatch: pytest.MonkeyPatch, steps: list[dict[str, Any]]
 ) -> None:
-    """Steps with a condition, with evidence, and steps that use another's answer, are told as stories."""
+    """Steps with a condition, evidence or a vote, and steps that use another's answer, are told as stories."""
     path = job(rows_of(flow.SLICE + 20), steps=steps)
     with BookedEndpoint(answer=answered) as endpoint:
-        _, output = run(path, endpoint)
+        run(path, endpoint)
         summary, again = run(path, endpoint)
-    assert (found, summary.requests, len(again)) == ([], 0, len(output))
+        monkeypatch.setattr(flow, "are_plain", lambda _: False)
+        _, told = run(path, endpoint)
+    assert (found, summary.requests) == ([], 0)
+    assert again == told
 
 
 @given(
