@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass, field
 from operator import attrgetter
-from typing import Any, Literal, NamedTuple, TypeVar, dataclass_transform
+from typing import Any, Literal, NamedTuple, TypeVar, dataclass_transform, get_args
 
 _Class = TypeVar("_Class")
 
@@ -19,24 +19,9 @@ def frozen(cls: type[_Class]) -> type[_Class]:
 RowStatus = Literal[
     "ok", "error", "invalid_output", "unsupported", "truncated", "filtered", "in_doubt", "skipped", "pending"
 ]
-STATUSES: tuple[RowStatus, ...] = (
-    "ok",
-    "error",
-    "invalid_output",
-    "unsupported",
-    "truncated",
-    "filtered",
-    "in_doubt",
-    "skipped",
-    "pending",
-)
-FAILED: tuple[RowStatus, ...] = (
-    "error",
-    "invalid_output",
-    "unsupported",
-    "truncated",
-    "filtered",
-    "in_doubt",
+STATUSES: tuple[RowStatus, ...] = get_args(RowStatus)
+FAILED: tuple[RowStatus, ...] = tuple(
+    status for status in STATUSES if status not in ("ok", "skipped", "pending")
 )
 
 

@@ -12,7 +12,7 @@ Name = Annotated[str, Field(min_length=1)]
 
 
 class GoldConfig(Section):
-    """Values that are known, which answers are scored against; they are never sent.
+    """Values that are known, which answers are scored against; they are sent nowhere, unless a prompt reads their column.
 
     Attributes:
         columns: by the column of the output, the column with its known values. Alone, this mapping may stand for the

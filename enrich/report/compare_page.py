@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import jinja2
 import orjson
 
 from enrich.base.version import __version__
@@ -13,7 +12,7 @@ from enrich.files.sink import destination
 from enrich.measure.comparison import same
 from enrich.records import STATUSES
 from enrich.report import texts
-from enrich.report.html import asset, policy, put_in_place, trusted
+from enrich.report.html import asset, policy, put_in_place, template, trusted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -56,17 +55,9 @@ def write_comparison(comparison: Comparison, path: str) -> str:
 
 def render_comparison(comparison: Comparison) -> str:
     """Make the page. Its policy forbids any network, and any script or style that is not its own."""
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters |= {
-        "number": texts.number,
-        "milliseconds": texts.milliseconds,
-        "tags": lambda tags: orjson.dumps(tags).decode(),
-    }
     styles, script = asset("page.css"), asset("lists.js")
     rows = shown_rows(comparison) if comparison.content else []
-    return environment.from_string(asset("compare.html.jinja")).render(
+    return template("compare.html.jinja", tags=lambda tags: orjson.dumps(tags).decode()).render(
         comparison=comparison,
         first=comparison.variants[0],
         rows=rows,

@@ -7,12 +7,18 @@ import hashlib
 import os
 from importlib import resources
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+import jinja2
 from markupsafe import Markup
 
 from enrich.base.location import is_url
 from enrich.errors import OutputError
 from enrich.files import storage
+from enrich.report import texts
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 def trusted(text: str) -> Markup:
@@ -28,6 +34,20 @@ def policy(styles: str, scripts: list[str]) -> str:
 
 def _hash(text: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+def template(name: str, **filters: Callable[..., Any]) -> jinja2.Template:
+    """Give a page's template: all that it shows is escaped, and what it names must be there.
+
+    Args:
+        name: of the file beside this one.
+        filters: further ones than every page has.
+    """
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {"number": texts.number, "milliseconds": texts.milliseconds, **filters}
+    return environment.from_string(asset(name))
 
 
 def asset(name: str) -> str:

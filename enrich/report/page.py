@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import jinja2
 import orjson
 
 from enrich.base.location import ObjectUrl, is_url
@@ -22,7 +21,7 @@ from enrich.report import texts
 from enrich.report.facts import Finding, Report, Rows
 from enrich.report.findings import find
 from enrich.report.gold import gold_scores
-from enrich.report.html import asset, policy, put_in_place, trusted
+from enrich.report.html import asset, policy, put_in_place, template, trusted
 from enrich.report.job_words import job_words
 from enrich.report.log import read_log
 from enrich.report.rows import read_rows
@@ -214,19 +213,10 @@ def _with_prompts(rows: Rows, prompts: dict[bytes, str]) -> Rows:
 
 def render(report: Report) -> str:
     """Make the page. Its policy forbids any network, and any script or style that is not its own."""
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters |= {
-        "number": texts.number,
-        "milliseconds": texts.milliseconds,
-        "moment": texts.moment,
-        "tags": _tags,
-    }
     styles = asset(f"{LIBRARY}/uPlot.min.css") + asset("page.css")
     licence = f"/*\n{asset(f'{LIBRARY}/LICENSE')}\n*/\n"  # it asks to go with every copy
     scripts = [licence + asset(f"{LIBRARY}/uPlot.iife.min.js"), asset("page.js") + asset("lists.js")]
-    return environment.from_string(asset("page.html.jinja")).render(
+    return template("page.html.jinja", moment=texts.moment, tags=_tags).render(
         report=report,
         summary=report.summary,
         reason=_reason(report),
