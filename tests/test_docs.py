@@ -10,6 +10,7 @@ import inspect
 import io
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -76,7 +77,9 @@ class Reader:
         match = re.search(r"exits with (\d+)", comment)
         wanted = int(match[1]) if match else 0
         if command.startswith("beatra-enrich ") and not re.search(r"[|&;<>$]", command):
-            ended = self._warm.run(self._folder, *command.split()[1:], env={"BEATRA_BASE_URL": "sandbox"})
+            ended = self._warm.run(
+                self._folder, *shlex.split(command)[1:], env={"BEATRA_BASE_URL": "sandbox"}
+            )
             code, said = ended.code, ended.err
         else:
             there = f"{Path(sys.executable).parent}:{os.environ['PATH']}"

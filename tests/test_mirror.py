@@ -77,6 +77,7 @@ ELSEWHERE = {
     "verbs.cohort": "verbs/test_trial.py",  # what is drawn, by what is asked
     "verbs.plan_estimate": "verbs/test_plan.py",
     "verbs.plan_result": "verbs/test_plan.py",
+    "verbs.review_draw": "verbs/test_review.py",
     "verbs.review_examples": "verbs/test_review.py",  # of one sheet
     "verbs.review_result": "verbs/test_review.py",
 }

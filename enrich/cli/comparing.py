@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from enrich.cli.app import EXIT_CODES, main
+from enrich.cli.closing import SANDBOX_NOTE
 from enrich.cli.execute import looked
 from enrich.cli.options import load
 from enrich.errors import ConfigError
@@ -195,7 +196,10 @@ def lines(comparison: Comparison) -> list[str]:
             price = variant.price
             parts.append(f"all rows {price.likely:,.4g} credits more ({price.low:,.4g} to {price.high:,.4g})")
         told.append(f"  {variant.name:{width}}  {', '.join(parts)}")
-    return [*told, *(line for pair in comparison.pairs for line in _pair(pair))]
+    told += [line for pair in comparison.pairs for line in _pair(pair)]
+    if comparison.made_up:
+        told.append(f"{SANDBOX_NOTE} ({', '.join(comparison.made_up)})")
+    return told
 
 
 def _pair(pair: Pair) -> list[str]:

@@ -138,7 +138,7 @@ def status(config: Path, *, as_json: bool, watch: bool, **options: Any) -> None:
     "--no-content", is_flag=True, help="Leave out what prompts and answers say: numbers, statuses, ids only."
 )
 @click.option(
-    "--json", "as_json", is_flag=True, help="One JSON object: where the page lies, the last run, `gold`."
+    "--json", "as_json", is_flag=True, help="One JSON object: where the page lies, and what it shows."
 )
 def report(config: Path, out: str | None, *, no_content: bool, as_json: bool, **options: Any) -> None:
     """Write a page on the job and its runs; send nothing.

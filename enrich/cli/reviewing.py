@@ -42,6 +42,11 @@ SIZE = 100  # rows of a sheet
 @click.option(
     "--seed", type=click.IntRange(min=0), default=0, show_default=True, metavar="N", help="Draws the rows."
 )
+@click.option(
+    "--unseen",
+    is_flag=True,
+    help="Draw of the rows without a value by hand (`gold`); the others count as they are.",
+)
 @click.option("--show-answers", is_flag=True, help="Put the model's answers into the sheet.")
 @click.option(
     "--margin",
@@ -62,6 +67,7 @@ def review(
     column: str | None,
     by: Any,
     seed: int,
+    unseen: bool,
     show_answers: bool,
     margin: float,
     as_json: bool,
@@ -85,6 +91,10 @@ def review(
         raise ConfigError("-o, --read and --as-examples exclude each other", hint="one after the other.")
     if rows is not None and out is None:
         raise ConfigError("-n goes with -o FILE, the sheet that is written", hint="such as -o sheet.csv.")
+    if unseen and out is None:
+        raise ConfigError(
+            "--unseen goes with -o FILE, the sheet that is written", hint="such as -o sheet.csv."
+        )
     loaded = load(config, options)
     if examples is not None:
         path, count = run_async(lambda: write_examples(loaded, examples, column))
@@ -95,7 +105,14 @@ def review(
     if out is not None:
         found: Any = run_async(
             lambda: draw_sheet(
-                loaded, out, size=rows or SIZE, seed=seed, by=by, column=column, show=show_answers
+                loaded,
+                out,
+                size=rows or SIZE,
+                seed=seed,
+                by=by,
+                column=column,
+                show=show_answers,
+                unseen=unseen,
             )
         )
     elif sheet is not None:

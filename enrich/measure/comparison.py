@@ -67,6 +67,7 @@ class Variant:
         to_ask: requests that a run over all rows would send now.
         price: of these, in credits; None where no answer named a charge.
         gold: against values given by hand.
+        sandbox: whether the answers are the sandbox's: made up, and charged to nobody.
     """
 
     name: str
@@ -83,6 +84,7 @@ class Variant:
     to_ask: int
     price: Range | None
     gold: tuple[Score, ...] = ()
+    sandbox: bool = False
 
     @property
     def rows(self) -> int:
@@ -99,6 +101,7 @@ class Variant:
         told: dict[str, Any] = {
             "name": self.name,
             "about": self.about,
+            "sandbox": self.sandbox,
             "statuses": dict(self.statuses),
             "shares": {status: round(count / self.rows, DIGITS) for status, count in self.statuses.items()},
             "credits": round(self.credits, 9),
@@ -319,6 +322,11 @@ class Comparison:
     pairs: tuple[Pair, ...]
     alphas: Mapping[str, float | None]
     content: bool = True
+
+    @property
+    def made_up(self) -> tuple[str, ...]:
+        """Name the variants whose answers are the sandbox's."""
+        return tuple(variant.name for variant in self.variants if variant.sandbox)
 
     def to_dict(self) -> dict[str, Any]:
         """Give it as plain JSON."""

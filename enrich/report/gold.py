@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 import pyarrow as pa
 
+from enrich.base.words import counted
 from enrich.config import InputConfig
 from enrich.errors import ConfigError, InputError, did_you_mean
 from enrich.files.source import open_source
@@ -24,10 +25,12 @@ if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Mapping, Sequence
 
     from enrich.config import Config, GoldConfig, StepConfig
+    from enrich.files.source import Source
     from enrich.measure.scores import Figure, Kind
 
 MOST_LABELS = 50  # different values up to which a column of texts counts as one of labels
 MOST_COUNTED = 20  # different whole numbers up to which they are also counted as labels
+MOST_STRANGE = 5  # told of values by hand that the schema does not have
 MOST_ROWS = 100  # told of those that disagree
 
 
@@ -80,6 +83,54 @@ def check_gold(config: Config, output: pa.Schema) -> None:
         )
     else:
         _require(gold.columns.values(), output.names, "the output")
+
+
+def foreign_labels(config: Config, source: Source) -> list[str]:
+    """Say which values given by hand no answer can have, for people: the step's schema does not know them.
+
+    Args:
+        config: the job, with gold columns that are there.
+        source: its input.
+
+    Raises:
+        InputError: the further table cannot be read, or has two different rows for a key.
+    """
+    if (gold := config.gold) is None:
+        return []
+    owners = owners_of(config)
+    closed = {
+        answer: known for answer in gold.columns if (known := allowed_labels(owners[answer].step, answer))
+    }
+    if gold.file is not None:
+        found = GoldTable(gold).values({gold.columns[answer] for answer in closed})
+    else:
+        found = _values_of(
+            source, [name for answer in closed if (name := gold.columns[answer]) in source.schema.names]
+        )
+    return [
+        f"`{gold.columns[answer]}` says {', '.join(repr(label) for label in strange[:MOST_STRANGE])}"
+        f"{', …' if len(strange) > MOST_STRANGE else ''} ({counted(sum(rows[label] for label in strange), 'row')}), which "
+        f"`{answer}` cannot be: its schema has {', '.join(known)}"
+        for answer, known in closed.items()
+        for rows in [found.get(gold.columns[answer], Counter())]
+        if (strange := [label for label in rows if label not in known])
+    ]
+
+
+def _values_of(source: Source, names: Sequence[str]) -> dict[str, Counter[str]]:
+    """Count the values of columns of the input, as they are compared; what is missing is none."""
+    found: dict[str, Counter[str]] = {name: Counter() for name in names}
+    for batch in source.batches(columns=list(found)) if found else ():
+        for name, counts in found.items():
+            counts.update(text_of(value) for value in batch.column(name).to_pylist() if not is_missing(value))
+    return found
+
+
+def allowed_labels(step: StepConfig, name: str) -> list[str]:
+    """Give the labels that a step's schema has for a written column; none where it may be any text."""
+    schema = step_schema(step)
+    field = next((c.of for c in choose(step, schema) if c.is_value and c.field.name == name), None)
+    return [] if schema is None or field is None else list(schema.columns[field].categories)
 
 
 def _require(names: Iterable[str], there: Sequence[str], where: str) -> None:
@@ -192,6 +243,15 @@ class GoldTable:
                         hint="keep one of them.",
                     )
 
+    def values(self, names: Container[str]) -> dict[str, Counter[str]]:
+        """Count the known values of columns, as they are compared."""
+        found: dict[str, Counter[str]] = {}
+        for line in self._values.values():
+            for name, value in line.items():
+                if name in names and not is_missing(value):
+                    found.setdefault(name, Counter())[text_of(value)] += 1
+        return found
+
     def of(self, keys: Any, column: str) -> list[Any]:
         """Give the known values of rows with these keys; None where there is none."""
         found = [self._values.get(text_of(key)) for key in keys.to_pylist()]
@@ -233,7 +293,7 @@ class GoldColumn:
         numeric = self._numeric
         for place, value in enumerate(known):
             gold = _number_of(value) if numeric else value
-            if _missing(gold):
+            if is_missing(gold):
                 self.without += 1
                 continue
             if usable[place]:
@@ -246,7 +306,7 @@ class GoldColumn:
         self.pairs[pair] += 1
         if self.right is not None:
             self.right[row] = pair[0] == pair[1]
-        if self._numeric and _missing(answer):
+        if self._numeric and is_missing(answer):
             self.missed += 1
         elif self._numeric:
             self.numbers[0].append(float(gold))
@@ -298,7 +358,7 @@ def _is_whole(text: str) -> bool:
     return text == NULL or text.removeprefix("-").isdecimal()
 
 
-def _missing(value: Any) -> bool:
+def is_missing(value: Any) -> bool:
     """Say whether nothing is known: null, not a number, or an empty text."""
     return (
         value is None

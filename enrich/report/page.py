@@ -25,6 +25,7 @@ from enrich.report.html import asset, policy, put_in_place, template, trusted
 from enrich.report.job_words import job_words
 from enrich.report.log import read_log
 from enrich.report.rows import read_rows
+from enrich.report.told import told
 from enrich.report.waste import CACHE_HINT, unread_caches, waste_of
 
 if TYPE_CHECKING:
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from enrich.report.facts import Sample, Spread
 
 LIBRARY = "vendor/uplot-1.6.32"
-SAYING = ("reason", "causes")  # of a summary, what may quote a row or an answer
 FINISHED = (0, 3)  # the exit codes of runs that replaced the output
 MAX_LABELS = 12  # values of a column that are drawn as bars
 MAX_RUNS = 200  # told one by one
@@ -62,13 +62,8 @@ class Written:
     report: Report
 
     def to_dict(self) -> dict[str, Any]:
-        """Give where it lies, how the last run ended, and the agreement with gold columns, as plain JSON."""
-        report = self.report
-        gold = {score.column: score.to_dict(content=report.content) for score in report.gold}
-        summary = {
-            name: value for name, value in report.summary.items() if report.content or name not in SAYING
-        }
-        return {"report": self.path, "last_run": summary, **({"gold": gold} if gold else {})}
+        """Give where it lies, and what it shows, as plain JSON: see `told`."""
+        return {"report": self.path, **told(self.report)}
 
 
 async def report_job(config: Config, path: str | None = None, *, content: bool = True) -> str:

@@ -79,7 +79,7 @@ async def check_job(config: Config, limit: int | None = None, *, probe: bool = F
     findings.append(CheckLine("templates", ok=True, text=f"use {', '.join(job.columns) or 'no column'}"))
     findings.append(await asyncio.to_thread(_try, "output", lambda: _output(config, source, job)))
     if config.gold is not None:
-        findings.append(await asyncio.to_thread(_try, "gold", lambda: _gold(config, job)))
+        findings.append(await asyncio.to_thread(_try, "gold", lambda: _gold(config, source, job)))
     findings.append(await _ledger(config))
     findings += [CheckLine("images", ok=True, text=_images(step)) for step in config.steps if step.images]
     findings += [
@@ -134,14 +134,14 @@ def _id_of(reply: Reply) -> str:
     return name if isinstance(name, str) else ""
 
 
-def _gold(config: Config, job: Job) -> str:
-    from enrich.report.gold import check_gold, shown_to_model
+def _gold(config: Config, source: Source, job: Job) -> str:
+    from enrich.report.gold import check_gold, foreign_labels, shown_to_model
 
     check_gold(config, job.output_schema)
     given = config.gold.columns if config.gold is not None else {}
     held = ", ".join(f"{answer} is held to {known}" for answer, known in given.items())
-    shown = shown_to_model(config, job.columns)
-    return f"{held}; warning: {shown}" if shown else held
+    warnings = [shown_to_model(config, job.columns), *foreign_labels(config, source)]
+    return "; warning: ".join([held, *(said for said in warnings if said)])
 
 
 def _try(name: str, work: Callable[[], str]) -> CheckLine:

@@ -40,7 +40,15 @@ class Answered:
     summary: Summary
 
 
-def draw(source: Source, size: int, seed: int, *, where: Where | None = None, by: str | None = None) -> Rows:
+def draw(
+    source: Source,
+    size: int,
+    seed: int,
+    *,
+    where: Where | None = None,
+    by: str | None = None,
+    leave_out: Rows | None = None,
+) -> Rows:
     """Draw rows at random, without putting them back; the same seed draws the same rows of the same input.
 
     Args:
@@ -49,6 +57,7 @@ def draw(source: Source, size: int, seed: int, *, where: Where | None = None, by
         seed: of the draw.
         where: only rows of which this is true.
         by: a column by whose values the sample is stratified: of each value its share, and one row at least.
+        leave_out: rows that are not drawn, by their indices.
 
     Returns:
         Their indices in the input, from 0, in input order.
@@ -56,7 +65,7 @@ def draw(source: Source, size: int, seed: int, *, where: Where | None = None, by
     if by is not None and by not in source.schema.names:
         raise InputError(f"the input has no column `{by}`", hint=did_you_mean(by, source.schema.names))
     chance = np.random.default_rng(seed)
-    if where is None and by is None:
+    if where is None and by is None and leave_out is None:
         count = source.num_rows
         return np.sort(chance.choice(count, min(size, count), replace=False)).astype(np.int64)
     columns = list(dict.fromkeys([*(where.columns if where is not None else ()), *([by] if by else [])]))
@@ -65,6 +74,8 @@ def draw(source: Source, size: int, seed: int, *, where: Where | None = None, by
     row = 0
     for batch in source.batches(columns=columns):
         met = np.ones(batch.num_rows, dtype=bool) if where is None else where.mask(batch)
+        if leave_out is not None:
+            met = met & ~np.isin(np.arange(row, row + batch.num_rows), leave_out)
         places = np.flatnonzero(met)
         found.append(places + row)
         if by is not None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from enrich.base.words import counted
-from enrich.errors import ConfigError, UsageError
+from enrich.errors import ConfigError, EnrichError, UsageError
 from enrich.files.where import Where
 from enrich.measure.comparison import (
     Cell,
@@ -28,8 +28,10 @@ from enrich.measure.comparison import (
 from enrich.records import STATUSES
 from enrich.report.gold import GoldColumn, GoldTable, shown_to_model, text_of
 from enrich.report.texts import VALUE_CHARACTERS, cut
+from enrich.runs.job import compile_job
 from enrich.runs.prepare import look_at_folder, opened
 from enrich.verbs.cohort import ask_cohort, draw, rows_of
+from enrich.verbs.example_rows import example_rows, has_examples
 from enrich.verbs.plan import plan_job
 from enrich.verbs.trial import answer_of, labels_of
 
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from enrich.config import Config
+    from enrich.files.source import Source
     from enrich.records import Outcome
     from enrich.runs.job import Job
     from enrich.runs.options import RunOptions
@@ -92,6 +95,7 @@ class _Cohort(NamedTuple):
     batch: pa.RecordBatch
     total: int
     digest: str
+    left_out: int
 
 
 async def compare_job(
@@ -137,7 +141,7 @@ async def compare_job(
     )
     return Comparison(
         cohort.name,
-        _drawn(sample, len(cohort.rows), cohort.total),
+        _drawn(sample, cohort),
         tuple((cohort.rows + 1).tolist()),
         _given(cohort.batch, set(fields)),
         cohort.total,
@@ -150,11 +154,16 @@ async def compare_job(
     )
 
 
-def _drawn(sample: Sample, rows: int, total: int) -> str:
+def _drawn(sample: Sample, cohort: _Cohort) -> str:
     how = "all of them" if sample.size is None else f"drawn at random with seed {sample.seed}"
     of = f" where {sample.where}" if sample.where else ""
     strata = f", stratified by {sample.by}" if sample.by else ""
-    return f"{rows:,} of {counted(total, 'row')}{of}, {how}{strata}"
+    left = (
+        f"; {counted(cohort.left_out, 'row')} that a prompt shows as examples left out"
+        if cohort.left_out
+        else ""
+    )
+    return f"{len(cohort.rows):,} of {counted(cohort.total, 'row')}{of}, {how}{strata}{left}"
 
 
 # --- before anything is sent ------------------------------------------------------------------------------
@@ -174,7 +183,8 @@ async def _prepared(
             if said := shown_to_model(contender.config, begun.session.job.columns):
                 log.warning("%s: %s", contender.name, said)
             if cohort is None:
-                cohort = await _cohort(begun, sample)
+                shown = await asyncio.to_thread(_shown, contenders, begun.source)
+                cohort = await _cohort(begun, sample, shown)
     assert cohort is not None  # noqa: S101  # there are at least two
     for contender, read in zip(contenders, files, strict=True):
         if read != files[0]:
@@ -199,14 +209,26 @@ async def _opened(config: Config, options: RunOptions) -> AsyncIterator[Opened]:
         yield begun
 
 
-async def _cohort(begun: Opened, sample: Sample) -> _Cohort:
-    """Draw the rows, or recall which were drawn under this name."""
+def _shown(contenders: Sequence[Contender], source: Source) -> Rows:
+    """Find the rows that some variant's prompt shows as examples: their answers are no proof of it."""
+    jobs = []
+    for contender in contenders:
+        with contextlib.suppress(EnrichError):  # what is wrong with it is told when it is opened
+            if has_examples(contender.config):
+                jobs.append(compile_job(contender.config, source.schema, key_needed=False))
+    return example_rows(source, jobs)
+
+
+async def _cohort(begun: Opened, sample: Sample, shown: Rows) -> _Cohort:
+    """Draw the rows, or recall which were drawn under this name; what is shown as an example is not drawn."""
     source, ledger = begun.source, begun.session.ledger
     size = source.num_rows if sample.size is None else sample.size
     choices = [
         sorted(file.told for file in source.files),
         source.num_rows if sample.size is None else None,
     ]
+    if len(shown):
+        choices.append(shown.tolist())
     made = hashlib.sha256(repr([choices, size, sample.seed, sample.where, sample.by]).encode()).hexdigest()[
         :12
     ]
@@ -216,20 +238,30 @@ async def _cohort(begun: Opened, sample: Sample) -> _Cohort:
         rows = np.asarray(known["rows"], dtype=np.int64)
         batch = await asyncio.to_thread(rows_of, source, rows, source.schema.names, written=False)
         if known["digest"] == _digest(batch):
-            return _Cohort(name, rows, batch, source.num_rows, known["digest"])
+            if among := int(np.isin(rows, shown).sum()):
+                log.warning(
+                    "%s of the cohort %s stand among a prompt's examples: the model is told their answers",
+                    counted(among, "row"),
+                    name,
+                )
+                return _Cohort(name, rows, batch, source.num_rows, known["digest"], 0)
+            return _Cohort(name, rows, batch, source.num_rows, known["digest"], len(shown))
     if known is not None and sample.name is not None:
         raise UsageError(
             f"the rows of the cohort {name} are not what they were when it was drawn",
             hint="--cohort with another name draws anew.",
         )
     where = Where(sample.where, source.schema) if sample.where else None
-    rows = await asyncio.to_thread(draw, source, size, sample.seed, where=where, by=sample.by)
+    leave_out = shown if len(shown) else None
+    rows = await asyncio.to_thread(
+        draw, source, size, sample.seed, where=where, by=sample.by, leave_out=leave_out
+    )
     if not len(rows):
         raise UsageError("there is no row to compare", hint="look at the input, --where and --limit.")
     batch = await asyncio.to_thread(rows_of, source, rows, source.schema.names, written=False)
     digest = _digest(batch)
     await ledger.remember(f"cohort:{name}", {"rows": rows.tolist(), "digest": digest})
-    return _Cohort(name, rows, batch, source.num_rows, digest)
+    return _Cohort(name, rows, batch, source.num_rows, digest, len(shown))
 
 
 def _refuse_other_rows(begun: Opened, cohort: _Cohort) -> None:
@@ -307,6 +339,7 @@ async def _asked(
         plan.to_ask,
         None if price is None else Range(price.likely, price.low, price.high),
         tuple(column.score() for column in columns),
+        found.summary.sandbox,
     )
     return variant, right
 

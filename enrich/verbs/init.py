@@ -81,13 +81,14 @@ steps:
 {prompt}
     model: auto
     max_tokens: 256
-{on_null}{schema}
+{on_null}{schema}{gold}
 limits:
   concurrency: 16          # the most requests in flight
 
 tolerate: 0                # failed rows (a count, or a share such as 1%) that still count as success
 """
 LOOKED_AT = 1_000  # rows
+LABELS_MOST = 20  # different values up to which a column with what is known gives the labels to choose from
 COLUMNS_MOST = 6  # columns that a prompt for a table of the user's shows; more are for the user to choose
 STEP_NAMES = ("answer", "result", "enriched", "step_1")  # the first that collides with no column
 
@@ -113,9 +114,18 @@ SCHEMA = """\
         label: {{enum: {labels}}}
       required: [label]
 """
+GOLD = """\
+
+gold: {{{answer}: {known}}}    # what somebody found already is not shown to the model: a run says how far they agree
+"""
 # Columns that tell a model nothing: keys, and points in time.
 IDENTIFIES = re.compile(
     r"(?i)(?:^|_|\b)(?:id|ids|uuid|guid|key|index|idx|unnamed.*)$|^row_?(?:number|num|no)?$"
+)
+# Columns with what an answer should be: the prompt must not show it, and answers are held to it.
+KNOWN = re.compile(
+    r"(?:^|_)(?:gold|golden|labels?|labelled|truth|groundtruth|targets?|by_hand|y_true|annotation|annotated)$"
+    r"|^(?:gold|golden|true|human|manual|expected|correct|target|annotated)_(?:labels?|class|category|answer|value|rating|score)$"
 )
 DATES = re.compile(
     r"(?i)^(?:date|day|time|timestamp|created|updated|modified)(?:_.*)?$|_(?:at|on|date|time|ts)$"
@@ -139,11 +149,15 @@ class Proposal:
         shown: columns, the one with the longest texts first.
         why: a line on each column, for people: why it is shown, or left out.
         nulls: whether one of those that are shown lacks values.
+        known: the column with what an answer should be, as far as one is called so.
+        labels: its values, where they are few texts.
     """
 
     shown: list[str]
     why: list[str]
     nulls: bool
+    known: str | None = None
+    labels: tuple[str, ...] = ()
 
 
 def propose(data: Path) -> Proposal:
@@ -168,7 +182,34 @@ def propose(data: Path) -> Proposal:
         if field.name not in telling
     ]
     seen = [] if batch is None else [batch.column(name) for name in shown[:COLUMNS_MOST]]
-    return Proposal(shown, why, any(column.null_count for column in seen))
+    known = _known(source.schema)
+    return Proposal(
+        shown,
+        why,
+        any(column.null_count for column in seen),
+        known,
+        _labels_of(batch, known) if known else (),
+    )
+
+
+def _known(schema: pa.Schema) -> str | None:
+    """Give the first column with what an answer should be, by its name; None where that would be all there is to show."""
+    found = [field.name for field in schema if _is_known(field)]
+    return found[0] if found and found[0] not in _telling(schema) else None
+
+
+def _is_known(field: pa.Field[Any]) -> bool:
+    name = re.sub(r"[\s-]+", "_", field.name.strip().lower())
+    return KNOWN.search(name) is not None and not pa.types.is_nested(field.type)
+
+
+def _labels_of(batch: pa.RecordBatch | None, name: str) -> tuple[str, ...]:
+    """Give the different values of a column of texts, where they are few and come again."""
+    if batch is None or not _is_text(batch.schema.field(name).type):
+        return ()
+    values = [value for value in batch.column(name).to_pylist() if value is not None and value.strip()]
+    different = tuple(sorted(set(values)))
+    return different if 2 <= len(different) <= min(LABELS_MOST, len(values) // 2) else ()
 
 
 def _mean_length(batch: pa.RecordBatch | None, name: str) -> float | None:
@@ -196,7 +237,7 @@ def write_for(
         directory: where to.
         data: the table.
         task: what is to be done with each row; taken as it stands, also when it is a template already.
-        labels: what an answer may be; without any it is free text.
+        labels: what an answer may be; without any it is what the proposal found, else free text.
         proposal: what the prompt shows; by default all that seems to tell something, in the table's order.
 
     Raises:
@@ -207,6 +248,8 @@ def write_for(
     names = source.schema.names
     telling = _telling(source.schema) if proposal is None else proposal.shown
     step = next(name for name in STEP_NAMES if not any(column.startswith(name) for column in names))
+    given = labels or (proposal.labels if proposal is not None else ())
+    known = _known(source.schema)
     suffix = data.suffix if data.suffix in (".csv", ".tsv", ".jsonl") else ".parquet"
     text = FOR_DATA.format(
         input=json.dumps(_seen_from(directory, data), ensure_ascii=False),
@@ -214,8 +257,11 @@ def write_for(
         step=step,
         prompt=textwrap.indent(_prompt(task, telling), " " * 6),
         on_null=ON_NULL if proposal is not None and proposal.nulls else "",
-        schema=SCHEMA.format(step=step, labels=json.dumps(list(labels), ensure_ascii=False))
-        if labels
+        schema=SCHEMA.format(step=step, labels=json.dumps(list(given), ensure_ascii=False)) if given else "",
+        gold=GOLD.format(
+            answer=f"{step}_label" if given else step, known=json.dumps(known, ensure_ascii=False)
+        )
+        if known is not None
         else "",
     )
     return _write(directory, {"config.yaml": text})
@@ -231,6 +277,8 @@ def _tells_nothing(field: pa.Field[Any]) -> str | None:
     """Say why a column tells a model nothing; None where it may tell something."""
     if _is_binary(field.type):
         return "it is binary"
+    if _is_known(field):
+        return "it says what the answer should be: `gold` holds the answers to it"
     if pa.types.is_temporal(field.type) or DATES.search(field.name):
         return "it is a point in time"
     return "it tells rows apart" if IDENTIFIES.search(field.name) else None

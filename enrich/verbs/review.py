@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pyarrow as pa
 
 from enrich.config import InputConfig, OutputConfig, Place, refuse_target
@@ -17,49 +15,31 @@ from enrich.files.sink import destination, open_sink, preflight
 from enrich.files.source import open_source
 from enrich.ledger.opening import open_ledger, require_ledger
 from enrich.measure.corrected import Stratum, accuracy, corrected_counts, needed
-from enrich.measure.scores import NULL, normalised
-from enrich.report.gold import MOST_LABELS, owners_of, text_of
-from enrich.schema.choice import choose
-from enrich.schema.schema import step_schema
-from enrich.verbs.cohort import rows_of, stratified
+from enrich.measure.scores import normalised
+from enrich.report.gold import allowed_labels, owners_of, text_of
+from enrich.verbs.cohort import rows_of
+from enrich.verbs.example_rows import has_examples
+from enrich.verbs.review_draw import (
+    BY_HAND,
+    By,
+    Kept,
+    drawn,
+    known_by_hand,
+    pair_of,
+    read_answers,
+    shown_as_examples,
+)
 from enrich.verbs.review_result import SUFFIX, Review, Sheet
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator
 
-    from enrich.config import Config, StepConfig
+    from enrich.config import Config
     from enrich.files.source import Source
     from enrich.ledger.protocol import Ledger
     from enrich.report.gold import Owner
 
-By = Literal["label", "confidence", "status"]
 ROW = "review_row"  # the sheet's column with a row's number in the output, from 1
-LEAST = 5  # rows of each stratum, while there is room
-
-
-@dataclass(slots=True)
-class Kept:
-    """What the ledger keeps of the review of one column.
-
-    Attributes:
-        rows: the indices that were drawn, of the output.
-        of: the stratum of each.
-        answers: of each, as text.
-        strata: rows and answers of each stratum, over the whole output.
-        labels: by row, what people said; also of rows that an earlier sheet had.
-        counted: whether the answers are labels, that can be counted.
-    """
-
-    rows: list[int] = field(default_factory=list)
-    of: list[str] = field(default_factory=list)
-    answers: list[str] = field(default_factory=list)
-    strata: dict[str, dict[str, Any]] = field(default_factory=dict)
-    labels: dict[str, str] = field(default_factory=dict)
-    counted: bool = True
-
-    def to_dict(self) -> dict[str, Any]:
-        """Give it as plain JSON."""
-        return {name: getattr(self, name) for name in Kept.__slots__}
 
 
 # --- out to the sheet -------------------------------------------------------------------------------------
@@ -74,6 +54,7 @@ async def draw_sheet(
     by: By = "label",
     column: str | None = None,
     show: bool = False,
+    unseen: bool = False,
 ) -> Sheet:
     """Draw rows of the output in strata, and write them to a sheet with an empty column for what people say.
 
@@ -85,6 +66,7 @@ async def draw_sheet(
         by: what the strata are made of: the answers, their confidence in quarters, or the rows' status.
         column: of the answers that are reviewed; the first one by default.
         show: whether the sheet has the answers. Who sees them agrees with them too readily.
+        unseen: draw of the rows without a value by hand; what is known of the others counts as it is.
 
     Raises:
         UsageError: there is no output or no ledger, or it has no such column.
@@ -98,7 +80,10 @@ async def draw_sheet(
     source = await asyncio.to_thread(
         open_source, InputConfig(path=config.output.path, format=config.output.format)
     )
-    kept = await asyncio.to_thread(_drawn, source, name, owner, size=size, seed=seed, by=by)
+    answers = await asyncio.to_thread(read_answers, source, name, owner, by=by)
+    seen = await asyncio.to_thread(known_by_hand, config, source, name) if unseen else None
+    shown = await asyncio.to_thread(shown_as_examples, config, source) if has_examples(config) else None
+    kept = await asyncio.to_thread(drawn, answers, size=size, seed=seed, seen=seen, shown=shown)
     async with review_ledger(location) as ledger:
         before = await recalled_review(ledger, config, name)
         kept.labels = before.labels if before is not None else {}
@@ -107,7 +92,7 @@ async def draw_sheet(
         await asyncio.to_thread(_write, place, table)
         await ledger.remember(_key(config, name), kept.to_dict())
     known = sum(str(row) in kept.labels for row in kept.rows)
-    return Sheet(place, name, len(kept.rows), dict(Counter(kept.of)), known)
+    return Sheet(place, name, len(kept.rows), dict(Counter(kept.of)), known, kept.left_out)
 
 
 def reviewed_column(config: Config, column: str | None) -> tuple[str, Owner]:
@@ -129,51 +114,6 @@ def reviewed_column(config: Config, column: str | None) -> tuple[str, Owner]:
             f"`{name}` belongs to a step that makes many rows of one", hint="review a column of another step."
         )
     return name, owners[name]
-
-
-def _drawn(source: Source, name: str, owner: Owner, *, size: int, seed: int, by: By) -> Kept:
-    wanted = {"label": None, "confidence": owner.confidence, "status": owner.status}[by]
-    if name not in source.schema.names or (by != "label" and wanted not in source.schema.names):
-        what = name if name not in source.schema.names else f"{by} of `{name}`"
-        raise UsageError(
-            f"the output has no column with the {what}",
-            hint="run the job; a step's `columns` says what is written, `logprobs` in `params` brings the confidence.",
-        )
-    columns = [
-        c for c in dict.fromkeys([name, owner.status, wanted]) if c is not None and c in source.schema.names
-    ]
-    table = pa.Table.from_batches([*source.batches(columns=columns)])
-    answers = [text_of(value) for value in table[name].to_pylist()]
-    status = table[owner.status].to_pylist() if owner.status in columns else None
-    ok = [s == "ok" for s in status] if status is not None else [answer != NULL for answer in answers]
-    few = len({answer for answer, good in zip(answers, ok, strict=True) if good}) <= MOST_LABELS
-    if by == "label":
-        strata = answers if few else ["all"] * len(answers)
-    elif by == "status":
-        strata, ok = [str(value) for value in status or ()], [True] * len(answers)
-    else:
-        strata = _quarters(table[str(wanted)].to_pylist(), ok)
-    eligible = np.flatnonzero(ok)
-    if not len(eligible):
-        raise UsageError("the output has no row with a usable answer to review", hint="run the job first.")
-    among = [strata[place] for place in eligible]
-    rows = eligible[stratified(among, size, np.random.default_rng(seed), least=LEAST)]
-    sums: dict[str, dict[str, Any]] = {}
-    for place, stratum in zip(eligible, among, strict=True):
-        one = sums.setdefault(stratum, {"rows": 0, "answers": Counter()})
-        one["rows"] += 1
-        one["answers"][answers[place] if few else "all"] += 1
-    of, said = [strata[row] for row in rows], [answers[row] for row in rows]
-    return Kept([int(row) for row in rows], of, said, sums, {}, few)
-
-
-def _quarters(confidences: Sequence[float | None], ok: Sequence[bool]) -> list[str]:
-    known = [c for c, good in zip(confidences, ok, strict=True) if good and c is not None]
-    edges = np.quantile(known, [0.25, 0.5, 0.75]) if known else np.zeros(3)
-    return [
-        "confidence unknown" if c is None else f"confidence quarter {int(np.searchsorted(edges, c)) + 1}"
-        for c in confidences
-    ]
 
 
 def _sheet(config: Config, source: Source, kept: Kept, name: str, *, show: bool) -> pa.Table:
@@ -257,7 +197,7 @@ async def read_sheet(config: Config, path: str, *, margin: float = 0.05) -> Revi
         kept = await known_review(ledger, config, name)
         known = {answer for stratum in kept.strata.values() for answer in stratum["answers"]}
         owner = owners_of(config).get(name)
-        allowed = _labels(owner.step, name) if owner is not None else []
+        allowed = allowed_labels(owner.step, name) if owner is not None else []
         plain = {normalised(answer): answer for answer in [*sorted(known), *allowed]}
         for batch in source.batches(columns=[ROW, found[0]]):
             for row, said in zip(*(column.to_pylist() for column in batch.columns), strict=True):
@@ -272,17 +212,6 @@ async def read_sheet(config: Config, path: str, *, margin: float = 0.05) -> Revi
                 kept.labels[str(_index(row, kept, path))] = label
         await ledger.remember(_key(config, name), kept.to_dict())
         return await _result(config, kept, name, margin)
-
-
-def _labels(step: StepConfig, name: str) -> list[str]:
-    """Give the labels that the step's schema has for a column; none where it may be any text."""
-    schema = step_schema(step)
-    field = next((c.of for c in choose(step, schema) if c.field.name == name), None)
-    if schema is None or field is None:
-        return []
-    told = schema.json.get("properties", {}).get(field, {})
-    labels = told.get("enum") if isinstance(told, dict) else None
-    return [label for label in labels if isinstance(label, str)] if isinstance(labels, list) else []
 
 
 def _index(row: Any, kept: Kept, path: str) -> int:
@@ -317,8 +246,9 @@ async def _result(config: Config, kept: Kept, name: str, margin: float) -> Revie
         if label is None:
             continue
         n += 1
-        right = "right" if normalised(label) == normalised(answer) else "wrong"
-        labelled[stratum][(label, answer) if kept.counted else (right, "right")] += 1
+        labelled[stratum][pair_of(label, answer, counted=kept.counted)] += 1
+    for stratum, told in kept.strata.items():
+        labelled[stratum].update({(label, answer): count for label, answer, count in told.get("known", ())})
     strata = [
         Stratum(stratum, told["rows"], told["answers"], labelled[stratum])
         for stratum, told in kept.strata.items()
@@ -334,6 +264,8 @@ async def _result(config: Config, kept: Kept, name: str, margin: float) -> Revie
         margin,
         None if half is None else max(needed(half, margin, n), 1),
         corrected_counts(strata) if kept.counted else (),
+        kept.strata.get(BY_HAND, {}).get("rows", 0),
+        kept.left_out,
     )
 
 

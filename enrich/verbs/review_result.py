@@ -23,6 +23,7 @@ class Sheet:
     Attributes:
         strata: rows drawn per stratum.
         known: rows drawn that have a label from before, which stands in the sheet.
+        left_out: rows that the prompt shows as examples, and that were not drawn.
     """
 
     path: str
@@ -30,11 +31,13 @@ class Sheet:
     rows: int
     strata: dict[str, int]
     known: int
+    left_out: int = 0
 
     def text(self) -> str:
         """Say it for people."""
         parts = ", ".join(f"{count:,} {name}" for name, count in self.strata.items())
         known = f"; {self.known:,} of them are labelled already" if self.known else ""
+        known += f"; {_shown(self.left_out)}" if self.left_out else ""
         return f"{counted(self.rows, 'row')} to review ({parts}){known}: fill in `{self.column}{SUFFIX}`, then --read {self.path}"
 
     def to_dict(self) -> dict[str, Any]:
@@ -45,6 +48,7 @@ class Sheet:
             "rows": self.rows,
             "strata": self.strata,
             "known": self.known,
+            "left_out": self.left_out,
         }
 
 
@@ -58,6 +62,8 @@ class Review:
         margin: the half width of the accuracy's interval that was asked for.
         needed: rows that would give it, as far as these tell; None where there is no interval.
         counts: of each label over the whole table; empty of a column that has too many different answers.
+        by_hand: rows of the table that were known by hand before, and count as they are.
+        left_out: rows that the prompt shows as examples, and that are not among the others.
     """
 
     column: str
@@ -68,6 +74,8 @@ class Review:
     margin: float
     needed: int | None
     counts: tuple[Corrected, ...]
+    by_hand: int = 0
+    left_out: int = 0
 
     @property
     def enough(self) -> bool:
@@ -81,6 +89,8 @@ class Review:
             "n": self.n,
             "drawn": self.drawn,
             "rows": self.total,
+            "by_hand": self.by_hand,
+            "left_out": self.left_out,
             **self.accuracy.to_dict("accuracy"),
             "margin": self.margin,
             "enough": self.enough,
@@ -100,8 +110,10 @@ class Review:
 
     def text(self) -> str:
         """Say it for people."""
+        before = f", of which {self.by_hand:,} were known by hand" if self.by_hand else ""
+        left = f"; {_shown(self.left_out)}" if self.left_out else ""
         lines = [
-            f"{self.n:,} of {counted(self.drawn, 'drawn row')} labelled, for {counted(self.total, 'row')}"
+            f"{self.n:,} of {counted(self.drawn, 'drawn row')} labelled, for {counted(self.total, 'row')}{before}{left}"
         ]
         if self.accuracy.value is None or self.accuracy.interval is None:
             return "\n".join(
@@ -121,3 +133,7 @@ class Review:
                 ends = f"{one.interval[0]:,.0f} to {one.interval[1]:,.0f}"
                 lines.append(f"  {one.label}: {one.answered:,} answered, {one.count:,.0f} corrected ({ends})")
         return "\n".join([*lines, f"by {METHOD}"])
+
+
+def _shown(left_out: int) -> str:
+    return f"{counted(left_out, 'row')} that the prompt shows as examples left out"

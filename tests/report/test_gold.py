@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.csv
+import pyarrow.parquet as pq
 import pytest
 
 from tests.helpers.endpoint import BookedEndpoint
@@ -206,6 +207,40 @@ def test_a_key_with_two_values_is_told_and_undoes_no_run(
     assert ended.code == 0
     assert "two different rows for `t` 'a'" in ended.err
     assert "gold" not in json.loads(ended.out)
+    checked = cli("check", config, endpoint=endpoint)
+    assert checked.code == 2
+    assert "FAIL  gold" in checked.out
+    assert "two different rows for `t` 'a'" in checked.out
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_a_value_that_no_answer_can_have_is_told(
+    cli: Callable[..., Ended],
+    job: Callable[..., Path],
+    endpoint: BookedEndpoint,
+    tmp_path: Path,
+    *,
+    apart: bool,
+) -> None:
+    """`check` names the labels by hand that the schema does not know: rows with them can only be wrong."""
+    labels = ["pos", "Pos", "neg", "mixed", "", None, "mixed"]
+    rows = [{"t": f"{n}", "by_hand": label} for n, label in enumerate(labels)]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "gold.parquet")
+    further = {"file": "gold.parquet", "key": "t", "columns": {"s_label": "by_hand"}}
+    step = {
+        "schema": {"type": "object", "properties": {"label": {"enum": ["pos", "neg"]}}, "required": ["label"]}
+    }
+    given = [{"t": row["t"]} for row in rows] if apart else rows
+    config = job(given, step=step, gold=further if apart else {"s_label": "by_hand"})
+    checked = cli("check", config, endpoint=endpoint)
+    assert checked.code == 0, checked.out
+    said = (
+        "warning: `by_hand` says 'Pos', 'mixed' (3 rows), which `s_label` cannot be: its schema has pos, neg"
+    )
+    assert said in " ".join(checked.out.split())
+    cured = json.loads(json.dumps(step).replace('"neg"]', '"neg", "Pos", "mixed"]'))
+    config = job(given, step=cured, gold=further if apart else {"s_label": "by_hand"})
+    assert "warning" not in cli("check", config, endpoint=endpoint).out
 
 
 def test_a_prompt_that_reads_the_gold_column_is_told(
@@ -231,7 +266,7 @@ def test_the_report_shows_it_and_says_it_as_json(
     page = (tmp_path / "report.html").read_text()
     assert told["report"] == str(tmp_path / "report.html")
     assert told["gold"]["s_label"]["accuracy"] == 0.75
-    assert told["last_run"]["rows"] == len(ROWS)
+    assert told["last_run"]["rows"] == told["rows"] == len(ROWS)
     assert "s_label against by_hand" in page
     assert "Confusion of s_label" in page
     assert "Kyiv" in page

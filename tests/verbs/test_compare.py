@@ -287,3 +287,22 @@ def test_what_is_wrong_costs_nothing(
     assert ended.code == 2
     assert said in ended.err
     assert not endpoint.posts
+
+
+def test_answers_that_are_made_up_are_called_so(
+    cli: Callable[..., Ended], two: Callable[..., tuple[Path, Path]], endpoint: BookedEndpoint, tmp_path: Path
+) -> None:
+    """Page, lines and JSON say which variants were asked of the sandbox; of a real endpoint none does."""
+    two(20)
+    ended = cli("compare", "a.yaml", "b.yaml", "--sample", "8", "--sandbox")
+    assert "sandbox: answers are made up, nothing was charged (a, b)" in ended.out
+    assert "sandbox: made-up answers</span>" in (tmp_path / "a" / "compare.html").read_text()
+    document = yaml.safe_load((tmp_path / "b.yaml").read_text()) | {"endpoint": {"base_url": "sandbox"}}
+    (tmp_path / "b.yaml").write_text(yaml.safe_dump(document))
+    found = told(cli("compare", "a.yaml", "b.yaml", "--sample", "8", "--json", endpoint=endpoint))
+    assert [variant["sandbox"] for variant in found["variants"]] == [False, True]
+    assert "made-up answers of b</span>" in (tmp_path / "a" / "compare.html").read_text()
+    del document["endpoint"]
+    (tmp_path / "b.yaml").write_text(yaml.safe_dump(document))
+    ended = cli("compare", "a.yaml", "b.yaml", "--sample", "8", endpoint=endpoint)
+    assert "sandbox" not in ended.out + (tmp_path / "a" / "compare.html").read_text()

@@ -21,7 +21,7 @@ import enrich
 from enrich.cli.app import main
 from enrich.config import load_config
 from enrich.errors import InputError, OutputError
-from enrich.verbs.init import COLUMNS_MOST, REVIEWS, write_for, write_starter
+from enrich.verbs.init import COLUMNS_MOST, REVIEWS, propose, write_for, write_starter
 from enrich.verbs.preview import preview_job
 from tests.conftest import SCRIPT
 from tests.helpers.terminal import on_terminal
@@ -232,3 +232,36 @@ def test_a_table_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         assert said.exit_code == 2
         assert f"{asked[1]} is no file: name the table" in said.output
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "name", ["by_hand", "Label", "ground truth", "sentiment_gold", "target", "expected_label"]
+)
+def test_what_is_known_already_is_not_shown_to_the_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """A column with what the answers should be stays out of the prompt: its values are the labels, `gold` holds answers to it."""
+    monkeypatch.chdir(tmp_path)
+    rows = [(f"Text number {n} about something", ["good", "bad", ""][n % 3]) for n in range(12)]
+    with Path("reviews.csv").open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([("review", name), *rows])
+    said = CliRunner().invoke(main, ["init", "reviews.csv"], catch_exceptions=False)
+    assert (
+        f"{name}: left out, it says what the answer should be: `gold` holds the answers to it" in said.stdout
+    )
+    config = load_config(Path("config.yaml"))
+    assert config.steps[0].prompt == "Summarize in one sentence.\n\nreview: {{ review }}\n"
+    assert config.gold is not None
+    assert config.gold.columns == {"answer_label": name}
+    assert CliRunner().invoke(main, ["check", "config.yaml"]).exit_code == 0
+    summary = enrich.run("config.yaml")
+    assert summary.gold is not None
+    assert summary.gold["answer_label"]["n"] == 8
+
+
+def test_what_is_known_is_shown_where_there_is_nothing_else(tmp_path: Path) -> None:
+    """A table with such a column alone has it in its prompt, and nothing to be held to."""
+    (tmp_path / "d.csv").write_text("label\ngood\nbad\n", encoding="utf-8")
+    (config,) = write_for(tmp_path / "job", tmp_path / "d.csv", "Judge.", (), propose(tmp_path / "d.csv"))
+    assert "{{ label }}" in config.read_text(encoding="utf-8")
+    assert load_config(config).gold is None

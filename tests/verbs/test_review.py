@@ -258,3 +258,55 @@ def test_values_given_by_hand_before_are_not_shown(
     assert "by_hand" not in lines_of(tmp_path / "blind.csv")[0]
     told(cli("review", config, "-n", "10", "-o", "seen.csv", "--show-answers", "--json"))
     assert "by_hand" in lines_of(tmp_path / "seen.csv")[0]
+
+
+def test_rows_that_nobody_has_looked_at(
+    cli: Callable[..., Ended], job: Callable[..., Path], endpoint: BookedEndpoint, tmp_path: Path
+) -> None:
+    """`--unseen` draws of the rows without a value by hand; what is known of the others counts as it is, without doubt."""
+    rows = [{"t": f"row {n}", "by_hand": truth(n) if n < 300 else None} for n in range(ROWS - 1)]
+    step = {"prompt": "Judge: {{ t }}", "schema": SCHEMA, "reask": 0}
+    config = job(rows, step=step, gold={"s_label": "by_hand"})
+    assert cli("run", config, endpoint=endpoint).code == 0
+    drawn = told(cli("review", config, "--unseen", "-n", "50", "-o", "sheet.csv", "--json"))
+    assert drawn["rows"] == 50
+    numbers = [int(line["t"].split()[-1]) for line in lines_of(tmp_path / "sheet.csv")]
+    assert min(numbers) >= 300
+    fill(tmp_path / "sheet.csv", truth)
+    said = told(cli("review", config, "--read", "sheet.csv", "--json"))
+    assert (said["n"], said["rows"], said["by_hand"]) == (50, 399, 300)
+    true = sum(truth(n) == "pos" for n in range(399))
+    low, high = said["counts"]["pos"]["corrected_ci"]
+    assert low <= true <= high
+    assert high - low < 20  # the doubt of 99 rows, not of 399
+    assert said["counts"]["pos"]["answered"] == sum(answer_of(n) == "pos" for n in range(399))
+    assert "for 399 rows, of which 300 were known by hand" in cli("review", config).out
+    whole = told(cli("review", config, "--unseen", "-n", "99", "-o", "all.csv", "--json"))
+    assert whole["rows"] == 99
+    fill(tmp_path / "all.csv", truth)
+    exact = told(cli("review", config, "--read", "all.csv", "--json"))["counts"]["pos"]
+    assert exact["corrected"] == true
+    assert exact["corrected_ci"] == [true, true]
+
+
+def answer_of(number: int) -> str:
+    """Say what the endpoint answers of a row."""
+    label: str = json.loads(answer({"messages": [{"content": f"row {number}"}]}))["label"]
+    return label
+
+
+def test_unseen_without_values_by_hand_is_refused(
+    cli: Callable[..., Ended], ran: Path, job: Callable[..., Path], endpoint: BookedEndpoint
+) -> None:
+    """It says which setting is missing, or that there is nothing left to look at."""
+    ended = cli("review", ran, "--unseen", "-o", "sheet.csv")
+    assert ended.code == 2
+    assert "gold: {s_label: COLUMN}" in ended.err
+    assert "--unseen goes with -o" in cli("review", ran, "--unseen").err
+    rows = [{"t": f"row {n}", "by_hand": truth(n)} for n in range(8)]
+    step = {"prompt": "Judge: {{ t }}", "schema": SCHEMA, "reask": 0}
+    config = job(rows, step=step, gold={"s_label": "by_hand"}, output="other.parquet")
+    assert cli("run", config, endpoint=endpoint).code == 0
+    ended = cli("review", config, "--unseen", "-o", "sheet.csv")
+    assert ended.code == 2
+    assert "every row is known by hand" in ended.err
