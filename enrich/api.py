@@ -36,6 +36,7 @@ def run(
     drain: float = DRAIN,
     lock: Lock = "fail",
     partitions: Sequence[str] = (),
+    accept_model: bool = False,
 ) -> Summary:
     """Run a job: read the rows, ask what is not answered yet, write the output.
 
@@ -58,6 +59,7 @@ def run(
         lock: when another run holds the output: ``fail`` raises, ``wait`` waits for its end, ``skip`` does nothing
             and says so in ``reason``.
         partitions: only these Hive partitions of the input, ``key=value`` each: of one key any, of several keys all.
+        accept_model: take a model that answers in place of the one that a step is pinned to, and keep that.
 
     Returns:
         How it ended: ``exit_code`` 0 when every row is fine, 3 when more failed than tolerated, 4 when it had
@@ -77,7 +79,15 @@ def run(
     loaded = any_config(
         config, overrides, input=input, output=output, partitions=partitions, base_url=base_url
     )
-    options = RunOptions(limit=limit, fresh=fresh, force=force, drain=drain, api_key=api_key, lock=lock)
+    options = RunOptions(
+        limit=limit,
+        fresh=fresh,
+        force=force,
+        drain=drain,
+        api_key=api_key,
+        lock=lock,
+        accept_model=accept_model,
+    )
     return run_stoppable(lambda: run_job(loaded, options), options.interrupt.fire)
 
 

@@ -14,6 +14,7 @@ EnrichError                      exit 1
 │   ├── BalanceSpent                      402
 │   ├── BudgetSpent                       the run's own budget
 │   ├── EndpointFailing                   the breaker: nearly everything fails, or all rows fail alike
+│   ├── ModelChanged                      another model answers than the one that a step is pinned to
 │   ├── RowsUnasked                       `retry` met rows that were never asked
 │   ├── DiskFull                          no room for the answers
 │   └── LedgerFailing                     the ledger, open and in use, cannot be read or written any more
@@ -26,7 +27,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -153,6 +154,20 @@ class RowsUnasked(RunStopped):
     """Rows that were never asked are left; retry asks only rows that failed."""
 
     passes = False
+
+
+class ModelChanged(RunStopped):
+    """Another model answers than the one that a step is pinned to.
+
+    Args:
+        change: who answered and who answers, as plain JSON; ``asks`` says whether a person is to be asked.
+    """
+
+    passes = False
+
+    def __init__(self, message: str = "", *, hint: str = "", change: dict[str, Any] | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.change = change or {}
 
 
 class DiskFull(RunStopped):

@@ -317,6 +317,7 @@ class Settled:
         request_id: the answering response's ``X-Request-Id``.
         latency_ms: of the answering attempt.
         parent: as in `Ask`.
+        asked: the model that was asked.
     """
 
     key: bytes
@@ -330,6 +331,7 @@ class Settled:
     request_id: str | None = None
     latency_ms: float | None = None
     parent: bytes | None = None
+    asked: str = ""
 
 
 class Outcome(NamedTuple):
@@ -351,6 +353,9 @@ class Outcome(NamedTuple):
         spared: answers that need not be asked for.
         evidence: by the short names of its columns, where the values stand in the row's texts; None where nothing is to be
             proved. Such an outcome is the row's own: another row with the same request may have another one.
+        served: of each answer that counts, the model that was asked, the one that answered and its fingerprint, where the step
+            is pinned.
+        model_changed: whether one of those is not the one that answered first; told where outcomes become columns.
     """
 
     status: RowStatus
@@ -383,6 +388,8 @@ class Outcome(NamedTuple):
     agreement: float | None = None
     firsts: dict[str, Any] | None = None
     spared: int = 0
+    served: tuple[tuple[str, str | None, str | None], ...] | None = None
+    model_changed: bool | None = None
 
     @property
     def is_own(self) -> bool:
@@ -447,6 +454,7 @@ class Summary:
         unknown_finish: rows that are ok although nobody knows what their finish reason means, by that reason.
         waste: what became of the answers that were paid for, and what was not paid for, as plain JSON; None of a run that did
             nothing.
+        model_changed: who answers in place of the model that a step is pinned to, where the run stopped for that.
         gold: by column, how its answers agree with the values given by hand, as plain JSON; None where there are none.
     """
 
@@ -479,6 +487,7 @@ class Summary:
     credits_usd: float = 0.0
     gold: dict[str, Any] | None = None
     waste: dict[str, Any] | None = None
+    model_changed: dict[str, Any] | None = None
 
     def amounts(self) -> dict[str, Any]:
         """Give what was used and spent, by name."""
@@ -511,4 +520,5 @@ class Summary:
             "found": list(self.found),
             "waste": self.waste,
             **({} if self.gold is None else {"gold": self.gold}),
+            **({} if self.model_changed is None else {"model_changed": self.model_changed}),
         }

@@ -23,6 +23,8 @@ ELSEWHERE = {
     "answer.plain": "answer/test_standing.py",
     "answer.written": "answer/test_standing.py",
     "config.evidence": "answer/test_evidence.py",
+    "config.pin": "rows/test_pins.py",
+    "report.changes": "rows/test_pins.py",  # by what a run's answers come to
     "config.votes": "answer/test_ballot.py",
     "answer.repair": "answer/test_reader.py",
     "base.descriptors": "test_machine.py",
@@ -77,7 +79,7 @@ ELSEWHERE = {
     "verbs.cohort": "verbs/test_trial.py",  # what is drawn, by what is asked
     "verbs.plan_estimate": "verbs/test_plan.py",
     "verbs.plan_result": "verbs/test_plan.py",
-    "verbs.review_draw": "verbs/test_review.py",
+    "verbs.sheet_rows": "verbs/test_review.py",
     "verbs.review_examples": "verbs/test_review.py",  # of one sheet
     "verbs.review_result": "verbs/test_review.py",
 }

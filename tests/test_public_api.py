@@ -17,13 +17,13 @@ from enrich.records import STATUSES
 
 PUBLIC = """
 BalanceSpent BudgetSpent Config ConfigError DiskFull EndpointFailing EnrichError InputError KeyRefused LedgerError
-LedgerFailing OutputError OutputLocked RowsFailed RowsUnasked RunInterrupted RunStopped Summary TemplateError UsageError __version__
+LedgerFailing ModelChanged OutputError OutputLocked RowsFailed RowsUnasked RunInterrupted RunStopped Summary TemplateError UsageError __version__
 aenrich_batches collect enrich_batches load_config output_schema run
 """.split()  # noqa: SIM905  # reads better than forty quotes
 EXIT_CODES = {
     1: "EnrichError",
     2: "UsageError ConfigError InputError TemplateError OutputError LedgerError",
-    4: "RunStopped KeyRefused BalanceSpent BudgetSpent EndpointFailing RowsUnasked DiskFull LedgerFailing",
+    4: "RunStopped KeyRefused BalanceSpent BudgetSpent EndpointFailing ModelChanged RowsUnasked DiskFull LedgerFailing",
     5: "OutputLocked",
     130: "RunInterrupted",
 }

@@ -403,6 +403,8 @@ def columns() -> str:
 
 PROVED = """With `votes` there is one more for each field that is voted on: `s_<field>_first`, of the field's type, or `s_first` where the answer is a text: what the first answer said, null where it did not fit.
 
+With `pin` there is `s_model_changed` (bool): whether another model had a part in the answer than the one that answered first; and `s_system_fingerprint` is standard.
+
 For each field that a step's `evidence` names there are three more, of a list lists with a place for each element:
 
 | column | Arrow type | meaning | comes from |

@@ -102,6 +102,7 @@ class Ballot:
             else None,
             firsts={first_column(field): _said(cast[0], field) for field in self._fields},
             spared=self.most - len(cast),
+            served=tuple(one for outcome in cast for one in outcome.served or ()) or None,
             **{name: getattr(last, name) for name in AMOUNTS},
         )
         for field, value in chosen.items():

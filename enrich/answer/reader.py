@@ -63,6 +63,9 @@ class AnswerReader:
         schema: of its answers, or None.
         written: its columns that are written: what none of them shows is not looked at.
 
+    Attributes:
+        pinned: whether it matters who answered.
+
     Raises:
         TemplateError: ``check`` cannot be compiled, or names what the answer does not have.
     """
@@ -76,6 +79,7 @@ class AnswerReader:
         doubt = step.ballot.when or "" if step.ballot is not None else ""
         self._wanted |= {name for name in ASIDE if f"{step.name}_{name}" in doubt}
         self._check = _compile_check(step, schema)
+        self.pinned = step.pinned is not None
 
     def read(self, completion: Completion) -> Answer:
         """Say what a completion amounts to; the same completion always gives the same answer."""

@@ -41,20 +41,21 @@ def execute(
     from enrich.show.watch import Watch
 
     set_up_logs(options["verbose"], options["log_format"], quiet=options["quiet"])
-    watch, interrupt = Watch(config.limits), Interrupt()
-    given = RunOptions(
-        limit=options["limit"],
-        progress=watch,
-        interrupt=interrupt,
-        command=command,
-        lock=options["lock"],
-        **run_options,
-    )
     silent = options["quiet"] or options["no_progress"]
     as_events = options["log_format"] == "json"
     live = sys.stderr.isatty() and not options["verbose"] and not as_events
 
-    async def main_path() -> Summary:
+    async def main_path(*, accept_model: bool) -> Summary:
+        watch, interrupt = Watch(config.limits), Interrupt()
+        given = RunOptions(
+            limit=options["limit"],
+            progress=watch,
+            interrupt=interrupt,
+            command=command,
+            lock=options["lock"],
+            accept_model=accept_model,
+            **run_options,
+        )
         with graceful(interrupt):
             if silent:
                 return await job(config, given)
@@ -62,13 +63,25 @@ def execute(
                 return await job(config, given)
 
     keep_imports()
-    summary = run_async(main_path)
+    accept = bool(run_options.pop("accept_model", False))
+    summary = run_async(lambda: main_path(accept_model=accept))
+    if not accept and _is_accepted(summary):
+        summary = run_async(lambda: main_path(accept_model=True))
     if options["as_json"]:
         told = summary.to_dict()
         click.echo(json.dumps({**told, "trial": options["trial"]} if "trial" in options else told))
     if not options["quiet"] or summary.exit_code:
         tell(closing(summary, command, config), failed=bool(summary.exit_code))
     raise click.exceptions.Exit(summary.exit_code)
+
+
+def _is_accepted(summary: Summary) -> bool:
+    """Ask on a terminal whether a model that a step is not pinned to is taken, where its `pin` says so."""
+    change = summary.model_changed
+    if change is None or not change["asks"] or not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return False
+    click.echo(summary.reason, err=True)
+    return click.confirm("Take the new model, and go on?", err=True)
 
 
 def watch_run(config: Config, *, as_json: bool) -> None:
@@ -188,7 +201,14 @@ def tried(config: Config, options: dict[str, Any], size: int, seed: int, *, yes:
     set_up_logs(options["verbose"], options["log_format"], quiet=options["quiet"])
     silent = options["quiet"] or options["no_progress"]
     limit = options["limit"]
-    trial = looked(config, lambda given: try_job(config, given, size, seed), quiet=silent, limit=limit)
+    accept = options["accept_model"]
+    trial = looked(
+        config,
+        lambda given: try_job(config, given, size, seed),
+        quiet=silent,
+        limit=limit,
+        accept_model=accept,
+    )
     found: dict[str, Any] = trial.to_dict()
     if not options["quiet"]:
         click.echo(trial.text(), err=True)

@@ -51,9 +51,23 @@ RETRIED = "error,invalid_output"  # statuses whose rows are asked again where no
     help="Draws the rows of --trial.",
 )
 @click.option("--yes", is_flag=True, help="With --trial: go on without asking, for scripts.")
+@click.option(
+    "--accept-model",
+    is_flag=True,
+    help="Take a model that answers in place of the one that a step is pinned to (`pin`), and keep that.",
+)
 @lock_option
 @output_options
-def run(config: Path, *, confirm: bool, trial: int | None, seed: int, yes: bool, **options: Any) -> None:
+def run(
+    config: Path,
+    *,
+    confirm: bool,
+    trial: int | None,
+    seed: int,
+    yes: bool,
+    accept_model: bool,
+    **options: Any,
+) -> None:
     """Run the job CONFIG: read, ask, write.
 
     A second run resumes and sends nothing that is paid for. The output is only ever replaced whole.
@@ -71,10 +85,19 @@ def run(config: Path, *, confirm: bool, trial: int | None, seed: int, yes: bool,
     loaded = load(config, options)
     if confirm:
         confirm_plan(loaded, options)
+    options["accept_model"] = accept_model
     if trial is not None:
         options["trial"] = tried(loaded, options, trial, seed, yes=yes)
     command = command_line("run", config, options)
-    execute(run_job, loaded, options, command=command, fresh=options["fresh"], force=options["force"])
+    execute(
+        run_job,
+        loaded,
+        options,
+        command=command,
+        fresh=options["fresh"],
+        force=options["force"],
+        accept_model=accept_model,
+    )
 
 
 def refuse_together(trial: int | None, *, confirm: bool, yes: bool, options: dict[str, Any]) -> None:

@@ -17,6 +17,7 @@ from pydantic import (
 from pydantic.json_schema import SkipJsonSchema
 
 from enrich.config.evidence import Evidence
+from enrich.config.pin import OnChange, Pin
 from enrich.config.section import Amount, Count, FilePath, Number, PerMinute, Section, sound_path
 from enrich.config.votes import MOST_VOTES, Votes
 
@@ -115,6 +116,8 @@ class StepConfig(Section):
             paid for; asking stops as soon as the majority is certain.
         vote_on: the fields whose majority counts, each by itself; all of the schema by default.
         on_tie: what a field without a majority is: what the first answer said, null, or the row is `invalid_output`.
+        pin: `true` pins the model that serves the first answer, also for later runs, and stops (exit code 4) when another one
+            answers; `mark`, `ask`, or `{on_change, fingerprint}` say otherwise.
         explode: a list of the schema: each of its elements becomes a row of the output; of the last step alone.
         limits: of this step alone, within those of the run.
         columns: which of the step's columns are written, in this order: names such as `status`, `model`, `credits` or a
@@ -160,6 +163,7 @@ class StepConfig(Section):
     votes: Annotated[int, Field(ge=1, le=MOST_VOTES), Number] | Votes | None = None
     vote_on: str | list[str] | None = None
     on_tie: Literal["first", "null", "invalid_output"] = "first"
+    pin: bool | OnChange | Pin = False
     explode: str | None = None
     limits: StepLimits | None = None
     columns: str | list[str] | None = None
@@ -170,6 +174,13 @@ class StepConfig(Section):
         """Give how many answers a row may have, where that is more than one."""
         votes = Votes(most=self.votes) if isinstance(self.votes, int) else self.votes
         return votes if votes is not None and votes.most > 1 else None
+
+    @property
+    def pinned(self) -> Pin | None:
+        """Give what to do when another model answers; None where that is nobody's concern."""
+        if isinstance(self.pin, bool):
+            return Pin() if self.pin else None
+        return Pin(on_change=self.pin) if isinstance(self.pin, str) else self.pin
 
     @property
     def evidences(self) -> list[Evidence]:

@@ -167,4 +167,5 @@ def settled_record(record: Record, read: Callable[[Reply], Completion | Failure]
         request_id=reply.request_id if reply else None,
         latency_ms=reply.latency_ms if reply else None,
         parent=record.parent,
+        asked=record.model,
     )

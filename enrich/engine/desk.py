@@ -226,6 +226,7 @@ class Desk:
             request_id=storable(reply.request_id) if reply and reply.request_id else None,
             latency_ms=reply.latency_ms if reply else None,
             parent=ticket.ask.parent,
+            asked=ticket.ask.model,
         )
         return self.tell(ticket, settled)
 

@@ -87,6 +87,7 @@ class Question(Settings):
         votes: answers at most of each row, of which the majority counts; or `{"most": 5, "when": …, "models": […]}`.
         vote_on: the fields whose majority counts; all by default.
         on_tie: what a field without a majority is: `first`, `null` or `invalid_output`.
+        pin: `True` stops when another model answers than the one that answered first; `"mark"` marks its rows.
         explode: a list of the schema: each of its elements becomes a row, as in `DataFrame.explode`.
         rename: names for columns in place of the usual ones, such as `{"status": "state"}`.
         steps: in place of all of these, several steps: a configuration file, or a list of steps as it has them.
@@ -114,6 +115,7 @@ class Question(Settings):
     votes: int | Mapping[str, Any] | None = None
     vote_on: str | Sequence[str] | None = None
     on_tie: Literal["first", "null", "invalid_output"] = "first"
+    pin: bool | str | Mapping[str, Any] = False
     explode: str | None = None
     rename: Mapping[str, str] | None = None
     steps: str | Path | Sequence[Mapping[str, Any]] | None = None

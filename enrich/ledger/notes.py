@@ -7,6 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import orjson
+
+from enrich.base.texts import json_bytes
 from enrich.errors import LedgerDamaged
 from enrich.ledger.checks import generation_crc, note_crc
 from enrich.ledger.rows import storable
@@ -62,6 +65,24 @@ def remember(tx: Transaction, name: str, value: str) -> None:
     """Write a note."""
     name, value = storable(name), storable(value)
     tx.run("remember", (name, value, note_crc(name.encode(), value.encode())))
+
+
+def enlist(tx: Transaction, name: str, item: Any, *, further: bool) -> list[Any]:
+    """Give a list that is kept, with this item where it is the first, or may join; nobody else changes it meanwhile.
+
+    Raises:
+        LedgerError: it is not what was written.
+    """
+    name = storable(name)
+    empty = storable(json_bytes({"items": []}).decode())
+    line = tx.run("hold_note", (name, empty, note_crc(name.encode(), empty.encode()))).fetchone()
+    if line is None or not is_note(name.encode(), *line):
+        raise _untrusted(f"the note `{name}`")
+    items: list[Any] = orjson.loads(line[0])["items"]
+    if not items or (further and item not in items):
+        items.append(item)
+        remember(tx, name, json_bytes({"items": items}).decode())
+    return items
 
 
 def contradictions(tx: Transaction) -> list[str]:

@@ -470,6 +470,10 @@ UPDATE generation SET n = %s, crc = %s WHERE step = %s
 SELECT convert_to(value, 'UTF8'), crc FROM memory WHERE name = %s
 
 
+-- name: hold_note
+INSERT INTO memory AS m (name, value, crc) VALUES (%s, %s, %s) ON CONFLICT (name) DO UPDATE SET value = m.value
+RETURNING convert_to(m.value, 'UTF8'), m.crc
+
 -- name: remember
 INSERT INTO memory (name, value, crc) VALUES (%s, %s, %s)
 ON CONFLICT (name) DO UPDATE SET value = excluded.value, crc = excluded.crc

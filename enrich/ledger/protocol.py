@@ -307,6 +307,20 @@ class Ledger(Protocol):
     async def remember(self, name: str, value: dict[str, Any]) -> None:
         """Keep a small value for the next run."""
 
+    async def enlist(self, name: str, item: Any, *, further: bool = False) -> list[Any]:
+        """Give the list that is kept under a name, under ``items`` for `recall`, once this item is in it if it may be.
+
+        Whoever comes first writes its item; all others, in other processes too, are given that one.
+
+        Args:
+            name: what it is called.
+            item: plain JSON.
+            further: whether it joins those that are there.
+
+        Raises:
+            LedgerError: the list is not what was written.
+        """
+
     async def beside(self) -> list[dict[str, Any]]:
         """Give what the other runs that are at work said of themselves as they were opened."""
 

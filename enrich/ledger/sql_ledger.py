@@ -160,6 +160,10 @@ class SqlLedger(ABC, Generic[Tx]):
         text = json_bytes(value).decode()
         await self._submit(lambda tx: notes.remember(tx, name, text))
 
+    async def enlist(self, name: str, item: Any, *, further: bool = False) -> list[Any]:
+        """Give the list that is kept under a name, with this item where it is the first, or may join."""
+        return await self._submit(lambda tx: notes.enlist(tx, name, item, further=further))
+
     # --- looking after it ----------------------------------------------------------------------------------
 
     async def totals(self) -> Totals:

@@ -193,6 +193,10 @@ UPDATE generation SET n = ?, crc = ? WHERE step = ?
 SELECT value, crc FROM memory WHERE name = ?
 
 
+-- name: hold_note
+INSERT INTO memory AS m (name, value, crc) VALUES (?, ?, ?) ON CONFLICT (name) DO UPDATE SET value = m.value
+RETURNING value, crc
+
 -- name: remember
 INSERT INTO memory (name, value, crc) VALUES (?, ?, ?)
 ON CONFLICT (name) DO UPDATE SET value = excluded.value, crc = excluded.crc

@@ -248,11 +248,46 @@ class StepCost:
 
 
 @dataclass(frozen=True, slots=True)
+class Shift:
+    """How often each label of a column came, before and after another model answered.
+
+    Attributes:
+        labels: value, rows before, rows after.
+    """
+
+    column: str
+    labels: tuple[tuple[str, int, int], ...]
+
+    def shares(self) -> list[tuple[str, float, float]]:
+        """Give each label's share of the rows before, and of those after."""
+        sums = [max(1, sum(counts[side] for _, *counts in self.labels)) for side in (0, 1)]
+        return [(name, before / sums[0], after / sums[1]) for name, before, after in self.labels]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelChange:
+    """What changed at a pinned step with the model, over all rows that are ok.
+
+    Attributes:
+        before: rows of the model that answered first.
+        after: rows in whose answer another one had a part.
+        models_before: that answered, the commonest first.
+    """
+
+    before: int
+    after: int
+    models_before: tuple[str, ...]
+    models_after: tuple[str, ...]
+    shifts: tuple[Shift, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class StepRows:
     """How the rows stand at one step.
 
     Attributes:
         unknown_finish: rows that are ok although their finish reason is in no table, by that reason.
+        change: what changed with the model, where the step is pinned and another one answered.
     """
 
     name: str
@@ -262,6 +297,7 @@ class StepRows:
     spreads: tuple[Spread, ...]
     unknown_finish: tuple[tuple[str, int], ...] = ()
     costs: tuple[StepCost, ...] = ()
+    change: ModelChange | None = None
 
 
 @dataclass(frozen=True, slots=True)

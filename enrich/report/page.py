@@ -223,6 +223,7 @@ def render(report: Report) -> str:
         standing=_standing(report),
         spreads=_spreads(report),
         gold=report.gold,
+        changes=[(step.name, step.change) for step in report.rows.steps if step.change is not None],
         figures=GOLD_FIGURES,
         max_labels=MAX_LABELS,
         choices=_choices(report),

@@ -13,11 +13,13 @@ import pyarrow.compute as pc
 
 from enrich.config import InputConfig
 from enrich.files.source import open_source
+from enrich.report.changes import Changes
 from enrich.report.facts import FailedRow, Rows, Sample, StepCost, StepRows
 from enrich.report.samples import Samples
 from enrich.report.texts import ANSWER_CHARACTERS, FAILED_CHARACTERS, VALUE_CHARACTERS, cut, split_error
 from enrich.report.values import MAX_DISTINCT, Values, count_values
 from enrich.schema.choice import INDEX, written_names
+from enrich.schema.places import MODEL_CHANGED
 from enrich.schema.schema import step_schema
 from enrich.wire.finish import ending
 
@@ -48,6 +50,7 @@ RECORDED = (
     "latency_ms",
     "source",
     "idempotency_key",
+    MODEL_CHANGED,
 )
 
 
@@ -145,6 +148,7 @@ class _StepReader:
         self._values = [
             Values(column) for column in self._answers or [n for n in [step.name] if n in written]
         ]
+        self._changes = Changes([values.column for values in self._values])
         self._samples = Samples(samples)
         self.costliest: list[Sample] = []
 
@@ -165,6 +169,7 @@ class _StepReader:
         self._count_unknown_finish(part.text("finish_reason").filter(good))
         for values in self._values:
             values.add(batch.column(values.column).filter(good), _count_true(pc.and_(good, alone)))
+        self._changes.add(batch, part.text(MODEL_CHANGED), part.text("model"), good)
         bad = pc.and_(status.is_valid(), pc.invert(pc.is_in(status, pa.array(GOOD))))
         self._add_failures(part, bad, failures)
         self._add_samples(part, good)
@@ -278,6 +283,7 @@ class _StepReader:
                 StepCost(model, int(rows), int(prompt), int(completion), round(credits_, 9))
                 for model, (rows, prompt, completion, credits_) in costs
             ),
+            self._changes.facts(),
         )
 
 

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from enrich.report.facts import Report, Requests, StepRows
+    from enrich.report.facts import ModelChange, Report, Requests, StepRows
 
 SAYING = ("reason", "causes")  # of a summary, what may quote a row or an answer
 
@@ -45,6 +45,20 @@ def _step(step: StepRows, *, content: bool) -> dict[str, Any]:
         "sources": dict(step.sources),
         "credits": round(step.credits, 9),
         "models": [asdict(cost) for cost in step.costs],
+        **({"labels": labels} if content else {}),
+        **({"model_change": _change(step.change, content=content)} if step.change is not None else {}),
+    }
+
+
+def _change(change: ModelChange, *, content: bool) -> dict[str, Any]:
+    """Tell who answered before and after, and with content how often each label came."""
+    labels = {
+        shift.column: {name: {"before": before, "after": after} for name, before, after in shift.labels}
+        for shift in change.shifts
+    }
+    return {
+        "before": {"rows": change.before, "models": list(change.models_before)},
+        "after": {"rows": change.after, "models": list(change.models_after)},
         **({"labels": labels} if content else {}),
     }
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from enrich.answer.reader import AnswerReader
     from enrich.ledger.protocol import Ledger
     from enrich.records import Failure, Record, Reply
+    from enrich.rows.pins import Pins
     from enrich.rows.statuses import Marks
     from enrich.rows.step import Step
 
@@ -36,6 +37,7 @@ class Assembler:
         schema: of the output, see `enrich.answer.columns.output_schema`.
         marks: how each row stands.
         run: answers of this run have the source ``api``, older ones ``ledger``.
+        pins: say which answers another model gave than the one that steps are pinned to.
 
     Attributes:
         attempts: requests that were sent for the rows assembled so far.
@@ -51,7 +53,9 @@ class Assembler:
         marks: Marks,
         read: Callable[[Reply], Completion | Failure],
         run: int,
+        pins: Pins | None = None,
     ) -> None:
+        self._pins = pins
         self._steps = steps
         self._explosion = explosion_of(steps)
         self._schema = schema
@@ -120,6 +124,8 @@ class Assembler:
         ]
         if any(outcome.follows is not None for outcome in outcomes):
             outcomes = await self._with_earlier_turns(outcomes)
+        if self._pins:
+            outcomes = await self._pins.marked(step.name, outcomes)
         if any(copies):
             outcomes = [
                 _copy(outcome) if is_copy else outcome

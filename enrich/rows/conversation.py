@@ -398,6 +398,8 @@ def judge(reader: AnswerReader, settled: Settled) -> Outcome:
             usage.reasoning_tokens,
             usage.credits_usd,
         )
+        if reader.pinned:
+            outcome = outcome._replace(served=((settled.asked, result.model, result.system_fingerprint),))
         aside = reader.aside(result, answer)
         return outcome._replace(**aside) if aside else outcome
     status: RowStatus = "in_doubt" if settled.in_doubt else "error"

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 def are_plain(steps: Sequence[Step]) -> bool:
     """Say whether rows ask the same whatever is answered, and an answer is judged by itself alone.
 
-    Steps with a condition, with pictures, with values that must stand in a text, with a vote, and those that use another's
-    answer are not.
+    Steps with a condition, with pictures, with values that must stand in a text, with a vote, with a pinned model, and those
+    that use another's answer are not.
     """
     return not any(
         step.follows
@@ -33,6 +33,7 @@ def are_plain(steps: Sequence[Step]) -> bool:
         or builder.images is not None
         or builder.sources
         or builder.step.ballot
+        or builder.step.pinned
         for step in steps
         for builder in [step.builder]
     )

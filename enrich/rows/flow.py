@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from enrich.records import Ask, Record, Reply, RowStatus
     from enrich.rows.conversation import Query, QueryResult
     from enrich.rows.occurrences import Occurrences
+    from enrich.rows.pins import Pins
     from enrich.rows.statuses import Marks
     from enrich.rows.step import Step
     from enrich.rows.story import StoryResult
@@ -83,6 +84,7 @@ class Flow:
         closed: told of every row that has its verdicts: its index and its status.
         troubles: counts failed rows by their cause, of several flows together.
         account: what became of the answers that were paid for, likewise.
+        pins: hold answers to the models that steps are pinned to; None where none is.
         before: rows that other flows had before this one's, for the rows' numbers in ``troubles``.
         tolerant: whether to go on where every answer is unfit; else the run stops after the first `UNFIT_ROWS`.
     """
@@ -104,6 +106,7 @@ class Flow:
         closed: Callable[[int, RowStatus], None] | None = None,
         troubles: Troubles | None = None,
         account: Account | None = None,
+        pins: Pins | None = None,
         before: int = 0,
         tolerant: bool = False,
     ) -> None:
@@ -116,6 +119,7 @@ class Flow:
         self._retry = retry
         self._anew = anew
         self._observe = observe
+        self._pins = pins or None
         self._closed = closed
         self._revived: deque[tuple[RowOnItsWay, Query | Look]] = deque()
         self._held = 0
@@ -166,6 +170,7 @@ class Flow:
                         index += part.num_rows
             while self._open:
                 await self._room(all_rows=True)
+            await self._hold_to_pins()
         finally:
             lookers, self._lookers = self._lookers, None  # another part of the rows may follow
             if lookers is not None:
@@ -191,6 +196,7 @@ class Flow:
         """Take rows further that got an answer, until there is room for new ones."""
         engine = self._engine
         while engine is not None:
+            await self._hold_to_pins()
             if engine.stopped is not None:
                 raise engine.stopped
             if self._revived:
@@ -200,6 +206,17 @@ class Flow:
                 await engine.change()
             else:
                 return
+
+    async def _hold_to_pins(self) -> None:
+        """Stop where another model answers than the one that a step is pinned to; pin the first one.
+
+        Raises:
+            ModelChanged: one does; what is under way is left to `Engine.drain`.
+        """
+        if self._pins is None or (changed := await self._pins.settle()) is None or self._engine is None:
+            return
+        self._engine.stop(changed)
+        raise changed
 
     def _is_full(self, engine: Engine) -> bool:
         """Say whether rows enough are under way, by their number or by the bytes that they have with them."""
@@ -273,6 +290,7 @@ class Flow:
         """Answer questions from the ledger, round after round; what it does not know goes to the engine."""
         while rows:
             known, asking, waiting = await self._looked_up(await self._looked_at(rows))
+            await self._meet(asking, known)
             questions = [
                 q.ask.question for _, q in asking if q.want == "earlier" and q.ask.question is not None
             ]
@@ -334,6 +352,16 @@ class Flow:
         for row, query in asking:
             (waiting if query.want != "earlier" and query.ask.key in later else now).append((row, query))
         return known, now, waiting
+
+    async def _meet(self, asking: list[tuple[RowOnItsWay, Query]], known: dict[bytes, Record]) -> None:
+        """Hold what the ledger knows to the pins before anything more is asked."""
+        if self._pins is None:
+            return
+        for row, query in asking:
+            record = known.get(query.ask.key)
+            if record is not None and record.reply is not None:
+                self._pins.meet(self._steps[row.step].name, settled_record(record, self._read))
+        await self._hold_to_pins()
 
     async def _known(self, row: RowOnItsWay, query: Query, record: Record | None) -> Settled | _Later | None:
         """Say how a request ended; None when that is not known and was only wondered about."""
@@ -412,6 +440,8 @@ class Flow:
         row.known = True
         row.began = row.began or settled.began
         self._count(row, settled)
+        if self._pins is not None:
+            self._pins.meet(self._steps[row.step].name, settled)
         step = row.step
         query = self._tell(row, settled)
         if query is None:

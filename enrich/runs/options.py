@@ -37,6 +37,7 @@ class RunOptions:
         drain: seconds that what is in flight may take after a stop.
         api_key: instead of the one that the configuration names; never shown.
         lock: what to do when another run holds the output.
+        accept_model: take a model that answers in place of the one that a step is pinned to.
         prepared: told what is to be done, before anything is sent.
     """
 
@@ -52,4 +53,5 @@ class RunOptions:
     drain: float = DRAIN
     api_key: str | None = field(default=None, repr=False)
     lock: Lock = "fail"
+    accept_model: bool = False
     prepared: Callable[[Source, Job], None] | None = None

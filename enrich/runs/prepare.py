@@ -61,6 +61,7 @@ async def opened(
         retry=options.retry,
         anew=options.anew,
         clock=options.clock,
+        accept_model=options.accept_model,
     ) as session:
         yield Opened(config, options, source, session)
 

@@ -65,6 +65,7 @@ NO_CAUSE = frozenset(
         "columns",
         "rename",
         "explode",
+        "pin",
     }
 )
 

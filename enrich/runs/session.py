@@ -21,6 +21,7 @@ from enrich.pace.budget import Budget
 from enrich.rows.account import Account
 from enrich.rows.assemble import Assembler
 from enrich.rows.flow import Flow
+from enrich.rows.pins import Pins
 from enrich.rows.troubles import Troubles
 from enrich.runs.anew import know_generations
 from enrich.runs.fresh import know_the_past, note_decisions
@@ -63,6 +64,7 @@ class Session:
         gates: of the steps that have limits of their own, by name: all flows of the run share them.
         troubles: counts failed rows by their cause; all flows of the session share it.
         account: what became of the answers that were paid for, likewise.
+        accept_model: whether a model that is not the pinned one is taken.
     """
 
     job: Job
@@ -72,6 +74,7 @@ class Session:
     fresh: bool = False
     clock: Clock | None = None
     anew: Anew | None = None
+    accept_model: bool = False
     run: int = 0
     engine: Engine | None = None
     gates: Mapping[str, Gate] = field(default_factory=dict)
@@ -100,6 +103,7 @@ class Session:
             fresh=self.fresh,
             clock=self.clock,
             anew=anew,
+            accept_model=self.accept_model,
         )
         await know_the_past(session.job, self.ledger, fresh=self.fresh, scope=self.scope)
         if anew is not None:
@@ -130,6 +134,7 @@ class Session:
             closed=closed,
             troubles=self.troubles,
             account=self.account,
+            pins=self.pins(),
             before=before,
             tolerant=self.job.config.tolerated(marks.rows) >= marks.rows,
         )
@@ -143,6 +148,17 @@ class Session:
             marks=marks,
             read=_reading(self.job),
             run=self.run,
+            pins=self.pins(),
+        )
+
+    def pins(self) -> Pins:
+        """Make what holds answers to the models that the steps are pinned to."""
+        return Pins(
+            self.job.config.steps,
+            self.ledger,
+            self.job.base_url,
+            further=self.accept_model,
+            sends=self.engine is not None,
         )
 
 
@@ -155,6 +171,7 @@ async def open_session(
     retry: frozenset[RowStatus] = frozenset(),
     anew: Anew | None = None,
     clock: Clock | None = None,
+    accept_model: bool = False,
 ) -> AsyncIterator[Session]:
     """Open the ledger of a job, and take from it what earlier runs decided; nothing can be sent.
 
@@ -165,11 +182,12 @@ async def open_session(
         retry: the statuses whose rows are asked again.
         anew: rows that are asked anew, and no others.
         clock: tells the age of requests.
+        accept_model: take a model that is not the pinned one.
     """
     ledger = await open_ledger(job.config.ledger_location(), clock=clock)
     try:
         await note_decisions(job, ledger, fresh=fresh, scope=scope, retry=retry)
-        yield await Session(job, ledger, scope, retry, fresh, clock, anew).look()
+        yield await Session(job, ledger, scope, retry, fresh, clock, anew, accept_model).look()
     finally:
         await ledger.close()
 

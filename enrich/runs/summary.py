@@ -10,6 +10,7 @@ from enrich.base.words import counted
 from enrich.errors import (
     EnrichError,
     InputError,
+    ModelChanged,
     OutputLocked,
     RowsUnasked,
     RunInterrupted,
@@ -176,18 +177,21 @@ def stopped(session: Session, flow: Flow, source: Source, error: EnrichError, op
     reason = f"{what} after {done:,} of {counted(source.num_rows, 'row')}.{hint} Everything paid for is kept: {way_on}"
     # What would have kept a run from its start, an input that changes above all, stops one that has sent requests.
     begun_wrong = isinstance(error, UsageError)
-    return summarize(
+    summary = summarize(
         session,
         statuses,
         RunStopped.exit_code if begun_wrong else error.exit_code,
         reason,
         resumable=error.passes or isinstance(error, InputError),
     )
+    return replace(summary, model_changed=error.change) if isinstance(error, ModelChanged) else summary
 
 
 def _way_on(command: Command | None, error: EnrichError) -> str:
     if command is None:
         return "the next run goes on from here."
+    if isinstance(error, ModelChanged):
+        return f"`{command.but('run', '--accept-model')}` goes on with it, `{command.but('collect')}` shows what there is."
     goes_on = command.but("run") if isinstance(error, RowsUnasked) else command
     return f"`{goes_on}` goes on from here, `{command.but('collect')}` shows what there is."
 

@@ -56,6 +56,7 @@ BROUGHT_BY: dict[str, tuple[str, ...]] = {
     "confidence": ("logprobs",),
     "reasoning": ("reasoning_effort", "reasoning", "include_reasoning", "thinking", "enable_thinking"),
 }
+FINGERPRINT = "system_fingerprint"  # standard where a step is pinned
 VOTED = ("votes", "agreement")  # standard where a step asks for several answers
 # Request fields that hold more of them: Beatra's, vLLM's and the Python client's.
 HOLDERS = ("model_options", "chat_template_kwargs", "extra_body")
@@ -97,6 +98,7 @@ def choose(step: StepConfig, schema: AnswerSchema | None) -> tuple[Column, ...]:
     where = f"steps.{step.name}"
     brought = [name for name in _brought(step.params) if not there[name].is_value]
     brought += [name for name in VOTED if step.ballot is not None and not there[name].is_value]
+    brought += [FINGERPRINT] if step.pinned is not None and not there[FINGERPRINT].is_value else []
     brought += [field.name for field in further_fields(step, schema)]
     names = dict.fromkeys(name for word in words for name in _meant(word, there, where, brought))
     if step.explode is not None:

@@ -1,4 +1,4 @@
-"""The columns that tell more of a field: where its value stands in its source, and what the first of several answers said."""
+"""The columns that tell more of an answer: where its values stand in their source, what the first of several said, who gave it."""
 
 from __future__ import annotations
 
@@ -13,6 +13,10 @@ if TYPE_CHECKING:
 
     from enrich.config import StepConfig
     from enrich.schema.schema import AnswerSchema
+
+MODEL_CHANGED: Final = (
+    "model_changed"  # whether another model answered than the first one, where the step is pinned
+)
 
 Match = Literal["exact", "normalised", "fuzzy", "none"]
 MATCHES: Final[tuple[Match, ...]] = get_args(Match)
@@ -38,6 +42,8 @@ def further_fields(step: StepConfig, schema: AnswerSchema | None) -> Iterator[pa
     """Give the columns that tell more of a step's fields, under their short names."""
     if schema is not None:
         yield from place_fields(step, schema)
+    if step.pinned is not None:
+        yield pa.field(MODEL_CHANGED, pa.bool_())
     for name in voted_fields(step, schema) if step.ballot is not None else ():
         if schema is None or name is None:
             yield pa.field(first_column(name), pa.string())

@@ -19,7 +19,8 @@ from enrich.measure.scores import normalised
 from enrich.report.gold import allowed_labels, owners_of, text_of
 from enrich.verbs.cohort import rows_of
 from enrich.verbs.example_rows import has_examples
-from enrich.verbs.review_draw import (
+from enrich.verbs.review_result import SUFFIX, Review, Sheet
+from enrich.verbs.sheet_rows import (
     BY_HAND,
     By,
     Kept,
@@ -29,7 +30,6 @@ from enrich.verbs.review_draw import (
     read_answers,
     shown_as_examples,
 )
-from enrich.verbs.review_result import SUFFIX, Review, Sheet
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

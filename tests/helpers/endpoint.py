@@ -111,6 +111,7 @@ class BookedEndpoint(LoopbackServer):
         further: gives what else a request's usage says.
 
     Attributes:
+        beside: gives what a completion says beside its choices, such as another ``model``.
         seen: every request, in order of arrival.
         charges: the books.
         arrived: set when the first request for a completion has come.
@@ -127,6 +128,7 @@ class BookedEndpoint(LoopbackServer):
         self.answer = answer
         self.script = script
         self.further = further
+        self.beside: Callable[[dict[str, Any]], dict[str, Any]] = lambda _: {}
         self.seen: list[Seen] = []
         self.charges: list[Charge] = []
         self.conflicts = 0
@@ -231,7 +233,7 @@ class BookedEndpoint(LoopbackServer):
         request_id = f"chg-{next(self._ids)}"
         charge = Charge(key, seen.raw, request_id, prompt, len(text), (prompt + len(text)) / 1024)
         self.charges.append(charge)
-        answer = _completion(body, text, charge, self.further(body))
+        answer = _completion(body, text, charge, self.further(body), self.beside(body))
         self._by_key[key] = (seen.raw, answer)
         return Raw(answer, headers={"Content-Type": "application/json", "X-Request-Id": request_id})
 
@@ -241,7 +243,9 @@ def _said(content: str | list[dict[str, Any]]) -> str:
     return content if isinstance(content, str) else " ".join(part.get("text", "") for part in content)
 
 
-def _completion(body: dict[str, Any], text: str, charge: Charge, further: dict[str, Any]) -> bytes:
+def _completion(
+    body: dict[str, Any], text: str, charge: Charge, further: dict[str, Any], beside: dict[str, Any]
+) -> bytes:
     message = {"role": "assistant", "content": text}
     usage = {
         "prompt_tokens": charge.prompt_tokens,
@@ -254,7 +258,7 @@ def _completion(body: dict[str, Any], text: str, charge: Charge, further: dict[s
     model = "served-1" if body["model"] == "auto" else body["model"]
     choices = [{"index": 0, "message": message, "finish_reason": "stop"}]
     return json.dumps(
-        {"id": f"c-{charge.request_id}", "model": model, "choices": choices, "usage": usage}
+        {"id": f"c-{charge.request_id}", "model": model, "choices": choices, "usage": usage, **beside}
     ).encode()
 
 

@@ -74,7 +74,7 @@ def test_a_named_cohort_with_examples_is_told(cli: Callable[..., Ended], shows: 
     assert "4 rows of the cohort mine stand among a prompt's examples" in ended.err
 
 
-def test_review_draws_no_row_that_the_prompt_shows(
+def test_sheet_rowss_no_row_that_the_prompt_shows(
     cli: Callable[..., Ended], shows: Path, tmp_path: Path
 ) -> None:
     """Nothing is concluded from them, and it is said how many they are."""
