@@ -42,7 +42,7 @@ LAYERS = (
 # Who may know these: the ways out of the process are few.
 ONLY = {
     "aiohttp": {"wire", "sandbox"},
-    "sqlite3": {"ledger", "rows"},
+    "sqlite3": {"base", "ledger", "rows"},  # in base for its locks, where the system has none
     "psycopg": {"ledger"},
     "click": {"cli"},
     "duckdb": {"files"},

@@ -5,18 +5,20 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import resource
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
 from enrich.errors import UsageError
 
+LIMITED: Final = find_spec("resource") is not None  # Windows limits no process so
 NEEDED: Final = 32  # descriptors: what a run of a few rows opens at once, and some more
 NONE_LEFT: Final = frozenset({errno.EMFILE, errno.ENFILE})  # of this process, of the whole machine
 RAISE_IT: Final = (
     "raise the limit (`ulimit -n 4096`, LimitNOFILE= of a service), then run the same command again."
 )
 SPARE_DESCRIPTORS = 64  # descriptors kept for files: ledger, input, output, and what libraries open
+UNLIMITED = 1 << 30  # descriptors, where nothing limits them
 USUAL = 128  # descriptors that are open where the system does not tell
 
 
@@ -31,7 +33,9 @@ def require_descriptors() -> None:
     Raises:
         UsageError: they are too few.
     """
-    if _left(otherwise=NEEDED) < NEEDED:
+    if LIMITED and _left(otherwise=NEEDED) < NEEDED:
+        import resource
+
         limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         raise UsageError(
             f"this process may have only {limit:,} files open, and {NEEDED} more are needed than are open now",
@@ -45,13 +49,17 @@ def _left(otherwise: int = 0) -> int:
     Args:
         otherwise: given at the least where nobody tells how many are open.
     """
+    if not LIMITED:
+        return UNLIMITED
+    import resource
+
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         with contextlib.suppress(ValueError, OSError):  # macOS has a lower limit of its own
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:
-        return 1 << 30
+        return UNLIMITED
     try:
         return soft - sum(1 for _ in Path("/proc/self/fd").iterdir())
     except OSError as error:
@@ -63,7 +71,7 @@ def _left(otherwise: int = 0) -> int:
 def no_descriptor_left() -> bool:
     """Say whether nothing can be opened any more: a connection that fails then says nothing of the endpoint."""
     try:
-        os.close(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+        os.close(os.open(os.devnull, os.O_RDONLY))
     except OSError as error:
         return error.errno in NONE_LEFT
     return False

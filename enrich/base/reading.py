@@ -7,6 +7,8 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
+from enrich.base.system import BYTES, NO_WAIT
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -25,7 +27,7 @@ def read_small(path: str | Path, most: int) -> tuple[bytes, os.stat_result]:
         OSError: it cannot be read, is no regular file or too large; its ``strerror`` says which, for people.
     """
     try:  # a pipe would be waited for, and some of the system's own files as well
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_RDONLY | NO_WAIT | BYTES)
     except ValueError as error:  # a NUL in it, or what no name can be written with
         raise OSError(errno.EINVAL, f"it is no path: {error}", str(path)) from None
     with os.fdopen(descriptor, "rb") as file:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import math
 import os
 import signal
@@ -14,12 +15,13 @@ from typing import TYPE_CHECKING
 from enrich.show.logs import as_json, tell
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from enrich.base.interrupt import Interrupt
 
 STOPPING = "stopping: nothing more is sent, what is in flight is awaited (again to leave at once)"
 DOUBLED = 0.02  # seconds within which a second signal is the first once more: timeout(1) sends each one twice
+STOPS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGBREAK") if hasattr(signal, name)]
 SHOW_CURSOR = "\x1b[?25h"
 LEAVING = "left at once; everything that was answered is in the ledger"
 
@@ -47,11 +49,19 @@ def graceful(interrupt: Interrupt) -> Iterator[None]:
         first = time.monotonic()
         interrupt.fire()
 
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    for number in numbers:
-        loop.add_signal_handler(number, on_signal)
-    try:
+    with contextlib.ExitStack() as handled:
+        for number in STOPS:
+            handled.callback(_handle(loop, number, on_signal))
         yield
-    finally:
-        for number in numbers:
-            loop.remove_signal_handler(number)
+
+
+def _handle(
+    loop: asyncio.AbstractEventLoop, number: int, handler: Callable[[], None]
+) -> Callable[[], object]:
+    """Have a handler called in the loop at a signal; gives what undoes it. Windows' loops take none: there Python itself tells."""
+    try:
+        loop.add_signal_handler(number, handler)
+    except NotImplementedError:
+        before = signal.signal(number, lambda *_: loop.call_soon_threadsafe(handler))
+        return functools.partial(signal.signal, number, before)
+    return functools.partial(loop.remove_signal_handler, number)

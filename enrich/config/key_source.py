@@ -17,6 +17,7 @@ import orjson
 from pydantic import SecretStr
 
 from enrich.base.reading import read_small
+from enrich.base.system import HAS_MODES
 from enrich.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -188,7 +189,7 @@ def _output_of(arguments: tuple[str, ...], name: str) -> bytes:
     finally:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
+                _end(process)
         process.wait()
         if process.stdout is not None:
             process.stdout.close()
@@ -201,9 +202,22 @@ def _output_of(arguments: tuple[str, ...], name: str) -> bytes:
     return output
 
 
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Kill a program and, where the system knows groups of processes, what it started."""
+    if hasattr(os, "killpg"):
+        os.killpg(process.pid, signal.SIGKILL)
+    else:
+        process.kill()
+
+
 def _written(process: subprocess.Popen[bytes], until: float) -> bytes | None:
     """Collect what a program writes until it ends; None when its time is over. What it left running is not waited for."""
     assert process.stdout is not None  # noqa: S101  # it is a pipe
+    output: bytes | None = None
+    if not hasattr(os, "killpg"):  # nor can a pipe be selected then
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            output = process.communicate(timeout=max(0.0, until - time.monotonic()))[0]
+        return output
     output = b""
     with selectors.DefaultSelector() as selector:
         selector.register(process.stdout, selectors.EVENT_READ)
@@ -236,7 +250,7 @@ def _read_key_file(path: Path) -> str:
             hint="it takes the path of a file that holds the key, relative to the configuration; never the key.",
         ) from None
     mode = stat.S_IMODE(info.st_mode)
-    if mode & 0o077:
+    if HAS_MODES and mode & 0o077:
         raise ConfigError(
             f"endpoint.api_key_file {path} can be read by others (mode {mode:04o})",
             hint=f"chmod 600 {path}",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -68,12 +67,3 @@ def make_folder(folder: Path) -> None:
         if folder.exists() and not folder.is_dir():
             break
     folder.mkdir(parents=True, exist_ok=True)
-
-
-def try_lock(descriptor: int, kind: int = fcntl.LOCK_EX) -> bool:
-    """Lock a file, unless somebody else has."""
-    try:
-        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

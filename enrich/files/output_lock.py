@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import os
 from contextlib import ExitStack, contextmanager, suppress
@@ -13,8 +12,10 @@ from typing import TYPE_CHECKING
 from platformdirs import user_state_path
 
 from enrich.base.location import is_url
+from enrich.base.locks import FileLock
+from enrich.base.system import NO_LINK
 from enrich.errors import OutputError, OutputLocked
-from enrich.files.access import FOLDER_TRIES, access_errors, folders, make_folder, try_lock
+from enrich.files.access import FOLDER_TRIES, access_errors, folders, make_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,15 +41,13 @@ def hold_output(path: str | Path, *, wait: bool = False, shared: bool = False) -
     with ExitStack() as stack:
         with _lock_errors(lock, output):
             stack.enter_context(folders(lock))
-            descriptor = _lock(lock, output, wait=wait, shared=shared)
+            held = _lock(lock, output, wait=wait, shared=shared)
         try:
             yield
         finally:
-            if not shared or try_lock(descriptor):
-                # Held alone: nobody can have locked this very file in between. In a folder that became read-only it stays.
-                with suppress(OSError):
-                    lock.unlink(missing_ok=True)
-            os.close(descriptor)
+            held.close(
+                remove=not shared or held.take()
+            )  # held alone: nobody can have locked this very file in between
 
 
 def _lock_path(output: str) -> Path:
@@ -73,32 +72,28 @@ def _lock_errors(lock: Path, output: str) -> Iterator[None]:
         ) from None
 
 
-def _lock(lock: Path, target: str, *, wait: bool, shared: bool) -> int:
+def _lock(lock: Path, target: str, *, wait: bool, shared: bool) -> FileLock:
     """Lock a lock file that is still in its place, and write this process's id into it."""
-    kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
     while True:
-        descriptor = _open_lock(lock)
-        if wait:
-            fcntl.flock(descriptor, kind)
-        elif not try_lock(descriptor, kind):
-            owner = os.pread(descriptor, 20, 0).decode("ascii", "replace").strip()
-            os.close(descriptor)
+        opened = _open_lock(lock)
+        if not opened.take(shared=shared, wait=wait):
+            owner = opened.read(20).decode("ascii", "replace").strip()
+            opened.close()
             raise OutputLocked(
                 f"another run (process {owner or 'unknown'}) holds {target}",
                 hint="wait for it to end, or choose another output.",
             )
-        if os.fstat(descriptor).st_nlink:
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, b"%d\n" % os.getpid(), 0)
-            return descriptor
-        os.close(descriptor)  # its holder removed it between the two calls
+        if opened.is_in_place():
+            opened.write(b"%d\n" % os.getpid())
+            return opened
+        opened.close()  # its holder removed it between the two calls
 
 
-def _open_lock(lock: Path) -> int:
+def _open_lock(lock: Path) -> FileLock:
     """Open a lock file; where its folder went with a holder that ended and left it empty, make that again."""
     for _ in range(FOLDER_TRIES):
         with suppress(FileNotFoundError):
-            return os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            return FileLock(lock, os.O_RDWR | os.O_CREAT | NO_LINK)
         make_folder(lock.parent)
     raise FileNotFoundError(
         errno.ENOENT, os.strerror(errno.ENOENT), str(lock)

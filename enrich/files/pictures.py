@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import unquote_to_bytes
 
 from enrich.base.location import is_url, native, plain
+from enrich.base.system import BYTES, NO_WAIT
 from enrich.errors import EnrichError
 from enrich.files import storage
 from enrich.records import Picture
@@ -164,7 +165,7 @@ def _opened(source: str) -> Generator[bytes]:
 def _local(source: str) -> Generator[bytes]:
     """Read a regular file; anything else could keep who opens it waiting."""
     try:
-        descriptor = os.open(native(plain(source)), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        descriptor = os.open(native(plain(source)), os.O_RDONLY | NO_WAIT | BYTES)
     except (FileNotFoundError, NotADirectoryError):
         raise PictureError("image_missing", f"there is no file {shown(source)}") from None
     except (OSError, ValueError) as error:

@@ -8,11 +8,16 @@ import secrets
 import stat
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from enrich.base.location import ObjectUrl
+from enrich.base.locks import FileLock
+from enrich.base.system import NO_LINK, RENAMES_OPEN_FILES, sync_folder
 from enrich.config import MANIFEST_SUFFIX
 from enrich.files import storage
-from enrich.files.access import OutputPlace, try_lock
+
+if TYPE_CHECKING:
+    from enrich.files.access import OutputPlace
 
 
 class Temporary:
@@ -20,17 +25,18 @@ class Temporary:
 
     def __init__(self, target: Path, *, private: bool = False) -> None:
         self._private = private
+        self._open = True
         mode = 0o600 if private else 0o666
         while True:
             self.path = temporary_path(target)
-            self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-            if try_lock(self._descriptor) and os.fstat(self._descriptor).st_nlink:
+            self._lock = FileLock(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, mode)
+            if self._lock.take() and self._lock.is_in_place():
                 return
-            os.close(self._descriptor)  # a sweep came between the two calls
+            self._lock.close()  # a sweep came between the two calls
 
     def sync(self) -> None:
         """Bring what was written to disk."""
-        os.fsync(self._descriptor)
+        os.fsync(self._lock.descriptor)
 
     def replace(self, target: OutputPlace) -> None:
         """Take the target's place, a file under its permissions; durable when this returns."""
@@ -39,20 +45,23 @@ class Temporary:
             return
         with suppress(FileNotFoundError):
             if not self._private:
-                os.fchmod(self._descriptor, stat.S_IMODE(target.stat().st_mode))
+                self.path.chmod(stat.S_IMODE(target.stat().st_mode))
         self.sync()
+        if not RENAMES_OPEN_FILES:
+            self._close()
         self.path.replace(target)
-        folder = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        sync_folder(target.parent)
 
     def discard(self) -> None:
         """Remove the file, unless it took its place; a folder that became read-only keeps it, for a later sweep."""
-        with suppress(OSError):
-            self.path.unlink(missing_ok=True)
-        os.close(self._descriptor)
+        self._close(remove=True)
+
+    def _close(self, *, remove: bool = False) -> None:
+        if self._open:
+            self._open = False
+            self._lock.close(remove=remove)
+        elif remove:  # it was closed to be renamed
+            self._lock.unlink()
 
 
 def temporary_path(target: Path) -> Path:
@@ -69,10 +78,8 @@ def sweep(target: Path) -> None:
         ]
     for path in stale:
         with suppress(OSError):  # gone already, or another user's
-            descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
-            if try_lock(descriptor):
-                Path(path).unlink(missing_ok=True)
-            os.close(descriptor)
+            lock = FileLock(path, os.O_RDWR | NO_LINK)
+            lock.close(remove=lock.take())
 
 
 def sidecar_of(target: OutputPlace, *, hidden: bool = False) -> OutputPlace:

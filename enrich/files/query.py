@@ -8,7 +8,6 @@ when the command ends. A digest of the copy tells whether the rows are those of 
 from __future__ import annotations
 
 import hashlib
-import os
 import tempfile
 import weakref
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from enrich.base.location import native
+from enrich.base.system import user_number
 from enrich.errors import ConfigError, InputError
 from enrich.files.databases import first_lines, open_database
 from enrich.files.delta_table import read_delta
@@ -34,7 +34,7 @@ class Copy:
     """A file that is there while it is used: it is removed with this, and by the next copy should the process be killed."""
 
     def __init__(self, name: str) -> None:
-        target = Path(tempfile.gettempdir(), f"beatra-enrich-{os.getuid()}-{name}.arrow")
+        target = Path(tempfile.gettempdir(), f"beatra-enrich-{user_number()}-{name}.arrow")
         sweep(target)
         self._temporary = Temporary(target, private=True)
         self.path = self._temporary.path

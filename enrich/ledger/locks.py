@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import os
 from typing import TYPE_CHECKING
 
+from enrich.base.locks import FileLock
 from enrich.errors import LedgerError
 
 if TYPE_CHECKING:
@@ -21,7 +20,7 @@ class RunLocks:
 
     def __init__(self, ledger: Path) -> None:
         self._ledger = ledger
-        self._held: tuple[int, int] | None = None  # run number, file descriptor
+        self._held: FileLock | None = None
 
     def path(self, run: int) -> Path:
         """Give the lock file of a run."""
@@ -35,38 +34,32 @@ class RunLocks:
         """
         self.release()
         try:
-            descriptor = os.open(self.path(run), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            if not _lock(descriptor, fcntl.LOCK_EX):
-                return False
+            lock = _locked(self.path(run), os.O_RDWR | os.O_CREAT)
         except OSError as error:
             raise LedgerError(
                 f"the lock file {self.path(run)} cannot be used: {error.strerror}",
                 hint="put the ledger into a local directory of your own.",
             ) from None
-        self._held = (run, descriptor)
-        return True
+        self._held = lock
+        return lock is not None
 
     def release(self) -> None:
         """Let go of the run that is held, if any, and remove its file."""
         if self._held:
-            run, descriptor = self._held
-            self._held = None
-            with contextlib.suppress(OSError):  # the folder may have become read-only
-                self.path(run).unlink(missing_ok=True)
-            os.close(descriptor)
+            held, self._held = self._held, None
+            held.close(remove=True)
 
     def is_alive(self, run: int) -> bool:
         """Say whether a run's process lives; when in doubt, it does. Removes the file of a dead one.
 
         A shared lock asks the question, so that two who ask at once do not take each other for the run.
         """
-        path = self.path(run)
         try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            if _lock(descriptor, fcntl.LOCK_SH):
-                with contextlib.suppress(OSError):  # likewise; whoever looks next finds it dead as well
-                    path.unlink(missing_ok=True)
-                os.close(descriptor)
+            lock = _locked(self.path(run), os.O_RDONLY, shared=True)
+            if lock is not None:
+                lock.close(
+                    remove=True
+                )  # where it may not be removed, whoever looks next finds it dead as well
                 return False
         except FileNotFoundError:
             return False
@@ -75,13 +68,13 @@ class RunLocks:
         return True
 
 
-def _lock(descriptor: int, kind: int) -> bool:
-    """Try to lock an open file; one that cannot be locked is closed."""
+def _locked(path: Path, flags: int, *, shared: bool = False) -> FileLock | None:
+    """Open a file and lock it; None, and closed again, when it is locked by somebody else."""
+    lock = FileLock(path, flags)
+    taken = False
     try:
-        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(descriptor)
-        if isinstance(error, BlockingIOError):
-            return False
-        raise
-    return True
+        taken = lock.take(shared=shared)
+    finally:
+        if not taken:
+            lock.close()
+    return lock if taken else None

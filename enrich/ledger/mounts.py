@@ -64,7 +64,7 @@ def type_of(path: Path, proc: Path) -> tuple[str, str]:
 
 def _mount_of(folder: Path, proc: Path) -> str:
     """Give the number of the mount that a path lies in: right for bind mounts and for mounts over others too."""
-    descriptor = os.open(folder, getattr(os, "O_PATH", os.O_RDONLY) | os.O_CLOEXEC)
+    descriptor = os.open(folder, getattr(os, "O_PATH", os.O_RDONLY))
     try:
         told = (proc / "fdinfo" / str(descriptor)).read_text(encoding="ascii")
     finally:

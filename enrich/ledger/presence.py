@@ -56,7 +56,7 @@ class Presence:
     def rescue(self, connection: sqlite3.Connection) -> None:
         """Write what the file holds, which only this process can still reach, to a file of its own."""
         with contextlib.suppress(OSError, sqlite3.Error):  # it was said that the file is gone
-            os.close(os.open(self.rescued, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+            os.close(os.open(self.rescued, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
             connection.execute("VACUUM INTO ?", (str(self.rescued),))
 
 

@@ -7,6 +7,7 @@ import os
 from typing import TYPE_CHECKING, Final
 
 from enrich.base.descriptors import NONE_LEFT
+from enrich.base.system import free_bytes
 from enrich.ledger import sqlite_file
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ class Room:
         """
         self.full = False
         try:
-            descriptor = os.open(self._reserve, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+            descriptor = os.open(self._reserve, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
             with os.fdopen(descriptor, "wb") as file:
                 file.write(os.urandom(RESERVE_BYTES))
                 file.flush()
@@ -66,8 +67,7 @@ class Room:
         Raises:
             DiskFull: they may not.
         """
-        disk = os.statvfs(self._ledger.parent)
-        if self.full or disk.f_bavail * disk.f_frsize < LOW_WATER:
+        if self.full or free_bytes(self._ledger.parent) < LOW_WATER:
             raise self.none_left()
 
     def none_left(self, why: str | None = None) -> DiskFull:

@@ -111,7 +111,7 @@ class Voucher:
             if state is None:
                 return
             word = json.dumps({"checked_at": self._checked_at, "state": state})
-            descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+            descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
             with os.fdopen(descriptor, "w", encoding="ascii") as file:
                 file.write(word)
 

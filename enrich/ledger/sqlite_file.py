@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 import sqlite3
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from enrich.base.descriptors import NONE_LEFT, RAISE_IT, no_descriptor_left
+from enrich.base.locks import hold_folder
 from enrich.errors import DiskFull, EnrichError, LedgerDamaged, LedgerError, LedgerFailing
 from enrich.ledger.locks import RunLocks
 from enrich.ledger.mounts import kernel_type, network_type, unreadable
@@ -18,7 +18,7 @@ from enrich.ledger.soundness import Voucher, problem
 from enrich.ledger.sql import load_queries, statements
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
 SQL: Final = load_queries("sqlite.sql")
@@ -40,7 +40,8 @@ class Way(NamedTuple):
 WRITING: Final = Way("mode=rw")
 READING: Final = Way("mode=ro")
 UNCHANGING: Final = Way("mode=ro&immutable=1")  # its log is empty; no further file is looked for
-UNSHARED: Final = Way("mode=ro&vfs=unix-none", alone=True)  # its log is read too, without locks
+_NO_LOCKS: Final = "win32-none" if os.name == "nt" else "unix-none"
+UNSHARED: Final = Way(f"mode=ro&vfs={_NO_LOCKS}", alone=True)  # its log is read too, without locks
 
 
 def open_file(path: Path, voucher: Voucher, now: float) -> tuple[sqlite3.Connection, sqlite3.Connection]:
@@ -55,7 +56,8 @@ def open_file(path: Path, voucher: Voucher, now: float) -> tuple[sqlite3.Connect
     _must_be_local(path)
     with contextlib.ExitStack() as opened:
         try:
-            with _alone(path.parent):
+            with contextlib.ExitStack() as alone:
+                _enter(path.parent, alone)
                 whole = voucher.holds(now)
                 _create(path)
                 writer = opened.enter_context(contextlib.closing(_connect(path, WRITER_CACHE)))
@@ -149,19 +151,13 @@ def _must_be_current(con: sqlite3.Connection, path: Path) -> None:
         raise LedgerError(f"{path} is no ledger of this version", hint="beatra-enrich run CONFIG makes one.")
 
 
-@contextlib.contextmanager
-def _alone(directory: Path) -> Iterator[None]:
+def _enter(directory: Path, stack: contextlib.ExitStack) -> None:
     """Make a directory, readable by its owner only, and keep others from opening a ledger in it meanwhile."""
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
+        stack.enter_context(hold_folder(directory))
     except OSError as error:
         raise unwritable(directory, error) from None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def _create(path: Path) -> None:
@@ -170,7 +166,7 @@ def _create(path: Path) -> None:
     A file that is there is not opened: closing it would drop SQLite's own locks in this process.
     """
     try:
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
     except FileExistsError:
         if path.is_dir():
             raise LedgerError(f"the ledger {path} is a directory", hint="name a file in it.") from None
@@ -196,6 +192,7 @@ def _set(con: sqlite3.Connection, cache: int) -> None:
     for setting in (
         f"cache_size = -{cache}",
         "synchronous = FULL",
+        "fullfsync = ON",  # macOS alone: to the disk itself, not to its cache
         "temp_store = MEMORY",
         "trusted_schema = OFF",
         "cell_size_check = ON",

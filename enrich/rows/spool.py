@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import mmap
-import os
 import pickle
 import tempfile
+from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
+from enrich.base.system import free_bytes, give_back
 from enrich.errors import DiskFull
 from enrich.records import Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
 PROTOCOL = 5  # of pickle: an outcome's values are whatever Arrow takes, dates and decimals among them
 BUFFER_BYTES = 1 << 20  # kept in memory until they are written together
@@ -86,8 +86,7 @@ class Spool:
         try:
             if self._file is None:
                 self._file = tempfile.TemporaryFile(dir=self._directory, prefix=".beatra-spool-", buffering=0)  # noqa: SIM115  # closed in close
-            disk = os.fstatvfs(self._file.fileno())
-            if disk.f_bavail * disk.f_frsize < SPARE_BYTES and not vital:
+            if free_bytes(self._directory or Path(tempfile.gettempdir())) < SPARE_BYTES and not vital:
                 self._full = True
                 return
             written = self._file.write(self._buffer)
@@ -108,4 +107,4 @@ class Spool:
         self._read += size
         if self._read >= FORGET_BYTES and self._map is not None:
             self._read = 0
-            self._map.madvise(mmap.MADV_DONTNEED)
+            give_back(self._map)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 
+from enrich.base.system import give_back
 from enrich.errors import DiskFull
 from enrich.records import Outcome
 from enrich.rows.spool import Spool
@@ -273,7 +274,7 @@ class Marks:
         self._touched += count
         if self._touched >= FORGET_EVERY:
             self._touched = 0
-            self._map.madvise(mmap.MADV_DONTNEED)  # the file keeps what was written
+            give_back(self._map)
 
     def _array(self) -> np.ndarray[tuple[int, int], np.dtype[np.void]]:
         flat = np.frombuffer(self._map, dtype=RECORD, count=self.rows * self._steps)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import pyarrow as pa
 
 from enrich.base.clock import SystemClock
+from enrich.base.system import BYTES, NO_WAIT
 from enrich.base.texts import json_bytes
 from enrich.base.version import __version__
 from enrich.base.words import counted
@@ -92,7 +93,7 @@ def _is_ledger(path: Path) -> bool:
         return True
     try:
         with os.fdopen(
-            os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb"
+            os.open(path, os.O_RDONLY | NO_WAIT | BYTES), "rb"
         ) as file:  # a pipe is not waited for
             return file.read(len(SQLITE_MAGIC)) == SQLITE_MAGIC
     except (OSError, ValueError):
