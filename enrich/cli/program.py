@@ -25,9 +25,7 @@ def program() -> NoReturn:
         main()
     except SystemExit as end:
         code = end.code
-    for thread in threading.enumerate():
-        if thread is not threading.current_thread() and not thread.daemon:
-            thread.join()
+    threading._shutdown()  # type: ignore[attr-defined]  # noqa: SLF001  # as the interpreter: pools are told to end, threads awaited
     atexit._run_exitfuncs()  # noqa: SLF001  # what libraries tidy away at the end, as the interpreter would have them
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import AfterValidator
 
 from enrich.base.location import without_slash
+from enrich.config.catalog import DEFAULT_NAME, catalog_name
 from enrich.config.ledger_url import holds_password
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 FILES = ("duckdb", "sqlite")  # schemes of databases that are a file; nothing behind `:///` is one in memory
+ICEBERG = "iceberg:"  # begins the URL of a catalogue, which its name follows
 SERVERS = ("postgresql", "postgres")
 CREDENTIALS = "export PGPASSWORD=…, or keep it in the file that PGPASSFILE names"
 
@@ -26,7 +28,7 @@ def database_url(url: str) -> str:
     Raises:
         ValueError: there is no such kind of database, or the URL holds a password; the text holds none.
     """
-    if is_delta_url(url):
+    if is_delta_url(url) or is_iceberg_url(url):
         return url
     scheme, slashes, rest = url.partition("://")
     if not slashes or scheme not in (*FILES, *SERVERS):
@@ -62,9 +64,18 @@ def is_delta_url(url: str | None) -> bool:
     return url is not None and url.startswith("delta:")
 
 
+def is_iceberg_url(url: str | None) -> bool:
+    """Say whether a URL names a catalogue of Iceberg."""
+    return url is not None and url.startswith(ICEBERG)
+
+
 def with_table_file(output: dict[str, Any], base: Path) -> dict[str, Any]:
-    """Give an output that goes into a table the file that it is first; `format: delta` makes its path such a table."""
+    """Give an output that goes into a table the file that it is first; `format: delta` and `iceberg` make it such a table."""
     path = output.get("path")
+    if output.get("format") == "iceberg":
+        output = {k: v for k, v in output.items() if k != "format"}
+        catalog = output.get("catalog", DEFAULT_NAME)
+        output = {"catalog": catalog, "url": ICEBERG + _name(catalog), **output}
     if output.get("format") == "delta" and isinstance(path, str):
         place = without_slash(path)
         output = {k: v for k, v in output.items() if k not in ("path", "format")}
@@ -74,10 +85,15 @@ def with_table_file(output: dict[str, Any], base: Path) -> dict[str, Any]:
     return {"path": str(base / table_file(output)), **output}
 
 
+def _name(catalog: Any) -> str:
+    return catalog_name(catalog) if isinstance(catalog, str | dict) else DEFAULT_NAME
+
+
 def table_file(output: Mapping[str, Any]) -> str:
     """Give the path of the file that an output to a table is first, relative to the configuration."""
     table = str(output["table"])
-    told = hashlib.sha256(f"{output.get('url')} {table}".encode()).hexdigest()[:8]
+    place = output.get("catalog") or output.get("url")
+    told = hashlib.sha256(f"{place} {table}".encode()).hexdigest()[:8]
     return f".beatra/{re.sub('[^A-Za-z0-9._-]', '_', table)[:100]}-{told}.arrow"
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from enrich.base.location import is_url, plain
+from enrich.config.catalog import resolved_catalog
 from enrich.config.database_url import resolved_url, with_table_file
 from enrich.config.secrets import without_secret
 from enrich.config.strict_yaml import parse_yaml
@@ -19,8 +20,9 @@ if TYPE_CHECKING:
 
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 OF_DATABASES = frozenset(
-    {"sql", "url", "params", "folder", "table", "mode", "key", "version"}
+    {"sql", "url", "params", "folder", "table", "mode", "key", "version", "catalog", "snapshot"}
 )  # which a path replaces
+OF_LAKES = ("delta", "iceberg")  # formats of tables, which a path of files replaces
 MOST_PARTS = 64  # of a key in `--set`: no setting lies deeper
 _QUOTES = frozenset("'\"|>!&")  # what a YAML text begins with that is not to be taken as it stands
 TEMPLATE_KEYS = frozenset(
@@ -71,7 +73,11 @@ def complete(
                 document = _with_ledger_of(section, document, folder)
             document[name] = {
                 **(
-                    {k: v for k, v in section.items() if k not in OF_DATABASES}
+                    {
+                        k: v
+                        for k, v in section.items()
+                        if k not in OF_DATABASES and not (k == "format" and v in OF_LAKES)
+                    }
                     if isinstance(section, dict)
                     else {}
                 ),
@@ -269,6 +275,8 @@ def _with_database(section: dict[str, Any], base: Path) -> dict[str, Any]:
     """Make the path in a database's URL absolute; those in a query are relative to the configuration, too."""
     if isinstance(url := section.get("url"), str):
         section = {**section, "url": resolved_url(url, base)}
+    if "catalog" in section:
+        section = {**section, "catalog": resolved_catalog(section["catalog"], base)}
     return {"folder": str(base), **section} if "sql" in section else section
 
 

@@ -19,7 +19,7 @@ from pydantic_core import PydanticCustomError
 
 from enrich.base.location import is_url, plain
 
-Format = Literal["csv", "tsv", "jsonl", "parquet", "arrow", "excel", "delta"]
+Format = Literal["csv", "tsv", "jsonl", "parquet", "arrow", "excel", "delta", "iceberg"]
 MOST_NAME = 255  # bytes of a file's name, as nearly all file systems have it
 MOST_PATH = 4_096  # bytes of a path, as Linux has it (PATH_MAX)
 MOST_SECONDS = 1e8  # seconds: three years

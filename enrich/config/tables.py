@@ -15,7 +15,15 @@ from pydantic import (
 )
 
 from enrich.base.location import without_slash
-from enrich.config.database_url import FILES, DatabaseUrl, file_of, is_delta_url, with_table_file
+from enrich.config.catalog import Catalog
+from enrich.config.database_url import (
+    FILES,
+    DatabaseUrl,
+    file_of,
+    is_delta_url,
+    is_iceberg_url,
+    with_table_file,
+)
 from enrich.config.section import FilePath, Format, Location, Number, Section, Target
 
 # Python's codecs of texts that no file is written in: for host names, for source code, and for nothing at all.
@@ -31,6 +39,7 @@ _NO_FILES = frozenset(
     }
 )
 
+ICEBERG_TABLE = r"^[^.]+(\.[^.]+)+$"  # a namespace, and a name in it
 Parameter = str | bool | int | float | None
 CELL_RANGE = r"^\$?[A-Za-z]{1,3}\$?([1-9][0-9]{0,6})?(:\$?[A-Za-z]{1,3}\$?([1-9][0-9]{0,6})?)?$"
 
@@ -88,7 +97,7 @@ class CsvOptions(Section):
 def _path_or_query(schema: dict[str, Any]) -> None:
     """Say in the JSON Schema that one of two keys is required."""
     schema["required"] = [name for name in schema["required"] if name != "path"]
-    schema["anyOf"] = [{"required": ["path"]}, {"required": ["sql"]}]
+    schema["anyOf"] = [{"required": ["path"]}, {"required": ["sql"]}, {"required": ["format", "table"]}]
 
 
 class InputConfig(Section):
@@ -112,6 +121,11 @@ class InputConfig(Section):
             of DuckDB, a mapping for `$name`.
         folder: what relative paths in a query of DuckDB are relative to; this file's folder unless given.
         version: of a Delta table, which is read as it was then; the last one unless given.
+        catalog: of `format: iceberg`: where the table is found, by the name that pyiceberg knows it under, or as a mapping of
+            pyiceberg's properties and a `name` (`default` unless given), without secrets; `default` unless given.
+        table: of `format: iceberg`: its name, such as `shop.reviews`.
+        snapshot: of such a table, which is read as it was then: a number, or the name of a branch or tag; the current one
+            unless given.
     """
 
     model_config = ConfigDict(json_schema_extra=_path_or_query)
@@ -129,12 +143,30 @@ class InputConfig(Section):
     params: list[Parameter] | dict[str, Parameter] = []
     folder: str | None = None
     version: Annotated[int, Field(ge=0), Number] | None = None
+    catalog: Catalog | None = None
+    table: Annotated[str, Field(pattern=ICEBERG_TABLE)] | None = None
+    snapshot: Annotated[int, Field(ge=0, strict=True)] | str | None = None
 
     @model_validator(mode="before")
     @classmethod
     def _may_be_query(cls, value: Any) -> Any:
-        is_query = isinstance(value, dict) and value.get("sql") is not None
-        return {"path": [], **value} if is_query else value
+        elsewhere = isinstance(value, dict) and (
+            value.get("sql") is not None or value.get("format") == "iceberg"
+        )
+        return {"path": [], **value} if elsewhere else value
+
+    @model_validator(mode="after")
+    def _is_whole_iceberg(self) -> Self:
+        if self.format != "iceberg":
+            for key in ("catalog", "table", "snapshot"):
+                if getattr(self, key) is not None:
+                    raise ValueError(f"`{key}` is for tables of Iceberg; write it beside `format: iceberg`")
+            return self
+        if self.table is None:
+            raise ValueError("`format: iceberg` needs the `table`, such as table: shop.reviews")
+        if self.path:
+            raise ValueError("a table of Iceberg is found by `catalog` and `table`; take `path` out")
+        return self
 
     @model_validator(mode="after")
     def _is_files_or_query(self) -> Self:
@@ -142,6 +174,8 @@ class InputConfig(Section):
             raise ValueError("`path` and `sql` are two inputs; take one out")
         if is_delta_url(self.url):
             raise ValueError("a table of Delta is read by its `path`, not by a query")
+        if is_iceberg_url(self.url):
+            raise ValueError("a table of Iceberg is read with `format: iceberg`, not by a query")
         for key in ("url", "params", "folder") if self.sql is None else ():
             if getattr(self, key):
                 raise ValueError(f"`{key}` belongs to a query; write it under `sql`")
@@ -177,7 +211,11 @@ class CsvOutput(Section):
 def _path_or_table(schema: dict[str, Any]) -> None:
     """Say in the JSON Schema that one of two keys is required."""
     schema["required"] = [name for name in schema["required"] if name != "path"]
-    schema["anyOf"] = [{"required": ["path"]}, {"required": ["table", "url"]}]
+    schema["anyOf"] = [
+        {"required": ["path"]},
+        {"required": ["table", "url"]},
+        {"required": ["table", "format"]},
+    ]
 
 
 class OutputConfig(Section):
@@ -199,6 +237,7 @@ class OutputConfig(Section):
             there, the steps' columns alone are written, and other rows are added.
         key: the column, or columns, that tell each row from every other. With `append`, rows whose key is there are left
             out.
+        catalog: of `format: iceberg`, as for the input; the table is made where it is not there.
     """
 
     model_config = ConfigDict(json_schema_extra=_path_or_table)
@@ -214,6 +253,7 @@ class OutputConfig(Section):
     url: DatabaseUrl | None = None
     mode: Literal["replace", "append", "merge"] = "replace"
     key: str | Annotated[list[str], Field(min_length=1)] | None = None
+    catalog: Catalog | None = None
 
     @property
     def told(self) -> str:
@@ -223,7 +263,7 @@ class OutputConfig(Section):
     @model_validator(mode="after")
     def _is_whole_table(self) -> Self:
         if self.table is None:
-            for key in ("url", "key"):
+            for key in ("url", "key", "catalog"):
                 if getattr(self, key) is not None:
                     raise ValueError(f"`{key}` belongs to a table; name it with `table`")
             if self.mode != "replace":
@@ -231,14 +271,23 @@ class OutputConfig(Section):
             return self
         if self.url is None or (file_of(self.url) is None and self.url.startswith(FILES)):
             raise ValueError("`table` needs the `url` of its database, such as duckdb:///w.db")
-        if is_delta_url(self.url) and self.mode == "merge":
-            raise ValueError("`mode: merge` is for databases; a table of Delta takes replace and append")
-        if is_delta_url(self.url) and self.key is not None:
-            raise ValueError("`key` is for databases; a table of Delta takes none")
         if self.partitioned:
             raise ValueError("a folder of outputs and a `table` are two outputs; take one out")
         if self.mode == "merge" and self.key is None:
             raise ValueError("`mode: merge` needs the `key` that tells rows apart, such as key: id")
+        return self
+
+    @model_validator(mode="after")
+    def _is_whole_lake(self) -> Self:
+        if is_iceberg_url(self.url) != (self.catalog is not None):
+            raise ValueError("`catalog` is for tables of Iceberg; write it beside `format: iceberg`")
+        if is_iceberg_url(self.url) and "." not in (self.table or ""):
+            raise ValueError("a table of Iceberg has a namespace; write it as table: shop.reviews")
+        lake = "Delta" if is_delta_url(self.url) else "Iceberg" if is_iceberg_url(self.url) else ""
+        if lake and self.mode == "merge":
+            raise ValueError(f"`mode: merge` is for databases; a table of {lake} takes replace and append")
+        if lake and self.key is not None:
+            raise ValueError(f"`key` is for databases; a table of {lake} takes none")
         return self
 
     @model_validator(mode="before")

@@ -9,9 +9,9 @@ import pyarrow as pa
 from pyarrow import types
 
 from enrich.errors import InputError, OutputError, RunStopped
-from enrich.files.cells import csv_cells
-from enrich.files.common_types import common_type, decoded
+from enrich.files.common_types import common_type
 from enrich.files.drivers import driver
+from enrich.files.fitting import fitted, fitting, wider
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 LOG = "_delta_log"
 ROWS = "SELECT * FROM rows"
 APPLICATION = "beatra-enrich:"  # begins the name under which a commit says that it was done
-UNSIGNED = {8: pa.int16(), 16: pa.int32(), 32: pa.int64()}  # by the bits of an unsigned integer
 SAME = (
     types.is_signed_integer,
     types.is_floating,
@@ -120,9 +119,12 @@ def publish_delta(output: OutputConfig, record: str, manifest: str) -> bool:
             return False
         done = [deltalake.Transaction(name, 1)] if appends else None
         with pa.ipc.open_file(pa.memory_map(output.path)) as file:
+            schema = fitting(file.schema, _kind)
             deltalake.write_deltalake(
                 table or place,
-                _rows(file),
+                pa.RecordBatchReader.from_batches(
+                    schema, fitted(map(file.get_batch, range(file.num_record_batches)), schema)
+                ),
                 mode="append" if appends else "overwrite",
                 schema_mode="merge" if appends else "overwrite",
                 commit_properties=deltalake.CommitProperties(
@@ -141,29 +143,12 @@ def _place(output: OutputConfig) -> str:
     return (output.url or "").removeprefix("delta:")
 
 
-def _rows(file: Any) -> pa.RecordBatchReader:
-    """Stream the file's rows, in types that Delta has."""
-    kinds = list(map(_kind, file.schema.types))
-    schema = pa.schema(list(zip(file.schema.names, kinds, strict=True)))
-
-    def batches() -> Iterator[pa.RecordBatch]:
-        for number in range(file.num_record_batches):
-            batch = file.get_batch(number)
-            columns = [
-                _converted(column, kind, name)
-                for column, kind, name in zip(batch.columns, kinds, schema.names, strict=True)
-            ]
-            yield pa.RecordBatch.from_arrays(columns, schema=schema)
-
-    return pa.RecordBatchReader.from_batches(schema, batches())
-
-
 def _kind(kind: Any) -> pa.DataType:  # noqa: PLR0911  # one for each kind of type
     """Give the type that Delta has for values: categories are texts there, unsigned integers the next wider signed ones."""
     if isinstance(kind, pa.DictionaryType):
         return _kind(kind.value_type)
     if types.is_unsigned_integer(kind):
-        return UNSIGNED.get(kind.bit_width, pa.decimal128(20, 0))
+        return wider(kind)
     if types.is_timestamp(kind):
         return pa.timestamp("us", "UTC" if kind.tz else None)
     if types.is_list(kind) or types.is_large_list(kind):
@@ -174,11 +159,3 @@ def _kind(kind: Any) -> pa.DataType:  # noqa: PLR0911  # one for each kind of ty
     if types.is_float16(kind):
         return pa.float32()
     return kind if any(is_kind(kind) for is_kind in SAME) else pa.string()
-
-
-def _converted(column: pa.Array[Any], kind: pa.DataType, name: str) -> pa.Array[Any]:
-    if isinstance(column, pa.DictionaryArray):
-        column = decoded(column)
-    if column.type == kind:
-        return column
-    return csv_cells(column, name, guard=False).cast(kind) if types.is_string(kind) else column.cast(kind)

@@ -20,10 +20,13 @@ from enrich.base.system import user_number
 from enrich.errors import ConfigError, InputError
 from enrich.files.databases import first_lines, open_database
 from enrich.files.delta_table import read_delta
+from enrich.files.iceberg_table import read_iceberg
 from enrich.files.input_files import SourceFile, first_duplicate
 from enrich.files.placing import Temporary, sweep
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from enrich.config import InputConfig
 
 MEMORY = "duckdb://"  # where a query without a URL is asked
@@ -84,12 +87,26 @@ def copied_delta(path: str, version: int | None) -> SourceFile:
     if not path:
         raise InputError("`format: delta` takes one path", hint="name the table's folder.")
     number, schema, batches = read_delta(path, version)
-    copy = Copy(hashlib.sha256(path.encode()).hexdigest()[:16])
+    return _copied(f"delta:{path} at version {number}", schema, batches)
+
+
+def copied_iceberg(config: InputConfig) -> SourceFile:
+    """Copy the rows of a snapshot of an Iceberg table: the current one unless given.
+
+    Raises:
+        InputError: there is no such table or snapshot, or it cannot be read.
+        ConfigError: the library is not installed.
+    """
+    return _copied(*read_iceberg(config))
+
+
+def _copied(told: str, schema: pa.Schema, batches: Iterator[pa.RecordBatch]) -> SourceFile:
+    copy = Copy(hashlib.sha256(told.encode()).hexdigest()[:16])
     try:
         rows = _write(copy.path, schema, batches)
-    except (pa.ArrowException, OSError) as error:
-        raise InputError(f"the Delta table {path} cannot be read: {first_lines(error)}") from None
-    return _frozen(copy, rows, f"delta:{path} at version {number}")
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise InputError(f"{told} cannot be read: {first_lines(error)}") from None
+    return _frozen(copy, rows, told)
 
 
 def _frozen(copy: Copy, rows: int, told: str) -> SourceFile:

@@ -22,11 +22,12 @@ import pyarrow.parquet as pq
 from enrich.base.descriptors import NONE_LEFT, RAISE_IT
 from enrich.base.location import ObjectUrl, is_url, plain
 from enrich.base.texts import json_bytes
-from enrich.config.database_url import is_delta_url
+from enrich.config.database_url import is_delta_url, is_iceberg_url
 from enrich.errors import DiskFull, EnrichError, OutputError, RunStopped
 from enrich.files import storage
 from enrich.files.access import OutputPlace, access_errors, folders, make_folder
 from enrich.files.delta_table import rehearse_delta
+from enrich.files.iceberg_table import rehearse_iceberg
 from enrich.files.placing import Temporary, replace_with_sidecar, sidecar_of, sweep, temporary_path
 from enrich.files.table_output import rehearse_table
 from enrich.files.writers import (
@@ -166,6 +167,8 @@ def preflight(config: OutputConfig, schema: pa.Schema) -> None:
     check_schema(schema, config)
     if is_delta_url(config.url):
         rehearse_delta(config, schema)
+    elif is_iceberg_url(config.url):
+        rehearse_iceberg(config, schema)
     elif config.table is not None:
         rehearse_table(config, schema)
     if isinstance(target, ObjectUrl):

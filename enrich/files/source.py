@@ -26,7 +26,7 @@ from enrich.files.input_files import (
 )
 from enrich.files.jsonl_source import JsonlReader, scan_jsonl
 from enrich.files.parquet_source import scan_parquet
-from enrich.files.query import copied, copied_delta
+from enrich.files.query import copied, copied_delta, copied_iceberg
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -160,6 +160,8 @@ def find_input(config: InputConfig) -> InputFiles:
     """
     if config.sql is not None:
         return InputFiles((copied(config),), ())
+    if config.format == "iceberg":
+        return InputFiles((copied_iceberg(config),), ())
     path = config.path if isinstance(config.path, str) else ""
     if config.format == "delta" or (config.format is None and path and is_delta(path)):
         return InputFiles((copied_delta(path, config.version),), ())

@@ -8,6 +8,7 @@ run, is kept beside it, in `beatra_enrich_outputs`, in the same transaction.
 from __future__ import annotations
 
 import os
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import pyarrow as pa
@@ -15,9 +16,8 @@ import pyarrow as pa
 from enrich.base.location import native
 from enrich.config.database_url import file_of
 from enrich.errors import ConfigError, OutputError, RunStopped
-from enrich.files.cells import csv_cells
-from enrich.files.common_types import decoded
 from enrich.files.databases import first_lines, open_database
+from enrich.files.fitting import fitted, fitting
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
@@ -158,8 +158,8 @@ class _Writing:
 
     def put(self, batches: Iterator[pa.RecordBatch] | Sequence[pa.RecordBatch], schema: pa.Schema) -> None:
         """Put rows where they belong, in the way that is meant."""
-        taken, rows = _taken(self._database, batches, schema)
-        self._database.ingest(pa.RecordBatchReader.from_batches(taken, rows), STAGED)
+        taken = fitting(schema, partial(_kind, self._database))
+        self._database.ingest(pa.RecordBatchReader.from_batches(taken, fitted(batches, taken)), STAGED)
         self._given = {field.name: self._database.spelled(field.type) for field in schema}
         self._check_key(schema.names)
         existing = self._database.columns(self._table)
@@ -248,37 +248,10 @@ class _Writing:
         self._database.execute(sql)
 
 
-def _taken(
-    database: Database, batches: Iterator[pa.RecordBatch] | Sequence[pa.RecordBatch], schema: pa.Schema
-) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
-    """Give rows in types that the database takes: categories as their values, what it has no type for as text."""
-    kinds = [_kind(database, field.type) for field in schema]
-    taken = pa.schema(list(zip(schema.names, kinds, strict=True)))
-
-    def rows() -> Iterator[pa.RecordBatch]:
-        for batch in batches:
-            if batch.num_rows:
-                columns = [
-                    _converted(column, kind, name)
-                    for column, kind, name in zip(batch.columns, kinds, schema.names, strict=True)
-                ]
-                yield pa.RecordBatch.from_arrays(columns, schema=taken)
-
-    return taken, rows()
-
-
 def _kind(database: Database, kind: pa.DataType) -> pa.DataType:
     if isinstance(kind, pa.DictionaryType):
         return _kind(database, kind.value_type)
     return kind if database.takes(kind) else pa.string()
-
-
-def _converted(column: pa.Array[Any], kind: pa.DataType, name: str) -> pa.Array[Any]:
-    if isinstance(column, pa.DictionaryArray):
-        column = decoded(column)
-    if column.type == kind:
-        return column
-    return csv_cells(column, name, guard=False).cast(kind)
 
 
 def _quoted(name: str) -> str:

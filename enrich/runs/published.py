@@ -8,8 +8,9 @@ import json
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from enrich.config.database_url import is_delta_url
+from enrich.config.database_url import is_delta_url, is_iceberg_url
 from enrich.files.delta_table import publish_delta
+from enrich.files.iceberg_table import publish_iceberg
 from enrich.files.sink import read_manifest
 from enrich.files.table_output import publish
 
@@ -35,6 +36,8 @@ async def publish_output(begun: Opened, summary: Summary) -> Summary:
     record = _record(begun.source, job)
     if is_delta_url(output.url):
         put = await asyncio.to_thread(publish_delta, output, record, manifest)
+    elif is_iceberg_url(output.url):
+        put = await asyncio.to_thread(publish_iceberg, output, record, manifest)
     else:
         put = await asyncio.to_thread(publish, output, own, record, manifest)
     told = f"put into {output.table}" if put else f"which {output.table} had before"

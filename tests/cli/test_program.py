@@ -20,8 +20,11 @@ steps: [{name: s, prompt: "{{ t }}"}]
 """
 TIDY = """
 import atexit, sys, threading, time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 atexit.register(lambda: Path("tidied").touch())
+pool = ThreadPoolExecutor()  # as a library may keep one, for good
+pool.submit(int).result()
 threading.Thread(target=lambda: (time.sleep(0.3), Path("finished").touch())).start()
 sys.argv = ["beatra-enrich", *sys.argv[1:]]
 from enrich.cli.program import program
@@ -54,8 +57,8 @@ def test_everything_is_written(tmp_path: Path) -> None:
 
 
 def test_what_was_to_be_done_at_the_end_is_done(tmp_path: Path) -> None:
-    """Threads that work are waited for, and what is registered for the end is called."""
-    done = subprocess.run([sys.executable, "-c", TIDY, "--version"], cwd=tmp_path, check=False)
+    """Threads that work are waited for, pools that wait for work are not, and what is registered for the end is called."""
+    done = subprocess.run([sys.executable, "-c", TIDY, "--version"], cwd=tmp_path, check=False, timeout=30)
     assert done.returncode == 0
     assert {path.name for path in tmp_path.iterdir()} == {"tidied", "finished"}
 

@@ -143,6 +143,11 @@ def test_types(tmp_path: Path) -> None:
         (pa.array([dt.date(2026, 1, 2)]), pa.date32(), dt.date(2026, 1, 2)),
         (pa.array([moment], pa.timestamp("us", "Europe/Paris")), pa.timestamp("us", "UTC"), moment),
         (pa.array([moment.replace(tzinfo=None)]), pa.timestamp("us"), moment.replace(tzinfo=None)),
+        (
+            pa.array([1_000_001], pa.timestamp("ns")),
+            pa.timestamp("us"),
+            dt.datetime(1970, 1, 1, 0, 0, 0, 1000),  # noqa: DTZ001
+        ),
         (pa.array([dt.time(1, 2)], pa.time64("us")), pa.string(), "01:02:00.000000"),
         (pa.array([b"\0"]), pa.binary(), b"\0"),
         (pa.array([[1, 2]]), pa.list_(pa.int64()), [1, 2]),
