@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -64,6 +65,36 @@ def test_alpha_of_two_observers_is_as_published() -> None:
     assert alpha_of_table(table(*NAMES)) == pytest.approx(0.692, abs=5e-4)
     names = [[float(ord(c)) for c in line] for line in NAMES]
     assert alpha(np.array(names)) == pytest.approx(float(alpha_of_table(table(*NAMES))))
+
+
+def test_kappa_by_hand() -> None:
+    """20 both yes, 15 both no: 35 of 50 agree; by chance 25 * 30 + 25 * 20 of 2,500 do; 0.4 is what is left of it."""
+    observed, chance = Fraction(20 + 15, 50), Fraction(25 * 30 + 25 * 20, 50 * 50)
+    by_hand = (observed - chance) / (1 - chance)
+    assert by_hand == Fraction(2, 5)
+    assert kappa(np.array([[20, 5], [10, 15]])) == pytest.approx(float(by_hand), abs=1e-12)
+    diagnoses = [[75, 1, 4], [5, 4, 1], [0, 0, 10]]  # rows add up to 80, 10 and 10, columns to 80, 5 and 15
+    observed, chance = Fraction(89, 100), Fraction(80 * 80 + 10 * 5 + 10 * 15, 10_000)
+    assert kappa(np.array(diagnoses)) == pytest.approx(float((observed - chance) / (1 - chance)), abs=1e-12)
+
+
+def test_alpha_by_hand() -> None:
+    """1 - (n - 1) * disagreeing pairs / pairs of unlike values: of two values, of names, and of numbers by their squares."""
+    zeros, ones, apart = 14, 6, 4  # of the twenty values; four of the ten units are told apart
+    by_hand = 1 - Fraction((20 - 1) * apart, zeros * ones)
+    assert alpha(BINARY) == pytest.approx(float(by_hand), abs=1e-12)
+    each = {name: sum(line.count(name) for line in NAMES) for name in "abcde"}  # of 24 values
+    assert sum(each.values()) == 24
+    same = sum(2 for a, b in zip(*NAMES, strict=True) if a == b)  # ordered pairs within a unit that agree
+    by_chance = sum(count * (count - 1) for count in each.values())
+    by_hand = Fraction((24 - 1) * same - by_chance, 24 * 23 - by_chance)
+    assert alpha_of_table(table(*NAMES)) == pytest.approx(float(by_hand), abs=1e-12)
+    first, second = [1, 2, 3, 4], [1, 3, 3, 6]
+    values = [*first, *second]
+    observed = Fraction(sum((a - b) ** 2 for a, b in zip(first, second, strict=True)), 4)
+    expected = Fraction(sum((a - b) ** 2 for a in values for b in values), 8 * 7)
+    found = alpha_of_pairs(np.array(first, dtype=float), np.array(second, dtype=float))
+    assert found == pytest.approx(float(1 - observed / expected), abs=1e-12)
 
 
 def test_alpha_for_numbers_is_the_same_by_both_ways() -> None:

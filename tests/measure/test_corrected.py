@@ -81,6 +81,30 @@ def test_a_biased_model_is_corrected() -> None:
     assert high < found["1"].answered == (answers == 1).sum()
 
 
+def test_the_correction_by_hand() -> None:
+    """Of 800 "pos" ten of forty labelled are "neg", of 200 "neg" two of twenty "pos": 800 - 200 + 20 are "pos".
+
+    The same is Rogan and Gladen's way for one class (American Journal of Epidemiology 107, 1978), where both rates are those
+    of the answers: 800 * 0.75 + 200 * 0.1. The interval is that of two strata (Cochran, ch. 5), each with half a row more.
+    """
+    strata = [
+        Stratum("pos", 800, {"pos": 800}, {("pos", "pos"): 30, ("neg", "pos"): 10}),
+        Stratum("neg", 200, {"neg": 200}, {("neg", "neg"): 18, ("pos", "neg"): 2}),
+    ]
+    found = {one.label: one for one in corrected_counts(strata)}
+    assert found["pos"].count == pytest.approx(800 * 0.75 + 200 * 0.1) == 620
+    assert found["neg"].count == pytest.approx(380)
+    shares = [(10 + 0.5) / 41, (2 + 0.5) / 21]
+    variance = sum(
+        (rows / 1000) ** 2 * share * (1 - share) / (n - 1) * (1 - n / rows)
+        for share, rows, n in zip(shares, (800, 200), (40, 20), strict=True)
+    )
+    half = 1.959963985 * 1000 * variance**0.5
+    assert found["pos"].interval == pytest.approx((620 - half, 620 + half), abs=1e-4)
+    value = accuracy(strata)
+    assert value.value == pytest.approx(0.8 * 30 / 40 + 0.2 * 18 / 20) == 0.78
+
+
 def test_where_every_row_is_labelled_nothing_is_open() -> None:
     """The counts are the truth's, and the interval has no width."""
     truth = np.array([0, 0, 1, 1, 1])

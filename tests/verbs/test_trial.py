@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import pty
+import signal
 import subprocess
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from tests.helpers.warm import Ended
+    from tests.helpers.warm import Ended, Running, Warm
 
 
 def rows(count: int) -> list[dict[str, Any]]:
@@ -173,3 +174,40 @@ def test_strata_have_their_share_and_none_is_left_out(strata: list[str], size: i
         if len(set(strata)) <= size:
             assert taken.count(name) >= 1
         assert taken.count(name) <= max(1, share + 1)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_hundred_tried_and_ten_thousand_run_cost_ten_thousand_through_kills(
+    cli: Callable[..., Ended], warm: Warm, job: Callable[..., Path], endpoint: BookedEndpoint, tmp_path: Path
+) -> None:
+    """Killed once in the trial and nine times in the run, at charges drawn at random: each request was charged once."""
+    config = job(rows(10_000))
+    there = {"BEATRA_BASE_URL": endpoint.base_url, "BEATRA_API_KEY": KEY}
+    deaths = [60, *sorted(np.random.default_rng(11).integers(150, 9_900, 9).tolist())]
+    under_way: list[Running] = []
+
+    def kill(_: Seen) -> None:
+        if deaths and under_way and len(endpoint.charges) >= deaths[0]:
+            deaths.pop(0)
+            under_way.pop().signal(signal.SIGKILL)
+
+    endpoint.script = kill
+    killed = 0
+    for number in range(30):
+        trial = ["--trial", "100", "--seed", "1"] if number < 2 else []
+        running = warm.start(tmp_path, "run", config, "-q", *trial, env=there)
+        under_way[:] = [running]
+        ended = running.wait()
+        assert ended.code in (0, -signal.SIGKILL), ended.err
+        killed += ended.code != 0
+        if number == 1:
+            assert (ended.code, len(endpoint.charges)) == (0, 100)
+        if number > 1 and ended.code == 0:
+            break
+    assert killed == 10
+    assert len(endpoint.charges) == 10_000
+    assert set(endpoint.charges_per_body.values()) == {1}
+    out = pq.read_table(tmp_path / "out.parquet")
+    assert out.num_rows == 10_000
+    assert set(out["s_status"].to_pylist()) == {"ok"}
