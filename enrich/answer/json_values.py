@@ -100,10 +100,16 @@ def _read(text: str) -> Any:
 
 
 def _keys(value: Any) -> int:
-    """Count the keys of all objects; a text that has more of them says something twice."""
-    if isinstance(value, dict):
-        return len(value) + sum(map(_keys, value.values()))
-    return sum(map(_keys, value)) if isinstance(value, list) else 0
+    """Count the keys of all objects, however deep; a text that has more of them says something twice."""
+    count, left = 0, [value]
+    while left:
+        one = left.pop()
+        if isinstance(one, dict):
+            count += len(one)
+            left.extend(one.values())
+        elif isinstance(one, list):
+            left.extend(one)
+    return count
 
 
 def _object_at(text: str, start: int, end: int | None, *, repair: bool) -> tuple[Found | None, int]:

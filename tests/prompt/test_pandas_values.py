@@ -16,6 +16,7 @@ from enrich.base.moments import Unreadable
 from enrich.frames.objects import object_text
 from enrich.prompt.pandas_values import pandas_texts
 
+IS_2 = pd.__version__.startswith("2.")  # it takes no interval with a zone to Arrow, and writes one of any year
 MOMENT = dt.datetime(2026, 11, 22, 10, 30)  # noqa: DTZ001  # a wall clock's time
 COLUMNS: dict[str, Any] = {
     **{f"periods {freq}": pd.period_range("2026-01-31", periods=3, freq=freq) for freq in "YQMWDhs"},
@@ -25,9 +26,10 @@ COLUMNS: dict[str, Any] = {
     "moments": pd.arrays.IntervalArray.from_breaks(
         pd.DatetimeIndex([MOMENT, MOMENT + dt.timedelta(milliseconds=1)]), closed="both"
     ),
-    "zone": pd.interval_range(pd.Timestamp("2026-03-28", tz="Europe/Berlin"), periods=2),
     "lengths": pd.interval_range(pd.Timedelta(0), periods=2, freq="36h"),
 }
+if not IS_2:
+    COLUMNS["zone"] = pd.interval_range(pd.Timestamp("2026-03-28", tz="Europe/Berlin"), periods=2)
 
 
 @pytest.mark.parametrize("name", COLUMNS)
@@ -73,4 +75,4 @@ def test_an_interval_that_pandas_would_not_make_is_unreadable() -> None:
         read = pandas_texts(pa.field("d", pairs.type, metadata=said))
         assert read is not None
         (found,) = read(pairs)
-        assert isinstance(found, Unreadable)
+        assert isinstance(found, Unreadable) or (IS_2 and pa.types.is_timestamp(kind))

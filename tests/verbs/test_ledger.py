@@ -21,6 +21,7 @@ from tests.helpers.warm import Warm
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from tests.helpers.chaos import Job
     from tests.helpers.endpoint import Seen
@@ -36,7 +37,18 @@ def warm() -> Iterator[Warm]:
 
 @pytest.fixture(scope="module", params=["sqlite", "postgres"])
 def job(request: pytest.FixtureRequest, warm: Warm, tmp_path_factory: pytest.TempPathFactory) -> Job:
-    """A job of 5 rows, on a ledger of each kind: 3 answered, 1 refused for good, 1 lost on the way."""
+    """A job of 5 rows, on a ledger of each kind, for those who only look: workers may take the tests in any order."""
+    return _job(request, warm, tmp_path_factory.mktemp("tools"))
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def own_job(request: pytest.FixtureRequest, warm: Warm, tmp_path: Path) -> Job:
+    """The same for a test that changes its ledger."""
+    return _job(request, warm, tmp_path)
+
+
+def _job(request: pytest.FixtureRequest, warm: Warm, folder: Path) -> Job:
+    """Make and run a job of 5 rows: 3 answered, 1 refused for good, 1 lost on the way."""
 
     def script(seen: Seen) -> Raw | None:
         if b"row 1" in seen.raw:
@@ -47,7 +59,7 @@ def job(request: pytest.FixtureRequest, warm: Warm, tmp_path_factory: pytest.Tem
     if request.param == "postgres":
         server: Server = request.getfixturevalue("postgres_server")
         config["ledger"] = server.create(f"tools_{uuid.uuid4().hex}")
-    job = make_job(tmp_path_factory.mktemp("tools") / "job", 5, **config)
+    job = make_job(folder / "job", 5, **config)
     with BookedEndpoint(script=script) as endpoint:
         assert warm.run(job.folder, "run", job.config, "-q", env=place(endpoint)).code == 3
     return job
@@ -106,17 +118,17 @@ def test_verify_finds_a_sound_ledger_sound(warm: Warm, job: Job, location: str) 
     assert ended.out.splitlines() == ["5 requests, 3 answers", "sound: every checksum holds"]
 
 
-def test_prune_never_touches_what_is_sent(warm: Warm, job: Job) -> None:
+def test_prune_never_touches_what_is_sent(warm: Warm, own_job: Job) -> None:
     """Young requests stay; old ones go, but for the one whose outcome is not known."""
     assert (
         "0 requests forgotten"
-        in warm.run(job.folder, "ledger", "prune", job.config, "--older-than", "1h").out
+        in warm.run(own_job.folder, "ledger", "prune", own_job.config, "--older-than", "1h").out
     )
     assert (
         "4 requests forgotten"
-        in warm.run(job.folder, "ledger", "prune", job.config, "--older-than", "0s").out
+        in warm.run(own_job.folder, "ledger", "prune", own_job.config, "--older-than", "0s").out
     )
-    left = warm.run(job.folder, "ledger", "ls", job.config, "--json")
+    left = warm.run(own_job.folder, "ledger", "ls", own_job.config, "--json")
     assert [json.loads(line)["state"] for line in left.out.splitlines()] == ["sent"]
 
 
