@@ -25,6 +25,9 @@ _LONG_NUMBER = re.compile(r"\d[\d.]{14}")  # more digits than a double surely ke
 _KEY = re.compile(r'"\s*:')
 _BRACES = re.compile(r'"(?:\\.|[^"\\\n])*"|[{}]')
 _IN_ANOTHER = re.compile(r"""["']\s*:\s*\Z""")  # a key stands before it
+_GOES_ON = re.compile(
+    r"""\s*(?:\}|,\s*(?:"[^"\n]*"|'[^'\n]*')\s*:)"""
+)  # behind a brace that closed too early
 _ATTEMPT = re.compile(r"""\{\s*["']""")
 
 
@@ -117,7 +120,7 @@ def _object_at(text: str, start: int, end: int | None, *, repair: bool) -> tuple
     encoded = start > 0 and text[start - 1] == '"' and text[start + 1 : start + 30].lstrip().startswith("\\")
     try:
         value, behind = _DECODER.raw_decode(text, start - 1 if encoded else start)
-        if _IN_ANOTHER.search(text, max(0, start - 80), start) or text[behind:].lstrip()[:1] == "}":
+        if _IN_ANOTHER.search(text, max(0, start - 80), start) or _GOES_ON.match(text, behind):
             return Found(None, NOT_JSON), behind  # what it is a part of is broken
         return Found(exact(value) if encoded else value), behind
     except SaidTwiceError as error:

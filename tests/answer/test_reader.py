@@ -267,6 +267,7 @@ def test_nearly_json(text: str) -> None:
         '{"label": "pos", "score": 0.5 // or 0.6\n}',
         '{"label": "pos", "score": 0.1, "score": 0.5,}',
         '{"label": "pos", "score": 0.5]',
+        '{"label": "pos", "score": 0.5}, "score": 0.9}',
     ],
 )
 def test_what_would_have_to_be_guessed(text: str) -> None:

@@ -74,7 +74,9 @@ def test_values_are_those_of_arrow(array: pa.Array[Any]) -> None:
     if pa.types.is_floating(kind) or getattr(kind, "unit", "") == "ns" or pa.types.is_time(kind):
         return
     for scalar, value in zip(array, values(array), strict=True):
-        with contextlib.suppress(ValueError, OverflowError, LookupError, pa.ArrowException):  # a zone it lacks
+        with contextlib.suppress(
+            ValueError, OverflowError, LookupError, pa.ArrowException
+        ):  # a zone it lacks
             theirs = scalar.as_py()
             assert isinstance(value, Far | Unreadable) or value == theirs
 

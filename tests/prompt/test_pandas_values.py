@@ -16,7 +16,8 @@ from enrich.base.moments import Unreadable
 from enrich.frames.objects import object_text
 from enrich.prompt.pandas_values import pandas_texts
 
-IS_2 = pd.__version__.startswith("2.")  # it takes no interval with a zone to Arrow, and writes one of any year
+# Pandas 2 takes no interval with a zone to Arrow, and writes one of any year.
+IS_2 = pd.__version__.startswith("2.")
 MOMENT = dt.datetime(2026, 11, 22, 10, 30)  # noqa: DTZ001  # a wall clock's time
 COLUMNS: dict[str, Any] = {
     **{f"periods {freq}": pd.period_range("2026-01-31", periods=3, freq=freq) for freq in "YQMWDhs"},
