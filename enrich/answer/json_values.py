@@ -25,9 +25,8 @@ _LONG_NUMBER = re.compile(r"\d[\d.]{14}")  # more digits than a double surely ke
 _KEY = re.compile(r'"\s*:')
 _BRACES = re.compile(r'"(?:\\.|[^"\\\n])*"|[{}]')
 _IN_ANOTHER = re.compile(r"""["']\s*:\s*\Z""")  # a key stands before it
-_GOES_ON = re.compile(
-    r"""\s*(?:\}|,\s*(?:"[^"\n]*"|'[^'\n]*')\s*:)"""
-)  # behind a brace that closed too early
+# What shows, behind a brace, that it closed too early: the next one closes as well, or a further key.
+_GOES_ON = re.compile(r"""[^{}]*\}|\s*,?\s*(?:"[^"\n]*"|'[^'\n]*')\s*:""")
 _ATTEMPT = re.compile(r"""\{\s*["']""")
 
 
@@ -81,13 +80,19 @@ def objects(text: str, *, repair: bool) -> Iterator[Found]:
         repair: whether what is nearly JSON is mended, where that takes nothing away.
     """
     at, closing = 0, _closing_braces(text)
+    broken: int | None = None  # where an object begins that does not end
     for _ in range(MAX_BRACES):
         start = text.find("{", at)
         if start < 0:
             return
         found, at = _object_at(text, start, closing.get(start), repair=repair)
-        if found is not None:
-            yield found
+        if found is None:
+            continue
+        if broken is not None and "\n" not in text[broken:start]:
+            found = Found(None, NOT_JSON)  # a part of that one
+        elif found.problem and start not in closing:
+            broken = start
+        yield found
     if text.find("{", at) >= 0:
         yield Found(None, NOT_JSON)
 
@@ -132,7 +137,8 @@ def _object_at(text: str, start: int, end: int | None, *, repair: bool) -> tuple
     if repair and source:
         value = mended(source)
         if value is not None:
-            return Found(value), start + len(source)
+            torn = _GOES_ON.match(text, start + len(source))
+            return Found(None, NOT_JSON) if torn else Found(value), start + len(source)
     if not is_attempt:
         return None, start + 1
     return Found(None, NOT_JSON), start + 1 if end is None else end

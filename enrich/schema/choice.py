@@ -60,9 +60,7 @@ FINGERPRINT = "system_fingerprint"  # standard where a step is pinned
 VOTED = ("votes", "agreement")  # standard where a step asks for several answers
 # Request fields that hold more of them: Beatra's, vLLM's and the Python client's.
 HOLDERS = ("model_options", "chat_template_kwargs", "extra_body")
-TEXT: Final = (
-    "\0"  # the short name of the answer's text, whose column is called as the step is; no property has it
-)
+TEXT: Final = "\ud800"  # the short name of the text itself; no column can be called so, for it is no UTF-8
 # Words for one column or several. A schema's property of the same name is meant as well.
 WORDS: Final = ("answer", "text", "fields", "tokens", "minimal", "standard", "all")
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -268,6 +269,7 @@ def test_nearly_json(text: str) -> None:
         '{"label": "pos", "score": 0.1, "score": 0.5,}',
         '{"label": "pos", "score": 0.5]',
         '{"label": "pos", "score": 0.5}, "score": 0.9}',
+        '{"why": "x"{"label": "pos", "score": 0.5}',
     ],
 )
 def test_what_would_have_to_be_guessed(text: str) -> None:
@@ -490,8 +492,9 @@ def test_a_dressed_answer_has_its_own_value_or_none(data: st.DataObject) -> None
 
 
 def _is_json(text: str) -> bool:
-    """Say whether a text is, or holds, JSON that says something (else): raw line ends in texts are let through."""
-    for part in (text, text[text.find("{") : text.rfind("}") + 1]):
+    """Say whether a text is, or holds, JSON that says something (else): raw line ends and last commas are let through."""
+    inner = text[text.find("{") : text.rfind("}") + 1]
+    for part in (text, inner, re.sub(r",\s*(?=[}\]])", "", inner)):
         try:
             json.loads(part, strict=False)
         except json.JSONDecodeError:
