@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any, cast
 from jinja2 import StrictUndefined, Undefined, nodes
 from jinja2.exceptions import SecurityError
 from jinja2.filters import FILTERS, make_attrgetter
-from jinja2.sandbox import SandboxedFormatter
 from jinja2.tests import TESTS
 from jinja2.visitor import NodeTransformer
 
 from enrich.base.texts import as_json, digits
+from enrich.prompt.allowance import CHARACTERS, spend, spend_within
 from enrich.prompt.beside_text import beside
-from enrich.prompt.bounds import BoundedEnvironment, bounded, check_width
+from enrich.prompt.bounds import BoundedEnvironment, BoundedFormatter
 from enrich.prompt.cells import NULL, Cell, is_null, is_true, text
 
 if TYPE_CHECKING:
@@ -52,14 +52,6 @@ _COMPARING_TESTS = (
     *("==", "!=", "<", "<=", ">", ">=", "eq", "equalto", "ne"),
     *("lt", "lessthan", "le", "gt", "greaterthan", "ge", "in"),
 )
-_WIDE_FILTERS = (
-    "batch",
-    "center",
-    "indent",
-    "slice",
-    "tojson",
-    "wordwrap",
-)  # they make as much as they are told
 _LIST_FILTERS = ("map", "select", "reject", "selectattr", "rejectattr", "unique", "batch", "slice")
 
 
@@ -105,21 +97,9 @@ class PromptEnvironment(BoundedEnvironment):
             right = tuple(map(_formatted, right if isinstance(right, tuple) else (right,)))
         return super().call_binop(context, operator, left, right)
 
-    def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
-        """Have `"…".format(…)` write values as the rest of a template does."""
-        if super().wrap_str_format(value) is None:
-            return None
-        pattern, mapped, write = str(value.__self__), value.__name__ == "format_map", _Formatter(self).vformat
 
-        def call(*args: Any, **kwargs: Any) -> str:
-            return write(pattern, (), *args) if mapped else write(pattern, args, kwargs)
-
-        return call
-
-
-class _Formatter(SandboxedFormatter):
+class _Formatter(BoundedFormatter):
     def format_field(self, value: Any, format_spec: str) -> str:
-        check_width(format_spec)
         return super().format_field(value, format_spec) if format_spec else str(finalize(value))
 
     def convert_field(self, value: Any, conversion: Any) -> Any:
@@ -145,12 +125,22 @@ class _Digits(Decimal):
 def _formatted(value: Any) -> Any:
     if isinstance(value, Decimal):
         return _Digits(value)
-    return value if isinstance(value, int | float | str) and not isinstance(value, bool) else text(value)
+    return value if isinstance(value, int | float | str) and not isinstance(value, bool) else _written(value)
 
 
 def finalize(value: Any) -> Any:
     """Write what stands between braces."""
-    return value if type(value) is str or isinstance(value, Undefined) else text(value)
+    if type(value) is str:
+        spend(1 + len(value) // CHARACTERS)
+        return value
+    return value if isinstance(value, Undefined) else _written(value)
+
+
+def _written(value: Any) -> str:
+    """Write a value; what it holds counts as steps."""
+    kind = type(value)
+    spend(1 if kind is int or kind is float or kind is Cell else 1 + spend_within(value))
+    return text(value)
 
 
 # --- filters and tests ----------------------------------------------------------------------------------
@@ -255,17 +245,18 @@ def make_environment() -> PromptEnvironment:
     made.filters.update({name: _texted(FILTERS[name]) for name in _TEXT_FILTERS if name != "pprint"})
     made.filters.update({name: _listed(FILTERS[name]) for name in _LIST_FILTERS})
     made.filters.update({name: _chosen(name) for name in ("select", "reject")})
-    made.filters.update({"default": _default, "d": _default, NO_NAN: _no_nan, TRUTH: _truth})
+    made.filters.update({"default": _default, "d": _default})
     made.filters.update({"join": _joined, "format": _format, "tojson": to_json, "pprint": finalize})
-    made.filters.update({name: bounded(made.filters[name]) for name in _WIDE_FILTERS})
-    made.filters.update({METHOD: made.method, TEXT: finalize, BESIDE: beside})
     made.tests.update({name: _comparing(TESTS[name]) for name in _COMPARING_TESTS})
     for name in ("boolean", "false", "float", "integer", "number", "true"):
         made.tests[name] = _read(cast("Callable[..., bool]", TESTS[name]))
     made.tests["none"] = lambda value: value is None or value is NULL
+    made.bind()
+    made.filters.update({METHOD: made.method, TEXT: finalize, BESIDE: beside, NO_NAN: _no_nan, TRUTH: _truth})
     return made
 
 
+PromptEnvironment.formatter = _Formatter
 ENVIRONMENT = make_environment()
 
 # --- templates as trees ---------------------------------------------------------------------------------

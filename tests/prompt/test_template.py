@@ -60,6 +60,12 @@ def test_none_renders_as_nothing() -> None:
         "{{ v | batch(10 ** 9, 'x') }}",
         "{{ v | slice(10 ** 9) }}",
         "{{ v | tojson(indent=10 ** 9) }}",
+        "{{ '%1000000000d' | format(5) }}",
+        "{{ '%*d' | format(10 ** 9, 5) }}",
+        "{{ 'a'.ljust(width=10 ** 9) }}",
+        "{{ (5).to_bytes(10 ** 9, 'big') }}",
+        "{{ 5 | round(-10 ** 9) }}",
+        "{{ (2 ** 9000) ** 2 * 2 ** 90000 }}",
     ],
 )
 def test_what_fails_on_a_row_is_that_row_s_error(source: str) -> None:
