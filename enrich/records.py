@@ -455,6 +455,7 @@ class Summary:
         waste: what became of the answers that were paid for, and what was not paid for, as plain JSON; None of a run that did
             nothing.
         model_changed: who answers in place of the model that a step is pinned to, where the run stopped for that.
+        by_step: rows per step and status, in any order; not printed with ``--json``.
         gold: by column, how its answers agree with the values given by hand, as plain JSON; None where there are none.
     """
 
@@ -488,6 +489,7 @@ class Summary:
     gold: dict[str, Any] | None = None
     waste: dict[str, Any] | None = None
     model_changed: dict[str, Any] | None = None
+    by_step: tuple[tuple[str, RowStatus, int], ...] = ()
 
     def amounts(self) -> dict[str, Any]:
         """Give what was used and spent, by name."""

@@ -15,6 +15,7 @@ from enrich.cli.options import (
     job_options,
     load,
     lock_option,
+    metrics_option,
     output_options,
     statuses_of,
 )
@@ -57,6 +58,7 @@ RETRIED = "error,invalid_output"  # statuses whose rows are asked again where no
     help="Take a model that answers in place of the one that a step is pinned to (`pin`), and keep that.",
 )
 @lock_option
+@metrics_option
 @output_options
 def run(
     config: Path,
@@ -148,6 +150,7 @@ def refuse_together(trial: int | None, *, confirm: bool, yes: bool, options: dic
     help="What to do with rows in doubt: send them again (may be charged twice) or give them up.",
 )
 @lock_option
+@metrics_option
 @output_options
 def retry(
     config: Path,

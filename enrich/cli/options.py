@@ -89,6 +89,16 @@ def output_options(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
+def metrics_option(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the option for the file with a run's figures."""
+    return click.option(
+        "--metrics-file",
+        metavar="FILE",
+        help="Keep the run's figures in FILE for Prometheus' node exporter, such as "
+        "/var/lib/node_exporter/reviews.prom.  [default: `metrics_file` of the configuration]",
+    )(command)
+
+
 def load(path: Path, options: dict[str, Any]) -> Config:
     """Read the configuration with what the job options say put in."""
     from enrich.config import load_config
@@ -99,6 +109,7 @@ def load(path: Path, options: dict[str, Any]) -> Config:
         input=options.get("input"),
         output=options.get("output"),
         partitions=options.get("partitions"),
+        metrics_file=options.get("metrics_file"),
         base_url="sandbox" if options.get("sandbox") else None,
     )
 

@@ -22,12 +22,18 @@ from enrich.config.gold import GoldConfig, as_gold_mapping
 from enrich.config.ledger_url import without_password
 from enrich.config.limits import RATES, BudgetConfig, LimitsConfig, RetryConfig
 from enrich.config.overrides import as_path_mapping, ledger_beside
-from enrich.config.section import Section, Target, named, sound_path
+from enrich.config.section import FilePath, Section, Target, named, sound_path
 from enrich.config.steps import StepConfig, StepLimits
 from enrich.config.tables import InputConfig, OutputConfig
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+
+def _on_this_machine(path: Path) -> Path:
+    if is_url(str(path)) or re.match(r"[a-z0-9+]+:/", str(path)):
+        raise ValueError("is a URL; node exporter reads a file of this machine")
+    return Path(named(str(path)))
 
 
 class JobConfig(Section):
@@ -51,6 +57,8 @@ class JobConfig(Section):
             looked through; on Spark and Ray, where none can be, a change is warned of, and refused where this is set.
         gold: values given by hand, which answers of a job over files are scored against.
         report: write a page on each run to this file or URL.
+        metrics_file: keep the figures of a run in this file, for Prometheus' node exporter (its textfile collector): every minute,
+            and when the run has ended.
     """
 
     input: Annotated[InputConfig | None, BeforeValidator(as_path_mapping)] = None
@@ -66,6 +74,7 @@ class JobConfig(Section):
     max_reasked: int | str | None = None
     gold: Annotated[GoldConfig | None, BeforeValidator(as_gold_mapping)] = None
     report: Target | None = None
+    metrics_file: Annotated[FilePath, AfterValidator(_on_this_machine)] | None = None
     _file: Path | None = PrivateAttr(default=None)
 
     @field_validator("tolerate", "max_reasked", mode="before")

@@ -38,8 +38,8 @@ def load_config(
         path: the YAML file. Relative paths in it are relative to its folder.
         overrides: ``key.path=value`` assignments, applied in order.
         env: the environment for ``${NAME}``; the process's own by default.
-        flags: ``input`` (one path or several) and ``output`` (relative to the working directory), ``partitions`` of the input and
-            ``base_url``, which override the file's.
+        flags: ``input`` (one path or several) and ``output`` (relative to the working directory), ``partitions`` of the input,
+            ``metrics_file`` and ``base_url``, which override the file's.
 
     Raises:
         ConfigError: with the place, the value and the nearest real key.

@@ -84,6 +84,8 @@ def written_by(config: JobConfig) -> Iterator[Place]:
         yield from output_places("the output", config.output.path)
     if config.report is not None:
         yield Place("the report", config.report)
+    if config.metrics_file is not None:
+        yield Place("`metrics_file`", str(config.metrics_file))
     if config.input is not None and config.input.csv.reject_file is not None:
         yield Place("`input.csv.reject_file`", str(config.input.csv.reject_file))
     yield from ledger_places(config.ledger_location())

@@ -55,7 +55,7 @@ def complete(
         folder: what relative paths in it are relative to.
         overrides: ``key.path=value`` assignments, applied in order.
         env: the environment for ``${NAME}``.
-        flags: ``input``, ``output``, ``partitions`` and ``base_url``, which override the file's.
+        flags: ``input``, ``output``, ``partitions``, ``metrics_file`` and ``base_url``, which override the file's.
 
     Raises:
         ConfigError: an assignment or a variable cannot be carried out.
@@ -88,6 +88,8 @@ def complete(
     if flags.get("partitions"):
         rows = as_path_mapping(document.get("input"))
         document["input"] = _with(rows, partitions=list(flags["partitions"]))
+    if flags.get("metrics_file"):
+        document["metrics_file"] = _resolved_all(flags["metrics_file"], Path.cwd())
     if flags.get("base_url"):
         document["endpoint"] = _with(document.get("endpoint"), base_url=flags["base_url"])
     return document
@@ -252,7 +254,7 @@ def _resolve_paths(document: dict[str, Any], base: Path) -> dict[str, Any]:
         document["output"] = with_table_file(document["output"], base)
     if isinstance(document["input"], dict) and "csv" in document["input"]:
         document["input"] = {**document["input"], "csv": inside(document["input"]["csv"], "reject_file")}
-    document = inside(document, "ledger", "report")
+    document = inside(document, "ledger", "report", "metrics_file")
     if isinstance(gold := document.get("gold"), dict) and isinstance(gold.get("columns"), dict):
         document["gold"] = inside(gold, "file")
     endpoint = inside(document.get("endpoint", {}), "api_key_file", "ca_file")

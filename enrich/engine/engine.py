@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from enrich.engine.desk import Waiting
     from enrich.engine.outage import Outage
     from enrich.engine.retry import Policy
+    from enrich.ledger.commit import Commits
     from enrich.ledger.protocol import Ledger
     from enrich.pace.budget import Budget
     from enrich.pace.pace import Pace
@@ -138,6 +139,16 @@ class Engine:
     def held(self) -> str:
         """Say why the next request waits for the budget; empty when it does not."""
         return self._desk.budget.held
+
+    @property
+    def budget_left(self) -> dict[str, float]:
+        """Give what may still be spent of what there is a budget for, by its name."""
+        return self._desk.budget.left()
+
+    @property
+    def commits(self) -> Commits:
+        """Give how many commits the ledger made, and how long they took."""
+        return self._desk.ledger.commits
 
     # --- what it is told --------------------------------------------------------------------------------
 

@@ -98,6 +98,10 @@ class Door:
         """Give why rows failed, and how many, the most frequent first."""
         return self._session.troubles.codes()
 
+    def rows_by_step(self) -> Mapping[tuple[str, RowStatus], int]:
+        """Give how many rows stand how at each step."""
+        return self._session.account.rows
+
     @property
     def waiting(self) -> bool:
         """Say whether there is a batch to `get`."""

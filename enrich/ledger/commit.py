@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import math
 import threading
+import time
+from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Generic, Literal, TypeVar
 
@@ -21,6 +23,14 @@ ENOUGH = 32  # tasks that wait for nobody any more: larger groups make a task li
 Task = TypeVar("Task")
 
 
+@dataclass(slots=True)
+class Commits:
+    """How many commits there were, and the seconds that they took together; the thread that makes them counts."""
+
+    count: int = 0
+    seconds: float = 0.0
+
+
 class GroupCommit(Generic[Task]):
     """A queue of tasks for one thread.
 
@@ -29,11 +39,15 @@ class GroupCommit(Generic[Task]):
             each, in order, when they are on disk.
         name: the thread's name.
 
+    Attributes:
+        done: the commits so far.
+
     A task is queued the moment it is submitted: cancelling whoever waits for it does not stop it. The thread is woken
     once per turn of the event loop, and not before some task is due: waking it for each would cost more than the task.
     """
 
     def __init__(self, commit: Callable[[Sequence[Task]], Sequence[Any]], name: str) -> None:
+        self.done = Commits()
         self._commit = commit
         self._loop = asyncio.get_running_loop()
         self._lock = threading.Lock()
@@ -98,10 +112,13 @@ class GroupCommit(Generic[Task]):
     def _work(self) -> None:
         while self._turns.get() == "look":
             while tasks := self._take():
+                began = time.monotonic()
                 try:
                     results = self._commit([task for task, _ in tasks])
                 except Exception as error:  # noqa: BLE001  # whatever it is: nobody who waits may hang
                     results = [error] * len(tasks)
+                self.done.count += 1
+                self.done.seconds += time.monotonic() - began
                 if self._loop.is_closed():  # nobody waits any more
                     return
                 self._loop.call_soon_threadsafe(_resolve, tasks, results)

@@ -11,6 +11,7 @@ from enrich.records import frozen, key_text
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Sequence
 
+    from enrich.ledger.commit import Commits
     from enrich.records import Ask, Failure, Record, Reply
 
 ATTEMPTS = bytes.fromhex("6f0c1f4e5b7a5d0e9c3b8a2d4e6f7081")  # the uuid5 namespace of attempt ids
@@ -209,6 +210,10 @@ class Ledger(Protocol):
     """
 
     ahead: int
+
+    @property
+    def commits(self) -> Commits:
+        """Give how many commits there were, and how long they took."""
 
     async def open_run(self, info: dict[str, Any]) -> int:
         """Register a run and hold it alive until `close_run`; gives its number."""

@@ -12,7 +12,7 @@ import orjson
 
 from enrich.base.texts import json_bytes
 from enrich.ledger import notes
-from enrich.ledger.commit import GroupCommit
+from enrich.ledger.commit import Commits, GroupCommit
 from enrich.ledger.protocol import Claim, Entry, Listed, Part, RunInfo, Totals, VerifyReport
 from enrich.ledger.rows import RELEASED, SKIPPED, run_info
 from enrich.ledger.rules import Rules, by_key
@@ -52,6 +52,11 @@ class SqlLedger(ABC, Generic[Tx]):
         self._sizes = Sizes()
         self._commits: GroupCommit[Any] = GroupCommit(self._commit, "ledger-writer")
         self._reads = ThreadPoolExecutor(1, thread_name_prefix="ledger-reader")
+
+    @property
+    def commits(self) -> Commits:
+        """Give how many commits there were, and how long they took."""
+        return self._commits.done
 
     # --- what differs --------------------------------------------------------------------------------------
 

@@ -131,6 +131,16 @@ class Budget:
         config = self._config
         return config.credits is not None or config.tokens is not None or config.requests is not None
 
+    def left(self) -> dict[str, float]:
+        """Give what may still be spent of what there is a budget for, by its name; what is reserved counts as spent."""
+        spent = {
+            "credits": self.credits + self._reserved_credits,
+            "tokens": self.tokens + self._reserved_tokens,
+            "requests": self.requests,
+        }
+        limits = {name: getattr(self._config, name) for name in spent}
+        return {name: max(0.0, limit - spent[name]) for name, limit in limits.items() if limit is not None}
+
     def reserve(self, body_bytes: int, max_tokens: int | None) -> Reservation | None:
         """Set aside what a request may cost at worst.
 

@@ -5,6 +5,7 @@ Every answer that a run paid for stands under exactly one use, so the uses add u
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -14,7 +15,7 @@ from enrich.records import Completion
 if TYPE_CHECKING:
     from enrich.engine.ticket import Stats
     from enrich.prompt.request import RequestBuilder
-    from enrich.records import Ask, Outcome, Settled, Usage
+    from enrich.records import Ask, Outcome, RowStatus, Settled, Usage
 
 Use = Literal[
     "ok", "reasked", "invalid_output", "truncated", "cut", "filtered", "failed", "undecided", "unanswered"
@@ -91,6 +92,7 @@ class Account:
 
     Attributes:
         in_doubt: requests that may have been paid for, without an answer.
+        rows: how many stand so at a step, by its name and their status.
     """
 
     def __init__(self) -> None:
@@ -99,6 +101,7 @@ class Account:
         self._prompts: dict[tuple[str, str], CacheUse] = {}
         self._prefixes: dict[str, Prefix] = {}
         self.in_doubt = 0
+        self.rows: Counter[tuple[str, RowStatus]] = Counter()
 
     def sending(self, builder: RequestBuilder, ask: Ask) -> None:
         """Note a request that is to be sent."""
@@ -115,6 +118,7 @@ class Account:
             outcome: of the row at the step.
             paid: the answers that this run paid for, for this row.
         """
+        self.rows[step, outcome.status] += 1
         own = False
         for settled in paid:
             result = settled.result

@@ -180,6 +180,10 @@ class Flow:
         """Give why rows failed, and how many, the most frequent first; of all flows that count together."""
         return self._troubles.codes()
 
+    def rows_by_step(self) -> Mapping[tuple[str, RowStatus], int]:
+        """Give how many rows stand how at each step, likewise."""
+        return self._account.rows
+
     @contextlib.contextmanager
     def _feeding(self) -> Iterator[None]:
         """Have the engine know that there are rows to come."""

@@ -68,6 +68,7 @@ async def note_finished(begun: Opened, summary: Summary, since: float) -> None:
         "ledger": version,
         "decided": await decisions(ledger, steps, session.scope),
         "statuses": {status: count for status, count in summary.statuses.items() if count},
+        "steps": [list(stands) for stands in summary.by_step],
         "keeps_keys": summary.perhaps_paid_twice is None,
         "sandbox": summary.sandbox,
         "reused": summary.reused,
@@ -121,6 +122,7 @@ def _summed_up(config: Config, told: dict[str, Any], seconds: float) -> Summary:
         sandbox=told["sandbox"],
         reused=told["reused"],
         unknown_finish=told.get("unknown_finish", {}),
+        by_step=tuple(map(tuple, told.get("steps", ()))),
     )
 
 

@@ -34,6 +34,7 @@ from enrich.runs.summary import (
     stopped,
 )
 from enrich.runs.unchanged import counted_done, note_done
+from enrich.show.metrics_file import metered
 from enrich.show.pulse import pulsing
 
 if TYPE_CHECKING:
@@ -117,6 +118,11 @@ class Work(Opened):
 
 async def run_held(config: Config, options: RunOptions) -> Summary:
     """Ask what is not answered and write the output; a run that must stop sums up how far it came."""
+    work = _run_held(config, options)
+    return await metered(work, options.progress, path=config.metrics_file, output=config.output.path)
+
+
+async def _run_held(config: Config, options: RunOptions) -> Summary:
     begun, since = time.monotonic(), time.time()
     if options.anew is not None and not options.anew.met:
         return none_chosen(config, options.anew, time.monotonic() - begun)

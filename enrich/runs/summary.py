@@ -74,6 +74,7 @@ def summarize(
         bound_by=bound_by(session.engine.pace, session.job.config.limits) if session.engine else None,
         found=tuple(session.engine.pace.found()) if session.engine else (),
         waste=session.account.to_dict(stats),
+        by_step=tuple((step, status, n) for (step, status), n in session.account.rows.items()),
     )
 
 

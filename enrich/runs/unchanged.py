@@ -38,7 +38,9 @@ if TYPE_CHECKING:
 COARSEST = 2.0  # seconds: of the file systems that tell times least finely
 ROWS_AT_ONCE = 262_144  # rows counted in one pass
 SETTLED: frozenset[RowStatus] = frozenset({"ok", "skipped"})
-NO_MATTER = frozenset({"ledger", "limits", "budget", "report", "tolerate", "max_reasked", "endpoint"})
+NO_MATTER = frozenset(
+    {"ledger", "limits", "budget", "report", "metrics_file", "tolerate", "max_reasked", "endpoint"}
+)
 SECRET = frozenset(
     {
         *("api_key_env", "api_key_file", "api_key_command", "api_key_expires_in", "auth", "headers", "proxy"),

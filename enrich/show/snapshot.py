@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from enrich.base.words import duration
+
+TOLD = 3  # causes told in words
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,11 +23,19 @@ class Snapshot:
         eta: seconds that are left, when that can be said.
         ceiling: the most requests that may be in flight now; 0 where none are sent.
         failures: rows that failed, by cause, the most frequent first.
-        retries: attempts that were made again, by cause.
+        retries: attempts that were made again, by cause, likewise.
         waiting_for: why nothing moves, when nothing moves.
         elapsed: seconds since the run began.
         found: what was found out of the endpoint's limits.
         bound_by: what holds the run up most.
+        rows: how many stand how: step, status, count.
+        input_rows: rows of the input, as far as they are known.
+        requests: distinct ones that were sent.
+        attempts: HTTP requests, those made again included.
+        pause: seconds for which nobody may send.
+        budget_left: what may still be spent of what there is a budget for.
+        commits: of the ledger.
+        commit_seconds: that they took together.
     """
 
     phase: str
@@ -47,6 +57,16 @@ class Snapshot:
     cached_tokens: int = 0
     reasoning_tokens: int = 0
     credits_usd: float = 0.0
+    rows: tuple[tuple[str, str, int], ...] = ()
+    input_rows: int = 0
+    requests: int = 0
+    attempts: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    pause: float = 0.0
+    budget_left: tuple[tuple[str, float], ...] = ()
+    commits: int = 0
+    commit_seconds: float = 0.0
 
     @property
     def place(self) -> str:
@@ -102,15 +122,18 @@ class Snapshot:
 
     def to_dict(self) -> dict[str, Any]:
         """Give it as plain JSON."""
-        causes = {"failures": dict(self.failures), "retries": dict(self.retries)}
-        return {**asdict(self), **causes}
+        return {**asdict(self), **{name: dict(getattr(self, name)) for name in _COUNTS}}
 
     @classmethod
     def from_dict(cls, value: dict[str, Any]) -> Snapshot:
-        """Read what `to_dict` gave."""
-        causes = {name: tuple(value[name].items()) for name in ("failures", "retries")}
-        return cls(**{**value, **causes})
+        """Read what `to_dict` gave, of an earlier or a later version too."""
+        known = {field.name: value[field.name] for field in fields(cls) if field.name in value}
+        counts = {name: tuple(known.get(name, {}).items()) for name in _COUNTS}
+        return cls(**{**known, **counts, "rows": tuple(map(tuple, known.get("rows", ())))})
+
+
+_COUNTS = ("failures", "retries", "budget_left")
 
 
 def _causes(counts: tuple[tuple[str, int], ...]) -> str:
-    return ", ".join(f"{count:,} {code}" for code, count in counts)
+    return ", ".join(f"{count:,} {code}" for code, count in counts[:TOLD])

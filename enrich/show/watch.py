@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections import deque
+from collections import Counter, deque
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -13,11 +13,15 @@ from enrich.show.bound import bound_by
 from enrich.show.snapshot import Snapshot
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from enrich.config import LimitsConfig
     from enrich.engine.engine import Engine
+    from enrich.records import RowStatus
 
 
 RECENT = 30.0  # seconds that the rate looks back
+CAUSES_MOST = 20  # causes counted apart: codes are the endpoint's words, of which there may be any number
 QUIET_AFTER = 10.0  # seconds without any event after which a line says what is waited for
 
 
@@ -31,6 +35,9 @@ class RowCounter(Protocol):
     @property
     def rows_asked(self) -> int:
         """Give those of them of which something was sent."""
+
+    def rows_by_step(self) -> Mapping[tuple[str, RowStatus], int]:
+        """Give how many rows stand how at each step."""
 
     def failure_codes(self) -> tuple[tuple[str, int], ...]:
         """Give why rows failed, and how many, the most frequent first."""
@@ -72,6 +79,8 @@ class Watch:
         self._total: int | None = None
         self._done = 0
         self._flow: RowCounter | None = None
+        self._counter: RowCounter | None = None  # the last flow, also when it has ended
+        self._input_rows = 0
         self._engine: Engine | None = None
         self._begun = self._since = time.monotonic()
         self._past: deque[_Past] = deque()
@@ -87,7 +96,8 @@ class Watch:
         """Begin the phase in which rows are asked."""
         self._engine = engine
         self.phase("asking" if engine is not None else "looking up", total)
-        self._flow = flow
+        self._flow = self._counter = flow
+        self._input_rows = total or 0
 
     def advance(self, rows: int) -> None:
         """Count rows in this phase."""
@@ -98,7 +108,15 @@ class Watch:
         now = self._present()
         rate, eta = self._rate(now)
         shown = Snapshot(
-            self._phase, now.rows, self._total, now.at - self._since, rate, eta, elapsed=now.at - self._begun
+            self._phase,
+            now.rows,
+            self._total,
+            now.at - self._since,
+            rate,
+            eta,
+            elapsed=now.at - self._begun,
+            rows=self._rows_by_step(),
+            input_rows=self._input_rows,
         )
         engine = self._engine
         if engine is None:
@@ -111,8 +129,15 @@ class Watch:
             reasoning_tokens=stats.reasoning_tokens,
             credits=stats.credits,
             credits_usd=stats.credits_usd,
-            failures=self._flow.failure_codes()[:3] if self._flow is not None else (),
-            retries=tuple(stats.retries.most_common(3)),
+            failures=self._flow.failure_codes()[:CAUSES_MOST] if self._flow is not None else (),
+            retries=_most_common(stats.retries),
+            requests=stats.requests,
+            attempts=stats.attempts,
+            prompt_tokens=stats.prompt_tokens,
+            completion_tokens=stats.completion_tokens,
+            budget_left=tuple(engine.budget_left.items()),
+            commits=engine.commits.count,
+            commit_seconds=engine.commits.seconds,
         )
         if self._flow is None:
             return shown
@@ -123,9 +148,15 @@ class Watch:
             in_flight=engine.in_flight,
             ceiling=engine.pace.ceiling,
             waiting_for=waiting_for,
+            pause=max(engine.pace.paused_for(), engine.pace.refused_for()),
             found=", ".join(engine.pace.found()),
             bound_by=bound["text"] if bound is not None else "",
         )
+
+    def _rows_by_step(self) -> tuple[tuple[str, str, int], ...]:
+        if self._counter is None:
+            return ()
+        return tuple((step, status, count) for (step, status), count in self._counter.rows_by_step().items())
 
     def _present(self) -> _Past:
         at, rows, asked = time.monotonic(), self._done, 0
@@ -186,6 +217,13 @@ class Watch:
         ]
         tokens = [(now.tokens - then.tokens) * w.seconds / w.amount for w in token_windows(self._limits)]
         return max([0.0, *requests, *tokens]) / rows
+
+
+def _most_common(counts: Counter[str]) -> tuple[tuple[str, int], ...]:
+    """Give the most frequent causes, and all others together."""
+    told = counts.most_common(CAUSES_MOST)
+    others = counts.total() - sum(count for _, count in told)
+    return (*told, ("other", others)) if others else tuple(told)
 
 
 def _waiting_for(engine: Engine) -> str:

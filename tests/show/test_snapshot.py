@@ -28,6 +28,11 @@ SNAPSHOTS = st.builds(
         max_size=2,
         unique_by=lambda cause: cause[0],
     ).map(tuple),
+    rows=st.lists(st.tuples(st.sampled_from(["a", "b"]), st.just("ok"), st.integers(0, 9)), max_size=2).map(
+        tuple
+    ),
+    budget_left=st.just((("credits", 1.5),)),
+    commits=st.integers(0, 10**6),
     waiting_for=st.sampled_from(["", "paused for 12 s: the endpoint asked to wait (429)"]),
 )
 
@@ -36,6 +41,14 @@ SNAPSHOTS = st.builds(
 def test_a_snapshot_survives_the_ledger(now: Snapshot) -> None:
     """What a run notes of itself reads back as it was."""
     assert Snapshot.from_dict(json.loads(json.dumps(now.to_dict()))) == now
+
+
+def test_notes_of_other_versions_are_read() -> None:
+    """A run of an earlier version, or of a later one, can be watched."""
+    told = Snapshot("asking", 1, 3, 2.0, retries=(("timeout", 2),)).to_dict()
+    assert Snapshot.from_dict({**told, "new": 1}) == Snapshot.from_dict(told)
+    del told["rows"], told["budget_left"]
+    assert Snapshot.from_dict(told).retries == (("timeout", 2),)
 
 
 def test_the_line_says_it_all() -> None:

@@ -14,6 +14,7 @@ from enrich.base.interrupt import Interrupt
 from enrich.config import LimitsConfig, load_config
 from enrich.engine.engine import Engine, Stats
 from enrich.engine.outage import Outage
+from enrich.ledger.commit import Commits
 from enrich.pace.pace import Pace
 from enrich.runs.options import RunOptions
 from enrich.runs.run import run_job
@@ -56,10 +57,17 @@ def test_the_rate_is_that_of_late(now: Callable[[float], None]) -> None:
 def test_the_time_left_reckons_with_the_limits(now: Callable[[float], None]) -> None:
     """A fast start does not hide that only 60 requests a minute may go."""
     engine = SimpleNamespace(
-        stats=Stats(), pace=Pace(LimitsConfig()), outage=Outage(), in_flight=0, held="", stopped=None
+        stats=Stats(),
+        pace=Pace(LimitsConfig()),
+        outage=Outage(),
+        in_flight=0,
+        held="",
+        stopped=None,
+        budget_left={},
+        commits=Commits(),
     )
     watch = Watch(LimitsConfig(requests_per_minute=60))
-    rows = SimpleNamespace(rows_done=0, rows_asked=0, failure_codes=tuple)
+    rows = SimpleNamespace(rows_done=0, rows_asked=0, failure_codes=tuple, rows_by_step=dict)
     watch.asking(1000, rows, cast("Engine", engine))
     now(1)
     rows.rows_done, rows.rows_asked, engine.stats.answered = 100, 100, 50  # half of the rows are copies
@@ -69,10 +77,17 @@ def test_the_time_left_reckons_with_the_limits(now: Callable[[float], None]) -> 
 def test_the_time_left_is_by_what_is_asked(now: Callable[[float], None]) -> None:
     """Of a resumed run, the thousands of rows that come free at the start do not promise an early end."""
     engine = SimpleNamespace(
-        stats=Stats(), pace=Pace(LimitsConfig()), outage=Outage(), in_flight=0, held="", stopped=None
+        stats=Stats(),
+        pace=Pace(LimitsConfig()),
+        outage=Outage(),
+        in_flight=0,
+        held="",
+        stopped=None,
+        budget_left={},
+        commits=Commits(),
     )
     watch = Watch(LimitsConfig())
-    rows = SimpleNamespace(rows_done=0, rows_asked=0, failure_codes=tuple)
+    rows = SimpleNamespace(rows_done=0, rows_asked=0, failure_codes=tuple, rows_by_step=dict)
     watch.asking(10_000, rows, cast("Engine", engine))
     now(0.5)
     rows.rows_done = 8_000
@@ -135,9 +150,14 @@ async def test_a_pause_is_told_with_its_end(job: Callable[..., Path], endpoint: 
 def test_an_outage_is_told_between_its_pauses() -> None:
     """While single requests try an endpoint that is out of service, that is said: no limit is waited for."""
     engine = SimpleNamespace(stats=Stats(), pace=Pace(LimitsConfig()), outage=Outage(), in_flight=1, held="")
+    engine.budget_left, engine.commits = {}, Commits()
     engine.stopped, engine.outage.on = None, True
     watch = Watch()
-    watch.asking(10, SimpleNamespace(rows_done=0, rows_asked=0, failure_codes=tuple), cast("Engine", engine))
+    watch.asking(
+        10,
+        SimpleNamespace(rows_done=0, rows_asked=0, failure_codes=tuple, rows_by_step=dict),
+        cast("Engine", engine),
+    )
     told = "the endpoint is out of service: one request at a time tries it"
     assert watch.snapshot().waiting_for == told
 
