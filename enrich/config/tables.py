@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     ConfigDict,
     Field,
     field_validator,
@@ -39,9 +40,46 @@ _NO_FILES = frozenset(
     }
 )
 
-ICEBERG_TABLE = r"^[^.]+(\.[^.]+)+$"  # a namespace, and a name in it
 Parameter = str | bool | int | float | None
-CELL_RANGE = r"^\$?[A-Za-z]{1,3}\$?([1-9][0-9]{0,6})?(:\$?[A-Za-z]{1,3}\$?([1-9][0-9]{0,6})?)?$"
+LAST_COLUMN = "XFD"  # of a sheet
+
+
+def _fits(pattern: str, wanted: str) -> tuple[Any, Any]:
+    """Hold a text to a pattern; what it is to be is said in words, and the pattern stands in the JSON Schema."""
+
+    def fit(text: str) -> str:
+        if not re.fullmatch(pattern, text):
+            raise ValueError(f"{text!r:.60} {wanted}")
+        return text
+
+    return Field(json_schema_extra={"pattern": f"^{pattern}$"}), AfterValidator(fit)
+
+
+def _on_a_sheet(cells: str) -> str:
+    for letters in re.findall("[A-Z]+", cells.upper()):
+        if len(letters) > len(LAST_COLUMN):
+            raise ValueError(f"{cells!r} names the column {letters}; a sheet ends at {LAST_COLUMN}")
+    return cells
+
+
+CellRange = Annotated[
+    str,
+    *_fits(
+        r"\$?[A-Za-z]{1,4}\$?([1-9][0-9]{0,6})?(:\$?[A-Za-z]{1,4}\$?([1-9][0-9]{0,6})?)?",
+        "is no range of cells; write for example B3:F200, B:F or B3",
+    ),
+    AfterValidator(_on_a_sheet),
+]
+TableName = Annotated[
+    str,
+    *_fits(
+        r"[^.]+(\.[^.]+){0,2}", "is no table; write its name, or one with its schema, such as main.reviews"
+    ),
+]
+IcebergTable = Annotated[
+    str,
+    *_fits(r"[^.]+(\.[^.]+)+", "is no table of Iceberg; write it with its namespace, such as shop.reviews"),
+]
 
 
 class CsvOptions(Section):
@@ -136,7 +174,7 @@ class InputConfig(Section):
     partitions: list[str] = []
     csv: CsvOptions = CsvOptions()
     sheet: str | Annotated[int, Field(ge=1, strict=True)] | None = None
-    range: Annotated[str, Field(pattern=CELL_RANGE)] | None = None
+    range: CellRange | None = None
     header_row: Annotated[int, Field(ge=0, le=1_048_576), Number] | None = None
     sql: Annotated[str, Field(min_length=1)] | None = None
     url: DatabaseUrl | None = None
@@ -144,7 +182,7 @@ class InputConfig(Section):
     folder: str | None = None
     version: Annotated[int, Field(ge=0), Number] | None = None
     catalog: Catalog | None = None
-    table: Annotated[str, Field(pattern=ICEBERG_TABLE)] | None = None
+    table: IcebergTable | None = None
     snapshot: Annotated[int, Field(ge=0, strict=True)] | str | None = None
 
     @model_validator(mode="before")
@@ -249,11 +287,16 @@ class OutputConfig(Section):
     row_group_rows: Annotated[int, Field(ge=1), Number] = 131_072
     csv: CsvOutput = CsvOutput()
     columns: list[str] | None = None
-    table: Annotated[str, Field(min_length=1, pattern=r"^[^.]+(\.[^.]+){0,2}$")] | None = None
+    table: TableName | None = None
     url: DatabaseUrl | None = None
     mode: Literal["replace", "append", "merge"] = "replace"
     key: str | Annotated[list[str], Field(min_length=1)] | None = None
     catalog: Catalog | None = None
+
+    @property
+    def keys(self) -> list[str]:
+        """The columns of the key, none where there is none."""
+        return [self.key] if isinstance(self.key, str) else list(self.key or ())
 
     @property
     def told(self) -> str:

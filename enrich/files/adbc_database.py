@@ -9,6 +9,7 @@ import pyarrow as pa
 from pyarrow import types
 
 from enrich.files.drivers import driver
+from enrich.files.statements import NOTHING, refusal, statements
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -36,6 +37,8 @@ class _AdbcDatabase:
         self, sql: str, params: Sequence[Any] | Mapping[str, Any]
     ) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
         """Stream the rows of a query: one statement sees one moment."""
+        if not statements(sql):
+            raise pa.ArrowInvalid(NOTHING)
         self._cursor.execute(sql, parameters=list(params) or None)
         reader = self._cursor.fetch_record_batch()
         return reader.schema, iter(reader)
@@ -66,6 +69,7 @@ class PostgresDatabase(_AdbcDatabase):
     """A PostgreSQL server; libpq finds the password."""
 
     casts = True
+    folds = False
 
     def __init__(self, url: str, *, reads: bool) -> None:
         super().__init__(
@@ -119,6 +123,7 @@ class SqliteDatabase(_AdbcDatabase):
     """A SQLite file; its columns take any value."""
 
     casts = False
+    folds = True
 
     def __init__(self, file: Path | None, *, reads: bool) -> None:
         place = ":memory:" if file is None else f"file:{_escaped(str(file))}{'?mode=ro' if reads else ''}"
@@ -126,6 +131,14 @@ class SqliteDatabase(_AdbcDatabase):
         if reads:
             self.execute("PRAGMA query_only = 1")
         self._cursor.adbc_statement.set_options(**{"adbc.sqlite.query.batch_rows": str(TYPE_ROWS)})
+
+    def query(
+        self, sql: str, params: Sequence[Any] | Mapping[str, Any]
+    ) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
+        """Stream the rows of one query: of several statements the driver would take the first."""
+        if (refused := refusal(sql)) is not None:
+            raise pa.ArrowInvalid(refused)
+        return super().query(sql, params)
 
     def takes(self, kind: pa.DataType) -> bool:
         """Say whether Arrow's type has one here."""

@@ -27,9 +27,11 @@ class Database(Protocol):
     Attributes:
         errors: what its driver raises.
         casts: whether a value is cast to the type of a column before it is put there.
+        folds: whether names that differ in capitals alone are one.
     """
 
     casts: bool
+    folds: bool
 
     @property
     def errors(self) -> tuple[type[Exception], ...]: ...  # noqa: D102  # see Attributes

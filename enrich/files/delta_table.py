@@ -11,7 +11,7 @@ from pyarrow import types
 from enrich.errors import InputError, OutputError, RunStopped
 from enrich.files.common_types import common_type
 from enrich.files.drivers import driver
-from enrich.files.fitting import fitted, fitting, wider
+from enrich.files.fitting import fitted, fitting, refuse_twins, wider
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -80,6 +80,7 @@ def rehearse_delta(output: OutputConfig, schema: pa.Schema) -> None:
     """
     deltalake = driver("deltalake", "delta", "a table of Delta")
     place = Path(_place(output))
+    refuse_twins(schema.names, (), output)
     if not is_delta(str(place)):
         if place.is_file() or (place.is_dir() and any(place.iterdir())):
             raise OutputError(

@@ -8,6 +8,7 @@ import pyarrow as pa
 from pyarrow import types
 
 from enrich.files.drivers import driver
+from enrich.files.statements import NOTHING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -26,6 +27,7 @@ class DuckDatabase:
     """A connection of its own; relative paths in queries are looked for below a folder."""
 
     casts = True
+    folds = True
 
     def __init__(self, file: Path | None, folder: str | None, *, reads: bool) -> None:
         duckdb = driver("duckdb", "duckdb", "a DuckDB database")
@@ -45,9 +47,11 @@ class DuckDatabase:
     ) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
         """Stream the rows of a query; those of a table come in the order in which they lie there."""
         statements = [str(one.type).rpartition(".")[2] for one in self._connection.extract_statements(sql)]
-        if statements and statements != ["SELECT"]:  # a COPY would write a file, whatever the database allows
+        if not statements:
+            raise self.errors[0](NOTHING)
+        if statements != ["SELECT"]:  # a COPY would write a file, whatever the database allows
             said = (
-                "it holds several statements" if len(statements) > 1 else f"it is a {statements[0]} statement"
+                "it holds several statements" if len(statements) > 1 else f"it is of the kind {statements[0]}"
             )
             raise self.errors[0](f"{said}; only one SELECT is asked")
         relation = self._connection.sql(sql, params=params or None)

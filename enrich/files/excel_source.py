@@ -160,7 +160,18 @@ class _Sheet:
             raise InputError(
                 f"{self._where} has no table there", hint="see input.range and input.header_row."
             )
+        if width > 1 and sum(cell != "" for cell in row) == 1:
+            self._tell_of_title(header, width)
         return [_written(cell) if cell != "" else f"column_{i + 1}" for i, cell in enumerate(cells)]
+
+    def _tell_of_title(self, header: int, width: int) -> None:
+        """Say that what names the columns is one text above several of them, and which row may name them instead."""
+        rows = enumerate(next(self._body(), []), self._first + 1)
+        full = next((n for n, row in rows if sum(cell != "" for cell in row) == width), None)
+        log.warning(
+            "%s: row %d has one cell, and the table below it %d columns. If that is a title, set input.header_row%s",
+            *(self._where, header + 1, width, f": {full}" if full else ""),
+        )
 
     def kinds(self) -> dict[str, set[Kind]]:
         """Say of which kinds the cells of each column are; columns that have neither a name nor a value are left out."""

@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 from pyarrow import types
 
+from enrich.errors import OutputError
 from enrich.files.cells import csv_cells
 from enrich.files.common_types import decoded
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+
+    from enrich.config import OutputConfig
 
 UNSIGNED = {8: pa.int16(), 16: pa.int32(), 32: pa.int64()}  # by the bits of an unsigned integer
 
@@ -40,6 +43,32 @@ def fitted(batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> Iterator[pa.
 def wider(kind: Any) -> pa.DataType:
     """Give the signed integer that holds an unsigned one, or a decimal."""
     return UNSIGNED.get(kind.bit_width, pa.decimal128(20, 0))
+
+
+def refuse_twins(names: Sequence[str], existing: Collection[str], output: OutputConfig) -> None:
+    """Refuse columns whose names differ in capitals alone, where a place takes them for one.
+
+    Args:
+        names: of the columns.
+        existing: of those that stay beside them in the table.
+        output: the table.
+
+    Raises:
+        OutputError: there are such columns.
+    """
+    where = {name.lower(): name for name in existing if name not in names}
+    for name in names:
+        if (other := where.get(name.lower())) is not None:
+            there = (
+                f"is `{other}` in the table {output.table}"
+                if other in existing
+                else f"stands beside `{other}`"
+            )
+            raise OutputError(
+                f"the column `{name}` {there}: {(output.url or '').partition(':')[0]} takes them for one",
+                hint="give one another name where the rows come from, or choose columns with output.columns.",
+            )
+        where[name.lower()] = name
 
 
 def _converted(column: pa.Array[Any], kind: pa.DataType, name: str) -> pa.Array[Any]:

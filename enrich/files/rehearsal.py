@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 from pyarrow import types
 
-from enrich.errors import OutputError
+from enrich.errors import OutputError, did_you_mean
 from enrich.files.arrow_source import ArrowReader
 from enrich.files.cells import TEXTS, check_text
 from enrich.files.excel_writer import MOST_ROWS
+from enrich.files.keys import check_key
 from enrich.files.writers import TEXT_FORMATS, VALUE_ERRORS, format_of, open_writer
 
 if TYPE_CHECKING:
@@ -77,6 +78,13 @@ def rehearse(
             hint="choose another output format, such as .parquet.",
         )
     names = [name for name in source.schema.names if name in schema.names]
+    for key in output.keys:
+        if key not in schema.names:
+            raise OutputError(
+                f"output.key: the output has no column `{key}`", hint=did_you_mean(key, schema.names)
+            )
+    if output.keys and set(output.keys) <= set(names):  # of a step's answers nothing is known yet
+        check_key(source, output.keys)
     trial = _Trial(source, schema, output, check)
     doubtful = [name for name in names if trial.may_refuse(schema.field(name))]
     read = doubtful if source.was_read else names

@@ -17,7 +17,7 @@ from enrich.base.location import native
 from enrich.config.database_url import file_of
 from enrich.errors import ConfigError, OutputError, RunStopped
 from enrich.files.databases import first_lines, open_database
-from enrich.files.fitting import fitted, fitting
+from enrich.files.fitting import fitted, fitting, refuse_twins
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
@@ -135,7 +135,7 @@ class _Writing:
         self._output = output
         self._own = own
         self._tried = tried
-        self._keys = [output.key] if isinstance(output.key, str) else list(output.key or ())
+        self._keys = output.keys
         *schema, name = (output.table or "").split(".")
         self._table = ".".join(map(_quoted, [*schema, name]))
         self._records = ".".join(map(_quoted, [*schema, RECORDS]))
@@ -158,11 +158,15 @@ class _Writing:
 
     def put(self, batches: Iterator[pa.RecordBatch] | Sequence[pa.RecordBatch], schema: pa.Schema) -> None:
         """Put rows where they belong, in the way that is meant."""
+        existing = self._database.columns(self._table)
+        if self._database.folds:
+            refuse_twins(
+                schema.names, (existing or {}) if self._output.mode != "replace" else {}, self._output
+            )
         taken = fitting(schema, partial(_kind, self._database))
         self._database.ingest(pa.RecordBatchReader.from_batches(taken, fitted(batches, taken)), STAGED)
         self._given = {field.name: self._database.spelled(field.type) for field in schema}
         self._check_key(schema.names)
-        existing = self._database.columns(self._table)
         same = existing is not None and set(existing) == set(schema.names)
         if existing is not None and self._output.mode == "replace" and not same:
             self._do(f"DROP TABLE {self._table}")

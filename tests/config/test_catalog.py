@@ -49,7 +49,7 @@ def test_places_are_relative_to_the_configuration() -> None:
     ("document", "said"),
     [
         ({"format": "iceberg"}, "needs the `table`"),
-        ({"format": "iceberg", "table": "t"}, "pattern"),
+        ({"format": "iceberg", "table": "t"}, "namespace"),
         ({"format": "iceberg", "table": "a.t", "path": "x"}, "take `path` out"),
         ({"path": "x.csv", "catalog": "prod"}, "`catalog` is for tables of Iceberg"),
         ({"path": "x.csv", "snapshot": 1}, "`snapshot` is for tables of Iceberg"),

@@ -187,6 +187,12 @@ def test_what_the_table_does_not_take_leaves_it_as_it_was(tmp_path: Path) -> Non
         put(tmp_path, answered(1), url=f"delta:{tmp_path}")
 
 
+def test_names_that_differ_in_capitals_alone(tmp_path: Path) -> None:
+    """Delta takes them for one, which is told before anything is spent."""
+    with pytest.raises(OutputError, match="the column `S` stands beside `s`: delta takes them for one"):
+        put(tmp_path, pa.table({"id": [1], "s": ["x"], "S": ["y"]}))
+
+
 PUBLISH = """
 import sys
 from enrich.config import OutputConfig

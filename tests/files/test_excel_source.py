@@ -121,6 +121,17 @@ def test_a_header_far_above_its_range(tmp_path: Path) -> None:
     assert rows(path, header_row=1, range="A3:B4") == [{"unit": "a", "2026": 1}, {"unit": "b", "2026": 2}]
 
 
+def test_a_title_above_the_header(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """One text above several columns is told of, with the row that may be their header."""
+    path = workbook(tmp_path / "x.xlsx", one=[["Sales 2026"], [], ["id", "review"], [1, "good"]])
+    source(path)
+    assert "row 1 has one cell, and the table below it 2 columns" in caplog.text
+    assert "set input.header_row: 3" in caplog.text
+    caplog.clear()
+    assert rows(path, header_row=3) == [{"id": 1, "review": "good"}]
+    assert not caplog.text
+
+
 def test_the_sheet(tmp_path: Path) -> None:
     """The first sheet that is not hidden is read, or the one that is named or numbered from 1."""
     path = tmp_path / "x.xlsx"
@@ -177,8 +188,10 @@ def test_keys_of_workbooks_elsewhere(tmp_path: Path) -> None:
     (tmp_path / "x.csv").write_text("a\n1\n")
     with pytest.raises(InputError, match=r"input\.sheet is for workbooks"):
         source(tmp_path / "x.csv", sheet=1)
-    with pytest.raises(ValueError, match="range"):
+    with pytest.raises(ValueError, match="'3:7' is no range of cells"):
         source(tmp_path / "x.xlsx", range="3:7")
+    with pytest.raises(ValueError, match="'ZZZZ1' names the column ZZZZ; a sheet ends at XFD"):
+        source(tmp_path / "x.xlsx", range="ZZZZ1")
 
 
 def test_a_missing_library_says_what_installs_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -178,6 +178,24 @@ def test_names_are_spelled_as_they_are(place: tuple[str, Do], tmp_path: Path) ->
     assert do('SELECT "Order", "a ""b""", "s t" FROM "My Table"') == [(1, "x", "y")]
 
 
+def test_names_that_differ_in_capitals_alone(place: tuple[str, Do], tmp_path: Path) -> None:
+    """DuckDB and SQLite take them for one: that is told in our words before anything is spent; PostgreSQL has both."""
+    url, do = place
+    twins = pa.table({"id": [1], "s": ["x"], "S": ["y"]})
+    if url.startswith("postgresql"):
+        put(tmp_path, url, twins)
+        assert do('SELECT id, s, "S" FROM r') == [(1, "x", "y")]
+        return
+    with pytest.raises(OutputError, match="the column `S` stands beside `s`"):
+        put(tmp_path, url, twins)
+    do("CREATE TABLE r (ID BIGINT, s VARCHAR(20), s_status VARCHAR(20))")
+    for mode in ("append", "merge"):
+        with pytest.raises(OutputError, match="the column `id` is `ID` in the table r"):
+            put(tmp_path, url, answered(1), mode=mode, key="id")
+    put(tmp_path, url, answered(1))  # all of it is made anew
+    assert do("SELECT id FROM r") == [(1,)]
+
+
 PUBLISH = """
 import sys
 from enrich.config import OutputConfig
