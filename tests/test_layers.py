@@ -9,7 +9,7 @@ answer  engine  report   what was answered │ every request ends once │ the p
 rows  show             rows through steps │ what a person sees meanwhile
 runs                 a whole job
 verbs  api         plan, check, … │ `enrich.run`
-frames           data frames and record batches
+agents  frames     an agent's tools │ data frames and record batches
 cli, pandas, polars, spread
 integrations Airflow, Dagster, Spark, Ray
 """
@@ -34,7 +34,7 @@ LAYERS = (
     ("rows", "show"),
     ("runs",),
     ("verbs", "api"),
-    ("frames",),
+    ("agents", "frames"),
     ("cli", "pandas", "polars", "spread"),
     ("integrations",),
     ("__init__",),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import threading
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.request import urlopen
 
 import pytest
 
@@ -60,3 +62,25 @@ def test_the_copy_button_copies_what_can_be_pasted(site: str) -> None:
         copied = page.evaluate("navigator.clipboard.readText()")
         browser.close()
     assert copied.split("\n") == ["beatra-enrich init demo", "beatra-enrich run demo/config.yaml"]
+
+
+def read(url: str) -> str:
+    """Fetch a page of the site."""
+    with urlopen(url) as opened:  # noqa: S310  # on loopback
+        return str(opened.read().decode())
+
+
+def test_a_model_reads_all_of_it(site: str) -> None:
+    """llms.txt links every page of the navigation beside it, with what it is about; llms-full.txt holds their text."""
+    listed = read(f"{site}/llms.txt")
+    whole = read(f"{site}/llms-full.txt")
+    links = re.findall(r"^- \[[^\]]+\]\(([^)]+)\): (.*)$", listed, re.MULTILINE)
+    assert listed.startswith("# beatra-enrich\n\n> ")
+    assert {path for path, _ in links} == {
+        path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs").rglob("*.md")
+    }
+    for path, opening in links:
+        source = (ROOT / "docs" / path).read_text(encoding="utf-8")
+        assert read(f"{site}/{path}") == source
+        assert source.strip() in whole
+        assert opening, path
