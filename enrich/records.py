@@ -69,6 +69,7 @@ class Ask:
         parent: the key of the request that this one follows (a re-ask, a fallback), or None.
         question: 16 bytes that identify the request apart from its answer schema, or None without one.
         pictures: whose marks stand in the body.
+        step: the name of the step that asks it; empty where that is not known.
     """
 
     key: bytes
@@ -77,6 +78,7 @@ class Ask:
     parent: bytes | None = None
     question: bytes | None = None
     pictures: tuple[Picture, ...] = ()
+    step: str = ""
 
     @property
     def weight(self) -> int:

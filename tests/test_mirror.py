@@ -56,6 +56,7 @@ ELSEWHERE = {
     "pace.closed": "pace/test_pace.py",
     "pace.limit": "pace/test_pace.py",
     "pace.rate": "pace/test_pace.py",
+    "pace.purse": "ledger/test_spending.py",  # by what the ledger keeps of it
     "pace.sent": "pace/test_pace.py",
     "pace.windows": "pace/test_pace.py",
     "pandas": "frames/test_pandas.py",

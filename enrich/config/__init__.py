@@ -4,12 +4,13 @@ Whatever is wrong with a configuration by itself is found here, before any file 
 """
 
 from enrich.config.api_key import KEY_VARIABLE
+from enrich.config.budget import UNITS, BudgetConfig, BudgetWindow, ModelPrices
 from enrich.config.endpoint import DEFAULT_BASE_URL, URL_VARIABLE, Endpoint, EndpointConfig
 from enrich.config.evidence import Evidence
 from enrich.config.gold import GoldConfig
 from enrich.config.job import Config, JobConfig
 from enrich.config.ledger_url import holds_password, without_password
-from enrich.config.limits import RATES, BudgetConfig, LimitsConfig, RetryConfig, WindowConfig
+from enrich.config.limits import RATES, LimitsConfig, RetryConfig, WindowConfig
 from enrich.config.load import (
     complete_config,
     load_config,
@@ -30,8 +31,10 @@ __all__ = [
     "KEY_VARIABLE",
     "MANIFEST_SUFFIX",
     "RATES",
+    "UNITS",
     "URL_VARIABLE",
     "BudgetConfig",
+    "BudgetWindow",
     "Config",
     "CsvOptions",
     "Endpoint",
@@ -45,6 +48,7 @@ __all__ = [
     "LimitsConfig",
     "Location",
     "Message",
+    "ModelPrices",
     "OutputConfig",
     "Place",
     "RetryConfig",

@@ -17,10 +17,11 @@ from pydantic import (
 )
 
 from enrich.base.location import is_url
+from enrich.config.budget import BudgetConfig, ModelPrices
 from enrich.config.endpoint import EndpointConfig
 from enrich.config.gold import GoldConfig, as_gold_mapping
 from enrich.config.ledger_url import without_password
-from enrich.config.limits import RATES, BudgetConfig, LimitsConfig, RetryConfig
+from enrich.config.limits import RATES, LimitsConfig, RetryConfig
 from enrich.config.overrides import as_path_mapping, ledger_beside
 from enrich.config.section import FilePath, Section, Target, named, sound_path
 from enrich.config.steps import StepConfig, StepLimits
@@ -48,7 +49,8 @@ class JobConfig(Section):
         steps: the questions, in order; a later one sees the answers of earlier ones.
         limits: how fast requests may go.
         retry: how hard a row is tried.
-        budget: what one run may spend.
+        budget: what one run may spend, and all runs together.
+        prices: what models cost, by name, where money is to be counted in more than the endpoint tells.
         dedupe: ask identical requests once; `false` asks each row on its own.
         tolerate: failed rows (a count, or a share such as `1%`) that still count as success.
         max_reasked: rows that were answered before and may be asked again, as after a changed prompt (a count, or a share
@@ -69,6 +71,7 @@ class JobConfig(Section):
     limits: LimitsConfig = LimitsConfig()
     retry: RetryConfig = RetryConfig()
     budget: BudgetConfig = BudgetConfig()
+    prices: dict[str, ModelPrices] = {}
     dedupe: bool = True
     tolerate: int | str = 0
     max_reasked: int | str | None = None

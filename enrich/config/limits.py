@@ -1,4 +1,4 @@
-"""The sections `limits`, `retry` and `budget`: how fast, how hard, for how much."""
+"""The sections `limits` and `retry`: how fast, how hard."""
 
 from __future__ import annotations
 
@@ -78,17 +78,3 @@ class RetryConfig(Section):
     unknown: Annotated[int, Field(ge=0, le=100), Number] = 1
     max_wait: Seconds = 60.0
     deadline: Seconds | None = None
-
-
-class BudgetConfig(Section):
-    """What one run may spend; reserved before sending, settled on usage.
-
-    Attributes:
-        credits: Beatra's charge.
-        tokens: of prompts and answers together.
-        requests: distinct ones that are sent; a retry is not counted again.
-    """
-
-    credits: Annotated[float, Field(gt=0, allow_inf_nan=False), Number] | None = None
-    tokens: Annotated[int, Field(gt=0), Number] | None = None
-    requests: Annotated[int, Field(gt=0), Number] | None = None

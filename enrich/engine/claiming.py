@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from enrich.engine.ticket import Stage, Ticket
+from enrich.engine.wallet import spent
 from enrich.errors import RunStopped
 from enrich.ledger.protocol import DOUBT_AFTER
 from enrich.records import Completion, Failure, Fate, Record, Reply, Settled
@@ -15,9 +16,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from enrich.engine.desk import Desk
+    from enrich.engine.wallet import Wallet
     from enrich.ledger.protocol import Claim
+    from enrich.pace.purse import Refusal
 
 HELD_WAIT = 0.2  # seconds between looks at a request that another process is sending
+BUDGET_WAIT = 0.2  # seconds between looks at a budget that other requests have reserved what is left of
 
 _NO_ANSWER = Failure("in_doubt", "sent in an earlier run; no answer was kept", Fate.UNKNOWN)
 
@@ -94,11 +98,37 @@ class Claimer:
         for resend in (False, True):
             tickets = [ticket for ticket in first if ticket.resend is resend]
             if tickets:
-                claims = await self._desk.ledger.claim([t.ask for t in tickets], resend_failed=resend)
-                for ticket, claim in zip(tickets, claims, strict=True):
-                    self._claimed(ticket, claim)
+                await self._claim_first(tickets, resend=resend)
         if again:
             await asyncio.gather(*map(self._claim_again, again))
+
+    async def _claim_first(self, tickets: list[Ticket], *, resend: bool) -> None:
+        wallet = self._desk.wallet
+        reserving = wallet.reserving(tickets) if wallet is not None else None
+        asks = [ticket.ask for ticket in tickets]
+        claims = await self._desk.ledger.claim(asks, resend_failed=resend, reserving=reserving)
+        refused: list[Ticket] = []
+        for ticket, claim in zip(tickets, claims, strict=True):
+            if claim.verdict != "mine":  # nothing was reserved
+                ticket.wish = None
+            if claim.verdict == "refused":
+                refused.append(ticket)
+            else:
+                self._claimed(ticket, claim)
+        if refused and wallet is not None:
+            await self._refused(
+                wallet, refused, [claim.refusal for claim in claims if claim.refusal is not None]
+            )
+
+    async def _refused(self, wallet: Wallet, tickets: list[Ticket], refusals: list[Refusal]) -> None:
+        """Let requests wait that no budget has room for now, while others may free some; else the run stops."""
+        desk = self._desk
+        may_fit = await wallet.may_fit_later(refusals) or any(desk.new.values())
+        for ticket in tickets:
+            desk.give_back(ticket, None)
+            desk.postpone(ticket, BUDGET_WAIT)
+        if not may_fit:
+            raise spent(refusals[0])
 
     def _passed_over(self, ticket: Ticket) -> bool:
         """Settle a request unsent whose model other rows found unavailable while it waited."""

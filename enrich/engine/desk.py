@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from enrich.base.clock import Clock
     from enrich.engine.retry import Policy
+    from enrich.engine.wallet import Wallet
     from enrich.ledger.protocol import Ledger
     from enrich.pace.budget import Budget
     from enrich.pace.pace import Pace
@@ -62,10 +63,14 @@ class Desk:
         clock: Clock,
         on_retry: Callable[[Ask, Failure, float | None], None] | None,
         run: int,
+        wallet: Wallet | None = None,
     ) -> None:
         self.ledger = ledger
         self.pace = pace
         self.budget = budget
+        self.wallet = wallet
+        if wallet is not None:
+            wallet.failed = self.stop
         self.policy = policy
         self.clock = clock
         self.run = run
@@ -196,7 +201,9 @@ class Desk:
     # --- how a request ends -----------------------------------------------------------------------------
 
     def give_back(self, ticket: Ticket, result: Completion | None) -> None:
-        """Settle with the budget what was reserved for a request."""
+        """Settle with the budgets what was reserved for a request."""
+        if self.wallet is not None:
+            self.wallet.settle(ticket, result)
         reservation, ticket.reservation = ticket.reservation, None
         if reservation is None:
             if result is not None:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from enrich.engine.desk import Waiting
     from enrich.engine.outage import Outage
     from enrich.engine.retry import Policy
+    from enrich.engine.wallet import Wallet
     from enrich.ledger.commit import Commits
     from enrich.ledger.protocol import Ledger
     from enrich.pace.budget import Budget
@@ -51,6 +52,7 @@ class Engine:
             then; None where another request takes its place.
         run: this run's number in the ledger.
         clock: tells the age of claims; the machine's by default.
+        wallet: what may be spent together with other runs; None where nothing is told.
         look: looks at the endpoint's own gauges; None where it has none, or where they say nothing.
     """
 
@@ -67,6 +69,7 @@ class Engine:
         on_retry: Callable[[Ask, Failure, float | None], None] | None = None,
         run: int = 0,
         clock: Clock | None = None,
+        wallet: Wallet | None = None,
         look: Callable[[], Awaitable[Load | None]] | None = None,
     ) -> None:
         self._desk = Desk(
@@ -77,6 +80,7 @@ class Engine:
             clock=clock or SystemClock(),
             on_retry=on_retry,
             run=run,
+            wallet=wallet,
         )
         judge = Judge(self._desk)
         self._claimer = Claimer(self._desk, read)
@@ -215,9 +219,13 @@ class Engine:
                 await asyncio.wait_for(desk.changed.wait(), left)
             except TimeoutError:
                 break
-        unpaid = [t.ask.key for t in desk.tickets.values() if t.surely_unpaid]
+        unpaid = [ticket for ticket in desk.tickets.values() if ticket.surely_unpaid]
         if unpaid:
-            await desk.ledger.withdraw(unpaid)
+            await desk.ledger.withdraw([ticket.ask.key for ticket in unpaid])
+        if desk.wallet is not None:
+            for ticket in unpaid:
+                desk.wallet.settle(ticket, None)
+            await desk.wallet.close()
 
     def _spawn(self, loop: Any, name: str) -> None:
         task: asyncio.Task[None] = asyncio.create_task(loop, name=f"beatra-{name}")

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from enrich.pace.budget import Reservation
+    from enrich.pace.purse import Wish
     from enrich.pace.sent import Sent
     from enrich.records import Ask, Failure, Settled
 
@@ -45,6 +46,7 @@ class Ticket:
         sent: the latest attempt, as the pace knows it.
         went_out: whether this run really sent it: an attempt reached the endpoint, or may have.
         doubled: whether it was sent again after an unknown outcome where that may be paid for.
+        wish: what is reserved for it in budgets that outlive the run; None where nothing is.
     """
 
     ask: Ask
@@ -68,6 +70,7 @@ class Ticket:
     sent: Sent | None = None
     tokens: float = 0.0
     reservation: Reservation | None = None
+    wish: Wish | None = None
 
     @property
     def surely_unpaid(self) -> bool:

@@ -13,6 +13,7 @@ import psycopg
 
 from enrich.base.texts import json_bytes
 from enrich.errors import EnrichError, LedgerError
+from enrich.ledger import spending
 from enrich.ledger.checks import boot_number
 from enrich.ledger.postgres_database import Database, DatabaseClock, open_both
 from enrich.ledger.postgres_leases import Leaser
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from enrich.ledger.postgres_database import Connection
     from enrich.ledger.rules import Rules
     from enrich.pace.lease import Lease, LeaseRequest
+    from enrich.pace.purse import Reserving
     from enrich.records import Ask, Reply
 
     Work = Callable[[PostgresTransaction], Any]
@@ -141,9 +143,15 @@ class PostgresLedger(SqlLedger[PostgresTransaction]):
 
     # --- requests ------------------------------------------------------------------------------------------
 
-    async def claim(self, asks: Sequence[Ask], *, resend_failed: bool = False) -> list[Claim]:
+    async def claim(
+        self, asks: Sequence[Ask], *, resend_failed: bool = False, reserving: Reserving | None = None
+    ) -> list[Claim]:
         """Make the intents durable and say for each ask whether this run may send it."""
         self._must_be_open()
+        if reserving is not None:
+            return await self._submit(
+                lambda tx: spending.claim(self._rules, tx, asks, reserving, resend_failed=resend_failed)
+            )
         lines = self._rules.new_lines(asks)
         return await self._submit(_Claims(self._rules, asks, lines, resend_failed=resend_failed))
 

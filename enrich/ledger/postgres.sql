@@ -301,6 +301,28 @@ BEGIN
 END
 $$;
 
+-- name: schema_6
+ALTER TABLE request ADD COLUMN step TEXT; -- that asks it
+CREATE TABLE held ( -- what is reserved for requests of which it is not known what they cost
+    key      BYTEA NOT NULL,
+    tag      TEXT NOT NULL,
+    run      BIGINT NOT NULL, -- that is at work at it; 0 none
+    requests DOUBLE PRECISION NOT NULL,
+    tokens   DOUBLE PRECISION NOT NULL,
+    credits  DOUBLE PRECISION NOT NULL,
+    usd      DOUBLE PRECISION NOT NULL,
+    PRIMARY KEY (key, tag)
+);
+CREATE TABLE spending ( -- under each tag, in each quarter of an hour
+    tag      TEXT NOT NULL,
+    slot     BIGINT NOT NULL, -- quarters of an hour since the epoch
+    requests DOUBLE PRECISION NOT NULL,
+    tokens   DOUBLE PRECISION NOT NULL,
+    credits  DOUBLE PRECISION NOT NULL,
+    usd      DOUBLE PRECISION NOT NULL,
+    PRIMARY KEY (tag, slot)
+);
+
 -- name: generations
 SELECT step, n, crc FROM generation
 
@@ -345,11 +367,11 @@ SELECT crc, body FROM request WHERE id = %s
 
 -- name: insert_requests
 INSERT INTO request (state, attempts, run, sent_at, boot, boottime, key, attempt_id, model, parent, question, crc, body,
-                     seal)
+                     seal, step)
 SELECT 0, 1, %s, %s, %s, %s, line.*
 FROM unnest(%b::bytea[], %b::bytea[], %s::text[], %b::bytea[], %b::bytea[], %b::bigint[], %b::bytea[],
-            %b::bigint[])
-     AS line(key, attempt_id, model, parent, question, crc, body, seal)
+            %b::bigint[], %s::text[])
+     AS line(key, attempt_id, model, parent, question, crc, body, seal, step)
 ON CONFLICT (key) DO NOTHING
 RETURNING key
 
@@ -375,11 +397,11 @@ ON CONFLICT (id) DO NOTHING
 -- name: insert_both
 WITH claimed AS (
     INSERT INTO request (state, attempts, run, sent_at, boot, boottime, key, attempt_id, model, parent, question, crc, body,
-                     seal)
+                     seal, step)
     SELECT 0, 1, %s, %s, %s, %s, line.*
     FROM unnest(%b::bytea[], %b::bytea[], %s::text[], %b::bytea[], %b::bytea[], %b::bigint[], %b::bytea[],
-                %b::bigint[])
-         AS line(key, attempt_id, model, parent, question, crc, body, seal)
+                %b::bigint[], %s::text[])
+         AS line(key, attempt_id, model, parent, question, crc, body, seal, step)
     ON CONFLICT (key) DO NOTHING
     RETURNING key
 ), answered AS (
@@ -479,6 +501,45 @@ INSERT INTO memory (name, value, crc) VALUES (%s, %s, %s)
 ON CONFLICT (name) DO UPDATE SET value = excluded.value, crc = excluded.crc
 
 
+-- name: lock_budgets
+SELECT pg_advisory_xact_lock(1113746482)
+
+-- name: budget_used
+SELECT s.requests, s.tokens, s.credits, s.usd, h.requests, h.tokens, h.credits, h.usd, h.holds
+FROM (SELECT coalesce(sum(requests), 0) AS requests, coalesce(sum(tokens), 0) AS tokens, coalesce(sum(credits), 0) AS credits,
+             coalesce(sum(usd), 0) AS usd FROM spending WHERE tag = %s AND slot >= %s) s
+CROSS JOIN (SELECT coalesce(sum(requests), 0) AS requests, coalesce(sum(tokens), 0) AS tokens,
+                   coalesce(sum(credits), 0) AS credits, coalesce(sum(usd), 0) AS usd, count(*) AS holds
+            FROM held WHERE tag = %s) h
+
+-- name: held_for
+SELECT key, tag, run, requests, tokens, credits, usd FROM held WHERE key = ANY(%b) ORDER BY key, tag FOR UPDATE
+
+-- name: all_held
+SELECT key, tag, run, requests, tokens, credits, usd FROM held
+
+-- name: holding_runs
+SELECT DISTINCT run FROM held WHERE tag = %s
+
+-- name: hold
+INSERT INTO held (key, tag, run, requests, tokens, credits, usd) VALUES (%s, %s, %s, %s, %s, %s, %s)
+ON CONFLICT (key, tag) DO UPDATE SET run = excluded.run, requests = excluded.requests, tokens = excluded.tokens,
+       credits = excluded.credits, usd = excluded.usd
+
+-- name: abandon
+UPDATE held SET run = %s WHERE key = %s
+
+-- name: let_go
+DELETE FROM held WHERE key = %s AND tag = %s
+
+-- name: spend
+INSERT INTO spending AS s (tag, slot, requests, tokens, credits, usd) VALUES (%s, %s, %s, %s, %s, %s)
+ON CONFLICT (tag, slot) DO UPDATE SET requests = s.requests + excluded.requests, tokens = s.tokens + excluded.tokens,
+       credits = s.credits + excluded.credits, usd = s.usd + excluded.usd
+
+-- name: spending
+SELECT tag, slot, requests, tokens, credits, usd FROM spending ORDER BY tag, slot
+
 -- name: count
 SELECT (SELECT count(*) FROM request), (SELECT count(*) FROM answer)
 
@@ -529,7 +590,7 @@ SELECT id, body, streamed FROM answer WHERE id = ANY(%s)
 -- name: page
 SELECT r.id, r.key, r.state, r.run, r.attempts, r.sent_at, r.boot, r.boottime, r.failure,
        convert_to(r.model, 'UTF8'), r.parent, r.question, a.crc, a.streamed, a.latency_ms, a.first_token_ms,
-       convert_to(a.request_id, 'UTF8'), a.body, r.seal, r.crc, r.body, a.received_at
+       convert_to(a.request_id, 'UTF8'), a.body, r.seal, r.crc, r.body, a.received_at, r.step, a.run
 FROM request r LEFT JOIN answer a ON a.id = r.id
 WHERE r.id > %s ORDER BY r.id LIMIT %s
 

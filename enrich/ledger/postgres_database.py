@@ -26,7 +26,7 @@ Connection = psycopg.Connection[tuple[Any, ...]]
 
 SQL: Final = load_queries("postgres.sql")
 # Script n takes a ledger from version n - 1 to n.
-SCHEMAS: Final = (SQL["schema_1"], SQL["schema_2"], SQL["schema_3"], SQL["schema_4"], SQL["schema_5"])
+SCHEMAS: Final = tuple(SQL[f"schema_{number}"] for number in range(1, 7))
 DATABASE_PATIENCE: Final = 300.0  # seconds that a lost database is waited for
 RECONNECT_EVERY: Final = 1.0  # seconds between tries
 DATABASE_TIMEOUT: Final = 10  # seconds

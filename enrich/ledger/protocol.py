@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Sequence
 
     from enrich.ledger.commit import Commits
+    from enrich.pace.purse import Hold, Refusal, Reserving, Settlement
     from enrich.records import Ask, Failure, Record, Reply
 
 ATTEMPTS = bytes.fromhex("6f0c1f4e5b7a5d0e9c3b8a2d4e6f7081")  # the uuid5 namespace of attempt ids
@@ -45,19 +46,21 @@ class Claim:
 
     Attributes:
         verdict: ``mine`` (send it; the intent is durable), ``done`` (``record`` is final: use it), ``held``
-            (another live run is sending it: wait for that) or ``in_doubt`` (``record`` is too old to re-send, or
-            the operator gave it up: ``record.skipped``).
+            (another live run is sending it: wait for that), ``in_doubt`` (``record`` is too old to re-send, or
+            the operator gave it up: ``record.skipped``) or ``refused`` (by a budget: nothing was written).
         attempt: for ``mine``: the number of the attempt that may now be sent, from 1, over all runs.
         body: for ``mine``: the bytes to send: the stored ones, when the request was sent before.
         record: what is known; None for a new request.
         unknowns: for ``mine``: earlier attempts that may have been executed; none where the operator said `resend`.
+        refusal: for ``refused``: why.
     """
 
-    verdict: Literal["mine", "done", "held", "in_doubt"]
+    verdict: Literal["mine", "done", "held", "in_doubt", "refused"]
     attempt: int = 1
     body: bytes = b""
     record: Record | None = None
     unknowns: int = 0
+    refusal: Refusal | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +110,7 @@ class Entry:
         damaged: which parts are not what was written: the ``request``'s body and time, the ``answer``, or the
             ``facts`` beside them: counts, times and names.
         line: the number of its line.
+        answered_by: the number of the run that got the answer; 0 without one.
     """
 
     ask: Ask
@@ -115,6 +119,7 @@ class Entry:
     failures: tuple[FailedAttempt, ...]
     damaged: tuple[Part, ...] = ()
     line: int = 0
+    answered_by: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,11 +238,14 @@ class Ledger(Protocol):
     async def lookup_question(self, questions: Sequence[bytes]) -> dict[bytes, list[Record]]:
         """Give the answered requests per question (`Ask.question`), oldest first."""
 
-    async def claim(self, asks: Sequence[Ask], *, resend_failed: bool = False) -> list[Claim]:
+    async def claim(
+        self, asks: Sequence[Ask], *, resend_failed: bool = False, reserving: Reserving | None = None
+    ) -> list[Claim]:
         """Make the intents durable and say for each ask whether this run may send it.
 
         Args:
             asks: the requests, keys distinct.
+            reserving: what is reserved for them, together with the claim; those that do not fit are ``refused``.
             resend_failed: claim requests that ``failed`` in an earlier run again, as another attempt of the same
                 key. One that may have been paid for and is too old to replay becomes ``in_doubt`` instead.
 
@@ -325,6 +333,15 @@ class Ledger(Protocol):
         Raises:
             LedgerError: the list is not what was written.
         """
+
+    async def settle_spending(self, settlements: Sequence[Settlement]) -> None:
+        """Replace what was reserved for requests by what was spent; what is settled already changes nothing."""
+
+    async def abandon_spending(self, keys: Sequence[bytes]) -> None:
+        """Note that this run works at these requests no more: what is reserved for them stays so, for nobody."""
+
+    async def stale_holds(self, tags: Sequence[str]) -> list[Hold]:
+        """Give what is reserved under these tags by runs that are not at work any more."""
 
     async def beside(self) -> list[dict[str, Any]]:
         """Give what the other runs that are at work said of themselves as they were opened."""

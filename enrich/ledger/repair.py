@@ -18,6 +18,7 @@ from enrich.ledger.protocol import attempt_uuid
 from enrich.ledger.rows import END_OF_TIME, FATES, LONGEST, MOST_ATTEMPTS, SENT, Row, is_run
 from enrich.ledger.soundness import Voucher
 from enrich.ledger.sqlite_transaction import SqliteTransaction
+from enrich.pace.purse import NOBODY
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
     from enrich.ledger.pages import Line, LineValues
 
 RUN, ANSWER, FAILURE = 6, 9, 14  # columns of these tables' lines
-REQUEST: Final = (15, 16)  # before and after there were seals
+REQUEST: Final = (15, 16, 17)  # without seals, with them, and with the step's name as well
+SPENDING, HELD = 6, 7  # columns of the lines of budgets, which stand in indexes
 KEY_BYTES: Final = 16
 
 
@@ -122,7 +124,7 @@ class _Mender:
 
     def _request(self, line: Line) -> None:
         _, key, state, run, attempts, sent_at, boot, boottime, failure, attempt, *rest = line.values
-        model, parent, question, crc, body, seal = (*rest, None)[:6]
+        model, parent, question, crc, body, seal, step = (*rest, None, None)[:7]
         sent_at, boottime = _real(sent_at), _real(boottime)
         try:
             sound = request_holds(crc, key, body, Moment(sent_at, boot, boottime)) and len(key) == KEY_BYTES
@@ -140,13 +142,14 @@ class _Mender:
             self._damaged += 1
             believed = believed._replace(state=SENT)
         attempt = attempt if isinstance(attempt, bytes) else attempt_uuid(key, believed.attempts)
-        self._restore(believed, attempt, crc, body)
+        self._restore(believed, attempt, crc, body, step)
 
-    def _restore(self, row: Row, attempt: bytes, crc: int, body: bytes) -> None:
+    def _restore(self, row: Row, attempt: bytes, crc: int, body: bytes, step: Any = None) -> None:
         standing = (row.state, row.run, row.attempts, row.sent_at, row.boot, row.boottime, row.failure)
         names = (row.model.decode("utf-8", "replace"), row.parent, row.question)
         row = row._replace(model=names[0].encode())
-        values = (row.id, row.key, *standing, attempt, *names, crc, body, row.new_seal())
+        name = step.decode("utf-8", "replace") if isinstance(step, bytes) else None
+        values = (row.id, row.key, *standing, attempt, *names, crc, body, row.new_seal(), name)
         self._tx.run("restore_request", values)
 
     def _run(self, line: Line) -> None:
@@ -170,6 +173,8 @@ class _Mender:
             for _, values in lines:
                 if len(values) == 3:
                     self._note(values, steps)
+                elif len(values) in (SPENDING, HELD):
+                    self._budget(values)
         for number, key in self._unsure.items():
             lost.setdefault(number, key)
         for number, key in sorted(lost.items()):
@@ -201,6 +206,18 @@ class _Mender:
         elif is_note(*values):
             name, value, crc = values
             self._tx.run("remember", (name.decode(), value.decode(), crc))
+
+    def _budget(self, values: LineValues) -> None:
+        """Carry over what is spent and reserved; a page that is out of date tells less, and the most that is told counts."""
+        amounts = [_real(value) for value in values[-4:]]
+        if not all(isinstance(amount, float) and 0 <= amount < END_OF_TIME for amount in amounts):
+            return
+        if len(values) == SPENDING and isinstance(values[0], bytes) and isinstance(values[1], int):
+            tag, slot = values[0].decode("utf-8", "replace"), values[1]
+            self._tx.run("restore_spending", (tag, slot, *amounts))
+        elif len(values) == HELD and isinstance(values[0], bytes) and isinstance(values[1], bytes):
+            tag = values[1].decode("utf-8", "replace")
+            self._tx.run("hold", (values[0], tag, NOBODY, *amounts))
 
     # --- what belongs to requests --------------------------------------------------------------------------
 

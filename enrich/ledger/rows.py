@@ -241,10 +241,10 @@ def to_logs(lines: Sequence[tuple[Any, ...]]) -> dict[int, list[FailedAttempt]]:
 
 
 def to_entry(
-    row: Row, record: Record, rest: tuple[int, bytes, float | None], logs: Mapping[int, list[FailedAttempt]]
+    row: Row, record: Record, rest: tuple[Any, ...], logs: Mapping[int, list[FailedAttempt]]
 ) -> Entry:
-    """Put everything about one request together; ``rest`` is its checksum, its body and the answer's time."""
-    crc, body, received_at = rest
+    """Put everything about one request together; ``rest`` is its checksum and body, the answer's time, its step and the answer's run."""
+    crc, body, received_at, step, answered_by = rest
     damaged: list[Part] = []
     if not request_holds(crc, row.key, body, row.first_sent):
         damaged.append("request")
@@ -254,9 +254,16 @@ def to_entry(
     if not (row.sealed and row.plain and timed):
         damaged.append("facts")
     mended = row.mended()
-    ask = Ask(mended.key, body if type(body) is bytes else b"", record.model, mended.parent, mended.question)
+    asked = body if type(body) is bytes else b""
+    name = step if isinstance(step, str) else _text(step)
     return Entry(
-        ask, record, received_at if timed else None, tuple(logs.get(row.id, ())), tuple(damaged), row.id
+        Ask(mended.key, asked, record.model, mended.parent, mended.question, step=name),
+        record,
+        received_at if timed else None,
+        tuple(logs.get(row.id, ())),
+        tuple(damaged),
+        row.id,
+        answered_by if type(answered_by) is int else 0,
     )
 
 

@@ -336,7 +336,8 @@ def _columns(ask: Ask, first: Moment, run: int) -> tuple[Any, ...]:
     """Give the part of a new request's line that follows its stamp."""
     crc = request_crc(ask.key, ask.body, first)
     seal = seal_of(ask.key, (SENT, run, 1, None), (ask.model.encode(), ask.parent, ask.question))
-    return ask.key, attempt_uuid(ask.key, 1), ask.model, ask.parent, ask.question, crc, ask.body, seal
+    named = (ask.model, ask.parent, ask.question)
+    return ask.key, attempt_uuid(ask.key, 1), *named, crc, ask.body, seal, ask.step or None
 
 
 def unknown(key: bytes) -> NoReturn:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeVar
 import orjson
 
 from enrich.base.texts import json_bytes
-from enrich.ledger import notes
+from enrich.ledger import notes, spending
 from enrich.ledger.commit import Commits, GroupCommit
 from enrich.ledger.protocol import Claim, Entry, Listed, Part, RunInfo, Totals, VerifyReport
 from enrich.ledger.rows import RELEASED, SKIPPED, run_info
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from enrich.base.clock import Clock
     from enrich.ledger.rules import Find
+    from enrich.pace.purse import Hold, Reserving, Settlement
     from enrich.records import Ask, Failure, Record
 
 SCAN_BATCH: Final = 256  # requests per step of a scan
@@ -112,7 +113,9 @@ class SqlLedger(ABC, Generic[Tx]):
         return await self._read(lambda tx: self._rules.lookup_question(tx, questions))
 
     @abstractmethod
-    async def claim(self, asks: Sequence[Ask], *, resend_failed: bool = False) -> list[Claim]:
+    async def claim(
+        self, asks: Sequence[Ask], *, resend_failed: bool = False, reserving: Reserving | None = None
+    ) -> list[Claim]:
         """Make the intents durable and say for each ask whether this run may send it."""
 
     async def again(self, key: bytes, failure: Failure) -> int | None:
@@ -142,6 +145,21 @@ class SqlLedger(ABC, Generic[Tx]):
         """Carry out the operator's decision on requests in doubt; gives how many it touched."""
         state = RELEASED if how == "resend" else SKIPPED
         return await self._submit(lambda tx: self._rules.settle_doubt(tx, keys, state, young=young))
+
+    # --- budgets that outlive a run ------------------------------------------------------------------------
+
+    async def settle_spending(self, settlements: Sequence[Settlement]) -> None:
+        """Replace what was reserved for requests by what was spent; what is settled already changes nothing."""
+        now = self._rules.now().wall
+        await self._submit(lambda tx: spending.settle(tx, settlements, now))
+
+    async def abandon_spending(self, keys: Sequence[bytes]) -> None:
+        """Note that this run works at these requests no more: what is reserved for them stays so, for nobody."""
+        await self._submit(lambda tx: spending.abandon(tx, keys))
+
+    async def stale_holds(self, tags: Sequence[str]) -> list[Hold]:
+        """Give what is reserved under these tags by runs that are not at work any more."""
+        return await self._read(lambda tx: spending.stale_holds(tx, self._rules, tags))
 
     # --- small things remembered ---------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from enrich.base.clock import Clock, SystemClock
 from enrich.base.texts import json_bytes
 from enrich.errors import DiskFull, EnrichError, LedgerError
-from enrich.ledger import sqlite_file
+from enrich.ledger import spending, sqlite_file
 from enrich.ledger.checks import boot_number
 from enrich.ledger.locks import RunLocks
 from enrich.ledger.presence import Presence
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from enrich.ledger.protocol import Claim
     from enrich.ledger.sqlite_transaction import AnswerLine
+    from enrich.pace.purse import Reserving
     from enrich.records import Ask, Failure, Reply
 
     Work = Callable[[SqliteTransaction], Any] | AnswerLine
@@ -140,12 +141,16 @@ class SqliteLedger(SqlLedger[SqliteTransaction]):
 
     # --- requests ------------------------------------------------------------------------------------------
 
-    async def claim(self, asks: Sequence[Ask], *, resend_failed: bool = False) -> list[Claim]:
+    async def claim(
+        self, asks: Sequence[Ask], *, resend_failed: bool = False, reserving: Reserving | None = None
+    ) -> list[Claim]:
         """Make the intents durable and say for each ask whether this run may send it."""
         self._must_be_open()
 
         def work(tx: SqliteTransaction) -> list[Claim]:
             self._room.check()
+            if reserving is not None:
+                return spending.claim(self._rules, tx, asks, reserving, resend_failed=resend_failed)
             return self._rules.claim(tx, asks, resend_failed=resend_failed)
 
         return await self._submit(work)

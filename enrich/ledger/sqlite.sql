@@ -66,6 +66,28 @@ ALTER TABLE request ADD COLUMN seal INTEGER; -- over key, state, run, attempts, 
 ALTER TABLE generation ADD COLUMN crc INTEGER; -- over step and n
 ALTER TABLE memory ADD COLUMN crc INTEGER; -- over name and value
 
+-- name: schema_3
+ALTER TABLE request ADD COLUMN step TEXT; -- that asks it
+CREATE TABLE held ( -- what is reserved for requests of which it is not known what they cost
+    key      BLOB NOT NULL,
+    tag      TEXT NOT NULL,
+    run      INTEGER NOT NULL, -- that is at work at it; 0 none
+    requests REAL NOT NULL,
+    tokens   REAL NOT NULL,
+    credits  REAL NOT NULL,
+    usd      REAL NOT NULL,
+    PRIMARY KEY (key, tag)
+) WITHOUT ROWID;
+CREATE TABLE spending ( -- under each tag, in each quarter of an hour
+    tag      TEXT NOT NULL,
+    slot     INTEGER NOT NULL, -- quarters of an hour since the epoch
+    requests REAL NOT NULL,
+    tokens   REAL NOT NULL,
+    credits  REAL NOT NULL,
+    usd      REAL NOT NULL,
+    PRIMARY KEY (tag, slot)
+) WITHOUT ROWID;
+
 -- name: generations
 SELECT step, n, crc FROM generation
 
@@ -103,7 +125,7 @@ SELECT crc, body FROM request WHERE id = ?
 
 -- name: insert_request
 INSERT INTO request (state, attempts, run, sent_at, boot, boottime, key, attempt_id, model, parent, question, crc, body,
-                     seal)
+                     seal, step)
 SELECT 0, 1, * FROM (VALUES :rows) WHERE true
 ON CONFLICT (key) DO NOTHING
 
@@ -202,6 +224,45 @@ INSERT INTO memory (name, value, crc) VALUES (?, ?, ?)
 ON CONFLICT (name) DO UPDATE SET value = excluded.value, crc = excluded.crc
 
 
+-- name: lock_budgets
+SELECT 1
+
+-- name: budget_used
+SELECT s.requests, s.tokens, s.credits, s.usd, h.requests, h.tokens, h.credits, h.usd, h.holds
+FROM (SELECT coalesce(sum(requests), 0) AS requests, coalesce(sum(tokens), 0) AS tokens, coalesce(sum(credits), 0) AS credits,
+             coalesce(sum(usd), 0) AS usd FROM spending WHERE tag = ? AND slot >= ?) s
+CROSS JOIN (SELECT coalesce(sum(requests), 0) AS requests, coalesce(sum(tokens), 0) AS tokens,
+                   coalesce(sum(credits), 0) AS credits, coalesce(sum(usd), 0) AS usd, count(*) AS holds
+            FROM held WHERE tag = ?) h
+
+-- name: held_for
+SELECT key, tag, run, requests, tokens, credits, usd FROM held WHERE key IN (:list)
+
+-- name: all_held
+SELECT key, tag, run, requests, tokens, credits, usd FROM held
+
+-- name: holding_runs
+SELECT DISTINCT run FROM held WHERE tag = ?
+
+-- name: hold
+INSERT INTO held (key, tag, run, requests, tokens, credits, usd) VALUES (?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (key, tag) DO UPDATE SET run = excluded.run, requests = excluded.requests, tokens = excluded.tokens,
+       credits = excluded.credits, usd = excluded.usd
+
+-- name: abandon
+UPDATE held SET run = ? WHERE key = ?
+
+-- name: let_go
+DELETE FROM held WHERE key = ? AND tag = ?
+
+-- name: spend
+INSERT INTO spending AS s (tag, slot, requests, tokens, credits, usd) VALUES (?, ?, ?, ?, ?, ?)
+ON CONFLICT (tag, slot) DO UPDATE SET requests = s.requests + excluded.requests, tokens = s.tokens + excluded.tokens,
+       credits = s.credits + excluded.credits, usd = s.usd + excluded.usd
+
+-- name: spending
+SELECT tag, slot, requests, tokens, credits, usd FROM spending ORDER BY tag, slot
+
 -- name: count
 SELECT (SELECT count(*) FROM request), (SELECT count(*) FROM answer)
 
@@ -263,7 +324,7 @@ WHERE r.id > :after AND (:all OR instr(:states, standing) > 0) ORDER BY r.id LIM
 -- name: page
 SELECT r.id, r.key, r.state, r.run, r.attempts, r.sent_at, r.boot, r.boottime, r.failure, r.model, r.parent,
        r.question, a.crc, a.streamed, a.latency_ms, a.first_token_ms, a.request_id, a.body, r.seal,
-       r.crc, r.body, a.received_at
+       r.crc, r.body, a.received_at, r.step, a.run
 FROM request r LEFT JOIN answer a ON a.id = r.id
 WHERE r.id > ? ORDER BY r.id LIMIT ?
 
@@ -294,8 +355,8 @@ DROP TABLE old;
 
 -- name: restore_request
 INSERT INTO request (id, key, state, run, attempts, sent_at, boot, boottime, failure, attempt_id, model, parent,
-                     question, crc, body, seal)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+                     question, crc, body, seal, step)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT DO NOTHING
 
 -- name: restore_answer
@@ -311,6 +372,11 @@ ON CONFLICT DO NOTHING
 
 -- name: restore_run
 INSERT INTO run (number, started_at, ended_at, boot, info, summary) VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING
+
+-- name: restore_spending
+INSERT INTO spending AS s (tag, slot, requests, tokens, credits, usd) VALUES (?, ?, ?, ?, ?, ?)
+ON CONFLICT (tag, slot) DO UPDATE SET requests = max(s.requests, excluded.requests), tokens = max(s.tokens, excluded.tokens),
+       credits = max(s.credits, excluded.credits), usd = max(s.usd, excluded.usd)
 
 -- name: restored
 SELECT id, key, question FROM request WHERE id IN (:list)

@@ -22,7 +22,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SQL: Final = load_queries("sqlite.sql")
-SCHEMAS: Final = (SQL["schema_1"], SQL["schema_2"])  # script n takes a ledger from version n - 1 to n
+SCHEMAS: Final = (
+    SQL["schema_1"],
+    SQL["schema_2"],
+    SQL["schema_3"],
+)  # script n takes a ledger from version n - 1 to n
 APPLICATION_ID: Final = 0x42656C31  # marks the file as a ledger of ours, in its header
 BUSY_TIMEOUT: Final = 30.0  # seconds to wait for another process's commit
 WRITER_CACHE: Final = 32_768  # KiB of pages: the index of keys of a million requests

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from enrich.errors import BudgetSpent
+from enrich.pace.lengths import Lengths
+from enrich.pace.prices import Charge, Prices
 
 if TYPE_CHECKING:
     from enrich.config import BudgetConfig
     from enrich.records import Completion
 
-LENGTH_MARGIN = 1.5  # over the longest answer seen, or the most tokens per byte seen, once many were seen
-LENGTH_DOUBT = 4.0  # what is added to that margin after the first answer; falls with the root of their number
 BYTES_PER_TOKEN = 4.0  # of ordinary English, the first guess
 FIRST_GUESS = 256  # tokens of an answer, the first guess
-FIRST_ANSWER = 4_096  # tokens expected of an answer before any was seen and when no limit is set
-PRICE_MARGIN = 1.1  # over the dearest price that what was charged so far allows
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,74 +23,6 @@ class Reservation:
 
     tokens: float
     credits: float
-
-
-class Charge(NamedTuple):
-    """What one completion was charged."""
-
-    prompt: int
-    completion: int
-    credits: float
-
-    @property
-    def share(self) -> float:
-        """Give the share of its tokens that the answer makes up."""
-        return self.completion / max(self.prompt + self.completion, 1)
-
-
-class Prices:
-    """Bounds what a request can cost by what earlier ones did; the endpoint names charges, but no rates.
-
-    A charge is taken as linear in prompt and completion tokens. Each charge then bounds the two rates; of every
-    model the two that tell most are kept, those with the largest and the smallest share of completion tokens.
-    The bound is what a request would cost at the dearest rates that both allow. A charge above its bound widens
-    the margin of all later ones.
-    """
-
-    def __init__(self) -> None:
-        self._extremes: dict[str | None, tuple[Charge, Charge]] = {}
-        self._cheapest = math.inf
-        self._margin = PRICE_MARGIN
-
-    @property
-    def known(self) -> bool:
-        """Say whether any charge was seen."""
-        return bool(self._extremes)
-
-    def learn(self, model: str | None, charge: Charge) -> None:
-        """Take in what a completion by this model was charged."""
-        if model in self._extremes:
-            expected = _dearest(*self._extremes[model], charge.prompt, charge.completion)
-            if charge.credits > expected > 0:
-                self._margin = max(self._margin, PRICE_MARGIN * charge.credits / expected)
-        least, most = self._extremes.get(model, (charge, charge))
-        self._extremes[model] = (
-            min(least, charge, key=lambda c: c.share),
-            max(most, charge, key=lambda c: c.share),
-        )
-        self._cheapest = min(self._cheapest, charge.credits)
-
-    def worst(self, prompt: float, completion: float) -> float:
-        """Give the most credits that so many tokens can cost, whichever model seen so far serves them."""
-        dearest = (_dearest(*pair, prompt, completion) for pair in self._extremes.values())
-        return self._margin * max(self._cheapest, *dearest)
-
-
-def _dearest(one: Charge, two: Charge, prompt: float, completion: float) -> float:
-    """Maximise what the tokens cost over all rates that do not make either charge cheaper than it was.
-
-    A linear programme in two unknowns: its solution lies where the bounds meet each other or an axis.
-    """
-    by_prompt = min(c.credits / max(c.prompt, 1) for c in (one, two))
-    by_completion = min(c.credits / max(c.completion, 1) for c in (one, two))
-    best = max(by_prompt * prompt, by_completion * completion)
-    determinant = one.prompt * two.completion - two.prompt * one.completion
-    if determinant:
-        p = (one.credits * two.completion - two.credits * one.completion) / determinant
-        c = (one.prompt * two.credits - two.prompt * one.credits) / determinant
-        if p >= 0 and c >= 0:
-            best = max(best, p * prompt + c * completion)
-    return best
 
 
 class Budget:
@@ -118,10 +47,7 @@ class Budget:
         self._reserved_credits = 0.0
         self._in_flight = 0
         self._prices = Prices()
-        self._tokens_per_byte = 0.0
-        self._longest_body = 0
-        self._longest_answer = 0
-        self._answers = 0
+        self._lengths = Lengths()
         self._unpriced = False
         self._mean_per_byte = 0.0
 
@@ -154,7 +80,7 @@ class Budget:
         Raises:
             BudgetSpent: even with nothing else in flight it would not fit.
         """
-        prompt, answer = self._worst(body_bytes, max_tokens)
+        prompt, answer = self._lengths.worst(body_bytes, max_tokens)
         credits_ = self._prices.worst(prompt, answer) if self._prices.known else 0.0
         over = self._over(prompt + answer, credits_)
         if over is None:
@@ -170,23 +96,9 @@ class Budget:
             return None
         raise BudgetSpent(over, hint="raise `budget` in the configuration and run again.")
 
-    def _worst(self, body_bytes: int, max_tokens: int | None) -> tuple[float, float]:
-        """Give the most tokens of prompt and answer that a request may use.
-
-        No tokenizer makes more than one token of a byte. Up to the longest body seen the run's own answers say
-        better; beyond it each further byte counts as a token.
-        """
-        if not self._answers:
-            return body_bytes, max_tokens if max_tokens is not None else FIRST_ANSWER
-        margin = LENGTH_MARGIN + LENGTH_DOUBT / math.sqrt(self._answers)
-        known = min(body_bytes, self._longest_body)
-        prompt = min(margin * self._tokens_per_byte, 1.0) * known + body_bytes - known
-        longest = margin * max(self._longest_answer, 1)
-        return prompt, max_tokens if max_tokens is not None else longest
-
     def likely_tokens(self, body_bytes: int, max_tokens: int | None) -> float:
         """Estimate the tokens a request will use, from the mean of this run's last answers."""
-        if self._answers:
+        if self._lengths.answers:
             return body_bytes * self._mean_per_byte
         return body_bytes / BYTES_PER_TOKEN + min(max_tokens or FIRST_GUESS, FIRST_GUESS)
 
@@ -234,15 +146,12 @@ class Budget:
             self._unpriced = True
         if usage.tokens is None:  # it tells nothing of how long the next ones are
             return
-        self._answers += 1
+        self._lengths.learn(body_bytes, prompt, answer)
         self._mean_per_byte += (usage.tokens / max(body_bytes, 1) - self._mean_per_byte) / min(
-            self._answers, 200
+            self._lengths.answers, 200
         )
         if usage.credits is not None and self._config.credits is not None:
             self._prices.learn(completion.model, Charge(prompt, answer, usage.credits))
-        self._tokens_per_byte = max(self._tokens_per_byte, prompt / max(body_bytes, 1))
-        self._longest_body = max(self._longest_body, body_bytes if prompt else 0)
-        self._longest_answer = max(self._longest_answer, answer)
 
     def _over(self, tokens: float, credits_: float) -> str | None:
         """Say which budget a further request would break, or None."""

@@ -221,7 +221,7 @@ class RequestBuilder:
         body = self._body(model, messages, own, mode or self.step.schema_mode)
         key = idempotency_key(self._base_url, body, ordinal)
         question = self._question_of(prepared, ordinal) if self.rereads else None
-        return Ask(key, body, model, parent, question, prepared.pictures)
+        return Ask(key, body, model, parent, question, prepared.pictures, self.step.name)
 
     def key(self, values: Mapping[str, Any], ordinal: int) -> bytes:
         """Give the key of the request that `ask` makes of a row without pictures, and of an ordinal.

@@ -18,7 +18,7 @@ from enrich.schema.schema import step_schema
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from enrich.config import Config, LimitsConfig, StepConfig, StepLimits
+    from enrich.config import BudgetWindow, Config, LimitsConfig, StepConfig, StepLimits
     from enrich.schema.schema import AnswerSchema
 
 Facts = tuple[tuple[str, str], ...]
@@ -43,6 +43,7 @@ def job_words(config: Config, *, content: bool) -> JobWords:
                 "; ".join(_rates(config.limits)) or "none; what the endpoint allows is found out",
             ),
             ("budget of a run", "; ".join(_amounts(config.budget)) or "none"),
+            *(("budget together with others", _budget(window)) for window in config.budget.windows),
             ("retries", f"up to {counted(config.retry.attempts, 'attempt')} of a request"),
             ("identical requests", "asked once" if config.dedupe else "each row is asked on its own"),
             ("failed rows tolerated", str(config.tolerate)),
@@ -67,8 +68,14 @@ def _rates(limits: LimitsConfig | StepLimits) -> Iterator[str]:
         yield f"{', '.join(_amounts(window))} in {number(window.seconds)} s"
 
 
+def _budget(window: BudgetWindow) -> str:
+    whose = f" of {window.tag}" if window.tag else ""
+    per = "in total" if window.per == "total" else f"a {window.per} ({window.zone})"
+    return f"{', '.join(_amounts(window))} {per}{whose}"
+
+
 def _amounts(section: Any) -> Iterator[str]:
-    for name in ("credits", "tokens", "requests"):
+    for name in ("credits", "tokens", "requests", "usd"):
         if (amount := getattr(section, name, None)) is not None:
             yield f"{number(amount)} {name}"
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from enrich.base.descriptors import room_for_connections
 from enrich.config import LimitsConfig
+from enrich.engine.wallet import Wallet
 from enrich.pace.lease import Leases
 from enrich.pace.pace import Pace
 from enrich.pace.shared_windows import LeasedSlots
@@ -16,11 +17,13 @@ from enrich.pace.step_limits import Gate
 from enrich.pace.windows import OwnSlots
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
     from enrich.engine.engine import Engine
+    from enrich.engine.retry import Policy
     from enrich.ledger.protocol import Ledger
     from enrich.pace.windows import Slots
+    from enrich.records import Completion, Failure, Reply
     from enrich.runs.job import Job
 
 log = logging.getLogger("enrich")
@@ -56,6 +59,20 @@ async def open_pace(
     async with contextlib.AsyncExitStack() as stack:
         slots = await _slots(job, ledger, limits, stack)
         yield Pace(limits, slots=slots, learned=learned, most=most)
+
+
+async def open_wallet(
+    job: Job, ledger: Ledger, policy: Policy, read: Callable[[Reply], Completion | Failure]
+) -> Wallet | None:
+    """Open the budgets that outlive a run; None where none is told."""
+    windows = job.config.budget.windows
+    if not windows:
+        return None
+    attempts = 1 if policy.unknown is None else 1 + policy.unknown
+    shelf = f"prices of {job.base_url}"
+    wallet = Wallet(windows, job.config.prices, ledger, read, attempts=attempts, shelf=shelf)
+    await wallet.open()
+    return wallet
 
 
 @contextlib.asynccontextmanager

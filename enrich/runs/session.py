@@ -26,7 +26,7 @@ from enrich.rows.troubles import Troubles
 from enrich.runs.anew import know_generations
 from enrich.runs.fresh import know_the_past, note_decisions
 from enrich.runs.learned import recall_learned
-from enrich.runs.limits import connections, open_gates, open_pace
+from enrich.runs.limits import connections, open_gates, open_pace, open_wallet
 from enrich.runs.promise import promise_of
 from enrich.wire import completion
 from enrich.wire.client import Client
@@ -210,6 +210,12 @@ async def sending(
         most = connections(limits.most)
         learned = await recall_learned(job, ledger, endpoint)
         promise = await promise_of(config.endpoint, job.base_url, ledger)
+        policy = Policy.of(
+            config.retry,
+            timeout=config.endpoint.timeout,
+            keeps_keys=promise.kept,
+            key=endpoint.key_source.name if endpoint.key_source is not None else "the API key",
+        )
         client = Client(endpoint, concurrency=most, ends=learned.ends)
         transport = await stack.enter_async_context(client)
         output = config.output and config.output.path
@@ -222,16 +228,12 @@ async def sending(
             read=_reading(job, completion.read_fresh),
             pace=pace,
             budget=Budget(config.budget),
-            policy=Policy.of(
-                config.retry,
-                timeout=config.endpoint.timeout,
-                keeps_keys=promise.kept,
-                key=endpoint.key_source.name if endpoint.key_source is not None else "the API key",
-            ),
+            policy=policy,
             workers=most,
             on_retry=_log_retry,
             run=run,
             clock=session.clock,
+            wallet=await open_wallet(job, ledger, policy, _reading(job)),
             look=client.load if endpoint.metrics_url is not None else None,
         )
         if interrupt is not None:

@@ -16,6 +16,7 @@ from enrich.files.rehearsal import rehearse
 from enrich.files.sink import preflight
 from enrich.files.source import open_source
 from enrich.ledger.opening import open_ledger
+from enrich.pace.lengths import FIRST_ANSWER
 from enrich.records import Failure
 from enrich.runs.job import Job, compile_job, refuse_overlap
 from enrich.runs.partitions import find_units
@@ -81,6 +82,9 @@ async def check_job(config: Config, limit: int | None = None, *, probe: bool = F
     if config.gold is not None:
         findings.append(await asyncio.to_thread(_try, "gold", lambda: _gold(config, source, job)))
     findings.append(await _ledger(config))
+    findings += [
+        CheckLine("budget", ok=True, text=said) for step in config.steps if (said := _soft(config, step))
+    ]
     findings += [CheckLine("images", ok=True, text=_images(step)) for step in config.steps if step.images]
     findings += [
         CheckLine("cache", ok=True, text=said)
@@ -159,6 +163,18 @@ def _images(step: StepConfig) -> str:
     return (
         f"warning: step `{step.name}` sends pictures as content parts. By Beatra's contract a message's content is a string: "
         "ask an endpoint that takes parts (the sandbox does with --parts)"
+    )
+
+
+def _soft(config: Config, step: StepConfig) -> str | None:
+    """Say where nobody knows what an answer costs at most: a budget in anything but requests may be passed by one."""
+    bounded = any(isinstance(limit, int) for limit in (step.max_tokens, step.max_completion_tokens))
+    hard = all(window.tokens is window.credits is window.usd is None for window in config.budget.windows)
+    if bounded or hard:
+        return None
+    return (
+        f"`budget.windows` is soft: step `{step.name}` sets no max_tokens, so an answer longer than {FIRST_ANSWER:,} tokens"
+        " may pass it by what it costs more; set max_tokens and it cannot"
     )
 
 

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from pydantic import ValidationError
 
-from enrich.config.limits import RATES, BudgetConfig, LimitsConfig, RetryConfig, WindowConfig
+from enrich.config.budget import BudgetConfig
+from enrich.config.limits import RATES, LimitsConfig, RetryConfig, WindowConfig
 
 if TYPE_CHECKING:
     from enrich.config.section import Section

@@ -557,7 +557,7 @@ async def test_full_disk(tmp_path: Path) -> None:
         def __getattr__(self, name: str) -> Any:
             return getattr(self._ledger, name)
 
-        async def claim(self, asks: object, *, resend_failed: bool = False) -> Any:
+        async def claim(self, asks: object, **_: object) -> Any:
             raise DiskFull
 
     async with bench(tmp_path, wrap=Full) as b:

@@ -50,7 +50,8 @@ def version(url: str) -> int:
 
 
 BACK_TO_THE_FIRST = """
-ALTER TABLE beatra.request DROP COLUMN seal;
+ALTER TABLE beatra.request DROP COLUMN seal, DROP COLUMN step;
+DROP TABLE beatra.held, beatra.spending;
 ALTER TABLE beatra.generation DROP COLUMN crc;
 ALTER TABLE beatra.memory DROP COLUMN crc;
 ALTER TABLE beatra.run DROP COLUMN accounts;

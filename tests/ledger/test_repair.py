@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from enrich.ledger.pages import INDEX_INTERIOR, INDEX_LEAF, TABLE_LEAF, Pages
+from enrich.ledger.repair import REQUEST
 from tests.helpers.chaos import make_job, place, violations
 from tests.helpers.endpoint import BookedEndpoint, answer_to, echo
 from tests.helpers.warm import Warm
@@ -284,7 +285,7 @@ def test_requests_that_changed_places_lead_nobody_round_in_circles(
     of_requests = [
         number
         for number in pages_of(job.ledger, TABLE_LEAF)
-        if any(len(line.values) == 16 for line in pages._cells(number, {TABLE_LEAF}))
+        if any(len(line.values) == REQUEST[-1] for line in pages._cells(number, {TABLE_LEAF}))
     ]
     first, last = of_requests[0], of_requests[-1]
     assert first != last

@@ -10,7 +10,7 @@ import pytest
 import enrich
 from enrich.config import BudgetConfig
 from enrich.errors import BudgetSpent
-from enrich.pace.budget import Budget, Charge, Prices, Reservation
+from enrich.pace.budget import Budget, Reservation
 from enrich.records import Completion, Usage
 from enrich.sandbox import SandboxOptions, ThreadedSandbox, parse_fault
 
@@ -100,40 +100,6 @@ def test_a_request_that_was_not_sent_is_given_back() -> None:
     assert reservation is not None
     budget.release(reservation)
     assert budget.reserve(BODY, None) is not None
-
-
-@pytest.mark.parametrize("seed", range(20))
-def test_prices_bound_every_linear_charge(seed: int) -> None:
-    """Whatever the two rates are, no later request costs more than the bound, and the bound is not far off."""
-    chance = random.Random(seed)
-    rates = (chance.random(), 10 * chance.random())
-    prices = Prices()
-    bound = charged = 0.0
-    for number in range(200):
-        prompt, answer = chance.randrange(1, 2000), chance.randrange(1, 200)
-        cost = prompt * rates[0] + answer * rates[1]
-        if number:
-            assert cost <= prices.worst(prompt, answer)
-        if number > 20:
-            bound, charged = bound + prices.worst(prompt, answer), charged + cost
-        prices.learn("m", Charge(prompt, answer, cost))
-    assert bound < 2 * charged
-
-
-def test_prices_are_those_of_the_dearest_model() -> None:
-    """With several models in use, the bound is that of the dearest."""
-    prices = Prices()
-    prices.learn("cheap", Charge(100, 10, 0.01))
-    prices.learn("dear", Charge(100, 10, 1.0))
-    assert prices.worst(100, 10) >= 1.0
-
-
-def test_a_charge_above_its_bound_widens_the_margin() -> None:
-    """A tariff that is not linear is learned from: the same surprise does not come twice."""
-    prices = Prices()
-    for charge in (Charge(100, 10, 0.01), Charge(100, 10, 0.05)):
-        prices.learn("m", charge)
-    assert prices.worst(100, 10) >= 0.05
 
 
 @pytest.mark.parametrize("seed", range(20))
