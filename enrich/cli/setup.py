@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,6 +14,10 @@ from enrich.cli.execute import run_async
 from enrich.cli.options import (
     load,
 )
+
+if TYPE_CHECKING:
+    from enrich.verbs.draft import Draft
+    from enrich.verbs.init import Proposal
 
 TABLES = frozenset(
     {".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet", ".arrow", ".feather", ".xlsx", ".xls", ".ods"}
@@ -27,7 +32,18 @@ TASK = "Summarize in one sentence."
 @click.option(
     "--labels", metavar="NAMES", help="What an answer may be, with commas; without them it is free text."
 )
-def init(path: Path | None, directory: Path | None, task: str | None, labels: str | None) -> None:
+@click.option(
+    "--describe",
+    metavar="TEXT",
+    help="What is wanted of each row, in your words: the endpoint is asked once for a draft of prompt and schema. It is shown the "
+    "columns and the first three rows. What it costs is said first.",
+)
+@click.option("--model", default="auto", show_default=True, help="Who is asked, with --describe.")
+@click.option("--sandbox", is_flag=True, help="With --describe: a made-up draft, at no cost.")
+@click.option("--yes", is_flag=True, help="With --describe: ask without a question, for scripts.")
+def init(
+    path: Path | None, directory: Path | None, task: str | None, labels: str | None, **draft: Any
+) -> None:
     """Make a configuration: for a table of yours, or a starter that runs at once on the sandbox.
 
     With a TABLE its columns are looked at: the prompt shows those that tell something, and it is said why. Without one
@@ -37,13 +53,21 @@ def init(path: Path | None, directory: Path | None, task: str | None, labels: st
     Examples:
       beatra-enrich init demo
       beatra-enrich init reviews.csv --task "Label the mood." --labels good,bad,mixed
+      beatra-enrich init reviews.csv --describe "label the mood, and quote what shows it"
     """
     from enrich.verbs.init import propose, write_for, write_starter
 
     if path is not None and path.is_file():
         folder = directory or Path()
         proposal = propose(path)
-        made = write_for(folder, path, task or TASK, _listed(labels or ""), proposal)
+        if draft["describe"]:
+            if task is not None or labels is not None:
+                raise click.UsageError("--describe drafts what --task and --labels say: give it, or them")
+            drafted = _drafted(path, folder, proposal, **draft)
+            proposal = drafted.proposal
+            made = write_for(folder, path, drafted.task, proposal=proposal, schema=drafted.schema)
+        else:
+            made = write_for(folder, path, task or TASK, _listed(labels or ""), proposal)
         for line in proposal.why:
             click.echo(line)
     elif (
@@ -51,6 +75,7 @@ def init(path: Path | None, directory: Path | None, task: str | None, labels: st
         or directory is not None
         or task is not None
         or labels is not None
+        or draft["describe"]
     ):
         raise click.UsageError(
             f"{path or Path()} is no file: name the table, such as beatra-enrich init reviews.csv"
@@ -70,6 +95,35 @@ def init(path: Path | None, directory: Path | None, task: str | None, labels: st
     for each in made:
         click.echo(f"made {each}")
     click.echo(f"\nNow: beatra-enrich run {folder / 'config.yaml'}")
+
+
+def _drafted(
+    data: Path, folder: Path, proposal: Proposal, *, describe: str, model: str, sandbox: bool, yes: bool
+) -> Draft:
+    """Say what a draft costs, ask whether to go on, and have it made; leaves with 130 when not."""
+    from enrich.errors import UsageError
+    from enrich.verbs.draft import Drafting
+
+    if not (yes or sandbox) and not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise UsageError(
+            "--describe says what it costs and asks on a terminal, and there is none",
+            hint="--yes asks without a question; nothing was sent.",
+        )
+    drafting = Drafting(
+        data, folder, describe, proposal, model=model, base_url="sandbox" if sandbox else None
+    )
+    if not sandbox:
+        click.echo(
+            f"A draft takes one request that shows {len(proposal.shown):,} columns and three rows of {data.name}:"
+        )
+        click.echo(run_async(drafting.plan).text())
+        if not yes and not click.confirm("Ask for it?"):
+            click.echo("Nothing was sent.")
+            raise click.exceptions.Exit(130)
+    drafted: Draft = run_async(drafting.ask)
+    if sandbox:
+        click.echo("sandbox: the draft is made up")
+    return drafted
 
 
 def _listed(labels: str) -> list[str]:

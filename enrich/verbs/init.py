@@ -114,6 +114,14 @@ SCHEMA = """\
         label: {{enum: {labels}}}
       required: [label]
 """
+DRAFTED = """\
+    schema:                # typed columns: {step}_{first} and so on; drafted, to be read and put right
+      type: object
+      properties:
+{fields}
+      required: {required}
+      additionalProperties: false
+"""
 GOLD = """\
 
 gold: {{{answer}: {known}}}    # what somebody found already is not shown to the model: a run says how far they agree
@@ -229,7 +237,13 @@ def _said(field: pa.Field[Any], length: float | None) -> str:
 
 
 def write_for(
-    directory: Path, data: Path, task: str, labels: Sequence[str] = (), proposal: Proposal | None = None
+    directory: Path,
+    data: Path,
+    task: str,
+    labels: Sequence[str] = (),
+    proposal: Proposal | None = None,
+    *,
+    schema: dict[str, Any] | None = None,
 ) -> list[Path]:
     """Write a configuration for a table of the user's, with its real columns in the prompt.
 
@@ -239,6 +253,7 @@ def write_for(
         task: what is to be done with each row; taken as it stands, also when it is a template already.
         labels: what an answer may be; without any it is what the proposal found, else free text.
         proposal: what the prompt shows; by default all that seems to tell something, in the table's order.
+        schema: of an answer, where it was drafted; its first property is what a column that is known by hand is held to.
 
     Raises:
         InputError: the table cannot be read.
@@ -257,14 +272,34 @@ def write_for(
         step=step,
         prompt=textwrap.indent(_prompt(task, telling), " " * 6),
         on_null=ON_NULL if proposal is not None and proposal.nulls else "",
-        schema=SCHEMA.format(step=step, labels=json.dumps(list(given), ensure_ascii=False)) if given else "",
-        gold=GOLD.format(
-            answer=f"{step}_label" if given else step, known=json.dumps(known, ensure_ascii=False)
-        )
+        schema=_schema(step, given, schema),
+        gold=GOLD.format(answer=_held(step, given, schema), known=json.dumps(known, ensure_ascii=False))
         if known is not None
         else "",
     )
     return _write(directory, {"config.yaml": text})
+
+
+def _schema(step: str, labels: Sequence[str], drafted: dict[str, Any] | None) -> str:
+    """Write the schema that was drafted, or one of labels, or none."""
+    if drafted is not None:
+        fields = [
+            f"        {json.dumps(name)}: {json.dumps(field, ensure_ascii=False)}"
+            for name, field in drafted["properties"].items()
+        ]
+        first = next(iter(drafted["properties"]))
+        required = json.dumps(drafted["required"])
+        return DRAFTED.format(step=step, first=first, fields="\n".join(fields), required=required)
+    if labels:
+        return SCHEMA.format(step=step, labels=json.dumps(list(labels), ensure_ascii=False))
+    return ""
+
+
+def _held(step: str, labels: Sequence[str], drafted: dict[str, Any] | None) -> str:
+    """Name the column of the answer that what is known by hand is held to."""
+    if drafted is not None:
+        return f"{step}_{next(iter(drafted['properties']))}"
+    return f"{step}_label" if labels else step
 
 
 def _telling(schema: pa.Schema) -> list[str]:
