@@ -11,14 +11,18 @@ import pyarrow as pa
 
 from enrich.errors import ConfigError
 from enrich.frames import accessor as frames
-from enrich.frames.accessor import FrameSource, Plan
-from enrich.frames.arguments import Pipeline, Question, taking
+from enrich.frames import looking
+from enrich.frames.accessor import FrameSource
+from enrich.frames.arguments import Pipeline, Planned, Question, Reported, taking
+from enrich.frames.looking import Plan
 from enrich.frames.objects import object_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+    from pathlib import Path
 
-    from enrich.frames.accessor import Answers, Page
+    from enrich.frames.accessor import Answers
+    from enrich.frames.looking import Page
 
 __all__ = ["FrameAccessor", "Plan", "SeriesAccessor", "beatra"]
 
@@ -143,11 +147,13 @@ class FrameAccessor:
             }
             <BLANKLINE>
         """
-        return frames.preview(question, _source(self._frame))
+        return looking.preview(question, _source(self._frame))
 
-    @taking(Question)
-    def plan(self, question: Question) -> Plan:
-        """Count the distinct requests that `complete` would need, and those that the ledger has answers to.
+    @taking(Planned)
+    def plan(self, question: Planned) -> Plan:
+        """Say what `complete` would come to: distinct requests, those that the ledger has answers to, tokens, credits, time.
+
+        `print` of it is what `beatra-enrich plan` says. Nothing is sent, but for `sample`.
 
         {arguments}
 
@@ -158,7 +164,21 @@ class FrameAccessor:
             >>> df.beatra.plan("Where is {{ city }}?", ledger=None, base_url="sandbox")
             Plan(rows=3, requests=2, known=0, to_ask=2, reasked=None)
         """
-        return frames.plan(question, _source(self._frame))
+        return looking.plan(question, _source(self._frame))
+
+    @taking(Reported)
+    def report(self, question: Reported) -> Path:
+        """Write a page on what was asked of this frame: rows, answers, runs, cost, failures, samples; sends nothing.
+
+        Ask as `complete` was asked, or with `steps` as `run` was. Rows come from the ledger: what was not asked yet is
+        `pending`. Runs are those that asked under this name.
+
+        {arguments}
+
+        Returns:
+            Where the page lies.
+        """
+        return looking.report(question, _source(self._frame))
 
 
 @pd.api.extensions.register_series_accessor("beatra")

@@ -12,14 +12,18 @@ except ImportError as error:
     raise ImportError("enrich.polars needs Polars: pip install 'beatra-enrich[polars]'") from error
 
 from enrich.frames import accessor as frames
-from enrich.frames.accessor import FrameSource, Plan
-from enrich.frames.arguments import Pipeline, Question, taking
+from enrich.frames import looking
+from enrich.frames.accessor import FrameSource
+from enrich.frames.arguments import Pipeline, Planned, Question, Reported, taking
+from enrich.frames.looking import Plan
 from enrich.frames.objects import object_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
+    from pathlib import Path
 
-    from enrich.frames.accessor import Answers, Page
+    from enrich.frames.accessor import Answers
+    from enrich.frames.looking import Page
 
 FOREIGN = (pl.Object, pl.Int128, pl.UInt128)  # types of Polars that Arrow has not
 __all__ = ["FrameNamespace", "LazyNamespace", "Plan", "beatra"]
@@ -89,15 +93,31 @@ class FrameNamespace:
 
         {arguments}
         """
-        return frames.preview(question, _source(self._frame))
+        return looking.preview(question, _source(self._frame))
 
-    @taking(Question)
-    def plan(self, question: Question) -> Plan:
-        """Count the distinct requests that `complete` would need, and those that the ledger has answers to.
+    @taking(Planned)
+    def plan(self, question: Planned) -> Plan:
+        """Say what `complete` would come to: distinct requests, those that the ledger has answers to, tokens, credits, time.
+
+        `print` of it is what `beatra-enrich plan` says. Nothing is sent, but for `sample`.
 
         {arguments}
         """
-        return frames.plan(question, _source(self._frame))
+        return looking.plan(question, _source(self._frame))
+
+    @taking(Reported)
+    def report(self, question: Reported) -> Path:
+        """Write a page on what was asked of this frame: rows, answers, runs, cost, failures, samples; sends nothing.
+
+        Ask as `complete` was asked, or with `steps` as `run` was. Rows come from the ledger: what was not asked yet is
+        `pending`. Runs are those that asked under this name.
+
+        {arguments}
+
+        Returns:
+            Where the page lies.
+        """
+        return looking.report(question, _source(self._frame))
 
 
 @pl.api.register_lazyframe_namespace("beatra")

@@ -12,8 +12,8 @@ from enrich.base.loops import run_sync
 from enrich.config import RATES, LimitsConfig, holds_password
 from enrich.errors import ConfigError
 from enrich.frames import reasked
-from enrich.frames.accessor import Page
 from enrich.frames.batches import job_config
+from enrich.frames.looking import Page
 from enrich.prompt.messages import without_files
 from enrich.runs.job import compile_job
 from enrich.schema.schema import step_schema

@@ -48,6 +48,7 @@ ELSEWHERE = {
     "frames.blocking": "frames/test_batches.py",
     "frames.door": "frames/test_batches.py",
     "frames.accessor": "frames/test_pandas.py",
+    "frames.looking": "frames/test_pandas.py",
     "frames.reasked": "frames/test_pandas.py",
     "frames.arguments": "frames/test_pandas.py",
     "pace.bound": "pace/test_pace.py",  # parts of one pace, tested against servers in virtual time

@@ -22,17 +22,12 @@ from enrich.frames.arguments import Settings, as_config
 from enrich.frames.batches import as_async
 from enrich.frames.blocking import Background, blocking
 from enrich.frames.door import Door, open_door
-from enrich.prompt.cells import spellings
-from enrich.prompt.template import RowError
 from enrich.records import FAILED, Summary
 from enrich.rows.explode import explosion_of
-from enrich.rows.occurrences import Occurrences
 from enrich.runs.job import Job, compile_job
 from enrich.runs.reasked import Reasked
-from enrich.runs.session import open_session
 from enrich.show.display import displayed
 from enrich.show.watch import Watch
-from enrich.verbs.preview import request_texts
 
 T = TypeVar("T")
 
@@ -56,25 +51,6 @@ class Answers:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """What asking would come to, as far as it can be told without the answers of earlier steps.
-
-    Attributes:
-        rows: of the frame.
-        requests: distinct ones.
-        known: those of them that the ledger has an answer to.
-        to_ask: those that would be sent.
-        reasked: rows that were answered before and would be asked again, and why; None where there are none.
-    """
-
-    rows: int
-    requests: int
-    known: int
-    to_ask: int
-    reasked: Reasked | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class FrameJob:
     """A job, and the rows for it."""
 
@@ -82,15 +58,6 @@ class FrameJob:
     rows: int | None
     schema: pa.Schema
     batches: Iterable[pa.RecordBatch]
-
-
-class Page(str):
-    """A text that a notebook shows line by line."""
-
-    __slots__ = ()
-
-    def __repr__(self) -> str:
-        return str(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,9 +118,9 @@ def ask(asked: Settings, source: FrameSource) -> Answers:
         RowsFailed: rows failed, and `errors` is `raise`.
     """
     with prepared(asked, source) as taken:
-        given, rows = _held(asked, taken)
+        given, rows = held(asked, taken)
         if rows is not None:
-            _tell(_in_background(reasked.refuse(rows, given.job)))
+            _tell(in_background(reasked.refuse(rows, given.job)))
         with blocking(_door(given, asked)) as door:
             pieces = [answers for _, answers in door.answers(given.batches)]
         return _told(asked, given.job, pa.Table.from_batches(pieces, door.schema), door.summary)
@@ -162,7 +129,7 @@ def ask(asked: Settings, source: FrameSource) -> Answers:
 async def aask(asked: Settings, source: FrameSource) -> Answers:
     """Do what `ask` does, on the event loop that is running."""
     with prepared(asked, source) as taken:
-        given, rows = await asyncio.to_thread(_held, asked, taken)
+        given, rows = await asyncio.to_thread(held, asked, taken)
         if rows is not None:
             _tell(await reasked.refuse(rows, given.job))
         async with _door(given, asked) as door:
@@ -171,7 +138,7 @@ async def aask(asked: Settings, source: FrameSource) -> Answers:
         return _told(asked, given.job, pa.Table.from_batches(pieces, door.schema), door.summary)
 
 
-def _held(asked: Settings, given: FrameJob) -> tuple[FrameJob, reasked.FrameRows | None]:
+def held(asked: Settings, given: FrameJob) -> tuple[FrameJob, reasked.FrameRows | None]:
     """Give rows that can be gone through beforehand, where an earlier call may have answered some.
 
     A query's rows come once: they are collected first, since its frame is held as a whole anyway.
@@ -189,7 +156,8 @@ def _tell(found: Reasked | None) -> None:
         warnings.warn(str(found), stacklevel=_outside())
 
 
-def _in_background(work: Coroutine[object, object, T]) -> T:
+def in_background(work: Coroutine[object, object, T]) -> T:
+    """Do asynchronous work on an event loop in a thread of its own; one that is running here is left alone."""
     background = Background()
     try:
         return background.call(work)
@@ -202,7 +170,9 @@ async def _door(given: FrameJob, asked: Settings) -> AsyncIterator[Door]:
     watch = Watch()
     async with (
         displayed(watch, wanted=asked.progress),
-        open_door(given.job, given.schema, progress=watch, total=given.rows) as door,
+        open_door(
+            given.job, given.schema, progress=watch, total=given.rows, named=reasked.name_of(given.job)
+        ) as door,
     ):
         yield door
 
@@ -255,42 +225,3 @@ def _outside() -> int:
     while frame.f_back is not None and frame.f_code.co_filename.startswith(here):
         level, frame = level + 1, frame.f_back
     return level
-
-
-# --- looking --------------------------------------------------------------------------------------------
-
-
-def preview(asked: Settings, source: FrameSource) -> Page:
-    """Write out the requests of these rows; sends nothing."""
-    with prepared(asked, source, key_needed=False) as given:
-        return Page("\n".join(request_texts(given.job, given.batches)))
-
-
-def plan(asked: Settings, source: FrameSource) -> Plan:
-    """Count what asking would come to; sends nothing."""
-    with prepared(asked, source, key_needed=False) as given:
-        return _in_background(_plan(*_held(asked, given)))
-
-
-async def _plan(given: FrameJob, held: reasked.FrameRows | None) -> Plan:
-    rows = requests = known = 0
-    with Occurrences() as seen:
-        async with open_session(given.job) as session:
-            for batch in given.batches:
-                keys = {key for key in _keys(given.job, batch) if not seen.count(key)}
-                records = await session.ledger.lookup(list(keys))
-                rows += batch.num_rows
-                requests += len(keys)
-                known += sum(record.state == "answered" for record in records.values())
-            again = await reasked.find(held, session) if held is not None else None
-    return Plan(rows, requests, known, requests - known, again)
-
-
-def _keys(job: Job, batch: pa.RecordBatch) -> Iterator[bytes]:
-    """Give the keys of a batch's first requests, of steps that need no earlier answer."""
-    for spelled in spellings(batch, {step.builder.step.prompt_text for step in job.steps}):
-        for step in job.steps:
-            builder, row = step.builder, spelled[step.builder.step.prompt_text]
-            with contextlib.suppress(RowError):
-                if not step.needs and builder.wanted(row):
-                    yield builder.ask(builder.look(builder.prepare(row))).key

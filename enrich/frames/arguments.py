@@ -121,6 +121,32 @@ class Question(Settings):
     steps: str | Path | Sequence[Mapping[str, Any]] | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Planned(Question):
+    """What to ask of every row, and how closely to look at what it would cost.
+
+    Args:
+        sample: rows drawn at random that are really asked and measured; their answers are kept. None by default.
+        seed: chooses the sample; the same seed chooses the same rows.
+    """
+
+    sample: int = 0
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reported(Question):
+    """What was asked of every row, and the page to write on it.
+
+    Args:
+        path: of the page, one HTML file that needs nothing else.
+        content: False leaves out everything that prompts and answers say.
+    """
+
+    path: str | Path = "report.html"
+    content: bool = True
+
+
 @dataclass(frozen=True, slots=True)
 class Pipeline(Settings):
     """Several steps to ask, and how.
@@ -130,6 +156,10 @@ class Pipeline(Settings):
     """
 
     steps: str | Path | Sequence[Mapping[str, Any]]
+
+
+class UnknownArgument(ConfigError, TypeError):
+    """A call has an argument that there is not, or lacks one; as Python has it, a TypeError."""
 
 
 def taking(make: Callable[P, A]) -> Callable[[Callable[[S, A], R]], Callable[Concatenate[S, P], R]]:
@@ -142,8 +172,7 @@ def taking(make: Callable[P, A]) -> Callable[[Callable[[S, A], R]], Callable[Con
 
         @functools.wraps(method)
         def call(self: S, /, *args: P.args, **kwargs: P.kwargs) -> R:
-            for name in kwargs.keys() - taken.keys():
-                raise TypeError(f"{method.__name__}() has no argument `{name}`; {did_you_mean(name, taken)}")
+            _refuse_arguments(method.__name__, taken, args, kwargs)
             return method(self, make(*args, **kwargs))
 
         parameters = [next(iter(own.parameters.values())), *by_weight]
@@ -152,6 +181,21 @@ def taking(make: Callable[P, A]) -> Callable[[Callable[[S, A], R]], Callable[Con
         return call
 
     return decorate
+
+
+def _refuse_arguments(
+    method: str, taken: Mapping[str, inspect.Parameter], args: Sequence[object], kwargs: Mapping[str, object]
+) -> None:
+    """See to it that a call's arguments are those there are: a notebook shows a mistake in two lines."""
+    for name in kwargs:
+        if name not in taken:
+            raise UnknownArgument(f"{method}() has no argument `{name}`", hint=did_you_mean(name, taken))
+    try:
+        inspect.Signature(list(taken.values())).bind(*args, **kwargs)
+    except TypeError as error:
+        raise UnknownArgument(
+            f"{method}(): {error}", hint=f"help(df.beatra.{method}) tells its arguments."
+        ) from None
 
 
 def _documented(doc: str, make: Callable[..., object]) -> str:

@@ -268,6 +268,7 @@ async def open_door(
     progress: Progress | None = None,
     total: int | None = None,
     eager: bool = True,
+    named: str | None = None,
 ) -> AsyncIterator[Door]:
     """Open a job for batches; on the way out, however it comes, what is in flight is awaited and kept.
 
@@ -278,12 +279,15 @@ async def open_door(
         total: how many rows will come, when that is known.
         eager: every row will be taken. Else the first batch is asked alone, and then ever more of them ahead of the one
             that is taken, so that little is asked for those who take only the first rows.
+        named: what the ledger calls it.
     """
     async with contextlib.AsyncExitStack() as stack:
         scratch = scratch_of(job.config)
         seen = stack.enter_context(Occurrences(scratch))
         occurrences = None if job.config.dedupe else stack.enter_context(Occurrences(scratch))
-        session = await stack.enter_async_context(sending(await stack.enter_async_context(open_session(job))))
+        session = await stack.enter_async_context(
+            sending(await stack.enter_async_context(open_session(job)), named=named)
+        )
         door = Door(session, input_schema, seen, occurrences, eager=eager)
         stack.push_async_callback(door.close)
         if progress is not None:

@@ -52,7 +52,7 @@ async def refuse(rows: FrameRows, job: Job, *, among: str = "") -> Reasked | Non
         TooManyReasked: there are more of them than `max_reasked` allows.
     """
     async with open_session(job) as session:
-        return await refuse_reasked_rows(rows, session, _name(job), RunOptions(), among=among)
+        return await refuse_reasked_rows(rows, session, name_of(job), RunOptions(), among=among)
 
 
 async def refuse_unseen(job: Job, schema: pa.Schema) -> str:
@@ -66,7 +66,7 @@ async def refuse_unseen(job: Job, schema: pa.Schema) -> str:
     """
     rows = FrameRows(schema, 0, ())
     async with open_session(job) as session:
-        changed, most = await changed_way(rows, session, _name(job)), job.config.max_reasked
+        changed, most = await changed_way(rows, session, name_of(job)), job.config.max_reasked
         said = changed and (
             f"rows that were answered before will be asked again; changed since: {', '.join(changed)}. How many these are "
             "cannot be counted before they come"
@@ -76,17 +76,17 @@ async def refuse_unseen(job: Job, schema: pa.Schema) -> str:
                 f"{said}; `max_reasked` is {most}, and nothing was sent",
                 hint='undo the change, or confirm it with max_reasked: "100%".',
             )
-        await note_rows(rows, session, _name(job))
+        await note_rows(rows, session, name_of(job))
     return said or ""
 
 
 async def find(rows: FrameRows, session: Session) -> Reasked | None:
     """Say how many rows would be paid for again."""
-    return await find_reasked_rows(rows, session, _name(session.job), RunOptions())
+    return await find_reasked_rows(rows, session, name_of(session.job), RunOptions())
 
 
-def _name(job: Job) -> str:
-    """Name the question: by its own name; without one it is what is asked, for who asks something else knows it."""
+def name_of(job: Job) -> str:
+    """Name the question, as the ledger does: by its own name; without one it is what is asked, for who asks something else knows it."""
     names = [step.name for step in job.steps]
     told = [[step.prompt, step.system, step.messages] for step in job.config.steps]
     whole = [names, json.dumps(told, default=str)] if names == [UNNAMED] else [names]

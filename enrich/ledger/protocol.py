@@ -70,7 +70,7 @@ class RunInfo:
     Attributes:
         ended_at: None where it is still at work, or died.
         summary: as ``--json`` prints it.
-        output: where it meant to write; None where it wrote no file.
+        output: where it meant to write, or what was asked of a data frame; None where nobody can tell.
     """
 
     number: int

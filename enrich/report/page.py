@@ -29,6 +29,8 @@ from enrich.report.told import told
 from enrich.report.waste import CACHE_HINT, unread_caches, waste_of
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from markupsafe import Markup
 
     from enrich.config import Config
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from enrich.report.facts import Sample, Spread
 
 LIBRARY = "vendor/uplot-1.6.32"
+FRAME = "data frame"  # what a page calls it
 FINISHED = (0, 3)  # the exit codes of runs that replaced the output
 MAX_LABELS = 12  # values of a column that are drawn as bars
 MAX_RUNS = 200  # told one by one
@@ -126,30 +129,56 @@ async def _write(config: Config, ledger: Ledger, path: str | Path, *, content: b
     return Written(place, report)
 
 
-async def gather(config: Config, ledger: Ledger, *, content: bool) -> Report:
+async def report_frame(config: Config, path: str, named: str, *, content: bool = True) -> str:
+    """Write the report on what was asked of a data frame; gives where it lies.
+
+    Args:
+        config: the frame as a job over files, whose output was collected.
+        path: the HTML file.
+        named: what the ledger calls the question.
+        content: as for `written_report`.
+
+    Raises:
+        UsageError: nothing was asked yet.
+        OutputError: the file cannot be written.
+    """
+    location = config.ledger_location()
+    require_ledger(location)
+    place = destination(path)
+    refuse_target(Place("the report", place), config, location)
+    ledger = await open_ledger(location, read_only=True, make=False)
+    try:
+        report = await gather(config, ledger, content=content, named=named)
+    finally:
+        await ledger.close()
+    await asyncio.to_thread(put_in_place, place, await asyncio.to_thread(render, report))
+    return place
+
+
+async def gather(config: Config, ledger: Ledger, *, content: bool, named: str | None = None) -> Report:
     """Read everything that a report shows.
+
+    Args:
+        config: the job.
+        ledger: where its runs stand.
+        content: as for `written_report`.
+        named: what the ledger calls the question, of a data frame.
 
     Raises:
         UsageError: no run has ended yet, or the last one was another job's.
     """
-    last = await ledger.last_run()
-    if last is None or last.summary is None:
-        raise UsageError(
-            f"no run has ended yet in {config.ledger_shown()}",
-            hint="beatra-enrich run CONFIG goes on with it; beatra-enrich status CONFIG shows how far it came.",
-        )
-    summary, output = last.summary, config.output.path
-    if summary["output"] != orjson.loads(json_bytes(output)):  # as the ledger has it
-        raise UsageError(
-            f"the last run in {config.ledger_shown()} wrote {summary['output']}, not {output}",
-            hint=f"add --output {summary['output']}, or run this job again: nothing is sent twice.",
-        )
     runs = await ledger.runs()
-    rows, manifest = await asyncio.to_thread(_read_output, config, summary)
+    last = await _last_run(config, ledger) if named is None else _last_asked(runs, named)
+    summary = last.summary or {}
+    mine = [run for run in runs if run.output == (named or summary["output"])]
+    others = {run.number for run in runs if run.output is not None} - {run.number for run in mine}
+    if named is not None:
+        others |= {run.number for run in runs if run.output is None}
+    rows, manifest = await asyncio.to_thread(_read_output, config, None if named else summary)
     gold = await asyncio.to_thread(gold_scores, config) if rows is not None else ()
     log = await read_log(
         ledger,
-        others={run.number for run in runs if run.output not in (None, summary["output"])},
+        others=others,
         wanted=_keys(rows) if rows is not None else (),
     )
     rows = (
@@ -160,9 +189,9 @@ async def gather(config: Config, ledger: Ledger, *, content: bool) -> Report:
     return Report(
         last=last,
         summary=summary,
-        output=output,
+        output=config.output.path if named is None else FRAME,
         ledger=config.ledger_shown(),
-        runs=tuple(run for run in reversed(runs) if run.output == summary["output"]),
+        runs=tuple(reversed(mine)),
         job=job_words(config, content=content),
         manifest=manifest,
         rows=rows,
@@ -176,13 +205,41 @@ async def gather(config: Config, ledger: Ledger, *, content: bool) -> Report:
         ),
         content=content,
         gold=gold,
-        waste=waste_of(run for run in runs if run.output == summary["output"]),
+        waste=waste_of(mine),
     )
 
 
-def _read_output(config: Config, summary: dict[str, Any]) -> tuple[Rows | None, dict[str, Any]]:
+async def _last_run(config: Config, ledger: Ledger) -> RunInfo:
+    """Give the last run of a ledger, which is this job's and has ended."""
+    last = await ledger.last_run()
+    if last is None or last.summary is None:
+        raise UsageError(
+            f"no run has ended yet in {config.ledger_shown()}",
+            hint="beatra-enrich run CONFIG goes on with it; beatra-enrich status CONFIG shows how far it came.",
+        )
+    summary, output = last.summary, config.output.path
+    if summary["output"] != orjson.loads(json_bytes(output)):  # as the ledger has it
+        raise UsageError(
+            f"the last run in {config.ledger_shown()} wrote {summary['output']}, not {output}",
+            hint=f"add --output {summary['output']}, or run this job again: nothing is sent twice.",
+        )
+    return last
+
+
+def _last_asked(runs: Sequence[RunInfo], named: str) -> RunInfo:
+    """Give the last run that has ended of those that asked a question of a data frame."""
+    for run in reversed(runs):
+        if run.output == named and run.summary is not None:
+            return run
+    raise UsageError(
+        "nothing was asked yet that a report could tell of",
+        hint="ask first; `report` takes the arguments that `complete` was given, `name` and `ledger` among them.",
+    )
+
+
+def _read_output(config: Config, summary: dict[str, Any] | None) -> tuple[Rows | None, dict[str, Any]]:
     """Give the rows of the output and its manifest; None and an empty one where the last run did not write it."""
-    if summary["exit_code"] not in FINISHED:
+    if summary is not None and summary["exit_code"] not in FINISHED:
         return None, {}
     manifest = read_manifest(config.output.path)
     folder = not is_url(config.output.path) and Path(config.output.path).is_dir()

@@ -58,7 +58,10 @@ class Troubles:
                 again=again,
             )
         else:
-            self._found[name] = replace(known, rows=known.rows + 1, again=known.again or again)
+            known = replace(known, rows=known.rows + 1, again=known.again or again)
+            if row + 1 < known.row:  # the example is the first of them, in whatever order answers come
+                known = replace(known, row=row + 1, message=message[:MESSAGE_CHARACTERS])
+            self._found[name] = known
 
     def note_ending(self, finish_reason: str | None) -> None:
         """Note how the answer of a row ended that is ok."""

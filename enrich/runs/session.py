@@ -194,7 +194,7 @@ async def open_session(
 
 @contextlib.asynccontextmanager
 async def sending(
-    session: Session, *, interrupt: Interrupt | None = None, drain: float = DRAIN
+    session: Session, *, interrupt: Interrupt | None = None, drain: float = DRAIN, named: str | None = None
 ) -> AsyncIterator[Session]:
     """Open what a session needs to send requests; on the way out, await what is in flight.
 
@@ -202,6 +202,7 @@ async def sending(
         session: which is open.
         interrupt: what a signal handler fires.
         drain: seconds that what is in flight may take after a stop.
+        named: what the ledger calls a job that writes no file.
     """
     job, ledger = session.job, session.ledger
     config, limits = job.config, job.config.limits
@@ -218,7 +219,7 @@ async def sending(
         )
         client = Client(endpoint, concurrency=most, ends=learned.ends)
         transport = await stack.enter_async_context(client)
-        output = config.output and config.output.path
+        output = config.output.path if config.output is not None else named
         said = {"output": output, "base_url": job.base_url, "keeps_keys": promise.kept}
         run = await ledger.open_run(said)
         pace = await stack.enter_async_context(open_pace(job, ledger, learned=learned.pace, most=most))

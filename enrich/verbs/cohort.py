@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from enrich.files.where import Where
     from enrich.records import Outcome, Summary
     from enrich.runs.prepare import Opened
+    from enrich.runs.reasked import Rows as AllRows
 
     Rows = np.ndarray[Any, np.dtype[np.int64]]
 
@@ -119,12 +120,12 @@ def stratified(strata: Sequence[str], size: int, chance: np.random.Generator, le
 
 
 def rows_of(
-    source: Source, rows: Rows | Sequence[int], columns: Sequence[str], *, written: bool
+    source: AllRows, rows: Rows | Sequence[int], columns: Sequence[str], *, written: bool
 ) -> pa.RecordBatch:
     """Read chosen rows, whose indices are in input order."""
     wanted = np.asarray(rows, dtype=np.int64)
     if not columns:  # a prompt that is the same for all rows
-        return next(source.batches(columns=[])).slice(0, len(wanted))
+        return next(iter(source.batches(columns=[], written=written))).slice(0, len(wanted))
     parts: list[pa.RecordBatch] = []
     start = 0
     for batch in source.batches(columns=columns, written=written):

@@ -8,7 +8,7 @@ import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from enrich.base.location import is_url
 from enrich.files.prefetch import prefetched
@@ -34,9 +34,11 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-    from enrich.config import Config
+    from enrich.config import Config, JobConfig
     from enrich.records import Ask, Outcome, Trouble
     from enrich.runs.options import RunOptions
+    from enrich.runs.reasked import Rows
+    from enrich.runs.session import Session
 
 FROM_LEDGER = 1_000  # answered rows that are measured when none is asked
 
@@ -66,27 +68,13 @@ async def plan_job(
         elif not sample and (done := await still_done(begun)) is not None:
             return _unchanged(begun, done)
         reasked = await find_reasked(begun) if anew is None else None
-        survey = _Survey(begun, seed)
-        of: Standing = "all" if sample else "known" if anew is None else "left"
-        steps, chosen = await survey.count(sample or FROM_LEDGER, of=of)
-        spent = await survey.ask(chosen) if sample else Spent(0, 0, 0.0)
-        if spent.attempts:
-            steps, chosen = await survey.count(sample, of="known")
-        if reasked is None and anew is None:
-            await survey.note(steps, since)
-        measured = await survey.measure(chosen)
-        plan = estimated(
-            config,
-            begun.source.num_rows,
-            steps,
-            measured,
-            spent,
-            drawn=bool(sample) or drawn,
-            rate=survey.rate,
-            why=survey.why,
-            changed=survey.changed,
-        )
-        return replace(plan, reasked=reasked, prefixes=survey.judged(steps, measured))
+        survey = Survey(begun, seed)
+        plan, steps = await survey.plan(sample, drawn=drawn)
+        if reasked is None and anew is None and survey.version is not None:
+            done = survey.done(steps)
+            if done is not None and await begun.session.ledger.version() == survey.version:
+                await note_done(begun, done, since)
+        return replace(plan, reasked=reasked)
 
 
 def _unchanged(begun: Opened, done: Sequence[Done]) -> JobPlan:
@@ -114,16 +102,41 @@ def _unchanged(begun: Opened, done: Sequence[Done]) -> JobPlan:
     )
 
 
-def _near(config: Config) -> Path:
-    """Give a file beside which a plan may keep what it needs: the output, or the ledger of an output that is a URL."""
-    if not is_url(config.output.path):
+def _near(config: JobConfig) -> Path:
+    """Give a file beside which a plan may keep what it needs: the output, or the ledger where none or a URL is written."""
+    if config.output is not None and not is_url(config.output.path):
         return Path(config.output.path)
     ledger = config.ledger_location()
     return Path(tempfile.gettempdir(), "plan") if is_url(ledger) else Path(ledger)
 
 
-class _Survey:
+class Begun(Protocol):
+    """A job that can begin on rows that can be gone through more than once: an input's, or a frame's."""
+
+    @property
+    def config(self) -> JobConfig:
+        """What is asked, and how."""
+
+    @property
+    def options(self) -> RunOptions:
+        """What the caller asks of it."""
+
+    @property
+    def source(self) -> Rows:
+        """Its rows."""
+
+    @property
+    def session(self) -> Session:
+        """Its ledger, open."""
+
+
+class Survey:
     """Looks at a job's rows: all of them without asking, or chosen ones.
+
+    Args:
+        begun: the job.
+        seed: chooses the sample.
+        named: what the ledger calls a job that writes no file.
 
     Attributes:
         rate: requests per second that the endpoint lets through, as far as runs have learned it.
@@ -133,19 +146,42 @@ class _Survey:
         version: of the ledger, if it was the same from the first row to the last, and every row is answered.
     """
 
-    def __init__(self, begun: Opened, seed: int) -> None:
+    def __init__(self, begun: Begun, seed: int, named: str | None = None) -> None:
         self._begun = begun
         self._config = begun.config
         self._source = begun.source
         self._job = begun.session.job
         self._options = begun.options
         self._seed = seed
+        self._named = named
         self.rate: float | None = None
         self.why: tuple[Trouble, ...] = ()
         self.prefixes: list[Prefix] = []
         self.changed: tuple[str, ...] = ()
         self.version: str | None = None
         self._scratch = next(folder for folder in _near(begun.config).absolute().parents if folder.is_dir())
+
+    async def plan(self, sample: int, *, drawn: bool) -> tuple[JobPlan, list[Counted]]:
+        """Count, ask a sample of so many rows (none of 0), and measure; gives the plan, and what was counted per step."""
+        anew = self._options.anew
+        of: Standing = "all" if sample else "known" if anew is None else "left"
+        steps, chosen = await self.count(sample or FROM_LEDGER, of=of)
+        spent = await self.ask(chosen) if sample else Spent(0, 0, 0.0)
+        if spent.attempts:
+            steps, chosen = await self.count(sample, of="known")
+        measured = await self.measure(chosen)
+        plan = estimated(
+            self._config,
+            self._source.num_rows,
+            steps,
+            measured,
+            spent,
+            drawn=bool(sample) or drawn,
+            rate=self.rate,
+            why=self.why,
+            changed=self.changed,
+        )
+        return replace(plan, prefixes=self.judged(steps, measured)), steps
 
     async def count(self, size: int, *, of: Standing) -> tuple[list[Counted], list[ChosenRow]]:
         """Go through all rows without asking; gives what is to be done per step, and a sample of rows."""
@@ -165,7 +201,7 @@ class _Survey:
 
             flow = session.flow(marks, occurrences, observe)
             self._options.progress.asking(rows, flow, None)
-            batches = prefetched(self._source.batches(columns=self._job.columns, written=True))
+            batches = prefetched(iter(self._source.batches(columns=self._job.columns, written=True)))
             async with contextlib.aclosing(batches):
                 await flow.run(_until(batches, self._options))
             self.prefixes = prefixes
@@ -193,20 +229,13 @@ class _Survey:
             steps.append(Counted(plan, count.size, limit if isinstance(limit, int) else None))
         return steps, census.sample(marks, size, of=of)
 
-    async def note(self, steps: Sequence[Counted], since: float) -> None:
-        """Keep in the ledger that nothing is left to ask, if it is so, for the next plan.
-
-        Args:
-            steps: as they were counted last.
-            since: wall seconds since the epoch, before the input was looked at.
-        """
+    def done(self, steps: Sequence[Counted]) -> list[Done] | None:
+        """Give how the steps stand where nothing is left to ask, for the next plan; None where something is."""
         plans = [step.plan for step in steps]
         left = any(plan.to_ask or plan.waiting or plan.failing for plan in plans)
-        if left or self.why or self.changed or self.version is None:
-            return
-        done = [Done(plan.skipped, plan.in_ledger, plan.copies) for plan in plans]
-        if await self._begun.session.ledger.version() == self.version:
-            await note_done(self._begun, done, since)
+        if left or self.why or self.changed:
+            return None
+        return [Done(plan.skipped, plan.in_ledger, plan.copies) for plan in plans]
 
     async def ask(self, units: Sequence[ChosenRow]) -> Spent:
         """Ask what is not answered yet about these rows."""
@@ -218,7 +247,8 @@ class _Survey:
             occurrences_of(self._config) as occurrences,
         ):
             looked = await self._begun.session.look()
-            async with sending(looked, interrupt=self._options.interrupt) as session:
+            interrupt, named = self._options.interrupt, self._named
+            async with sending(looked, interrupt=interrupt, named=named) as session:
                 begun = time.monotonic()
                 flow = session.flow(marks, occurrences)
                 self._options.progress.asking(len(units), flow, session.engine)

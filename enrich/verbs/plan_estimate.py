@@ -15,7 +15,7 @@ from enrich.verbs.plan_result import JobPlan, StepPlan, number
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from enrich.config import BudgetConfig, Config, LimitsConfig
+    from enrich.config import BudgetConfig, JobConfig, LimitsConfig
     from enrich.records import Trouble
 
 
@@ -71,7 +71,7 @@ class Counted(NamedTuple):
 
 
 def estimated(
-    config: Config,
+    config: JobConfig,
     rows: int,
     steps: Sequence[Counted],
     measured: Sequence[Sequence[Measured]],

@@ -152,8 +152,8 @@ class JobPlan:
             "exit_code": self.exit_code,
         }
 
-    def text(self) -> str:
-        """Write it for people."""
+    def text(self, sampling: str = "--sample 50") -> str:
+        """Write it for people; ``sampling`` is what they type to have rows measured."""
         lines = [f"rows        {self.rows:,}", *map(_step_line, self.steps)]
         lines += [
             f"cannot ask  {counted(trouble.rows, 'row')} at step {trouble.step}: {trouble.code}, first in row "
@@ -190,7 +190,7 @@ class JobPlan:
         lines += [f"over budget {text}" for text in self.over]
         lines += [f"perhaps     {text}" for text in self.perhaps_over]
         if not self.measured and self.to_ask:
-            lines.append("Hint: --sample 50 asks 50 rows and measures; their answers are kept.")
+            lines.append(f"Hint: {sampling} asks 50 rows and measures; their answers are kept.")
         return "\n".join(lines)
 
 

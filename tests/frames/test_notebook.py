@@ -95,19 +95,23 @@ async def test_a_kernel_can_be_interrupted_and_the_cell_run_again(endpoint: Book
     assert len(endpoint.posts) == 500
 
 
-async def test_a_mistake_in_a_notebook_is_a_line_and_a_hint() -> None:
-    """A column that is not there is told in two lines, not in a page of our own code; the accessor says what it can."""
+async def test_a_notebook_shows_what_is_meant_for_people(tmp_path: Path) -> None:
+    """A mistake is two lines, not a page of our own code; the accessor says what it can, a plan is a table."""
     from nbformat.v4 import new_code_cell, new_notebook
 
     sources = (
         'import pandas as pd, enrich.pandas; df = pd.DataFrame({"text": ["a"]})',
         'df.beatra.complete("{{ txt }}")',
         "df.beatra",
+        'df.beatra.complete("{{ text }}", modle="fast-1")',
+        "df.beatra.run()",
+        'df.beatra.plan("{{ text }}", sample=1)',
+        'df.beatra.report("{{ text }}")',
     )
     notebook = new_notebook(cells=[new_code_cell(source) for source in sources])  # type: ignore[no-untyped-call]  # theirs
     jupyter = client(notebook)
     jupyter.allow_errors = True
-    async with jupyter.async_setup_kernel(env={**os.environ}):
+    async with jupyter.async_setup_kernel(env={**os.environ}, cwd=str(tmp_path)):
         cells: list[Any] = notebook.cells
         for number, cell in enumerate(cells):
             await jupyter.async_execute_cell(cell, number)
@@ -118,3 +122,18 @@ async def test_a_mistake_in_a_notebook_is_a_line_and_a_hint() -> None:
     ]
     (shown,) = cells[2].outputs
     assert shown.data["text/plain"].startswith("<beatra of 1 × 1: acomplete, ")
+    assert cells[3].outputs[0].traceback == [
+        "UnknownArgument: complete() has no argument `modle`",
+        "Hint: did you mean `model`?",
+    ]
+    assert cells[4].outputs[0].traceback == [
+        "UnknownArgument: run(): missing a required argument: 'steps'",
+        "Hint: help(df.beatra.run) tells its arguments.",
+    ]
+    (plan,) = [output for output in cells[5].outputs if output.output_type == "execute_result"]
+    assert plan.data["text/plain"].startswith(
+        "rows        1\nanswer      0 requests to ask, 1 in the ledger\n"
+    )
+    assert "credits" in plan.data["text/plain"]
+    assert "report.html" in cells[6].outputs[0].data["text/plain"]
+    assert (tmp_path / "report.html").exists()

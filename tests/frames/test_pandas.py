@@ -23,8 +23,8 @@ import pytest
 from pandas.testing import assert_frame_equal
 from pydantic import BaseModel
 
-import enrich.frames.accessor
 import enrich.frames.arguments
+import enrich.frames.looking
 import enrich.pandas
 from enrich.errors import (
     BalanceSpent,
@@ -34,6 +34,7 @@ from enrich.errors import (
     RowsFailed,
     TemplateError,
     TooManyReasked,
+    UsageError,
 )
 from enrich.pandas import beatra
 from tests.helpers.aside import RATE, say
@@ -237,7 +238,7 @@ def test_what_cannot_work_is_refused_before_anything_is_sent(endpoint: BookedEnd
         texts().beatra.complete("{{ t }}", temperature=3)
     with pytest.raises(ConfigError, match="columns: the step has no column `some`"):
         texts().beatra.complete("{{ t }}", columns="some")
-    with pytest.raises(TypeError, match=r"complete\(\) has no argument `sytem`; did you mean `system`"):
+    with pytest.raises(TypeError, match=r"complete\(\) has no argument `sytem`\nHint: did you mean `system`"):
         texts().beatra.complete("{{ t }}", sytem="x")
     with pytest.raises(ConfigError, match="`prompt` and `steps` exclude each other"):
         texts().beatra.complete("{{ t }}", steps=[{"name": "s", "prompt": "x"}])
@@ -343,11 +344,70 @@ def test_preview_and_plan_send_nothing(endpoint: BookedEndpoint) -> None:
     page = frame.head(1).beatra.preview("Say {{ t }}")
     assert repr(page).startswith("# row 1, step answer\nPOST http://127.0.0.1")
     assert '"content": "Say a"' in page
-    asked = enrich.frames.accessor.Plan(rows=4, requests=2, known=0, to_ask=2)
+    asked = enrich.frames.looking.Plan(rows=4, requests=2, known=0, to_ask=2)
     assert frame.beatra.plan("Say {{ t }}") == asked
     assert not endpoint.posts
     frame.head(1).beatra.complete("Say {{ t }}")
-    assert frame.beatra.plan("Say {{ t }}") == enrich.frames.accessor.Plan(4, 2, 1, 1)
+    assert frame.beatra.plan("Say {{ t }}") == enrich.frames.looking.Plan(4, 2, 1, 1)
+
+
+def test_a_plan_measures_on_a_sample(endpoint: BookedEndpoint) -> None:
+    """So many rows are asked; credits, tokens and time of the rest follow; `complete` asks none of them again."""
+    frame = texts(40)
+    guessed = frame.beatra.plan("Say {{ t }}")
+    assert guessed.credits is None
+    assert "Hint: sample=50 asks 50 rows and measures; their answers are kept." in str(guessed)
+    plan = frame.beatra.plan("Say {{ t }}", sample=10, seed=3)
+    assert len(endpoint.posts) == 10
+    assert (plan.rows, plan.requests, plan.known, plan.to_ask) == (40, 40, 10, 30)
+    assert "sampled     10 requests asked just now" in str(plan)
+    assert plan.credits is not None
+    assert plan.tokens is not None
+    assert plan.seconds is not None
+    told = plan.credits
+    sampled = endpoint.credits
+    assert frame.beatra.plan("Say {{ t }}", sample=10, seed=3) == plan
+    frame.beatra.complete("Say {{ t }}")
+    assert len(endpoint.posts) == 40
+    assert told.low <= endpoint.credits - sampled <= told.high
+    with pytest.raises(UsageError, match="sample=-1 is no number of rows"):
+        frame.beatra.plan("Say {{ t }}", sample=-1)
+
+
+@pytest.mark.parametrize("ledger", ["auto", None])
+def test_a_plan_of_a_budget_and_no_rows(endpoint: BookedEndpoint, ledger: str | None) -> None:
+    """What is over the budget is said; a frame without rows, and a prompt without columns, have a plan, too."""
+    plan = texts(3).beatra.plan("{{ t }}", budget={"requests": 2}, ledger=ledger)
+    assert "the budget is 2 requests" in str(plan)
+    assert texts(0).beatra.plan("{{ t }}", ledger=ledger).to_ask == 0
+    assert texts(3).beatra.plan("the same", ledger=ledger, sample=2).rows == 3
+    assert len(endpoint.posts) == 1
+
+
+def test_a_report_tells_of_what_was_asked(endpoint: BookedEndpoint, tmp_path: Path) -> None:
+    """Rows, labels, cost and runs of this question and no other; rows that were not asked are pending; nothing is sent."""
+    frame = texts(5).assign(when=DAYS[0], t=["good", "good", "bad", "dull", None])
+    with pytest.raises(UsageError, match="nothing was asked yet"):
+        frame.beatra.report("Say {{ t }}", name="said", path=tmp_path / "page.html")
+    with pytest.warns(UserWarning, match="1 of 5 rows have no answer"):
+        frame.beatra.complete("Say {{ t }}", name="said")
+    texts(9).beatra.complete("Else {{ t }}", name="other")
+    posts = len(endpoint.posts)
+    page = frame.beatra.report("Say {{ t }}", name="said", path=tmp_path / "page.html")
+    assert page == tmp_path / "page.html"
+    assert len(endpoint.posts) == posts
+    html = page.read_text(encoding="utf-8")
+    assert "<h1>data frame</h1>" in html
+    assert "1 run so far" in html
+    assert "Say good" in html
+    assert "Else" not in html
+    bare = frame.beatra.report("Say {{ t }}", name="said", path=tmp_path / "bare.html", content=False)
+    assert "Say good" not in bare.read_text(encoding="utf-8")
+    steps = [
+        {"name": "said", "prompt": "Say {{ t }}", "schema": {"properties": {"label": {"type": "string"}}}}
+    ]
+    with pytest.raises(UsageError, match="ledger=None keeps nothing"):
+        frame.beatra.report(steps=steps, ledger=None)
 
 
 # --- rows that would be paid for again -------------------------------------------------------------------

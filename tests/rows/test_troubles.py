@@ -53,6 +53,15 @@ def test_the_first_row_is_the_example() -> None:
     assert trouble.message == "é" * MESSAGE_CHARACTERS
 
 
+def test_the_example_is_the_first_row_in_whatever_order_answers_come() -> None:
+    """A later row that fails sooner gives way to it, message and all."""
+    found = Troubles()
+    for row in (7, 2, 5):
+        found.add("s", row, Outcome("error", f"x: of row {row}", key=b"k"), again=False)
+    (trouble,) = found.ranked()
+    assert (trouble.rows, trouble.row, trouble.message) == (3, 3, "of row 2")
+
+
 def test_codes_are_counted_over_steps() -> None:
     """What a progress bar shows: codes with their rows, wherever they came."""
     found = Troubles()
