@@ -386,7 +386,7 @@ def test_a_plan_of_a_budget_and_no_rows(endpoint: BookedEndpoint, ledger: str | 
 
 def test_a_report_tells_of_what_was_asked(endpoint: BookedEndpoint, tmp_path: Path) -> None:
     """Rows, labels, cost and runs of this question and no other; rows that were not asked are pending; nothing is sent."""
-    frame = texts(5).assign(when=DAYS[0], t=["good", "good", "bad", "dull", None])
+    frame = pd.DataFrame({"t": ["good", "good", "bad", "dull", None], "when": [DAYS[0]] * 5})
     with pytest.raises(UsageError, match="nothing was asked yet"):
         frame.beatra.report("Say {{ t }}", name="said", path=tmp_path / "page.html")
     with pytest.warns(UserWarning, match="1 of 5 rows have no answer"):
