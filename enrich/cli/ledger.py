@@ -11,7 +11,7 @@ from enrich.cli.options import names_in
 
 @main.group()
 def ledger() -> None:
-    """Look after a ledger: list, export, import, verify, reconcile, repair, prune.
+    """Look after a ledger: list, export, import, verify, reconcile, add up, repair, prune.
 
     LEDGER is a configuration that names one, or the ledger's own file or URL.
     """
@@ -195,6 +195,57 @@ def ledger_reconcile(
     click.echo(json_bytes(found.to_dict()).decode() if as_json else "\n".join(found.text()))
     if not found.agrees:
         raise click.exceptions.Exit(3)
+
+
+@ledger.command("spend", short_help="Add up what a ledger's answers cost.")
+@LEDGER
+@click.option(
+    "--by",
+    default="day",
+    show_default=True,
+    metavar="NAMES",
+    help="What to tell apart: day, tag, model, step, config; several with commas.",
+)
+@click.option(
+    "--zone",
+    default="UTC",
+    show_default=True,
+    metavar="ZONE",
+    help="In which days begin, such as Europe/Berlin.",
+)
+@click.option(
+    "-o", "--parquet", "out", metavar="FILE", help="Write the lines to a table; its suffix says the format."
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+def ledger_spend(where: str, *, by: str, zone: str, out: str | None, as_json: bool) -> None:
+    """Add up what a ledger's answers cost: requests, tokens, credits, and US dollars.
+
+    Dollars are counted by `prices` where a configuration is given that names the model, else as the endpoint told them.
+
+    \b
+    Example:
+      beatra-enrich ledger spend config.yaml
+      beatra-enrich ledger spend team.db --by tag,day --zone Europe/Berlin --parquet spend.parquet
+    """
+    from enrich.base.texts import json_bytes
+    from enrich.config.budget import known_zone
+    from enrich.verbs.ledger import find_ledger
+    from enrich.verbs.spend import WAYS, spending_of, write_spending
+
+    chosen = names_in("--by", by, WAYS)
+    if not chosen:
+        raise click.BadParameter("--by names nothing", param_hint="--by")
+    try:
+        known_zone(zone)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--zone") from None
+    location, config = find_ledger(where)
+    prices = config.prices if config is not None else {}
+    order = [name for name in (part.strip() for part in by.split(",")) if name in chosen]
+    found = run_async(lambda: spending_of(location, list(dict.fromkeys(order)), zone=zone, prices=prices))  # type: ignore[arg-type]  # they are of WAYS
+    if out is not None:
+        write_spending(found, out, location, config)
+    click.echo(json_bytes(found.to_dict()).decode() if as_json else "\n".join(found.text()))
 
 
 def _pair(text: str) -> tuple[str, str]:

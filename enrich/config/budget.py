@@ -16,7 +16,7 @@ Count = Annotated[int, Field(gt=0), Number]
 Rate = Annotated[float, Field(ge=0, allow_inf_nan=False), Number]
 
 
-def _known_zone(name: str) -> str:
+def known_zone(name: str) -> str:
     """Hold the name of a time zone to those that this machine knows.
 
     Raises:
@@ -50,7 +50,7 @@ class BudgetWindow(Section):
     usd: Credits | None = None
     per: Per
     tag: Annotated[str, Field(max_length=100, pattern=r"^[^\x00-\x1f\x7f]*$")] = ""
-    zone: Annotated[str, AfterValidator(_known_zone)] = "UTC"
+    zone: Annotated[str, AfterValidator(known_zone)] = "UTC"
 
     @model_validator(mode="after")
     def _limits_something(self) -> Self:
@@ -73,6 +73,11 @@ class BudgetConfig(Section):
     tokens: Count | None = None
     requests: Count | None = None
     windows: list[BudgetWindow] = []
+
+    @property
+    def tags(self) -> list[str]:
+        """Give whose budgets it spends of."""
+        return sorted({window.tag for window in self.windows if window.tag})
 
 
 class ModelPrices(Section):

@@ -71,6 +71,8 @@ class RunInfo:
         ended_at: None where it is still at work, or died.
         summary: as ``--json`` prints it.
         output: where it meant to write, or what was asked of a data frame; None where nobody can tell.
+        config: the file that it was told by; None where it was told by none, or by an earlier release.
+        tags: of the budgets that it spent of.
     """
 
     number: int
@@ -78,6 +80,8 @@ class RunInfo:
     ended_at: float | None
     summary: dict[str, Any] | None
     output: str | None = None
+    config: str | None = None
+    tags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -104,8 +104,13 @@ def run_info(line: Sequence[Any]) -> RunInfo:
     number, started_at, ended_at, summary, info = line
     began = float(started_at) if _is_time(started_at) else 0.0
     ended = began if ended_at is not None and not _is_time(ended_at) else ended_at
-    output = (told(info) or {}).get("output")
-    return RunInfo(number, began, ended, told(summary), output if isinstance(output, str) else None)
+    said = told(info) or {}
+    output, config = (
+        value if isinstance(value, str) else None for value in map(said.get, ("output", "config"))
+    )
+    tags = said.get("tags")
+    named = tuple(tag for tag in tags if isinstance(tag, str)) if isinstance(tags, list) else ()
+    return RunInfo(number, began, ended, told(summary), output, config, named)
 
 
 def is_run(line: Sequence[Any]) -> bool:

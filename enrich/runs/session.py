@@ -7,7 +7,7 @@ import logging
 import time
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import SecretStr
 
@@ -220,7 +220,8 @@ async def sending(
         client = Client(endpoint, concurrency=most, ends=learned.ends)
         transport = await stack.enter_async_context(client)
         output = config.output.path if config.output is not None else named
-        said = {"output": output, "base_url": job.base_url, "keeps_keys": promise.kept}
+        said: dict[str, Any] = {"output": output, "base_url": job.base_url, "keeps_keys": promise.kept}
+        said |= {"config": config.file and str(config.file), "tags": config.budget.tags}
         run = await ledger.open_run(said)
         pace = await stack.enter_async_context(open_pace(job, ledger, learned=learned.pace, most=most))
         engine = Engine(
