@@ -9,7 +9,7 @@ answer  engine  report   what was answered │ every request ends once │ the p
 rows  show             rows through steps │ what a person sees meanwhile
 runs                 a whole job
 verbs  api         plan, check, … │ `enrich.run`
-agents  frames     an agent's tools │ data frames and record batches
+agents  frames  live   an agent's tools │ data frames and record batches │ the page while it runs
 cli, pandas, polars, spread
 integrations Airflow, Dagster, Spark, Ray
 """
@@ -34,14 +34,14 @@ LAYERS = (
     ("rows", "show"),
     ("runs",),
     ("verbs", "api"),
-    ("agents", "frames"),
+    ("agents", "frames", "live"),
     ("cli", "pandas", "polars", "spread"),
     ("integrations",),
     ("__init__",),
 )
 # Who may know these: the ways out of the process are few.
 ONLY = {
-    "aiohttp": {"wire", "sandbox"},
+    "aiohttp": {"wire", "sandbox", "live"},
     "sqlite3": {"base", "ledger", "rows"},  # in base for its locks, where the system has none
     "psycopg": {"ledger"},
     "click": {"cli"},

@@ -79,6 +79,7 @@ ELSEWHERE = {
     "runs.promise": "test_machine.py",
     "runs.session": "runs/test_stopping.py",
     "show.display": "show/test_progress.py",
+    "live.sight": "live/test_server.py",  # by what a browser is told
     "show.pulse": "verbs/test_status.py",
     "verbs.cohort": "verbs/test_trial.py",  # what is drawn, by what is asked
     "verbs.plan_estimate": "verbs/test_plan.py",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 import sys
 from typing import TYPE_CHECKING, Any, cast
@@ -12,14 +14,17 @@ from enrich.cli.closing import closing
 from enrich.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Sequence
+    from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 
     from enrich.base.command import Command
+    from enrich.base.interrupt import Interrupt
     from enrich.config import Config
+    from enrich.live.server import LivePage
     from enrich.records import Summary
     from enrich.runs.anew import Anew
     from enrich.runs.options import RunOptions
     from enrich.show.snapshot import Snapshot
+    from enrich.show.watch import Watch
     from enrich.verbs.plan_result import JobPlan
 
 
@@ -57,10 +62,17 @@ def execute(
             **run_options,
         )
         with graceful(interrupt):
-            if silent:
-                return await job(config, given)
-            async with shown(watch, sys.stderr, live=live, log=PROGRESS if as_events else None):
-                return await job(config, given)
+            async with contextlib.AsyncExitStack() as beside:
+                page = None
+                if options.get("ui"):
+                    page = await beside.enter_async_context(_page(config, options, watch, interrupt))
+                if not silent:
+                    log = PROGRESS if as_events else None
+                    await beside.enter_async_context(shown(watch, sys.stderr, live=live, log=log))
+                summary = await job(config, given)
+                if page is not None:
+                    await page.ended(summary.reason)
+                return summary
 
     keep_imports()
     accept = bool(run_options.pop("accept_model", False))
@@ -73,6 +85,40 @@ def execute(
     if not options["quiet"] or summary.exit_code:
         tell(closing(summary, command, config), failed=bool(summary.exit_code))
     raise click.exceptions.Exit(summary.exit_code)
+
+
+@contextlib.asynccontextmanager
+async def _page(
+    config: Config, options: dict[str, Any], watch: Watch, interrupt: Interrupt
+) -> AsyncIterator[LivePage]:
+    """Serve the live page on a run while the block runs, and tell where it is."""
+    from enrich.cli.signals import STOPPING
+    from enrich.live.server import LivePage
+    from enrich.show.logs import tell
+
+    def stop() -> None:
+        if not interrupt.fired:
+            tell(STOPPING)
+            interrupt.fire()
+
+    async with LivePage(config, watch=watch, stop=stop, port=options["ui_port"] or 0) as page:
+        tell(f"live page: {page.url}")
+        yield page
+
+
+def watch_page(config: Config, port: int) -> None:
+    """Serve the live page on runs of a job that go on elsewhere, until Ctrl-C."""
+    from enrich.live.server import LivePage
+
+    async def serve() -> None:
+        async with LivePage(config, port=port) as page:
+            click.echo(page.url)
+            await asyncio.Event().wait()
+
+    try:
+        run_async(serve)
+    except KeyboardInterrupt:
+        raise click.exceptions.Exit(130) from None
 
 
 def _is_accepted(summary: Summary) -> bool:

@@ -17,6 +17,7 @@ from enrich.cli.options import (
     lock_option,
     metrics_option,
     output_options,
+    page_options,
     statuses_of,
 )
 from enrich.errors import ConfigError
@@ -59,6 +60,7 @@ RETRIED = "error,invalid_output"  # statuses whose rows are asked again where no
 )
 @lock_option
 @metrics_option
+@page_options
 @output_options
 def run(
     config: Path,
@@ -151,6 +153,7 @@ def refuse_together(trial: int | None, *, confirm: bool, yes: bool, options: dic
 )
 @lock_option
 @metrics_option
+@page_options
 @output_options
 def retry(
     config: Path,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from enrich.cli.app import EXIT_CODES, main
-from enrich.cli.execute import planned, run_async, watch_run
+from enrich.cli.execute import planned, run_async, watch_page, watch_run
 from enrich.cli.options import (
     CONFIG,
     job_options,
@@ -123,6 +123,29 @@ def status(config: Path, *, as_json: bool, watch: bool, **options: Any) -> None:
         return
     found = run_async(lambda: status_job(load(config, options)))
     click.echo(json.dumps(found.to_dict()) if as_json else found.text())
+
+
+@main.command(short_help="Serve a live page on a run that goes on elsewhere.")
+@CONFIG
+@job_options
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65_535),
+    default=0,
+    metavar="N",
+    help="Of the page.  [default: a free one]",
+)
+def watch(config: Path, *, port: int, **options: Any) -> None:
+    """Serve a live page on the job's runs, to this machine alone, until Ctrl-C; its address is printed.
+
+    How far a run is, what it waits for, its newest requests. It reads the ledger and leaves the run alone: what was
+    started elsewhere is stopped there.
+
+    \b
+    Example:
+      beatra-enrich watch config.yaml
+    """
+    watch_page(load(config, options), port)
 
 
 @main.command()

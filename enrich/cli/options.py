@@ -99,6 +99,25 @@ def metrics_option(command: Callable[..., None]) -> Callable[..., None]:
     )(command)
 
 
+def page_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options for the live page."""
+    for option in (
+        click.option(
+            "--ui-port",
+            type=click.IntRange(0, 65_535),
+            metavar="N",
+            help="With --ui: the page's port.  [default: a free one]",
+        ),
+        click.option(
+            "--ui",
+            is_flag=True,
+            help="Serve a live page on the run, to this machine alone; its address is told.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
 def load(path: Path, options: dict[str, Any]) -> Config:
     """Read the configuration with what the job options say put in."""
     from enrich.config import load_config

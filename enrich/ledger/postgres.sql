@@ -594,6 +594,12 @@ SELECT r.id, r.key, r.state, r.run, r.attempts, r.sent_at, r.boot, r.boottime, r
 FROM request r LEFT JOIN answer a ON a.id = r.id
 WHERE r.id > %s ORDER BY r.id LIMIT %s
 
+-- name: newest_answers
+SELECT id FROM answer ORDER BY id DESC LIMIT %s
+
+-- name: newest_failed
+SELECT id FROM request WHERE state = 1 ORDER BY id DESC LIMIT %s
+
 -- name: logs
 SELECT id, convert_to(code, 'UTF8'), convert_to(message, 'UTF8'), convert_to(fate, 'UTF8'), status, retryable,
        convert_to(request_id, 'UTF8'), retry_after, evidence, request, attempt, attempt_id, at, answer

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 from enrich.records import frozen, key_text
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Sequence
+    from collections.abc import AsyncIterator, Collection, Iterable, Sequence
 
     from enrich.ledger.commit import Commits
     from enrich.pace.purse import Hold, Refusal, Reserving, Settlement
@@ -376,6 +376,15 @@ class Ledger(Protocol):
 
     def scan(self) -> AsyncIterator[list[Entry]]:
         """Give everything the ledger holds, oldest first, some hundred requests at a time."""
+
+    async def newest(self, most: int, *, failed: bool = False, known: Collection[int] = ()) -> list[Entry]:
+        """Give the newest requests that have an answer, or that failed, the newest first; as cheap however many there are.
+
+        Args:
+            most: how many are looked at.
+            failed: those that failed for good, instead of those with an answer.
+            known: the numbers of lines that are left out.
+        """
 
     async def verify(self) -> VerifyReport:
         """Check every checksum, and that every key is there once."""

@@ -22,7 +22,7 @@ from enrich.ledger.transaction import Transaction
 from enrich.records import Reply
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Sequence
 
     from enrich.base.clock import Clock
     from enrich.ledger.rules import Find
@@ -229,6 +229,19 @@ class SqlLedger(ABC, Generic[Tx]):
                 return
             self._sizes.learn(_size(entry) for entry in entries)
             yield entries
+
+    async def newest(self, most: int, *, failed: bool = False, known: Collection[int] = ()) -> list[Entry]:
+        """Give the newest requests that have an answer, or that failed, the newest first."""
+        name = "newest_failed" if failed else "newest_answers"
+
+        def work(tx: Tx) -> list[Entry]:
+            numbers = [n for (n,) in tx.run(name, (most,)).fetchall() if n not in known]
+            some = numbers[: self._sizes.share_of(len(numbers))]
+            return [entry for n in some for entry in self._rules.page(tx, after=n - 1, limit=1)[1]]
+
+        entries = await self._read(work)
+        self._sizes.learn(_size(entry) for entry in entries)
+        return entries
 
     async def verify(self) -> VerifyReport:
         """Check the whole ledger: its structure, every checksum, every key there once."""

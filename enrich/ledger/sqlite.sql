@@ -328,6 +328,12 @@ SELECT r.id, r.key, r.state, r.run, r.attempts, r.sent_at, r.boot, r.boottime, r
 FROM request r LEFT JOIN answer a ON a.id = r.id
 WHERE r.id > ? ORDER BY r.id LIMIT ?
 
+-- name: newest_answers
+SELECT id FROM answer ORDER BY id DESC LIMIT ?
+
+-- name: newest_failed
+SELECT id FROM request WHERE state = 1 ORDER BY id DESC LIMIT ?
+
 -- name: logs
 SELECT id, code, message, fate, status, retryable, request_id, retry_after, evidence, request, attempt, attempt_id, at,
        answer

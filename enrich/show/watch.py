@@ -129,7 +129,7 @@ class Watch:
             reasoning_tokens=stats.reasoning_tokens,
             credits=stats.credits,
             credits_usd=stats.credits_usd,
-            failures=self._flow.failure_codes()[:CAUSES_MOST] if self._flow is not None else (),
+            failures=self._counter.failure_codes()[:CAUSES_MOST] if self._counter is not None else (),
             retries=_most_common(stats.retries),
             requests=stats.requests,
             attempts=stats.attempts,

@@ -497,3 +497,20 @@ async def test_a_stray_byte_in_a_header_is_kept_escaped(ledger: Ledger) -> None:
     reply = (await ledger.lookup([ASK.key]))[ASK.key].reply
     assert reply is not None
     assert (reply.body, reply.request_id) == (REPLY.body, "req-\\udcff\\x00")
+
+
+async def test_the_newest_requests(ledger: Ledger) -> None:
+    """Those with an answer and those that failed come newest first, whole, and without those that are known."""
+    asks = [make_ask(str(number)) for number in range(6)]
+    for ask in asks:
+        await ledger.claim([ask])
+    for ask in asks[:3]:
+        await ledger.answer(ask.key, REPLY)
+    await ledger.fail(asks[4].key, REFUSED, final=True)
+    newest = await ledger.newest(2)
+    assert [entry.ask.key for entry in newest] == [asks[2].key, asks[1].key]
+    assert newest[0].ask.body == asks[2].body
+    assert newest[0].record.reply == REPLY
+    assert [e.ask.key for e in await ledger.newest(2, known={newest[0].line})] == [asks[1].key]
+    (failed,) = await ledger.newest(5, failed=True)
+    assert (failed.ask.key, failed.record.failure) == (asks[4].key, REFUSED)
