@@ -100,7 +100,7 @@ class Walk:
 
     async def _find(self, ledger: SqliteLedger, run: int, start: int, keys: list[bytes]) -> None:
         from enrich.engine.engine import settled_record
-        from enrich.rows.conversation import judge
+        from enrich.rows.judged import judge
         from enrich.wire import completion
 
         self.stages.begin()

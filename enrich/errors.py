@@ -15,6 +15,7 @@ EnrichError                      exit 1
 │   ├── BudgetSpent                       the run's own budget
 │   ├── EndpointFailing                   the breaker: nearly everything fails, or all rows fail alike
 │   ├── ModelChanged                      another model answers than the one that a step is pinned to
+│   ├── GuaranteeUnmet                    a sample does not show what is to be promised
 │   ├── RowsUnasked                       `retry` met rows that were never asked
 │   ├── DiskFull                          no room for the answers
 │   └── LedgerFailing                     the ledger, open and in use, cannot be read or written any more
@@ -168,6 +169,12 @@ class ModelChanged(RunStopped):
     def __init__(self, message: str = "", *, hint: str = "", change: dict[str, Any] | None = None) -> None:
         super().__init__(message, hint=hint)
         self.change = change or {}
+
+
+class GuaranteeUnmet(RunStopped):
+    """A sample does not show what is to be promised of all rows."""
+
+    passes = False
 
 
 class DiskFull(RunStopped):

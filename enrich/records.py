@@ -355,6 +355,10 @@ class Outcome(NamedTuple):
         spared: answers that need not be asked for.
         evidence: by the short names of its columns, where the values stand in the row's texts; None where nothing is to be
             proved. Such an outcome is the row's own: another row with the same request may have another one.
+        besides: the keys of the row's other answers, of models that were asked before or after the one that counts: what they
+            cost is the row's too. Then the outcome is the row's own.
+        stages: what each model said, as long as it is not found which answers are to be trusted.
+        lasting: whether it failed in a way that comes again.
         served: of each answer that counts, the model that was asked, the one that answered and its fingerprint, where the step
             is pinned.
         model_changed: whether one of those is not the one that answered first; told where outcomes become columns.
@@ -390,13 +394,16 @@ class Outcome(NamedTuple):
     agreement: float | None = None
     firsts: dict[str, Any] | None = None
     spared: int = 0
+    besides: tuple[bytes, ...] | None = None
+    stages: tuple[Outcome, ...] | None = None
+    lasting: bool = False
     served: tuple[tuple[str, str | None, str | None], ...] | None = None
     model_changed: bool | None = None
 
     @property
     def is_own(self) -> bool:
         """Whether it is the row's own: the answer of its request alone does not tell it."""
-        return self.evidence is not None or self.votes is not None
+        return self.evidence is not None or self.votes is not None or self.besides is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -458,6 +465,7 @@ class Summary:
             nothing.
         model_changed: who answers in place of the model that a step is pinned to, where the run stopped for that.
         by_step: rows per step and status, in any order; not printed with ``--json``.
+        guarantee: by step, which answers of the cheap model stay, and what is promised of all, as plain JSON; None without one.
         gold: by column, how its answers agree with the values given by hand, as plain JSON; None where there are none.
     """
 
@@ -492,6 +500,7 @@ class Summary:
     waste: dict[str, Any] | None = None
     model_changed: dict[str, Any] | None = None
     by_step: tuple[tuple[str, RowStatus, int], ...] = ()
+    guarantee: dict[str, Any] | None = None
 
     def amounts(self) -> dict[str, Any]:
         """Give what was used and spent, by name."""
@@ -524,5 +533,6 @@ class Summary:
             "found": list(self.found),
             "waste": self.waste,
             **({} if self.gold is None else {"gold": self.gold}),
+            **({} if self.guarantee is None else {"guarantee": self.guarantee}),
             **({} if self.model_changed is None else {"model_changed": self.model_changed}),
         }

@@ -23,6 +23,9 @@ ELSEWHERE = {
     "answer.plain": "answer/test_standing.py",
     "answer.written": "answer/test_standing.py",
     "config.evidence": "answer/test_evidence.py",
+    "config.escalate": "answer/test_escalation.py",
+    "answer.doubt": "answer/test_escalation.py",
+    "rows.judged": "rows/test_conversation.py",
     "config.pin": "rows/test_pins.py",
     "report.changes": "rows/test_pins.py",  # by what a run's answers come to
     "config.votes": "answer/test_ballot.py",
@@ -81,7 +84,8 @@ ELSEWHERE = {
     "show.display": "show/test_progress.py",
     "live.sight": "live/test_server.py",  # by what a browser is told
     "show.pulse": "verbs/test_status.py",
-    "verbs.cohort": "verbs/test_trial.py",  # what is drawn, by what is asked
+    "runs.trust": "runs/test_guarantee.py",
+    "runs.cohort": "verbs/test_trial.py",  # what is drawn, by what is asked
     "verbs.plan_estimate": "verbs/test_plan.py",
     "verbs.plan_result": "verbs/test_plan.py",
     "verbs.sheet_rows": "verbs/test_review.py",

@@ -16,14 +16,14 @@ from enrich.errors import EnrichError
 from enrich.records import STATUSES
 
 PUBLIC = """
-BalanceSpent BudgetSpent Config ConfigError DiskFull EndpointFailing EnrichError InputError KeyRefused LedgerError
+BalanceSpent BudgetSpent Config ConfigError DiskFull EndpointFailing EnrichError GuaranteeUnmet InputError KeyRefused LedgerError
 LedgerFailing ModelChanged OutputError OutputLocked RowsFailed RowsUnasked RunInterrupted RunStopped Summary TemplateError UsageError __version__
 aenrich_batches collect enrich_batches load_config output_schema run
 """.split()  # noqa: SIM905  # reads better than forty quotes
 EXIT_CODES = {
     1: "EnrichError",
     2: "UsageError ConfigError InputError TemplateError OutputError LedgerError",
-    4: "RunStopped KeyRefused BalanceSpent BudgetSpent EndpointFailing ModelChanged RowsUnasked DiskFull LedgerFailing",
+    4: "RunStopped KeyRefused BalanceSpent BudgetSpent EndpointFailing GuaranteeUnmet ModelChanged RowsUnasked DiskFull LedgerFailing",
     5: "OutputLocked",
     130: "RunInterrupted",
 }

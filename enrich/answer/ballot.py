@@ -3,26 +3,19 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from enrich.errors import ConfigError, TemplateError, did_you_mean
-from enrich.prompt.template import RowError, compile_value
+from enrich.answer.doubt import Doubt
+from enrich.errors import ConfigError, did_you_mean
 from enrich.records import AMOUNTS, Outcome
-from enrich.schema.choice import FURTHER_COLUMNS, RECORD_COLUMNS
 from enrich.schema.places import first_column, place_columns, voted_fields
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from enrich.config import StepConfig
-    from enrich.prompt.template import Expression, Template
     from enrich.schema.schema import AnswerSchema
-
-log = logging.getLogger("enrich")
-
-BROUGHT_BY_LOGPROBS = ("confidence", "logprob")
 
 
 class Ballot:
@@ -39,11 +32,13 @@ class Ballot:
         votes = step.ballot
         self.most = votes.most if votes is not None else 1
         self._models = votes.models if votes is not None else []
-        self._name = step.name
         self._on_tie = step.on_tie
         self._fields = _fields(step, schema)
-        self._when = _compile(step, votes.when, schema) if votes is not None and votes.when else None
-        self._is_told = False
+        self._doubt = (
+            Doubt(step, schema, votes.when, f"steps.{step.name}.votes.when", instead="one answer counts")
+            if votes is not None and votes.when
+            else None
+        )
 
     def models(self, number: int, usual: tuple[str, ...]) -> tuple[str, ...]:
         """Give the models to ask for an answer, one after the other.
@@ -63,21 +58,7 @@ class Ballot:
         return all(_lead(Counter(_value(outcome, field) for outcome in fit)) > left for field in self._fields)
 
     def _is_doubtful(self, first: Outcome) -> bool:
-        if self._when is None or first.status != "ok":
-            return True
-        shown = {
-            f"{self._name}_{name}": getattr(first, name, None)
-            for name, _ in (*RECORD_COLUMNS, *FURTHER_COLUMNS)
-        }
-        shown |= {f"{self._name}_{name}": value for name, value in (first.values or {}).items()}
-        shown[self._name] = first.text
-        try:
-            return self._when.is_true(shown)
-        except RowError as error:
-            if not self._is_told:
-                self._is_told = True
-                log.warning("%s; where it cannot be told, one answer counts", error)
-            return False
+        return self._doubt is None or first.status != "ok" or self._doubt.is_about(first)
 
     def decide(self, cast: Sequence[Outcome]) -> Outcome:
         """Make one outcome of a row's answers.
@@ -159,27 +140,6 @@ def _fields(step: StepConfig, schema: AnswerSchema | None) -> tuple[str | None, 
                 hint=did_you_mean(name, known) if known else "`schema` says what the step answers with.",
             )
     return fields
-
-
-def _compile(step: StepConfig, when: str, schema: AnswerSchema | None) -> Template | Expression:
-    where = f"steps.{step.name}.votes.when"
-    compiled = compile_value(when if "{{" in when or "{%" in when else "{{ " + when + " }}", where)
-    names = [
-        *(schema.columns if schema is not None else ()),
-        *(name for name, _ in (*RECORD_COLUMNS, *FURTHER_COLUMNS)),
-    ]
-    known = [step.name, *(f"{step.name}_{name}" for name in names)]
-    for name in sorted(compiled.variables.difference(known)):
-        raise TemplateError(f"{where}: the answer has no `{name}`", hint=did_you_mean(name, known))
-    told = {
-        f"{step.name}_{name}" for name in BROUGHT_BY_LOGPROBS if schema is None or name not in schema.columns
-    }
-    if compiled.variables & told and not step.params.get("logprobs"):
-        raise ConfigError(
-            f"{where} needs the tokens' probabilities, which the step does not ask for",
-            hint="set `params: {logprobs: true}`.",
-        )
-    return compiled
 
 
 def _said(outcome: Outcome, field: str | None) -> Any:

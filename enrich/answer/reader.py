@@ -76,8 +76,8 @@ class AnswerReader:
         self._tools = bool(step.params.keys() & {"tools", "functions"})
         self._forced = _forced(step.params.get("tool_choice", step.params.get("function_call")))
         self._wanted = {column.of for column in written if not column.is_value} & ASIDE
-        doubt = step.ballot.when or "" if step.ballot is not None else ""
-        self._wanted |= {name for name in ASIDE if f"{step.name}_{name}" in doubt}
+        doubts = _doubts(step)
+        self._wanted |= {name for name in ASIDE if f"{step.name}_{name}" in doubts}
         self._check = _compile_check(step, schema)
         self.pinned = step.pinned is not None
 
@@ -187,6 +187,15 @@ class AnswerReader:
         except RowError as error:
             return [str(error)]
         return [] if good else [f"the rule `{self._check.source}` does not hold"]
+
+
+def _doubts(step: StepConfig) -> str:
+    """Give all that is said of when an answer is doubtful: what it names is looked at."""
+    rules = [step.ballot.when] if step.ballot is not None else []
+    if (escalate := step.escalation) is not None:
+        rules += [stage.when for stage in escalate.stages]
+        rules.append(escalate.score or f"{step.name}_confidence" if escalate.guarantee is not None else None)
+    return " ".join(rule for rule in rules if rule)
 
 
 def _ended_unfit(completion: Completion) -> tuple[RowStatus, str] | None:

@@ -50,6 +50,7 @@ def closing(summary: Summary, command: Command, config: Config) -> str:
         lines.append(f"votes: {counted(spared, 'request')} not needed, the majority was certain")
     lines += _caches(summary, config)
     lines += gold_lines(summary.gold or {})
+    lines += [_promise(name, said) for name, said in (summary.guarantee or {}).items()]
     lines += _causes(summary, command, config)
     if summary.reused:
         lines.append(
@@ -97,6 +98,19 @@ def _waste(waste: dict[str, Any] | None) -> Iterator[str]:
     ]
     if waste is not None and told:
         yield f"of {waste['total']['total_tokens']:,} tokens {', '.join(told)}"
+
+
+def _promise(step: str, said: dict[str, Any]) -> str:
+    """Say which answers of the cheap model stay, and what is promised of all."""
+    stay = (
+        "no answer of the cheap model stays"
+        if said["threshold"] is None
+        else f"cheap answers stay from a score of {said['threshold']:g} on"
+    )
+    return (
+        f"  {step}: {stay} ({said['kept']:,} of {said['rows']:,} rows of the sample); at least {said['least']:.4g} of `{said['of']}` "
+        f"are right, in {100 * said['sure']:g} of 100 such samples"
+    )
 
 
 def gold_lines(gold: dict[str, dict[str, Any]]) -> list[str]:

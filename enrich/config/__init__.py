@@ -6,6 +6,7 @@ Whatever is wrong with a configuration by itself is found here, before any file 
 from enrich.config.api_key import KEY_VARIABLE
 from enrich.config.budget import UNITS, BudgetConfig, BudgetWindow, ModelPrices
 from enrich.config.endpoint import DEFAULT_BASE_URL, URL_VARIABLE, Endpoint, EndpointConfig
+from enrich.config.escalate import Escalate, Stage
 from enrich.config.evidence import Evidence
 from enrich.config.gold import GoldConfig
 from enrich.config.job import Config, JobConfig
@@ -39,6 +40,7 @@ __all__ = [
     "CsvOptions",
     "Endpoint",
     "EndpointConfig",
+    "Escalate",
     "Evidence",
     "Example",
     "Format",
@@ -54,6 +56,7 @@ __all__ = [
     "RetryConfig",
     "Role",
     "Section",
+    "Stage",
     "StepConfig",
     "StepLimits",
     "Votes",

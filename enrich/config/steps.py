@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     Field,
     TypeAdapter,
     ValidationError,
@@ -16,6 +17,7 @@ from pydantic import (
 )
 from pydantic.json_schema import SkipJsonSchema
 
+from enrich.config.escalate import Escalate, Stage, as_escalate, first_model
 from enrich.config.evidence import Evidence
 from enrich.config.pin import OnChange, Pin
 from enrich.config.section import Amount, Count, FilePath, Number, PerMinute, Section, sound_path
@@ -114,6 +116,9 @@ class StepConfig(Section):
         on_unsupported: `reask` asks again, within `reask`, with what does not stand there; else the row is `unsupported`.
         votes: how many answers a row may have, of which the majority counts: a number, or `{most, when, models}`. Each is
             paid for; asking stops as soon as the majority is certain.
+        escalate: models to ask one after the other, the cheapest first, each only for rows of whose answer there is doubt:
+            `[{model: small}, {model: large, when: "s_confidence < 0.7"}]`; or `{models, guarantee, sample}`, which finds out how
+            far the cheap one is to be trusted.
         vote_on: the fields whose majority counts, each by itself; all of the schema by default.
         on_tie: what a field without a majority is: what the first answer said, null, or the row is `invalid_output`.
         pin: `true` pins the model that serves the first answer, also for later runs, and stops (exit code 4) when another one
@@ -161,6 +166,10 @@ class StepConfig(Section):
     evidence: Evidence | list[Evidence] = []
     on_unsupported: Literal["keep", "reask"] = "keep"
     votes: Annotated[int, Field(ge=1, le=MOST_VOTES), Number] | Votes | None = None
+    escalate: (
+        Annotated[Escalate, BeforeValidator(as_escalate, json_schema_input_type=Escalate | list[str | Stage])]
+        | None
+    ) = None
     vote_on: str | list[str] | None = None
     on_tie: Literal["first", "null", "invalid_output"] = "first"
     pin: bool | OnChange | Pin = False
@@ -174,6 +183,46 @@ class StepConfig(Section):
         """Give how many answers a row may have, where that is more than one."""
         votes = Votes(most=self.votes) if isinstance(self.votes, int) else self.votes
         return votes if votes is not None and votes.most > 1 else None
+
+    @property
+    def escalation(self) -> Escalate | None:
+        """Give the models that are asked one after the other."""
+        return self.escalate
+
+    @model_validator(mode="before")
+    @classmethod
+    def _begins_cheap(cls, data: Any) -> Any:
+        """Have the step ask for the first of several models."""
+        if not isinstance(data, dict) or data.get("escalate") is None:
+            return data
+        first = first_model(as_escalate(data["escalate"]))
+        if first is None:
+            return data
+        if data.get("model") not in (None, "auto", first):
+            raise ValueError(
+                f"`model` is `{data['model']}`, and `escalate` begins with `{first}`: the models are named in `escalate`; "
+                "remove `model`"
+            )
+        return {**data, "model": first}
+
+    @model_validator(mode="after")
+    def _escalates_alone(self) -> Self:
+        if self.escalate is None:
+            return self
+        if self.ballot is not None:
+            raise ValueError(
+                "`escalate` and `votes` exclude each other: a row has one answer that counts, or several"
+            )
+        names = {stage.model for stage in self.escalate.stages}
+        if twice := sorted(names.intersection(self.fallback_models)):
+            raise ValueError(
+                f"`{twice[0]}` stands in `escalate` and in `fallback_models`; keep it in one of them"
+            )
+        if self.escalate.guarantee is not None and self.explode is not None:
+            raise ValueError(
+                "`escalate.guarantee` and `explode` exclude each other: right or wrong is one answer of a row"
+            )
+        return self
 
     @property
     def pinned(self) -> Pin | None:

@@ -85,6 +85,7 @@ class Question(Settings):
         evidence: values that must stand in a column: `{"field": …, "from": …}`, or a list of them.
         on_unsupported: `reask` asks again where one does not; else the row is `unsupported`.
         votes: answers at most of each row, of which the majority counts; or `{"most": 5, "when": …, "models": […]}`.
+        escalate: models, the cheapest first, each asked only where there is doubt: `[{"model": …}, {"model": …, "when": …}]`.
         vote_on: the fields whose majority counts; all by default.
         on_tie: what a field without a majority is: `first`, `null` or `invalid_output`.
         pin: `True` stops when another model answers than the one that answered first; `"mark"` marks its rows.
@@ -113,6 +114,7 @@ class Question(Settings):
     evidence: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None
     on_unsupported: Literal["keep", "reask"] = "keep"
     votes: int | Mapping[str, Any] | None = None
+    escalate: Sequence[str | Mapping[str, Any]] | Mapping[str, Any] | None = None
     vote_on: str | Sequence[str] | None = None
     on_tie: Literal["first", "null", "invalid_output"] = "first"
     pin: bool | str | Mapping[str, Any] = False

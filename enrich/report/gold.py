@@ -292,7 +292,7 @@ class GoldColumn:
         """
         numeric = self._numeric
         for place, value in enumerate(known):
-            gold = _number_of(value) if numeric else value
+            gold = number_of(value) if numeric else value
             if is_missing(gold):
                 self.without += 1
                 continue
@@ -367,7 +367,7 @@ def is_missing(value: Any) -> bool:
     )
 
 
-def _number_of(value: Any) -> float | None:
+def number_of(value: Any) -> float | None:
     """Give a known value as a number; None for what is none."""
     try:
         number = float(value)

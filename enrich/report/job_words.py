@@ -82,6 +82,15 @@ def _amounts(section: Any) -> Iterator[str]:
 
 def _step_words(step: StepConfig, *, content: bool) -> StepWords:
     facts = [("model", ", then ".join((step.model, *step.fallback_models)))]
+    if (escalate := step.escalation) is not None:
+        told = (
+            f"{stage.model} where {stage.when}" if stage.when and content else stage.model
+            for stage in escalate.stages[1:]
+        )
+        facts.append(("where there is doubt", ", then ".join(told)))
+        if escalate.guarantee is not None:
+            found = f"so that {escalate.guarantee:g} of the answers are right, by {counted(escalate.sample, 'row')} with known values"
+            facts.append(("guarantee", found))
     if step.limits is not None:
         flight = [f"{step.limits.concurrency:,} in flight"] if step.limits.concurrency is not None else []
         facts.append(("limits of the step", "; ".join((*_rates(step.limits), *flight)) or "none"))

@@ -10,8 +10,8 @@ import pyarrow as pa
 from enrich.answer.columns import step_columns
 from enrich.engine.engine import settled_record
 from enrich.records import AMOUNTS, Completion, Outcome, Usage, UsageSum
-from enrich.rows.conversation import judge
 from enrich.rows.explode import explosion_of
+from enrich.rows.judged import judge
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -122,7 +122,7 @@ class Assembler:
             looked_up[key or b""] if outcome is None else outcome
             for key, outcome in zip(keys, kept, strict=True)
         ]
-        if any(outcome.follows is not None for outcome in outcomes):
+        if any(outcome.follows is not None or outcome.besides is not None for outcome in outcomes):
             outcomes = await self._with_earlier_turns(outcomes)
         if self._pins:
             outcomes = await self._pins.marked(step.name, outcomes)
@@ -145,23 +145,25 @@ class Assembler:
         return outcomes
 
     async def _with_earlier_turns(self, outcomes: list[Outcome]) -> list[Outcome]:
-        """Add what the requests before the deciding ones cost: a row's cost is that of all its turns."""
-        follows = {o.key: o.follows for o in outcomes if o.key is not None and o.follows is not None}
+        """Add what the row's other requests cost: a row's cost is that of all its turns, and of all models it was told by."""
+        follows: dict[_Chain, bytes] = {chain: begin for o in outcomes for chain, begin in _chains(o)}
         earlier = await self._earlier_turns(follows)
-        return [_sum(o, earlier[o.key]) if o.key in earlier else o for o in outcomes]
+        return [
+            _sum(o, [turn for chain, _ in _chains(o) for turn in earlier.get(chain, ())]) for o in outcomes
+        ]
 
-    async def _earlier_turns(self, follows: dict[bytes, bytes]) -> dict[bytes | None, list[_EarlierCost]]:
-        """Give, per request that follows another, what the requests before it cost."""
-        chains: dict[bytes | None, list[_EarlierCost]] = {}
+    async def _earlier_turns(self, follows: dict[_Chain, bytes]) -> dict[_Chain, list[_EarlierCost]]:
+        """Give, per chain of requests, what the one it begins with and those before it cost."""
+        chains: dict[_Chain, list[_EarlierCost]] = {}
         while follows:
             known = await self._known_turns(list(set(follows.values())))
-            following: dict[bytes, bytes] = {}
-            for key, parent in follows.items():
+            following: dict[_Chain, bytes] = {}
+            for chain, parent in follows.items():
                 if parent in known:
                     turn, before = known[parent]
-                    chains.setdefault(key, []).append(turn)
+                    chains.setdefault(chain, []).append(turn)
                     if before is not None:
-                        following[key] = before
+                        following[chain] = before
             follows = following
         return chains
 
@@ -176,6 +178,17 @@ class Assembler:
     def _turn(self, record: Record) -> _EarlierCost:
         result = self._read(record.reply) if record.reply is not None else None
         return _EarlierCost(record.attempts, result.usage if isinstance(result, Completion) else Usage())
+
+
+_Chain = tuple[bytes, bytes]  # the request that decides, and the one that the chain begins with
+
+
+def _chains(outcome: Outcome) -> list[tuple[_Chain, bytes]]:
+    """Give the chains of requests that a row's cost is made of beside the deciding one."""
+    if outcome.key is None:
+        return []
+    begins = [*([outcome.follows] if outcome.follows is not None else []), *(outcome.besides or ())]
+    return [((outcome.key, begin), begin) for begin in begins]
 
 
 class _EarlierCost(NamedTuple):

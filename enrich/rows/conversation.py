@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from enrich.answer.ballot import Ballot
+from enrich.answer.escalation import Escalation
 from enrich.answer.evidence import EvidenceCheck
 from enrich.answer.reader import AnswerReader, reask_messages
 from enrich.engine.formats import Formats
@@ -18,6 +19,7 @@ from enrich.engine.retry import leaves_model, refuses_format
 from enrich.prompt.idempotency import GENERATION_STRIDE, ROUND_STRIDE, VOTE_STRIDE
 from enrich.prompt.request import LOOSE_MODE
 from enrich.records import Ask, Completion, Outcome, Settled, frozen
+from enrich.rows.judged import judge
 from enrich.wire.meanings import meaning
 
 if TYPE_CHECKING:
@@ -51,6 +53,7 @@ class Query:
         max_tokens: the longest answer that the request allows, or None.
         corrects: whether it asks for a better answer than one that an earlier run was given.
         own_model: whether the row names its model by itself: that it is not served is this row's failure alone.
+        again: whether `retry` may send it again where it failed: not where the row has an answer of another model.
     """
 
     ask: Ask
@@ -59,6 +62,7 @@ class Query:
     max_tokens: int | None = None
     corrects: bool = False
     own_model: bool = False
+    again: bool = True
 
 
 @frozen
@@ -77,6 +81,7 @@ class _Turn:
         further: messages after the step's own: bad answers, and what is wrong with them.
         options: request fields that replace the step's.
         corrects: whether the bad answer is an earlier run's.
+        again: whether `retry` may ask it again.
     """
 
     prepared: Prepared
@@ -85,6 +90,7 @@ class _Turn:
     further: tuple[dict[str, str], ...] = ()
     options: tuple[tuple[str, int], ...] = ()
     corrects: bool = False
+    again: bool = True
 
 
 QueryResult = Settled | list[Settled] | None
@@ -126,6 +132,7 @@ class Conversation:
         self._schema = builder.schema.digest if builder.schema is not None else ""
         self._modes = _modes(step, builder.schema)
         self._ballot = Ballot(step, builder.schema)
+        self.escalation = Escalation(step, builder.schema)
         self._evidence = EvidenceCheck(step, builder.schema)
         corrected: tuple[RowStatus, ...] = ("invalid_output", "unsupported")
         self._corrected = corrected if step.on_unsupported == "reask" else corrected[:1]
@@ -140,6 +147,8 @@ class Conversation:
         """
         if not anew:
             ordinal = yield from self._latest(prepared, ordinal)
+        if self.escalation:
+            return (yield from self._escalated(prepared, ordinal))
         if self._ballot.most == 1:
             return (yield from self._answer(_Turn(prepared, ordinal)))
         return (yield from self._voted(prepared, ordinal))
@@ -161,6 +170,24 @@ class Conversation:
             cast.append(outcome)
         return self._ballot.decide(cast)
 
+    def _escalated(self, prepared: Prepared, ordinal: int) -> Talk:
+        """Ask one model after the other, as long as there is doubt about the answer.
+
+        `retry` asks that model again which the row ended with: what another one has answered is no row that failed.
+        """
+        told: list[Outcome] = []
+        for number in range(self.escalation.count):
+            asked = replace(prepared, models=self.escalation.models(number, prepared.models))
+            is_last = number + 1 == self.escalation.count
+            again = is_last and not any(earlier.status == "ok" for earlier in told)
+            outcome = yield from self._answer(_Turn(asked, ordinal, again=again))
+            if not is_last and self._retry and not self.escalation.passes_on(number, outcome):
+                outcome = yield from self._answer(_Turn(asked, ordinal))
+            told.append(outcome)
+            if is_last or not self.escalation.passes_on(number, outcome):
+                break
+        return self.escalation.decide(told)
+
     def _answer(self, turn: _Turn) -> Talk:
         """Hold the conversation for one answer, in as many rounds as `retry` has added."""
         prepared, ordinal = turn.prepared, turn.ordinal
@@ -168,9 +195,9 @@ class Conversation:
         asked_again = False
         while outcome.status in UNFIT and (self.strayed or self._retry):
             ordinal += ROUND_STRIDE
-            turn = _Turn(prepared, ordinal, outcome.key)
+            turn = _Turn(prepared, ordinal, outcome.key, again=turn.again)
             known = yield from self._known(turn)
-            if known is None and (asked_again or outcome.status not in self._retry):
+            if known is None and (asked_again or not turn.again or outcome.status not in self._retry):
                 return outcome
             asked_again = asked_again or known is None or known[0].fresh or known[0].open
             outcome = yield from self._round(turn)
@@ -333,7 +360,7 @@ class Conversation:
         if options:
             limits = {**limits, **options}
         longest = max(limits.values(), default=None)
-        return Query(ask, want, fallback, longest, turn.corrects, self._own_models)
+        return Query(ask, want, fallback, longest, turn.corrects, self._own_models, turn.again)
 
     def _judged(self, turn: _Turn, settled: Settled) -> Outcome:
         """Turn how a request ended into how the row stands, with what its texts prove of it."""
@@ -369,50 +396,3 @@ def _modes(step: StepConfig, schema: AnswerSchema | None) -> list[str]:
         return [MODES[-1]]
     modes = MODES[MODES.index(step.schema_mode) :]
     return [mode for mode in modes if mode != LOOSE_MODE or not schema.is_strict]
-
-
-def judge(reader: AnswerReader, settled: Settled) -> Outcome:
-    """Turn how a request ended into how the row stands."""
-    result = settled.result
-    if isinstance(result, Completion):
-        answer = reader.read(result)
-        usage = result.usage
-        outcome = Outcome(
-            answer.status,
-            answer.error,
-            settled.key,
-            answer.text,
-            answer.values,
-            result.model,
-            settled.request_id,
-            result.finish_reason,
-            usage.prompt_tokens,
-            usage.completion_tokens,
-            usage.total_tokens,
-            usage.credits,
-            settled.attempts,
-            settled.latency_ms,
-            "api" if settled.fresh else "ledger",
-            settled.parent,
-            usage.cached_tokens,
-            usage.reasoning_tokens,
-            usage.credits_usd,
-        )
-        if reader.pinned:
-            outcome = outcome._replace(served=((settled.asked, result.model, result.system_fingerprint),))
-        aside = reader.aside(result, answer)
-        return outcome._replace(**aside) if aside else outcome
-    status: RowStatus = "in_doubt" if settled.in_doubt else "error"
-    error = str(result)
-    if status == "error" and meaning(result) == "filtered":
-        status = "filtered"
-    if settled.skipped:
-        status, error = "skipped", f"given_up: was in doubt ({result})"
-    return Outcome(
-        status,
-        error,
-        settled.key,
-        request_id=result.request_id,
-        attempts=settled.attempts,
-        follows=settled.parent,
-    )

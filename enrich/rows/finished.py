@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from enrich.engine.engine import settled_record
 from enrich.prompt.idempotency import GENERATION_STRIDE
 from enrich.prompt.template import RowError
-from enrich.rows.conversation import judge
+from enrich.rows.judged import judge
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 def are_plain(steps: Sequence[Step]) -> bool:
     """Say whether rows ask the same whatever is answered, and an answer is judged by itself alone.
 
-    Steps with a condition, with pictures, with values that must stand in a text, with a vote, with a pinned model, and those
-    that use another's answer are not.
+    Steps with a condition, with pictures, with values that must stand in a text, with a vote, with a pinned model, with several models one
+    after the other, and those that use another's answer are not.
     """
     return not any(
         step.follows
@@ -34,6 +34,7 @@ def are_plain(steps: Sequence[Step]) -> bool:
         or builder.sources
         or builder.step.ballot
         or builder.step.pinned
+        or builder.step.escalation
         for step in steps
         for builder in [step.builder]
     )

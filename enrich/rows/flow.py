@@ -382,15 +382,16 @@ class Flow:
             await self._ledger.reject(record.key, unreadable, final=False, answer=record.reply.body)
         if is_open or (unreadable is not None and (self._engine is not None or self._observe is not None)):
             return await self._ask(row, query)
-        if record.state == "failed" and record.run != self._run and self._may_resend(row, settled):
+        failed = record.state == "failed" and record.run != self._run
+        if failed and self._may_resend(row, settled, again=query.again):
             return await self._ask(row, query, resend=True)
         return settled
 
-    def _may_resend(self, row: RowOnItsWay, settled: Settled) -> bool:
+    def _may_resend(self, row: RowOnItsWay, settled: Settled, *, again: bool) -> bool:
         """Say whether a request that failed in an earlier run is asked again in this one."""
         if (self._engine is None and self._observe is None) or settled.skipped or self._is_let_be(row):
             return False
-        if self._retry:
+        if self._retry and again:
             return "error" in self._retry
         return isinstance(settled.result, Failure) and may_retry(settled.result)
 

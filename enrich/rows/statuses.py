@@ -118,7 +118,8 @@ class Marks:
         at = (row * self._steps + step) * RECORD.itemsize
         if outcome.key is not None:
             note = LEFT if outcome.status == "pending" else BY_KEY
-            place = self._spool.put(outcome) if self._keep and outcome.source is not None else 0
+            shown = outcome.source is not None or outcome.besides is not None
+            place = self._spool.put(outcome) if self._keep and shown else 0
             size = min(self._spool.end - place + 1, MOST_BYTES) if place else 0
             self._map[at : at + COPY_AT] = outcome.key + _NOTE_AND_PLACE.pack(note, place, size)
         else:

@@ -103,6 +103,7 @@ def compile_job(
         if (why := useless(step)) is not None:
             log.warning(why)
     _refuse_key_in_prompts(config, endpoint)
+    _refuse_guarantee_without_file(config)
     schemas = [step_schema(step) for step in config.steps]
     columns = [choose(step, schema) for step, schema in zip(config.steps, schemas, strict=True)]
     kept = _kept(config.output, input_schema)
@@ -294,6 +295,16 @@ def _refuse_key_in_prompts(config: JobConfig, endpoint: Endpoint | None) -> None
             raise ConfigError(
                 f"steps.{step.name} holds the API key: it would be sent to the model, and kept in the ledger",
                 hint="take it out; no request needs it in its text.",
+            )
+
+
+def _refuse_guarantee_without_file(config: JobConfig) -> None:
+    """A guarantee is found for a table of which some values are known; rows on their way have none."""
+    for step in config.steps:
+        if config.output is None and step.escalation is not None and step.escalation.guarantee is not None:
+            raise ConfigError(
+                f"steps.{step.name}.escalate.guarantee needs a job over files, with values that are known",
+                hint="find the threshold with `beatra-enrich run`, then give it as `when`.",
             )
 
 

@@ -15,6 +15,7 @@ from enrich.files.sink import open_sink
 from enrich.rows.statuses import Marks
 from enrich.runs.anew import note_anew, settle_anew
 from enrich.runs.fresh import changed_schemas, note_schemas, settle_fresh
+from enrich.runs.guarantee import keep_guarantees
 from enrich.runs.lock import held
 from enrich.runs.partition_files import Units
 from enrich.runs.partition_todo import places
@@ -33,6 +34,7 @@ from enrich.runs.summary import (
     nothing_to_do,
     stopped,
 )
+from enrich.runs.trust import trust_of
 from enrich.runs.unchanged import counted_done, note_done
 from enrich.show.metrics_file import metered
 from enrich.show.pulse import pulsing
@@ -131,6 +133,8 @@ async def _run_held(config: Config, options: RunOptions) -> Summary:
         return nothing_to_do(config, folder, time.monotonic() - begun)
     if (before := await repeated(config, options)) is not None:
         return await _with_gold(config, before)
+    if (unmet := await keep_guarantees(config, options, folder)) is not None:
+        return unmet
     async with open_work(config, options, folder, send=True) as work:
         session = work.session
         await _tell_of_schemas(session)
@@ -151,6 +155,7 @@ async def _run_held(config: Config, options: RunOptions) -> Summary:
                 await _drained(session, error, options.drain)
                 summary = stopped(session, work.flow, work.source, error, options)
                 summary = replace(summary, partitions=work.partitions())
+            summary = replace(summary, guarantee=await trust_of(session.job, session.ledger) or None)
             await _close(session, summary)
             await _report(config, session, options)
             if not (options.retry or options.anew):

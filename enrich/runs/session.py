@@ -28,6 +28,7 @@ from enrich.runs.fresh import know_the_past, note_decisions
 from enrich.runs.learned import recall_learned
 from enrich.runs.limits import connections, open_gates, open_pace, open_wallet
 from enrich.runs.promise import promise_of
+from enrich.runs.trust import know_trust
 from enrich.wire import completion
 from enrich.wire.client import Client
 
@@ -108,6 +109,7 @@ class Session:
         await know_the_past(session.job, self.ledger, fresh=self.fresh, scope=self.scope)
         if anew is not None:
             await know_generations(session.job, self.ledger, anew, self.scope)
+        await know_trust(session.job, self.ledger)
         return session
 
     def flow(

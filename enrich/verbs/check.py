@@ -85,6 +85,7 @@ async def check_job(config: Config, limit: int | None = None, *, probe: bool = F
     findings += [
         CheckLine("budget", ok=True, text=said) for step in config.steps if (said := _soft(config, step))
     ]
+    findings += [await _guarantee(config, source, step.name) for step in config.steps if _promises(step)]
     findings += [CheckLine("images", ok=True, text=_images(step)) for step in config.steps if step.images]
     findings += [
         CheckLine("cache", ok=True, text=said)
@@ -103,6 +104,9 @@ async def check_job(config: Config, limit: int | None = None, *, probe: bool = F
 def _wanted(job: Job, named: Iterable[Named]) -> list[str]:
     """Give the models that will be asked, as far as they are known: the steps', and those that the first rows name."""
     same = [model for step in job.steps for model in step.builder.models.same]
+    for step in job.config.steps:
+        same += [stage.model for stage in step.escalation.stages] if step.escalation is not None else []
+        same += step.ballot.models if step.ballot is not None else []
     return list(dict.fromkeys([*same, *(model for one in named for model in (*one.models, *one.further))]))
 
 
@@ -157,6 +161,27 @@ def _try(name: str, work: Callable[[], str]) -> CheckLine:
 
 def _failed(name: str, error: EnrichError) -> CheckLine:
     return CheckLine(name, ok=False, text=str(error).replace("\n", "\n" + " " * 17))
+
+
+def _promises(step: StepConfig) -> bool:
+    return step.escalation is not None and step.escalation.guarantee is not None
+
+
+async def _guarantee(config: Config, source: Source, name: str) -> CheckLine:
+    """Say on how many rows a guarantee will be found, or that nothing is known of any."""
+    from enrich.runs.guarantee import known_values
+
+    try:
+        ledger = await open_ledger(config.ledger_location())
+        try:
+            column, known = await known_values(config, source, ledger, name)
+        finally:
+            await ledger.close()
+    except EnrichError as error:
+        return _failed("guarantee", error)
+    return CheckLine(
+        "guarantee", ok=True, text=f"{counted(len(known), 'row')} with a known `{column}` to find it on"
+    )
 
 
 def _images(step: StepConfig) -> str:

@@ -28,10 +28,10 @@ from enrich.measure.comparison import (
 from enrich.records import STATUSES
 from enrich.report.gold import GoldColumn, GoldTable, shown_to_model, text_of
 from enrich.report.texts import VALUE_CHARACTERS, cut
+from enrich.runs.cohort import ask_cohort, draw, rows_of
+from enrich.runs.example_rows import example_rows, has_examples
 from enrich.runs.job import compile_job
 from enrich.runs.prepare import look_at_folder, opened
-from enrich.verbs.cohort import ask_cohort, draw, rows_of
-from enrich.verbs.example_rows import example_rows, has_examples
 from enrich.verbs.plan import plan_job
 from enrich.verbs.trial import answer_of, labels_of
 

@@ -14,6 +14,7 @@ from enrich.base.location import is_url
 from enrich.files.prefetch import prefetched
 from enrich.prompt.prefix import Prefix
 from enrich.rows.statuses import Marks
+from enrich.runs.cohort import rows_of
 from enrich.runs.fresh import changed_schemas
 from enrich.runs.learned import recall_rate
 from enrich.runs.prepare import Opened, look_at_folder, opened
@@ -24,7 +25,6 @@ from enrich.runs.summary import summarize
 from enrich.runs.unchanged import Done, all_answered, note_done, still_done
 from enrich.verbs.cache_doctor import PrefixPlan, measured_prefix
 from enrich.verbs.census import Census, ChosenRow, Standing
-from enrich.verbs.cohort import rows_of
 from enrich.verbs.forecast import Estimate
 from enrich.verbs.plan_estimate import FURTHER, Counted, Measured, Spent, estimated
 from enrich.verbs.plan_result import JobPlan, StepPlan
@@ -224,7 +224,10 @@ class Survey:
             copies = max(0, self._source.num_rows - skipped - failing - first)
             votes = step.builder.step.ballot
             most = votes.most if votes is not None else 1
-            plan = StepPlan(step.name, skipped, failing, count.known, count.left, copies, count.waiting, most)
+            models = max(1, step.conversation.escalation.count)
+            plan = StepPlan(
+                step.name, skipped, failing, count.known, count.left, copies, count.waiting, most, models
+            )
             limit = step.builder.step.max_completion_tokens or step.builder.step.max_tokens
             steps.append(Counted(plan, count.size, limit if isinstance(limit, int) else None))
         return steps, census.sample(marks, size, of=of)

@@ -26,6 +26,7 @@ class StepPlan:
         copies: rows with the same request as an earlier one; they cost nothing.
         waiting: rows whose request cannot be known before an earlier step is answered.
         votes: answers at most of each row; the other figures are of first answers.
+        models: that a row may be asked, one after the other; likewise.
     """
 
     name: str
@@ -36,6 +37,7 @@ class StepPlan:
     copies: int
     waiting: int
     votes: int = 1
+    models: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,6 +204,8 @@ def _step_line(step: StepPlan) -> str:
     parts = [f"{counted(step.to_ask, 'request')} to ask", f"{step.in_ledger:,} in the ledger"]
     if step.votes > 1:
         parts.append(f"each up to {step.votes - 1} more for a vote")
+    if step.models > 1:
+        parts.append(f"each up to {step.models - 1} more where there is doubt")
     if step.copies:
         parts.append(f"{counted(step.copies, 'row')} a copy of another")
     if step.waiting:

@@ -17,8 +17,9 @@ from enrich.ledger.opening import open_ledger, require_ledger
 from enrich.measure.corrected import Stratum, accuracy, corrected_counts, needed
 from enrich.measure.scores import normalised
 from enrich.report.gold import allowed_labels, owners_of, text_of
-from enrich.verbs.cohort import rows_of
-from enrich.verbs.example_rows import has_examples
+from enrich.runs.cohort import rows_of
+from enrich.runs.example_rows import has_examples
+from enrich.runs.guarantee import review_note
 from enrich.verbs.review_result import SUFFIX, Review, Sheet
 from enrich.verbs.sheet_rows import (
     BY_HAND,
@@ -297,7 +298,7 @@ async def review_ledger(location: str) -> AsyncIterator[Ledger]:
 
 
 def _key(config: Config, name: str) -> str:
-    return f"review:{config.output.path}:{name}"
+    return review_note(config.output.path, name)
 
 
 async def recalled_review(ledger: Ledger, config: Config, name: str) -> Kept | None:

@@ -17,8 +17,8 @@ from enrich.ledger.opening import require_ledger
 from enrich.measure.scores import normalised
 from enrich.prompt.cells import spellings
 from enrich.report.gold import text_of
+from enrich.runs.cohort import rows_of
 from enrich.runs.job import compile_job
-from enrich.verbs.cohort import rows_of
 from enrich.verbs.review import known_review, refuse_changed, review_ledger, reviewed_column
 
 if TYPE_CHECKING:

@@ -14,9 +14,9 @@ from enrich.errors import UsageError
 from enrich.files.source import open_source
 from enrich.measure.scores import NULL, normalised
 from enrich.report.gold import MOST_LABELS, GoldTable, is_missing, text_of
+from enrich.runs.cohort import stratified
+from enrich.runs.example_rows import example_rows
 from enrich.runs.job import compile_job
-from enrich.verbs.cohort import stratified
-from enrich.verbs.example_rows import example_rows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from enrich.base.words import counted
 from enrich.report.gold import text_of
 from enrich.report.texts import cut, percent
+from enrich.runs.cohort import ask_cohort, draw
 from enrich.runs.prepare import look_at_folder, opened
-from enrich.verbs.cohort import ask_cohort, draw
 from enrich.verbs.plan import plan_job
 
 if TYPE_CHECKING:

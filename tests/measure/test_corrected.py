@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from enrich.measure.corrected import Stratum, accuracy, corrected_counts, needed
-from enrich.verbs.cohort import stratified
+from enrich.runs.cohort import stratified
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

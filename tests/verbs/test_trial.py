@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from enrich.verbs.cohort import stratified
+from enrich.runs.cohort import stratified
 from tests.conftest import SCRIPT
 from tests.helpers.endpoint import KEY, BookedEndpoint, Raw, Seen, envelope
 
