@@ -32,6 +32,14 @@ def usd_of(usage: Usage, prices: Mapping[str, ModelPrices], *models: str | None)
     return (of_cached + of_rest + (usage.completion_tokens or 0) * told.output) / MILLION
 
 
+def saved_usd(cached_tokens: int, prices: Mapping[str, ModelPrices], model: str) -> float | None:
+    """Give what a cache saved against prompts that are read anew, in US dollars; None where no price says."""
+    told = prices.get(model)
+    if told is None or told.cached is None:
+        return None
+    return cached_tokens * (told.input - told.cached) / MILLION
+
+
 class Charge(NamedTuple):
     """What one completion was charged."""
 

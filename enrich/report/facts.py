@@ -84,6 +84,26 @@ class WasteLine:
 
 
 @dataclass(frozen=True, slots=True)
+class CacheLine:
+    """How much of the prompts of a step was read from a model's cache.
+
+    Attributes:
+        saved_usd: against reading all of it anew, where prices say; else None.
+    """
+
+    step: str
+    model: str
+    prompt_tokens: int
+    cached_tokens: int
+    saved_usd: float | None
+
+    @property
+    def share(self) -> float:
+        """Give the share of the prompts' tokens."""
+        return self.cached_tokens / self.prompt_tokens if self.prompt_tokens else 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Waste:
     """What became of what a job's runs paid for, as far as they ended and said so.
 
@@ -93,6 +113,8 @@ class Waste:
         ledger: rows that were served by an answer of an earlier run, likewise.
         votes: requests that rows did not need, whose majority was certain before they had all their answers.
         cached_tokens: those of prompts that were read from a cache.
+        cached_usd: what that saved in US dollars, where prices say; else None.
+        caches: how much each step's models read, a line each.
         lost_attempts: attempts of unknown outcome.
         runs: how many said so.
     """
@@ -103,6 +125,8 @@ class Waste:
     ledger: WasteLine
     votes: int
     cached_tokens: int
+    cached_usd: float | None
+    caches: tuple[CacheLine, ...]
     lost_attempts: int
     runs: int
 

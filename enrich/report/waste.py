@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from enrich.report.facts import Waste, WasteLine
+from enrich.report.facts import CacheLine, Waste, WasteLine
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -37,6 +37,8 @@ def waste_of(runs: Iterable[RunInfo]) -> Waste | None:
     told = [run.summary["waste"] for run in runs if run.summary and run.summary.get("waste")]
     if not told:
         return None
+    caches = tuple(_caches(use for one in told for use in one["saved"]["cache"].get("by", ())))
+    priced = [line.saved_usd for line in caches if line.saved_usd is not None]
     lines = tuple(_line(words, [one["spent"][use] for one in told]) for use, words in WORDS.items())
     return Waste(
         lines=tuple(line for line in lines if line.requests),
@@ -45,9 +47,22 @@ def waste_of(runs: Iterable[RunInfo]) -> Waste | None:
         ledger=_line("ledger", [one["saved"]["ledger"] for one in told]),
         votes=sum(one["saved"].get("votes", {}).get("requests", 0) for one in told),
         cached_tokens=sum(one["saved"]["cache"]["prompt_tokens"] for one in told),
+        cached_usd=sum(priced) if priced else None,
+        caches=caches,
         lost_attempts=sum(one["perhaps"]["lost_attempts"] for one in told),
         runs=len(told),
     )
+
+
+def _caches(uses: Iterable[dict[str, Any]]) -> Iterator[CacheLine]:
+    """Add up what runs say of each step's models."""
+    found: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for use in uses:
+        found.setdefault((use["step"], use["model"]), []).append(use)
+    for (step, model), told in sorted(found.items()):
+        priced = [use["saved_usd"] for use in told if use.get("saved_usd") is not None]
+        prompt, cached = (sum(use[name] for use in told) for name in ("prompt_tokens", "cached_tokens"))
+        yield CacheLine(step, model, prompt, cached, sum(priced) if priced else None)
 
 
 def unread_caches(waste: dict[str, Any] | None, least: int) -> Iterator[str]:

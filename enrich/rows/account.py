@@ -9,10 +9,14 @@ from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from enrich.pace.prices import saved_usd
 from enrich.prompt.prefix import Prefix
 from enrich.records import Completion
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from enrich.config import ModelPrices
     from enrich.engine.ticket import Stats
     from enrich.prompt.request import RequestBuilder
     from enrich.records import Ask, Outcome, RowStatus, Settled, Usage
@@ -73,8 +77,13 @@ class CacheUse:
         self.prompt_tokens += usage.prompt_tokens or 0
         self.cached_tokens += usage.cached_tokens or 0
 
-    def to_dict(self, step: str, model: str, prefix: Prefix | None) -> dict[str, Any]:
-        """Give it as plain JSON; with the share that the requests' common begin promises, and about how many tokens that is."""
+    def to_dict(
+        self, step: str, model: str, prefix: Prefix | None, prices: Mapping[str, ModelPrices]
+    ) -> dict[str, Any]:
+        """Give it as plain JSON: with the share that the requests' common begin promises, and about how many tokens that is.
+
+        ``saved_usd``: what was saved against reading all of it anew, where prices say; else None.
+        """
         promised = min(1.0, prefix.common / prefix.mean) if prefix is not None and prefix.mean else 0.0
         mean = self.prompt_tokens / self.answers if self.answers else 0.0
         return {
@@ -84,6 +93,7 @@ class CacheUse:
             "share": round(self.cached_tokens / self.prompt_tokens, 4) if self.prompt_tokens else 0.0,
             "promised_share": round(promised, 4),
             "promised_tokens": round(promised * mean),
+            "saved_usd": saved_usd(self.cached_tokens, prices, model),
         }
 
 
@@ -133,11 +143,12 @@ class Account:
             self._saved["votes"].requests += outcome.spared
         self.in_doubt += outcome.status == "in_doubt"
 
-    def to_dict(self, stats: Stats) -> dict[str, Any]:
+    def to_dict(self, stats: Stats, prices: Mapping[str, ModelPrices]) -> dict[str, Any]:
         """Give the account as plain JSON.
 
         Args:
             stats: what the run's engine counted: the uses add up to it.
+            prices: what models are told to cost.
         """
         total = Cost(
             stats.requests, stats.prompt_tokens, stats.completion_tokens, stats.total_tokens, stats.credits
@@ -158,7 +169,7 @@ class Account:
                 "cache": {
                     "prompt_tokens": stats.cached_tokens,
                     "by": [
-                        use.to_dict(step, model, self._prefixes.get(step))
+                        use.to_dict(step, model, self._prefixes.get(step), prices)
                         for (step, model), use in sorted(self._prompts.items())
                     ],
                 },

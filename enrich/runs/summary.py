@@ -73,7 +73,7 @@ def summarize(
         unknown_finish=dict(session.troubles.unknown_finish.most_common()),
         bound_by=bound_by(session.engine.pace, session.job.config.limits) if session.engine else None,
         found=tuple(session.engine.pace.found()) if session.engine else (),
-        waste=session.account.to_dict(stats),
+        waste=session.account.to_dict(stats, session.job.config.prices),
         by_step=tuple((step, status, n) for (step, status), n in session.account.rows.items()),
     )
 

@@ -74,15 +74,22 @@ def test_the_share_by_step_and_model(
         {"name": "s", "prompt": GOOD, "model": "fast-1"},
         {"name": "u", "prompt": "{{ s }} short", "model": "smart-1"},
     ]
-    config = job(ROWS, steps=steps, limits={"concurrency": 1})
+    prices = {"fast-1": {"input": 4, "cached": 0.5, "output": 8}}
+    config = job(ROWS, steps=steps, limits={"concurrency": 1}, prices=prices)
     ended = asked(cli, sandbox, "run", config, "--json")
     cache = json.loads(ended.out)["waste"]["saved"]["cache"]
     first, second = cache["by"]
     assert (first["step"], first["model"], second["step"], second["model"]) == ("s", "fast-1", "u", "smart-1")
     assert first["cached_tokens"] + second["cached_tokens"] == cache["prompt_tokens"]
+    saved = first["cached_tokens"] * (4 - 0.5) / 1e6
+    assert (first["saved_usd"], second["saved_usd"]) == (pytest.approx(saved), None)
+    assert saved > 0
     assert first["share"] > 0.85
     assert first["promised_share"] > 0.95
     assert second["cached_tokens"] == 0
+    asked(cli, sandbox, "report", config, "-o", "page.html")
+    page = (config.parent / "page.html").read_text(encoding="utf-8")
+    assert f"which saved {saved:.4f} US dollars by the configuration" in page
     assert "where" not in asked(cli, sandbox, "run", config, "--fresh").err
     with ThreadedSandbox(SandboxOptions(cache=1_000_000)) as stingy:  # it has a cache that nothing gets into
         ended = asked(cli, stingy, "run", job(ROWS, step={"prompt": GOOD}))
