@@ -13,7 +13,7 @@ PACKED := $(VENV)-dist
 help:
 	@echo "make demo      run an example on the built-in sandbox and show the result"
 	@echo "make test      run the test suite (under ten minutes on two cores)"
-	@echo "make test-floors  the same on the lowest versions of what the program needs"
+	@echo "make test-floors  the same on the lowest versions of what the program needs; PYTHON=python3.12 names another Python"
 	@echo "make test-all  run the long proofs too"
 	@echo "make lint      ruff: format and rules"
 	@echo "make types     mypy, strict"
@@ -50,10 +50,11 @@ $(FLOORS)/.ready: pyproject.toml tools/floors.py
 	$(PYTHON) -m venv --clear $(FLOORS)
 	$(FLOORS)/bin/python -m pip install --quiet --upgrade pip
 	$(FLOORS)/bin/python -m tools.floors > $(FLOORS)/constraints.txt
-	$(FLOORS)/bin/python -m pip install --quiet --editable . --group test --constraint $(FLOORS)/constraints.txt
+	$(FLOORS)/bin/python -m pip install --quiet --editable . --group test-floors --constraint $(FLOORS)/constraints.txt
 	touch $@
 
 test-floors: $(FLOORS)/.ready
+	@$(FLOORS)/bin/python -c 'import sys; print("Python", sys.version.split()[0])'; paste -sd " " $(FLOORS)/constraints.txt
 	$(FLOORS)/bin/python -m pytest -m "not slow" -n 2 --dist worksteal
 
 test-all: $(READY)
