@@ -37,6 +37,9 @@ ELSEWHERE = {
     "base.texts": "base/test_values.py",
     "config.headers": "config/test_endpoint.py",
     "config.gold": "report/test_gold.py",  # by what a run scores
+    "config.same": "runs/test_since.py",  # by what a run reads and writes
+    "config.since": "runs/test_since.py",
+    "config.table_names": "config/test_catalog.py",
     "config.overlap": "bad_input/test_overlaps.py",
     "base.concurrency": "pace/test_pace.py",
     "engine.claiming": "engine/test_engine.py",  # four parts of one machine, tested running

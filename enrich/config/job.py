@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from platformdirs import user_cache_path
 from pydantic import (
@@ -14,9 +14,10 @@ from pydantic import (
     Field,
     PrivateAttr,
     field_validator,
+    model_validator,
 )
 
-from enrich.base.location import is_url
+from enrich.base.location import is_url, without_slash
 from enrich.config.budget import BudgetConfig, ModelPrices
 from enrich.config.endpoint import EndpointConfig
 from enrich.config.gold import GoldConfig, as_gold_mapping
@@ -25,7 +26,7 @@ from enrich.config.limits import RATES, LimitsConfig, RetryConfig
 from enrich.config.overrides import as_path_mapping, ledger_beside
 from enrich.config.section import FilePath, Section, Target, named, sound_path
 from enrich.config.steps import StepConfig, StepLimits
-from enrich.config.tables import InputConfig, OutputConfig
+from enrich.config.tables import BY_KEY, InputConfig, OutputConfig
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -113,6 +114,16 @@ class JobConfig(Section):
         return steps
 
     @property
+    def writes_back(self) -> bool:
+        """Whether the output is the table that is read."""
+        rows, output = self.input, self.output
+        if rows is None or output is None or output.table is None or output.mode not in BY_KEY:
+            return False
+        if rows.table is not None:
+            return (rows.table, rows.url) == (output.table, output.url)
+        return isinstance(rows.path, str) and output.url == f"delta:{without_slash(rows.path)}"
+
+    @property
     def file(self) -> Path | None:
         """The file that it was read from, if any."""
         return self._file
@@ -150,3 +161,12 @@ class Config(JobConfig):
 
     input: Annotated[InputConfig, BeforeValidator(as_path_mapping)]
     output: Annotated[OutputConfig, BeforeValidator(as_path_mapping)]
+
+    @model_validator(mode="after")
+    def _keeps_what_is_there(self) -> Self:
+        if self.input.since is not None and self.output.key is None:
+            raise ValueError(
+                "`input.since` reads only what is new: the output must be a table whose other rows stay; give it "
+                "`mode: merge`, `update` or `append` and a `key` (--set input.since=null reads everything)"
+            )
+        return self

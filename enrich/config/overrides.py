@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from enrich.base.location import is_url, plain
 from enrich.config.catalog import resolved_catalog
 from enrich.config.database_url import resolved_url, with_table_file
+from enrich.config.same import with_same
 from enrich.config.secrets import without_secret
 from enrich.config.strict_yaml import parse_yaml
 from enrich.errors import ConfigError, did_you_mean
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 OF_DATABASES = frozenset(
-    {"sql", "url", "params", "folder", "table", "mode", "key", "version", "catalog", "snapshot"}
+    {"sql", "url", "params", "folder", "table", "mode", "key", "version", "catalog", "snapshot", "since"}
 )  # which a path replaces
 OF_LAKES = ("delta", "iceberg")  # formats of tables, which a path of files replaces
 MOST_PARTS = 64  # of a key in `--set`: no setting lies deeper
@@ -246,6 +247,7 @@ def _resolve_paths(document: dict[str, Any], base: Path) -> dict[str, Any]:
             return section
         return {k: _resolved_all(v, base) if k in keys else v for k, v in section.items()}
 
+    document = with_same(document)
     for name in ("input", "output"):
         section = document.get(name)
         section = inside(section, "path") if isinstance(section, dict) else _resolved_all(section, base)

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
-    AfterValidator,
     ConfigDict,
     Field,
     field_validator,
@@ -25,7 +24,10 @@ from enrich.config.database_url import (
     is_iceberg_url,
     with_table_file,
 )
+from enrich.config.same import with_query
 from enrich.config.section import FilePath, Format, Location, Number, Section, Target
+from enrich.config.since import SinceConfig
+from enrich.config.table_names import CellRange, Key, TableName
 
 # Python's codecs of texts that no file is written in: for host names, for source code, and for nothing at all.
 _NO_FILES = frozenset(
@@ -40,46 +42,8 @@ _NO_FILES = frozenset(
     }
 )
 
+BY_KEY = ("merge", "update")  # modes of an output
 Parameter = str | bool | int | float | None
-LAST_COLUMN = "XFD"  # of a sheet
-
-
-def _fits(pattern: str, wanted: str) -> tuple[Any, Any]:
-    """Hold a text to a pattern; what it is to be is said in words, and the pattern stands in the JSON Schema."""
-
-    def fit(text: str) -> str:
-        if not re.fullmatch(pattern, text):
-            raise ValueError(f"{text!r:.60} {wanted}")
-        return text
-
-    return Field(json_schema_extra={"pattern": f"^{pattern}$"}), AfterValidator(fit)
-
-
-def _on_a_sheet(cells: str) -> str:
-    for letters in re.findall("[A-Z]+", cells.upper()):
-        if len(letters) > len(LAST_COLUMN):
-            raise ValueError(f"{cells!r} names the column {letters}; a sheet ends at {LAST_COLUMN}")
-    return cells
-
-
-CellRange = Annotated[
-    str,
-    *_fits(
-        r"\$?[A-Za-z]{1,4}\$?([1-9][0-9]{0,6})?(:\$?[A-Za-z]{1,4}\$?([1-9][0-9]{0,6})?)?",
-        "is no range of cells; write for example B3:F200, B:F or B3",
-    ),
-    AfterValidator(_on_a_sheet),
-]
-TableName = Annotated[
-    str,
-    *_fits(
-        r"[^.]+(\.[^.]+){0,2}", "is no table; write its name, or one with its schema, such as main.reviews"
-    ),
-]
-IcebergTable = Annotated[
-    str,
-    *_fits(r"[^.]+(\.[^.]+)+", "is no table of Iceberg; write it with its namespace, such as shop.reviews"),
-]
 
 
 class CsvOptions(Section):
@@ -161,9 +125,13 @@ class InputConfig(Section):
         version: of a Delta table, which is read as it was then; the last one unless given.
         catalog: of `format: iceberg`: where the table is found, by the name that pyiceberg knows it under, or as a mapping of
             pyiceberg's properties and a `name` (`default` unless given), without secrets; `default` unless given.
-        table: of `format: iceberg`: its name, such as `shop.reviews`.
+        table: with `url`, a table of that database, which is read whole, in the order of `key`, or behind `sql`; of
+            `format: iceberg` its name, such as `shop.reviews`.
         snapshot: of such a table, which is read as it was then: a number, or the name of a branch or tag; the current one
             unless given.
+        key: the column, or columns, that tell a table's rows apart; `output: same` writes back by them.
+        since: only rows that are new or have changed since the last run that was published: the column that tells them, or
+            for tables of Delta `version`, for those of Iceberg `snapshot`; or a mapping with `column` and `late`.
     """
 
     model_config = ConfigDict(json_schema_extra=_path_or_query)
@@ -182,12 +150,15 @@ class InputConfig(Section):
     folder: str | None = None
     version: Annotated[int, Field(ge=0), Number] | None = None
     catalog: Catalog | None = None
-    table: IcebergTable | None = None
+    table: TableName | None = None
     snapshot: Annotated[int, Field(ge=0, strict=True)] | str | None = None
+    key: Key | None = None
+    since: SinceConfig | None = None
 
     @model_validator(mode="before")
     @classmethod
     def _may_be_query(cls, value: Any) -> Any:
+        value = with_query(value)
         elsewhere = isinstance(value, dict) and (
             value.get("sql") is not None or value.get("format") == "iceberg"
         )
@@ -196,12 +167,16 @@ class InputConfig(Section):
     @model_validator(mode="after")
     def _is_whole_iceberg(self) -> Self:
         if self.format != "iceberg":
-            for key in ("catalog", "table", "snapshot"):
+            for key in ("catalog", "snapshot"):
                 if getattr(self, key) is not None:
                     raise ValueError(f"`{key}` is for tables of Iceberg; write it beside `format: iceberg`")
+            if self.table is not None and self.url is None:
+                raise ValueError("`table` needs the `url` of its database, or `format: iceberg`")
             return self
-        if self.table is None:
-            raise ValueError("`format: iceberg` needs the `table`, such as table: shop.reviews")
+        if self.table is None or "." not in self.table:
+            raise ValueError(
+                "`format: iceberg` needs the `table` with its namespace, such as table: shop.reviews"
+            )
         if self.path:
             raise ValueError("a table of Iceberg is found by `catalog` and `table`; take `path` out")
         return self
@@ -272,7 +247,7 @@ class OutputConfig(Section):
             file is `path`, or lies beside the ledger; it is what `show` and `report` read.
         url: the database: `duckdb:///file`, `sqlite:///file`, or `postgresql://user@host/name` without a password.
         mode: `replace` the table's rows; `append` to them, once for each input and job; `merge`, by `key`: of rows that are
-            there, the steps' columns alone are written, and other rows are added.
+            there, the steps' columns alone are written, and other rows are added; `update`: the same, and no row is added.
         key: the column, or columns, that tell each row from every other. With `append`, rows whose key is there are left
             out.
         catalog: of `format: iceberg`, as for the input; the table is made where it is not there.
@@ -289,8 +264,8 @@ class OutputConfig(Section):
     columns: list[str] | None = None
     table: TableName | None = None
     url: DatabaseUrl | None = None
-    mode: Literal["replace", "append", "merge"] = "replace"
-    key: str | Annotated[list[str], Field(min_length=1)] | None = None
+    mode: Literal["replace", "append", "merge", "update"] = "replace"
+    key: Key | None = None
     catalog: Catalog | None = None
 
     @property
@@ -316,8 +291,8 @@ class OutputConfig(Section):
             raise ValueError("`table` needs the `url` of its database, such as duckdb:///w.db")
         if self.partitioned:
             raise ValueError("a folder of outputs and a `table` are two outputs; take one out")
-        if self.mode == "merge" and self.key is None:
-            raise ValueError("`mode: merge` needs the `key` that tells rows apart, such as key: id")
+        if self.mode in BY_KEY and self.key is None:
+            raise ValueError(f"`mode: {self.mode}` needs the `key` that tells rows apart, such as key: id")
         return self
 
     @model_validator(mode="after")
@@ -326,11 +301,10 @@ class OutputConfig(Section):
             raise ValueError("`catalog` is for tables of Iceberg; write it beside `format: iceberg`")
         if is_iceberg_url(self.url) and "." not in (self.table or ""):
             raise ValueError("a table of Iceberg has a namespace; write it as table: shop.reviews")
-        lake = "Delta" if is_delta_url(self.url) else "Iceberg" if is_iceberg_url(self.url) else ""
-        if lake and self.mode == "merge":
-            raise ValueError(f"`mode: merge` is for databases; a table of {lake} takes replace and append")
-        if lake and self.key is not None:
-            raise ValueError(f"`key` is for databases; a table of {lake} takes none")
+        if is_iceberg_url(self.url) and self.mode in BY_KEY:
+            raise ValueError(f"a table of Iceberg takes `mode: replace` and `append`, not `{self.mode}`")
+        if is_iceberg_url(self.url) and self.key is not None:
+            raise ValueError("`key` is for databases and Delta; a table of Iceberg takes none")
         return self
 
     @model_validator(mode="before")

@@ -49,8 +49,14 @@ SAME = (
 # --- in ------------------------------------------------------------------------------------------------
 
 
-def read_iceberg(config: InputConfig) -> tuple[str, pa.Schema, Iterator[pa.RecordBatch]]:
-    """Stream the rows of a snapshot; says which table and snapshot, too.
+def read_iceberg(
+    config: InputConfig, seen: int | None = None
+) -> tuple[int | None, str, pa.Schema, Iterator[pa.RecordBatch]]:
+    """Stream the rows of a snapshot; gives its number, and says which table and snapshot it is.
+
+    Args:
+        config: which table.
+        seen: a snapshot whose rows are known: those of its files do not come.
 
     Raises:
         InputError: there is no such catalogue, table or snapshot, or it needs what the library does not know.
@@ -64,7 +70,9 @@ def read_iceberg(config: InputConfig) -> tuple[str, pa.Schema, Iterator[pa.Recor
         table = _catalog(config.catalog).load_table(name)
         scan = _scan(table, config.snapshot)
         snapshot = scan.snapshot()
+        known = _known(table, seen)
         tasks = [] if snapshot is None else _ordered(table, snapshot, scan.plan_files())
+        tasks = [task for task in tasks if task.file.file_path not in known]
         schema = _arrow(scan.projection())
     except _errors() as error:
         told = "" if config.snapshot is None else f" at snapshot {config.snapshot}"
@@ -72,9 +80,16 @@ def read_iceberg(config: InputConfig) -> tuple[str, pa.Schema, Iterator[pa.Recor
             f"the Iceberg table {name}{told} cannot be read: {first_lines(error)}",
             hint="look at input.catalog and its properties, at the table's name, and at its snapshots.",
         ) from None
-    number = "none" if snapshot is None else str(snapshot.snapshot_id)
-    place = catalog_name(config.catalog or DEFAULT_NAME)
-    return f"iceberg:{place} {name} at snapshot {number}", schema, _rows(table, scan, tasks, schema)
+    number = None if snapshot is None else int(snapshot.snapshot_id)
+    told = f"iceberg:{catalog_name(config.catalog or DEFAULT_NAME)} {name} at snapshot {number}"
+    return number, told, schema, _rows(table, scan, tasks, schema)
+
+
+def _known(table: Any, seen: int | None) -> set[str]:
+    """Give the files of a snapshot; none where it is there no more."""
+    snapshot = None if seen is None else table.snapshot_by_id(seen)
+    manifests = [] if snapshot is None else snapshot.manifests(table.io)
+    return {entry.data_file.file_path for one in manifests for entry in one.fetch_manifest_entry(table.io)}
 
 
 def _scan(table: Any, snapshot: int | str | None) -> Any:

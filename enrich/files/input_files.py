@@ -77,6 +77,7 @@ class SourceFile:
         ctime_ns: when anything about a file was last changed, in nanoseconds since the epoch; 0 for an object.
         copy: keeps a copy of a query's rows on disk; ``version`` is its digest then.
         copy_of: the query, with the database's URL.
+        version_of_table: of a table of Delta or Iceberg: which version or snapshot the copy is of.
     """
 
     path: str
@@ -90,6 +91,7 @@ class SourceFile:
     ctime_ns: int = 0
     copy: object = field(default=None, compare=False, repr=False)
     copy_of: str = ""
+    version_of_table: int | None = None
 
     @property
     def told(self) -> str:

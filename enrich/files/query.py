@@ -10,8 +10,9 @@ from __future__ import annotations
 import hashlib
 import tempfile
 import weakref
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import pyarrow as pa
 
@@ -23,11 +24,14 @@ from enrich.files.delta_table import read_delta
 from enrich.files.iceberg_table import read_iceberg
 from enrich.files.input_files import SourceFile, first_duplicate
 from enrich.files.placing import Temporary, sweep
+from enrich.files.since import TABLE, cut_batches, cut_query
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from enrich.config import InputConfig
+    from enrich.files.databases import Parameters
+    from enrich.files.since import Mark
 
 MEMORY = "duckdb://"  # where a query without a URL is asked
 COPY_ROWS = 8192  # rows in one record batch of the copy
@@ -44,8 +48,8 @@ class Copy:
         weakref.finalize(self, self._temporary.discard)
 
 
-def copied(config: InputConfig) -> SourceFile:
-    """Ask a query, and copy its rows.
+def copied(config: InputConfig, mark: Mark | None = None) -> SourceFile:
+    """Ask a query, and copy its rows: all of them, or those from a mark on.
 
     Raises:
         InputError: it cannot be asked: what the database says.
@@ -62,7 +66,11 @@ def copied(config: InputConfig) -> SourceFile:
         with open_database(url, folder=config.folder, reads=True) as database:
             failures: tuple[type[Exception], ...] = (*database.errors, pa.ArrowException, OSError)
             try:
-                schema, batches = database.query(sql, config.params)
+                asked, params = sql, cast("Parameters", config.params)
+                if config.since is not None and mark is not None:
+                    numbered = not url.startswith("sqlite:")
+                    asked, params = cut_query(sql, params, config.since, mark, numbered=numbered)
+                schema, batches = database.query(asked, params)
                 copy = Copy(name)
                 rows = _write(copy.path, schema, batches)
             except failures as error:
@@ -77,8 +85,8 @@ def copied(config: InputConfig) -> SourceFile:
     return _frozen(copy, rows, f"{url} {sql}")
 
 
-def copied_delta(path: str, version: int | None) -> SourceFile:
-    """Copy the rows of a version of a Delta table: the last one unless given.
+def copied_delta(path: str, config: InputConfig, mark: Mark | None) -> SourceFile:
+    """Copy the rows of a version of a Delta table: the last one unless given; all of them, or those from a mark on.
 
     Raises:
         InputError: there is no such table or version, or it cannot be read.
@@ -86,27 +94,40 @@ def copied_delta(path: str, version: int | None) -> SourceFile:
     """
     if not path:
         raise InputError("`format: delta` takes one path", hint="name the table's folder.")
-    number, schema, batches = read_delta(path, version)
-    return _copied(f"delta:{path} at version {number}", schema, batches)
+    seen = mark.value if mark is not None and mark.kind == TABLE else None
+    key = [config.key] if isinstance(config.key, str) else config.key or []
+    number, schema, batches = read_delta(path, config.version, seen, key)
+    return _copied(f"delta:{path} at version {number}", schema, _cut(batches, config, mark), number)
 
 
-def copied_iceberg(config: InputConfig) -> SourceFile:
-    """Copy the rows of a snapshot of an Iceberg table: the current one unless given.
+def copied_iceberg(config: InputConfig, mark: Mark | None) -> SourceFile:
+    """Copy the rows of a snapshot of an Iceberg table: the current one unless given; all of them, or those from a mark on.
 
     Raises:
         InputError: there is no such table or snapshot, or it cannot be read.
         ConfigError: the library is not installed.
     """
-    return _copied(*read_iceberg(config))
+    number, told, schema, batches = read_iceberg(config, mark.value if mark and mark.kind == TABLE else None)
+    return _copied(told, schema, _cut(batches, config, mark), number)
 
 
-def _copied(told: str, schema: pa.Schema, batches: Iterator[pa.RecordBatch]) -> SourceFile:
+def _cut(
+    batches: Iterator[pa.RecordBatch], config: InputConfig, mark: Mark | None
+) -> Iterator[pa.RecordBatch]:
+    if config.since is None or mark is None or mark.kind == TABLE:
+        return batches
+    return cut_batches(batches, config.since, mark)
+
+
+def _copied(
+    told: str, schema: pa.Schema, batches: Iterator[pa.RecordBatch], version: int | None
+) -> SourceFile:
     copy = Copy(hashlib.sha256(told.encode()).hexdigest()[:16])
     try:
         rows = _write(copy.path, schema, batches)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise InputError(f"{told} cannot be read: {first_lines(error)}") from None
-    return _frozen(copy, rows, told)
+    return replace(_frozen(copy, rows, told), version_of_table=version)
 
 
 def _frozen(copy: Copy, rows: int, told: str) -> SourceFile:

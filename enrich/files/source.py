@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import pyarrow as pa
 
 from enrich.base.values import WRITTEN
+from enrich.config.since import OF_TABLES
 from enrich.errors import InputError, did_you_mean
 from enrich.files.arrow_source import scan_arrow
 from enrich.files.common_types import CELLS, width
@@ -27,11 +28,13 @@ from enrich.files.input_files import (
 from enrich.files.jsonl_source import JsonlReader, scan_jsonl
 from enrich.files.parquet_source import scan_parquet
 from enrich.files.query import copied, copied_delta, copied_iceberg
+from enrich.files.since import kind_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
     from enrich.config import Format, InputConfig
+    from enrich.files.since import Mark
 
     Chooser = Callable[[Sequence[str]], list[str]]  # from all names to those that are read
 
@@ -152,19 +155,28 @@ class InputFiles:
     partitions: tuple[pa.Field[Any], ...]
 
 
-def find_input(config: InputConfig) -> InputFiles:
+def find_input(config: InputConfig, mark: Mark | None = None) -> InputFiles:
     """Find the input's files; a query is asked, and its rows are copied to one.
+
+    Args:
+        config: where the rows come from.
+        mark: up to where a table's rows were seen; those are not read again.
 
     Raises:
         InputError: nothing is there, it cannot be read, or the partitions chosen are not there.
     """
     if config.sql is not None:
-        return InputFiles((copied(config),), ())
+        return InputFiles((copied(config, mark),), ())
     if config.format == "iceberg":
-        return InputFiles((copied_iceberg(config),), ())
+        return InputFiles((copied_iceberg(config, mark),), ())
     path = config.path if isinstance(config.path, str) else ""
     if config.format == "delta" or (config.format is None and path and is_delta(path)):
-        return InputFiles((copied_delta(path, config.version),), ())
+        return InputFiles((copied_delta(path, config, mark),), ())
+    if config.since is not None:
+        raise InputError(
+            f"input.since is for queries and tables, and {path or config.path} are files",
+            hint="take it out; of a folder of partitions the output may be a folder, too (docs/how-to/incremental.md).",
+        )
     if config.version is not None:
         raise InputError(
             f"input.version is for tables of Delta, and {path or config.path} is none", hint="take it out."
@@ -182,6 +194,8 @@ def open_source(
     limit: int | None = None,
     found: InputFiles | None = None,
     known: pa.Schema | None = None,
+    mark: Mark | None = None,
+    own: Collection[str] = (),
 ) -> Source:
     """Find, validate and count the input before anything is sent.
 
@@ -193,11 +207,13 @@ def open_source(
         limit: give only the first rows, so many.
         found: the files, when they are known already.
         known: types that columns had in text files read before; they hold as if those were read again.
+        mark: as for `find_input`.
+        own: columns that are the job's, in a table that it writes back to; they are no input.
 
     Raises:
         InputError: anything about the input that would make a run fail, with file and line where there is one.
     """
-    found = found or find_input(config)
+    found = found or find_input(config, mark)
     first = found.files[0].path
     keys = [field.name for field in found.partitions]
 
@@ -210,16 +226,22 @@ def open_source(
         if not names:
             raise InputError(f"{first} has no column")
         if config.columns is None:
-            return list(names)
-        own = [name for name in choose(config.columns, [*names, *keys]) if name not in keys]
-        return own or list(names[:1])
+            return [name for name in names if name not in own] or list(names)
+        chosen = [name for name in choose(config.columns, [*names, *keys]) if name not in keys]
+        return chosen or list(names[:1])
 
     format_ = common_format(found.files, config.format)
     reader = _scan(found.files, format_, config, own_columns, known or pa.schema([]))
     files = tuple(replace(file, rows=reader.rows[file.path]) for file in found.files)
     total = sum(file.rows for file in files)
+    if config.since is not None and not (
+        files[0].version_of_table is not None and config.since.column in OF_TABLES
+    ):
+        column = config.since.column
+        choose([column], reader.schema.names)
+        kind_of(column, reader.schema.field(column).type)
     fields = {field.name: field for field in [*reader.schema, *found.partitions]}
-    names = list(fields) if config.columns is None else config.columns
+    names = [name for name in fields if name not in own] if config.columns is None else config.columns
     return Source(
         schema=_schema([fields[name] for name in names], reader.schema),
         num_rows=total if limit is None else min(limit, total),

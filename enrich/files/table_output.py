@@ -171,6 +171,8 @@ class _Writing:
         if existing is not None and self._output.mode == "replace" and not same:
             self._do(f"DROP TABLE {self._table}")
             existing = None
+        if existing is None and self._output.mode == "update":
+            raise OutputError(f"there is no table {self._output.table} to update", hint="see output.mode.")
         if existing is None:
             every = ", ".join(
                 f"{self._value(name, self._given[name])} AS {_quoted(name)}" for name in schema.names
@@ -188,7 +190,7 @@ class _Writing:
             self._merge(schema.names, existing)
 
     def _merge(self, names: Sequence[str], existing: dict[str, str]) -> None:
-        """Update the steps' columns of rows that are there, and add those that are not."""
+        """Update the steps' columns of rows that are there, and add those that are not, unless rows are only updated."""
         lacking = [key for key in self._keys if key not in existing]
         if lacking:
             raise OutputError(
@@ -199,7 +201,8 @@ class _Writing:
         changed = ", ".join(f"{_quoted(name)} = {self._cast(name, existing)}" for name in own)
         met = self._met(existing)
         self._do(f"UPDATE {self._table} AS x SET {changed} FROM {STAGED} AS s WHERE {met}")  # noqa: S608  # quoted
-        self._insert([name for name in names if name in existing], existing, self._absent(existing))
+        if self._output.mode == "merge":
+            self._insert([name for name in names if name in existing], existing, self._absent(existing))
 
     def _insert(self, names: Sequence[str], existing: dict[str, str], where: str) -> None:
         into = ", ".join(map(_quoted, names))

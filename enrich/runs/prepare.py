@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from enrich.files.rehearsal import rehearse
@@ -16,6 +17,7 @@ from enrich.runs.job import Job, compile_job, refuse_overlap
 from enrich.runs.partition_todo import folder_columns, open_todo, plan_folder
 from enrich.runs.partitions import UNFINISHED
 from enrich.runs.session import open_session
+from enrich.runs.since import own_columns, recall_mark
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -80,7 +82,9 @@ async def _compiled(
     """Open the input and compile the job."""
     refuse_part(config.output, options.limit)
     if folder is None:
-        source = await asyncio.to_thread(open_source, config.input, limit=options.limit)
+        mark = await recall_mark(config, options)
+        opening = partial(open_source, config.input, limit=options.limit, mark=mark, own=own_columns(config))
+        source = await asyncio.to_thread(opening)
     else:
         source = await asyncio.to_thread(open_todo, config, folder, options.limit)
     job = compile_job(

@@ -35,7 +35,7 @@ async def publish_output(begun: Opened, summary: Summary) -> Summary:
     manifest = json.dumps(await asyncio.to_thread(read_manifest, output.path))
     record = _record(begun.source, job)
     if is_delta_url(output.url):
-        put = await asyncio.to_thread(publish_delta, output, record, manifest)
+        put = await asyncio.to_thread(publish_delta, output, own, record, manifest)
     elif is_iceberg_url(output.url):
         put = await asyncio.to_thread(publish_iceberg, output, record, manifest)
     else:

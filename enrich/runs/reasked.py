@@ -151,8 +151,8 @@ async def find_reasked(begun: Opened) -> Reasked | None:
     if older and source.num_rows:
         return await _against(look, now, older)
     if (
-        config.output.partitioned
-    ):  # its files are made anew one by one: what they held is told where they change
+        config.output.partitioned or config.input.since is not None
+    ):  # what they held is told where they change
         return None
     if past.get("input") not in (None, _digest(source)) and past.get("answered"):
         states = await look.states()

@@ -25,6 +25,7 @@ from enrich.runs.reasked import NEITHER, note_way, refuse_reasked
 from enrich.runs.repeat import note_finished, repeated
 from enrich.runs.scratch import occurrences_of, scratch_of
 from enrich.runs.session import sending
+from enrich.runs.since import note_mark
 from enrich.runs.summary import (
     check_finished,
     finished,
@@ -142,6 +143,7 @@ async def _run_held(config: Config, options: RunOptions) -> Summary:
             try:
                 await note_way(work)
                 summary = await publish_output(work, await work.write(_finish, check_finished))
+                await note_mark(config, options, work.source, session.ledger, work.flow.tally)
                 if options.anew is not None:
                     await settle_anew(session.job, session.ledger, session.scope)
                 elif not options.retry:

@@ -21,6 +21,7 @@ from enrich.records import Failure
 from enrich.runs.job import Job, compile_job, refuse_overlap
 from enrich.runs.partitions import find_units
 from enrich.runs.promise import Promise, note_promise
+from enrich.runs.since import own_columns
 from enrich.verbs.cache_doctor import told_by_templates
 from enrich.verbs.row_models import Named, named_models
 from enrich.wire.client import Client
@@ -69,7 +70,7 @@ async def check_job(config: Config, limit: int | None = None, *, probe: bool = F
     """
     findings = [CheckLine("config", ok=True, text=_steps(config))]
     try:
-        source = await asyncio.to_thread(open_source, config.input, limit=limit)
+        source = await asyncio.to_thread(open_source, config.input, limit=limit, own=own_columns(config))
     except EnrichError as error:
         return [*findings, _failed("input", error)]
     findings.append(CheckLine("input", ok=True, text=_input(source)))

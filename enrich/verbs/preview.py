@@ -11,6 +11,7 @@ from enrich.prompt.cells import spellings
 from enrich.prompt.template import RowError
 from enrich.records import key_text
 from enrich.runs.job import Job, compile_job
+from enrich.runs.since import own_columns
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 def preview_job(config: Config, rows: int) -> Iterator[str]:
     """Give the first rows' requests as text."""
-    source = open_source(config.input, limit=rows)
+    source = open_source(config.input, limit=rows, own=own_columns(config))
     job = compile_job(config, source.schema, key_needed=False)
     return request_texts(job, source.batches(columns=job.columns, written=True))
 

@@ -19,6 +19,7 @@ from enrich.prompt.cells import spellings
 from enrich.report.gold import text_of
 from enrich.runs.cohort import rows_of
 from enrich.runs.job import compile_job
+from enrich.runs.since import own_columns
 from enrich.verbs.review import known_review, refuse_changed, review_ledger, reviewed_column
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ async def write_examples(config: Config, path: str, column: str | None = None) -
 
 
 def _examples(config: Config, step: StepConfig, name: str, wrong: dict[int, str]) -> list[dict[str, Any]]:
-    source = open_source(config.input)
+    source = open_source(config.input, own=own_columns(config))
     job = compile_job(config, source.schema, key_needed=False)
     (compiled,) = (one for one in job.steps if one.name == step.name)
     if compiled.needs:

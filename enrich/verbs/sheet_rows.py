@@ -17,6 +17,7 @@ from enrich.report.gold import MOST_LABELS, GoldTable, is_missing, text_of
 from enrich.runs.cohort import stratified
 from enrich.runs.example_rows import example_rows
 from enrich.runs.job import compile_job
+from enrich.runs.since import own_columns
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -197,7 +198,7 @@ def known_by_hand(config: Config, source: Source, name: str) -> list[str | None]
 
 def shown_as_examples(config: Config, output: Source) -> Rows:
     """Find the rows that the prompt shows as examples."""
-    source = open_source(config.input)
+    source = open_source(config.input, own=own_columns(config))
     if source.num_rows != output.num_rows:
         log.warning("the input is not what it was: rows that the prompt shows as examples may be drawn")
         return np.zeros(0, np.int64)

@@ -67,9 +67,12 @@ def test_half_an_input_is_refused(document: dict[str, object], said: str) -> Non
         ({"format": "iceberg", "table": "t"}, "namespace"),
         (
             {"format": "iceberg", "table": "a.t", "mode": "merge", "key": "id"},
-            "`mode: merge` is for databases",
+            "takes `mode: replace` and `append`",
         ),
-        ({"format": "iceberg", "table": "a.t", "mode": "append", "key": "id"}, "`key` is for databases"),
+        (
+            {"format": "iceberg", "table": "a.t", "mode": "append", "key": "id"},
+            "`key` is for databases and Delta",
+        ),
         ({"table": "a.t", "url": "duckdb:///w.db", "catalog": "prod"}, "`catalog` is for tables of Iceberg"),
     ],
 )

@@ -54,7 +54,12 @@ def put(folder: Path, table: pa.Table, record: str = "r", **options: Any) -> boo
             sink.write(batch)
         sink.commit({})
     rehearse_delta(config, table.schema)
-    return publish_delta(config, record, json.dumps({"rows": table.num_rows}))
+    return publish_delta(
+        config,
+        [n for n in table.column_names if n.startswith("s")],
+        record,
+        json.dumps({"rows": table.num_rows}),
+    )
 
 
 def test_a_version_and_what_was_deleted_since(tmp_path: Path) -> None:
@@ -201,7 +206,7 @@ url, path, mode = sys.argv[1:]
 config = OutputConfig(table="lake", url=url, path=path, mode=mode)
 print("begun", flush=True)
 for record in range(2, 1000):
-    publish_delta(config, str(record), "{}")
+    publish_delta(config, ["s", "s_status"], str(record), "{}")
 """
 
 
