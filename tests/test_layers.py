@@ -45,6 +45,7 @@ ONLY = {
     "sqlite3": {"base", "ledger", "rows"},  # in base for its locks, where the system has none
     "psycopg": {"ledger"},
     "click": {"cli"},
+    "opentelemetry": {"show"},
     "duckdb": {"files"},
     "jinja2": {"prompt", "report"},
     "yaml": {"config"},

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from enrich.base.clock import Clock
     from enrich.engine.retry import Policy
+    from enrich.engine.ticket import Landing
     from enrich.engine.wallet import Wallet
     from enrich.ledger.protocol import Ledger
     from enrich.pace.budget import Budget
@@ -51,6 +52,7 @@ class Desk:
         gates: where requests of steps with limits of their own wait.
         claiming: requests that the ledger is being asked about.
         stopped: why nothing more is sent; None while the run goes on.
+        on_landing: told of every attempt as it ends.
     """
 
     def __init__(
@@ -64,6 +66,7 @@ class Desk:
         on_retry: Callable[[Ask, Failure, float | None], None] | None,
         run: int,
         wallet: Wallet | None = None,
+        on_landing: Callable[[Landing], None] | None = None,
     ) -> None:
         self.ledger = ledger
         self.pace = pace
@@ -74,6 +77,7 @@ class Desk:
         self.policy = policy
         self.clock = clock
         self.run = run
+        self.on_landing = on_landing
         self.outage = Outage(deadline=policy.deadline)
         self.alike = Alike()
         self.key_doubt = KeyDoubt()

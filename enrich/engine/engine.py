@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from enrich.engine.desk import Waiting
     from enrich.engine.outage import Outage
     from enrich.engine.retry import Policy
+    from enrich.engine.ticket import Landing
     from enrich.engine.wallet import Wallet
     from enrich.ledger.commit import Commits
     from enrich.ledger.protocol import Ledger
@@ -53,6 +54,7 @@ class Engine:
         run: this run's number in the ledger.
         clock: tells the age of claims; the machine's by default.
         wallet: what may be spent together with other runs; None where nothing is told.
+        on_landing: told of every attempt as it ends.
         look: looks at the endpoint's own gauges; None where it has none, or where they say nothing.
     """
 
@@ -70,6 +72,7 @@ class Engine:
         run: int = 0,
         clock: Clock | None = None,
         wallet: Wallet | None = None,
+        on_landing: Callable[[Landing], None] | None = None,
         look: Callable[[], Awaitable[Load | None]] | None = None,
     ) -> None:
         self._desk = Desk(
@@ -81,6 +84,7 @@ class Engine:
             on_retry=on_retry,
             run=run,
             wallet=wallet,
+            on_landing=on_landing,
         )
         judge = Judge(self._desk)
         self._claimer = Claimer(self._desk, read)

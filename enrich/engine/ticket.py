@@ -6,7 +6,7 @@ import enum
 import time
 from collections import Counter, deque
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from enrich.engine.retry import History
 from enrich.records import UsageSum
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from enrich.pace.budget import Reservation
     from enrich.pace.purse import Wish
     from enrich.pace.sent import Sent
-    from enrich.records import Ask, Failure, Settled
+    from enrich.records import Ask, Failure, Settled, Usage
 
 
 class Stage(enum.Enum):
@@ -77,6 +77,28 @@ class Ticket:
         """Say whether it was claimed, but every attempt was refused or never left this machine."""
         waiting = self.stage in (Stage.READY, Stage.LATER)
         return waiting and self.fresh and self.attempt > 0 and self.history.unknowns == 0
+
+
+class Landing(NamedTuple):
+    """How one attempt ended, for who looks on.
+
+    Attributes:
+        asked: the model that was asked.
+        served: the model that answered.
+        number: of the attempt, over all runs.
+        usage: of an answer.
+        error: the code of a failure; None of an answer that can be read.
+    """
+
+    asked: str
+    served: str | None
+    seconds: float
+    number: int
+    stream: bool
+    request_id: str | None
+    usage: Usage | None
+    finish_reason: str | None
+    error: str | None
 
 
 @dataclass(slots=True)

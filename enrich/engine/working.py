@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from enrich.engine.pictures import Pictures
-from enrich.engine.ticket import Stage
+from enrich.engine.ticket import Landing, Stage
 from enrich.errors import RunStopped
 from enrich.ledger.protocol import attempt_id
 from enrich.records import TOO_MANY_FILES, Completion, Failure, Fate, Reply, key_text
@@ -163,6 +163,7 @@ class Workers:
         if isinstance(result, Reply):
             await self._keep(ticket, result)
         else:
+            self._tell(ticket, result, time.monotonic() - ticket.sent_at)
             stats.lost += result.fate is Fate.UNKNOWN
             if result.code == TOO_MANY_FILES:
                 self._make_fewer(desk.in_flight + 1)
@@ -177,6 +178,7 @@ class Workers:
         self._answer_size += ANSWER_WEIGHT * (len(reply.body) - self._answer_size)
         await desk.ledger.answer(ticket.ask.key, reply, within=self._patience(reply))
         result = self._read(reply)
+        self._tell(ticket, result, reply.latency_ms / 1e3)
         if isinstance(result, Failure):
             self._judge.tell_pace(ticket, result)
             await self._judge.failed(ticket, result, unusable=reply.body)
@@ -188,6 +190,25 @@ class Workers:
         desk.give_back(ticket, result)
         self._count_answer(result, reply)
         desk.finish(ticket, result, reply=reply)
+
+    def _tell(self, ticket: Ticket, result: Completion | Failure, seconds: float) -> None:
+        """Tell who looks on how an attempt ended."""
+        if self._desk.on_landing is None:
+            return
+        done = result if isinstance(result, Completion) else None
+        self._desk.on_landing(
+            Landing(
+                ticket.ask.model,
+                done.model if done is not None else None,
+                seconds,
+                ticket.attempt,
+                ticket.stream,
+                result.request_id if isinstance(result, Failure) else None,
+                done.usage if done is not None else None,
+                done.finish_reason if done is not None else None,
+                result.code if isinstance(result, Failure) else None,
+            )
+        )
 
     def _patience(self, reply: Reply) -> float:
         """Give the seconds that an answer may wait for others to be made durable with it; none where no other is out."""

@@ -39,6 +39,7 @@ from enrich.runs.trust import trust_of
 from enrich.runs.unchanged import counted_done, note_done
 from enrich.show.metrics_file import metered
 from enrich.show.pulse import pulsing
+from enrich.show.telemetry import traced
 
 if TYPE_CHECKING:
     from collections import Counter
@@ -122,7 +123,9 @@ class Work(Opened):
 async def run_held(config: Config, options: RunOptions) -> Summary:
     """Ask what is not answered and write the output; a run that must stop sums up how far it came."""
     work = _run_held(config, options)
-    return await metered(work, options.progress, path=config.metrics_file, output=config.output.path)
+    output, watch = config.output.path, options.progress
+    work = traced(work, watch, endpoint=config.endpoint, output=output)
+    return await metered(work, watch, path=config.metrics_file, output=output)
 
 
 async def _run_held(config: Config, options: RunOptions) -> Summary:
@@ -205,7 +208,12 @@ async def open_work(
         marks = stack.enter_context(Marks(source.num_rows, len(session.job.steps), scratch_of(config)))
         occurrences = stack.enter_context(occurrences_of(config))
         if send:
-            sender = sending(await session.look(), interrupt=options.interrupt, drain=options.drain)
+            sender = sending(
+                await session.look(),
+                interrupt=options.interrupt,
+                drain=options.drain,
+                on_landing=options.progress.on_landing,
+            )
             session = await stack.enter_async_context(sender)
         units = None if folder is None else Units(config, folder, source, session=session, marks=marks)
         flow = session.flow(marks, occurrences, closed=units.ends.row if units is not None else None)

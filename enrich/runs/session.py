@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
     from enrich.base.clock import Clock
     from enrich.base.interrupt import Interrupt
+    from enrich.engine.ticket import Landing
     from enrich.ledger.protocol import Ledger
     from enrich.pace.step_limits import Gate
     from enrich.records import Ask, Completion, Failure, Reply, RowStatus
@@ -196,7 +197,12 @@ async def open_session(
 
 @contextlib.asynccontextmanager
 async def sending(
-    session: Session, *, interrupt: Interrupt | None = None, drain: float = DRAIN, named: str | None = None
+    session: Session,
+    *,
+    interrupt: Interrupt | None = None,
+    drain: float = DRAIN,
+    named: str | None = None,
+    on_landing: Callable[[Landing], None] | None = None,
 ) -> AsyncIterator[Session]:
     """Open what a session needs to send requests; on the way out, await what is in flight.
 
@@ -205,6 +211,7 @@ async def sending(
         interrupt: what a signal handler fires.
         drain: seconds that what is in flight may take after a stop.
         named: what the ledger calls a job that writes no file.
+        on_landing: told of every attempt as it ends.
     """
     job, ledger = session.job, session.ledger
     config, limits = job.config, job.config.limits
@@ -237,6 +244,7 @@ async def sending(
             on_retry=_log_retry,
             run=run,
             clock=session.clock,
+            on_landing=on_landing,
             wallet=await open_wallet(job, ledger, policy, _reading(job)),
             look=client.load if endpoint.metrics_url is not None else None,
         )

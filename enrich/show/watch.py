@@ -13,10 +13,11 @@ from enrich.show.bound import bound_by
 from enrich.show.snapshot import Snapshot
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from enrich.config import LimitsConfig
     from enrich.engine.engine import Engine
+    from enrich.engine.ticket import Landing
     from enrich.records import RowStatus
 
 
@@ -71,6 +72,10 @@ class Watch:
 
     Args:
         limits: what the time left must reckon with.
+
+    Attributes:
+        on_phase: told of each phase as it begins.
+        on_landing: told of each attempt as it ends, of a run that was opened after this was set.
     """
 
     def __init__(self, limits: LimitsConfig | None = None) -> None:
@@ -78,6 +83,8 @@ class Watch:
         self._phase = "starting"
         self._total: int | None = None
         self._done = 0
+        self.on_phase: Callable[[str], None] | None = None
+        self.on_landing: Callable[[Landing], None] | None = None
         self._flow: RowCounter | None = None
         self._counter: RowCounter | None = None  # the last flow, also when it has ended
         self._input_rows = 0
@@ -91,6 +98,8 @@ class Watch:
         self._flow = None
         self._since = time.monotonic()
         self._past = deque([self._present()])
+        if self.on_phase is not None:
+            self.on_phase(name)
 
     def asking(self, total: int | None, flow: RowCounter, engine: Engine | None) -> None:
         """Begin the phase in which rows are asked."""
