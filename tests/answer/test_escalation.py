@@ -185,17 +185,24 @@ def test_copies_cost_nothing(
     assert model[40:] == model[:40]
 
 
-def test_each_request_is_paid_once_through_kills(
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(
+    "deaths",
+    [[3, 9, 17, 26, 33, 41, 48, 53], pytest.param(list(range(1, 55)), marks=pytest.mark.slow)],
+    ids=["some", "each"],
+)
+def test_each_request_is_paid_once_through_kills(  # noqa: PLR0917  # fixtures
     cli: Callable[..., Ended],
     warm: Warm,
     cheap: Callable[..., Path],
     endpoint: BookedEndpoint,
     tmp_path: Path,
+    deaths: list[int],
 ) -> None:
-    """Killed every few charges, on either model's answers: it takes the same turns again."""
+    """Killed after every few charges, or after each, on either model's answers: it takes the same turns again."""
+    deaths = [*deaths]
     config = cheap(limits={"concurrency": 4})
     there = {"BEATRA_BASE_URL": endpoint.base_url, "BEATRA_API_KEY": KEY}
-    deaths = [3, 9, 17, 26, 33, 41, 48, 53]
     under_way: list[Running] = []
 
     def kill(_: Seen) -> None:
@@ -204,7 +211,7 @@ def test_each_request_is_paid_once_through_kills(
             under_way.pop().signal(signal.SIGKILL)
 
     endpoint.script = kill
-    for _ in range(20):
+    for _ in range(len(deaths) + 5):
         running = warm.start(tmp_path, "run", config, "-q", env=there)
         under_way[:] = [running]
         if (ended := running.wait()).code == 0:

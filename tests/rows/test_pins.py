@@ -19,7 +19,7 @@ import enrich.pandas
 from enrich.ledger.opening import open_ledger
 from enrich.rows.pins import Served, pin_name
 from tests.conftest import SCRIPT
-from tests.helpers.endpoint import KEY, BookedEndpoint
+from tests.helpers.endpoint import KEY, BookedEndpoint, Raw, Seen, envelope
 from tests.helpers.terminal import on_terminal
 
 if TYPE_CHECKING:
@@ -225,6 +225,51 @@ def test_each_asked_model_has_a_pin_of_its_own(
     ended = cli("run", config, endpoint=deployed.endpoint)
     assert ended.code == 4
     assert "asks for `c`, which c-next answers now; it is pinned to c-snapshot" in ended.err
+
+
+def test_a_fallback_is_no_change(
+    cli: Callable[..., Ended], job: Callable[..., Path], endpoint: BookedEndpoint, tmp_path: Path
+) -> None:
+    """The model that is turned to has a pin of its own: it may answer in the first one's place, but not as another one."""
+    endpoint.answer = lambda _: '{"label": "pos"}'
+    away = False
+
+    def trouble(seen: Seen) -> Raw | None:
+        is_first = seen.method == "POST" and seen.body["model"] == "first"
+        return envelope("model_unavailable", 503, retryable=True) if away and is_first else None
+
+    endpoint.script = trouble
+    endpoint.beside = lambda body: {"model": f"{body['model']}-snapshot"}
+    step = {"schema": SCHEMA, "pin": True, "model": "first", "fallback_models": ["second"]}
+    config = job(ROWS[:10], step=step)
+    assert cli("run", config, endpoint=endpoint).code == 0
+    away = True
+    config = job(ROWS[:20], step=step)
+    assert cli("run", config, endpoint=endpoint).code == 0
+    (model,) = columns(tmp_path / "out.parquet", "s_model")
+    assert set(model) == {"first-snapshot", "second-snapshot"}
+    assert columns(tmp_path / "out.parquet", "s_model_changed") == [[False] * 20]
+    endpoint.beside = lambda body: {"model": f"{body['model']}-next"}
+    ended = cli("run", job(ROWS[:30], step=step), endpoint=endpoint)
+    assert ended.code == 4
+    assert "asks for `second`, which second-next answers now; it is pinned to second-snapshot" in ended.err
+
+
+def test_with_a_cheap_model_first_each_has_its_pin(
+    cli: Callable[..., Ended], job: Callable[..., Path], endpoint: BookedEndpoint
+) -> None:
+    """As of any models that are asked; a row with an answer of another large model is marked."""
+    endpoint.answer = lambda body: json.dumps({"label": "pos" if body["model"] == "large" else "neg"})
+    endpoint.beside = lambda body: {"model": f"{body['model']}-snapshot"}
+    escalate = [{"model": "small"}, {"model": "large", "when": "s_label == 'neg'"}]
+    step = {"schema": SCHEMA, "pin": True, "escalate": escalate}
+    assert cli("run", job(ROWS[:10], step=step), endpoint=endpoint).code == 0
+    endpoint.beside = lambda body: {
+        "model": f"{body['model']}-{'next' if body['model'] == 'large' else 'snapshot'}"
+    }
+    ended = cli("run", job(ROWS[:20], step=step), endpoint=endpoint)
+    assert ended.code == 4
+    assert "asks for `large`, which large-next answers now" in ended.err
 
 
 def test_a_vote_with_one_answer_of_another_model_is_marked(
