@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.csv
+import pyarrow.parquet as pq
 import pytest
 
-from tests.helpers.reported import HOSTILE, page_of, reported
+from tests.helpers.reported import HOSTILE, SCHEMA, page_of, reported
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,7 +45,17 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Config, Summary]:
     by_hand = [HOSTILE, *("pos", "neg", "neutral") * 19, "pos", "neg"]
     pyarrow.csv.write_csv(pa.table({"review": reviews, "by_hand": by_hand}), folder / "gold.csv")
     gold = {"file": str(folder / "gold.csv"), "key": "review", "columns": {"s_label": "by_hand"}}
-    config, summary = reported(folder, gold=gold)
+    step = {"name": "s", "prompt": "Classify: {{ review }}", "schema": SCHEMA, "reask": 0, "pin": "mark"}
+    config, summary = reported(folder, gold=gold, steps=[step])
+    out = pq.read_table(config.output.path)  # as if another model had answered the later half
+    place = out.schema.get_field_index("s_model_changed")
+    changed = pa.array([number >= out.num_rows // 2 for number in range(out.num_rows)])
+    made = out.set_column(place, out.schema.field(place), changed)
+    kept = pq.read_metadata(config.output.path).metadata or {}  # with the manifest
+    pq.write_table(
+        made.replace_schema_metadata({k: v for k, v in kept.items() if k != b"ARROW:schema"}),
+        config.output.path,
+    )
     page_of(config)
     return config, summary
 
@@ -100,6 +111,12 @@ def test_the_page_opens_in_silence_and_fits_its_window(page: Page) -> None:
     """No error, no fetch, nothing sticks out to the side."""
     assert page.title() == "out.parquet: report"
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_another_model_is_told_of(page: Page) -> None:
+    """Labels before and after, beside each other."""
+    assert page.locator("#change table tbody tr").count() == 3
+    assert page.locator("nav a[href='#change']").count() == 1
 
 
 def test_every_chart_is_drawn(page: Page) -> None:
