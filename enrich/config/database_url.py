@@ -19,7 +19,14 @@ if TYPE_CHECKING:
 FILES = ("duckdb", "sqlite")  # schemes of databases that are a file; nothing behind `:///` is one in memory
 ICEBERG = "iceberg:"  # begins the URL of a catalogue, which its name follows
 SERVERS = ("postgresql", "postgres")
+FLIGHT = ("grpc+tcp", "grpc+tls")  # of servers of Flight SQL, as their driver writes them
+WAREHOUSES = (*FLIGHT, "snowflake", "bigquery")  # they are read, and not written
 CREDENTIALS = "export PGPASSWORD=…, or keep it in the file that PGPASSFILE names"
+ELSEWHERE = {
+    "snowflake": "export SNOWFLAKE_PASSWORD=…",
+    "bigquery": "let GOOGLE_APPLICATION_CREDENTIALS name it",
+    **dict.fromkeys(FLIGHT, "export FLIGHTSQL_PASSWORD=… or FLIGHTSQL_TOKEN=…"),
+}
 
 
 def database_url(url: str) -> str:
@@ -31,14 +38,15 @@ def database_url(url: str) -> str:
     if is_delta_url(url) or is_iceberg_url(url):
         return url
     scheme, slashes, rest = url.partition("://")
-    if not slashes or scheme not in (*FILES, *SERVERS):
-        known = ", ".join(f"{one}://" for one in ("duckdb", "sqlite", "postgresql"))
+    if not slashes or scheme not in (*FILES, *SERVERS, *WAREHOUSES):
+        known = ", ".join(f"{one}://" for one in ("duckdb", "sqlite", "postgresql", *WAREHOUSES))
         raise ValueError(
             f"{scheme[:20] + '://' if slashes else 'the URL'} is no database that is known here; use {known}"
         )
-    if scheme in SERVERS and holds_password(url):
+    if scheme not in FILES and holds_password(url):
+        how = ELSEWHERE.get(scheme, CREDENTIALS)
         raise ValueError(
-            f"{scheme}://… carries a password, which would come into logs and reports; take it out and {CREDENTIALS}"
+            f"{scheme}://… carries a password, which would come into logs and reports; take it out and {how}"
         )
     if scheme in FILES and (rest[:1] not in ("", "/") or "\0" in rest):
         raise ValueError(

@@ -18,6 +18,7 @@ from enrich.base.location import without_slash
 from enrich.config.catalog import Catalog
 from enrich.config.database_url import (
     FILES,
+    WAREHOUSES,
     DatabaseUrl,
     file_of,
     is_delta_url,
@@ -117,8 +118,9 @@ class InputConfig(Section):
         header_row: the row of the sheet that names the columns, as the workbook counts it; the range's first unless given.
             With 0 there is none, and columns are `column_1`, `column_2`, ….
         sql: instead of `path`: a query. It is asked once for each command, and its rows are copied to this machine.
-        url: the database that is asked: `duckdb:///file`, `sqlite:///file`, or `postgresql://user@host/name` without a
-            password; without a URL, DuckDB over files.
+        url: the database that is asked: `duckdb:///file`, `sqlite:///file`, `postgresql://user@host/name`, and for queries alone
+            `snowflake://user@account/database/schema`, `bigquery://project/dataset` and, of Flight SQL, `grpc+tls://host:port`;
+            without a password. Without a URL, DuckDB over files.
         params: values for the query, bound by the driver: a list, for `$1` of DuckDB and PostgreSQL or `?` of SQLite; or,
             of DuckDB, a mapping for `$name`.
         folder: what relative paths in a query of DuckDB are relative to; this file's folder unless given.
@@ -189,6 +191,10 @@ class InputConfig(Section):
             raise ValueError("a table of Delta is read by its `path`, not by a query")
         if is_iceberg_url(self.url):
             raise ValueError("a table of Iceberg is read with `format: iceberg`, not by a query")
+        if (self.url or "").startswith("bigquery:") and (self.since is not None or self.table is not None):
+            raise ValueError(
+                "of BigQuery only a query is read: take `table` and `since` out, and write `sql`"
+            )
         for key in ("url", "params", "folder") if self.sql is None else ():
             if getattr(self, key):
                 raise ValueError(f"`{key}` belongs to a query; write it under `sql`")
@@ -287,6 +293,10 @@ class OutputConfig(Section):
             if self.mode != "replace":
                 raise ValueError(f"`mode: {self.mode}` belongs to a table; name it with `table`")
             return self
+        if self.url is not None and self.url.startswith(tuple(f"{one}://" for one in WAREHOUSES)):
+            raise ValueError(
+                f"{self.url.partition(':')[0]} is read, and not written; name a file or another database"
+            )
         if self.url is None or (file_of(self.url) is None and self.url.startswith(FILES)):
             raise ValueError("`table` needs the `url` of its database, such as duckdb:///w.db")
         if self.partitioned:

@@ -21,14 +21,14 @@ MODIFIER = b"POSTGRESQL:typmod"
 TYPE_ROWS = 65_536  # rows by which SQLite's driver tells a column's type
 
 
-class _AdbcDatabase:
-    """What both have in common."""
+class AdbcDatabase:
+    """What all have in common."""
 
-    def __init__(self, module: str, extra: str, what: str, place: str, *, autocommit: bool) -> None:
+    def __init__(self, module: str, extra: str, what: str, *place: str, **options: Any) -> None:
         dbapi = driver(f"{module}.dbapi", extra, what)
         self.errors: tuple[type[Exception], ...] = (dbapi.Error,)
         try:
-            self._connection = dbapi.connect(place, autocommit=autocommit)
+            self._connection = dbapi.connect(*place, **options)
         except dbapi.Error as error:
             raise OSError(str(error)) from None
         self._cursor = self._connection.cursor()
@@ -65,7 +65,7 @@ class _AdbcDatabase:
             self._connection.close()
 
 
-class PostgresDatabase(_AdbcDatabase):
+class PostgresDatabase(AdbcDatabase):
     """A PostgreSQL server; libpq finds the password."""
 
     casts = True
@@ -119,7 +119,7 @@ class PostgresDatabase(_AdbcDatabase):
         return {row[0]: row[1] for row in self.execute(sql, found)}
 
 
-class SqliteDatabase(_AdbcDatabase):
+class SqliteDatabase(AdbcDatabase):
     """A SQLite file; its columns take any value."""
 
     casts = False

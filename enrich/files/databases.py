@@ -1,6 +1,6 @@
 """Databases: what each of them can do for a job, and which one a URL names.
 
-One module per place (`duckdb_database.py`, `adbc_database.py`) gives what differs; what a query becomes (`query.py`) and how
+One module per place (`duckdb_database.py`, `adbc_database.py`, `adbc_warehouses.py`) gives what differs; what a query becomes (`query.py`) and how
 rows are put into a table (`table_output.py`) is the same for all of them.
 """
 
@@ -9,8 +9,9 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
-from enrich.config.database_url import SERVERS, file_of
+from enrich.config.database_url import FLIGHT, SERVERS, WAREHOUSES, file_of
 from enrich.files.adbc_database import PostgresDatabase, SqliteDatabase
+from enrich.files.adbc_warehouses import BigQueryDatabase, FlightSqlDatabase, SnowflakeDatabase
 from enrich.files.duckdb_database import DuckDatabase
 
 if TYPE_CHECKING:
@@ -85,6 +86,10 @@ def _opened(url: str, folder: str | None, *, reads: bool) -> Database:
     scheme = url.partition(":")[0]
     if scheme in SERVERS:
         return PostgresDatabase(url, reads=reads)
+    if scheme in FLIGHT:
+        return FlightSqlDatabase(url)
+    if scheme in WAREHOUSES:
+        return SnowflakeDatabase(url) if scheme == "snowflake" else BigQueryDatabase(url)
     file = file_of(url)
     if scheme == "sqlite":
         return SqliteDatabase(file, reads=reads)

@@ -68,7 +68,7 @@ def copied(config: InputConfig, mark: Mark | None = None) -> SourceFile:
             try:
                 asked, params = sql, cast("Parameters", config.params)
                 if config.since is not None and mark is not None:
-                    numbered = not url.startswith("sqlite:")
+                    numbered = url.startswith(("duckdb:", "postgres"))
                     asked, params = cut_query(sql, params, config.since, mark, numbered=numbered)
                 schema, batches = database.query(asked, params)
                 copy = Copy(name)

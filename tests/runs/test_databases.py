@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import duckdb
 import psycopg
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pyiceberg.catalog import load_catalog
 
 from tests.conftest import SCRIPT
 from tests.helpers.endpoint import KEY
@@ -146,6 +148,46 @@ def test_a_database_that_another_program_has(
     assert do(reviews, "SELECT count(*) FROM a") == [(3,)]
 
 
+def kill_again_and_again(config: Path, endpoint: BookedEndpoint, seed: str, most: int) -> None:
+    """Run a job and kill it at random instants, and then let it come to its end."""
+    chance, kills = random.Random(seed), 0
+    env = {**os.environ, "BEATRA_BASE_URL": endpoint.base_url, "BEATRA_API_KEY": KEY}
+    command = [str(SCRIPT), "run", str(config), "-q", "--force"]
+    while kills < most:
+        process = subprocess.Popen(command, env=env, stdin=subprocess.DEVNULL)
+        try:
+            process.wait(chance.uniform(0.5, 4))
+        except subprocess.TimeoutExpired:
+            kills += 1
+        process.kill()
+        process.wait()
+    assert subprocess.run(command, env=env, check=False).returncode == 0
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("mode", ["replace", "append"])
+def test_killed_at_random_a_table_of_iceberg_is_that_of_an_undisturbed_run(
+    tmp_path: Path, job: Callable[..., Path], endpoint: BookedEndpoint, mode: str
+) -> None:
+    """While it reads, asks and writes: every row once in the table, each request charged once."""
+    lake = {"type": "sql", "uri": f"sqlite:///{tmp_path}/lake.db", "warehouse": str(tmp_path / "w")}
+    catalog = load_catalog("lake", **lake)
+    catalog.create_namespace("shop")
+    rows = pa.table({"id": range(2_000), "t": [f"text {i % 1500}" for i in range(2_000)]})
+    catalog.create_table("shop.t", schema=rows.schema).append(rows)
+    place: dict[str, Any] = {"format": "iceberg", "catalog": {"name": "lake", **lake}}
+    config = job(
+        input={**place, "table": "shop.t"},
+        output={**place, "catalog": dict(place["catalog"]), "table": "shop.out", "mode": mode},
+    )
+    kill_again_and_again(config, endpoint, mode, 25)
+    found = catalog.load_table("shop.out").scan().to_arrow().sort_by("id")
+    assert found.column("id").to_pylist() == list(range(2_000))
+    assert set(found.column("s_status").to_pylist()) == {"ok"}
+    assert len(set(found.column("s").to_pylist())) == len(endpoint.charges) == 1_500
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["duckdb", "postgresql"])
 def test_killed_at_random_the_table_is_that_of_an_undisturbed_run(
@@ -160,18 +202,7 @@ def test_killed_at_random_the_table_is_that_of_an_undisturbed_run(
     url = server.create("killed") if server is not None else f"duckdb:///{tmp_path}/k.db"
     rows = [{"id": i, "t": f"text {i % 1500}"} for i in range(2_000)]
     config = job(rows, output={"table": "k", "url": url, "mode": "merge", "key": "id"})
-    chance, kills = random.Random(scheme), 0
-    env = {**os.environ, "BEATRA_BASE_URL": endpoint.base_url, "BEATRA_API_KEY": KEY}
-    command = [str(SCRIPT), "run", str(config), "-q", "--force"]
-    while kills < 25:
-        process = subprocess.Popen(command, env=env, stdin=subprocess.DEVNULL)
-        try:
-            process.wait(chance.uniform(0.5, 4))
-        except subprocess.TimeoutExpired:
-            kills += 1
-        process.kill()
-        process.wait()
-    assert subprocess.run(command, env=env, check=False).returncode == 0
+    kill_again_and_again(config, endpoint, scheme, 25)
     if server is None:
         found = do(tmp_path / "k.db", "SELECT id, s, s_status FROM k ORDER BY id")
     else:
