@@ -176,7 +176,7 @@ def test_killed_in_every_mode(warm: Warm, tmp_path: Path, name: str) -> None:
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("name", MODES)
 def test_a_thousand_kills_over_all_modes(warm: Warm, tmp_path: Path, name: str) -> None:
-    """A hundred in each of ten modes."""
+    """A thousand over all modes."""
     kills = RELEASE_KILLS // len(MODES)
     assert killed_in_mode(warm, tmp_path, name, kills, ledger=lambda: None, seed=1) == []
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from tests.helpers.endpoint import Seen
 
+EXPLODED = 2  # elements of each answer that is a list
 SHARE = 3  # of every so many texts, one is refused, unfit or sent to another model
 _numbers = itertools.count()
 
@@ -34,6 +35,7 @@ class Mode:
         charges: how often each text may have been charged in the end: all of them alike, but for ``twice``.
         twice: whether the texts of a share are charged once more than the others.
         repeat: rows that have each text.
+        table: the table of a database that the output is.
         days: files that the input has; more than one are a folder, and so is the output.
         before: a command that is let go to its end, and its exit code.
         first: the command that is killed.
@@ -46,6 +48,7 @@ class Mode:
     twice: bool = False
     repeat: int = 1
     days: int = 1
+    table: bool = False
     before: tuple[tuple[str, ...], int] | None = None
     first: tuple[str, ...] = ("run",)
     again: tuple[str, ...] = ("run",)
@@ -53,6 +56,11 @@ class Mode:
 
 SCHEMA = {"type": "object", "properties": {"label": {"type": "string"}}, "required": ["label"]}
 LABELLED = ({"name": "s", "prompt": "{{ t }}", "schema": SCHEMA, "reask": 0},)
+QUOTED = {
+    "properties": {"label": {"type": "string"}, "quote": {"type": "string"}},
+    "required": ["label", "quote"],
+}
+LISTED = {"properties": {"label": {"type": "array", "items": {"type": "string"}}}, "required": ["label"]}
 MODES = {
     "sync": Mode(),
     "stream": Mode(({"name": "s", "prompt": "{{ t }}", "stream": True},)),
@@ -69,6 +77,24 @@ MODES = {
     "every row asked": Mode(config={"dedupe": False}, charges=(3,), repeat=3),
     "fallback": Mode(
         ({"name": "s", "prompt": "{{ t }}", "model": "first-1", "fallback_models": ["other-1"]},)
+    ),
+    "votes": Mode(({**LABELLED[0], "votes": 3},), charges=(2,), twice=True),
+    "evidence": Mode(
+        (
+            {
+                **LABELLED[0],
+                "schema": {"type": "object", **QUOTED},
+                "evidence": {"field": "quote", "from": "t"},
+                "on_unsupported": "reask",
+                "reask": 1,
+            },
+        ),
+        twice=True,
+    ),
+    "explode": Mode(({**LABELLED[0], "schema": {"type": "object", **LISTED}, "explode": "label"},)),
+    "table": Mode(
+        table=True,
+        config={"output": {"table": "made", "url": "duckdb:///out.db", "mode": "merge", "key": "t"}},
     ),
 }
 
@@ -91,13 +117,13 @@ class ModalEndpoint(BookedEndpoint):
         self.script = self._do
         self.also: Callable[[Seen], Raw | None] = lambda _: None
         self.refusing = mode == "retry of errors"
-        self._unfit = mode == "retry of unfit answers"
+        self._mode = mode
         self._asked: Counter[str] = Counter()
 
     def _do(self, seen: Seen) -> Raw | None:
         if seen.method == "POST":
             body = seen.body
-            text = body["messages"][-1]["content"]
+            text = body["messages"][0]["content"]
             if self.refusing and chosen(text):
                 return envelope("invalid_request", 400)
             if body["model"] == "first-1" and chosen(text):
@@ -105,11 +131,16 @@ class ModalEndpoint(BookedEndpoint):
         return self.also(seen)
 
     def _labelled(self, body: dict[str, Any]) -> str:
-        text = body["messages"][-1]["content"]
+        text = body["messages"][0]["content"]
         self._asked[text] += 1
-        if self._unfit and chosen(text) and self._asked[text] == 1:
+        first = chosen(text) and self._asked[text] == 1
+        if first and self._mode == "retry of unfit answers":
             return "no label"
-        return json.dumps({"label": echo(body)})
+        label: Any = "outvoted" if first and self._mode == "votes" else answer_to(text)
+        said = {"label": [label] * EXPLODED if self._mode == "explode" else label}
+        if self._mode == "evidence":
+            said["quote"] = "stands nowhere at all" if first else text
+        return json.dumps(said)
 
     def _complete(self, seen: Seen) -> Raw:
         raw = super()._complete(seen)
@@ -159,10 +190,10 @@ class Task:
         return found + self._rows_amiss()
 
     def _rows_amiss(self) -> list[str]:
-        output = self.folder / "out.parquet"
-        files = [output] if self.mode.days == 1 else sorted((self.folder / "out").rglob("*.parquet"))
-        rows = [row for file in files for row in pq.ParquetFile(file).read().to_pylist()]
+        rows = self._rows()
         wanted = self.texts * self.mode.repeat
+        if "explode" in self.mode.steps[-1]:
+            wanted = [text for text in wanted for _ in range(EXPLODED)]
         if [row["t"] for row in rows] != wanted:
             return [f"{len(rows)} rows came of {len(wanted)}, or in another order"]
         return [
@@ -170,6 +201,18 @@ class Task:
             for row in rows
             if row["s_status"] != "ok" or self._answer(row) != row.get("s_label", row["s"])
         ]
+
+    def _rows(self) -> list[dict[str, Any]]:
+        if self.mode.table:
+            import duckdb
+
+            with duckdb.connect(str(self.folder / "out.db"), read_only=True) as database:
+                made = database.sql("SELECT * FROM made")
+                found = [dict(zip(made.columns, row, strict=True)) for row in made.fetchall()]
+            return sorted(found, key=lambda row: self.texts.index(row["t"]))
+        output = self.folder / "out.parquet"
+        files = [output] if self.mode.days == 1 else sorted((self.folder / "out").rglob("*.parquet"))
+        return [row for file in files for row in pq.ParquetFile(file).read().to_pylist()]
 
     def _answer(self, row: dict[str, Any]) -> str:
         before = f" {echo({'messages': [{'content': row['t']}]})}" if len(self.mode.steps) > 1 else ""
@@ -209,5 +252,5 @@ def make_task(name: str, folder: Path, rows: int, ledger: str | None = None) -> 
 
 
 def _text_of(body: bytes) -> str:
-    content: str = json.loads(body)["messages"][-1]["content"]
+    content: str = json.loads(body)["messages"][0]["content"]
     return content[: content.index(".") + 1]
