@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from enrich.ledger.protocol import Ledger
-    from enrich.records import Completion, Failure, Outcome, Record, Reply
+    from enrich.records import Ask, Completion, Failure, Outcome, Record, Reply
     from enrich.rows.step import Step
 
 
@@ -78,11 +78,24 @@ class Finished:
         )  # beyond what memory allows, rows are told as stories
         return [self._outcomes(of_row, known) for of_row in keys]
 
+    def asks(self, spelled: dict[int, dict[str, Any]]) -> list[Ask]:
+        """Give the first requests of a row that is finished."""
+        return [
+            builder.ask(
+                builder.prepare(spelled[builder.step.prompt_text]),
+                ordinal=step.generation * GENERATION_STRIDE,
+            )
+            for step in self._steps
+            for builder in [step.builder]
+        ]
+
     def _keys(self, spelled: dict[int, dict[str, Any]]) -> list[bytes]:
         """Give the keys of a row's first requests; none for a row of which a step cannot be asked."""
         try:
             return [
-                step.builder.key(spelled[step.builder.step.prompt_text], step.generation * GENERATION_STRIDE)
+                step.builder.key(
+                    spelled[step.builder.step.prompt_text], ordinal=step.generation * GENERATION_STRIDE
+                )
                 for step in self._steps
             ]
         except RowError:

@@ -127,7 +127,7 @@ class Flow:
         self._open = 0
         self._counted: Settled | None = None
         self._noted: set[str] = set()
-        plain = are_plain(steps) and occurrences is None and anew is None and observe is None
+        plain = are_plain(steps) and occurrences is None and anew is None
         self._finished = Finished(steps, ledger=ledger, read=read, run=run) if plain else None
         self._resumes = False
         self._were_finished = 0
@@ -247,6 +247,9 @@ class Flow:
             if outcomes is None:
                 left.append((index, spelled))
                 continue
+            if self._observe is not None:
+                for step, ask in enumerate(finished.asks(spelled)):
+                    self._observe(index, step, ask, False)
             row = RowOnItsWay(index)
             self._open += 1
             self._stories.mark(row, outcomes)

@@ -67,9 +67,11 @@ async def plan_job(
             anew.check(begun.source)
         elif not sample and (done := await still_done(begun)) is not None:
             return _unchanged(begun, done)
-        reasked = await find_reasked(begun) if anew is None else None
+        reasked = await find_reasked(begun) if sample and anew is None else None  # before any is asked
         survey = Survey(begun, seed)
         plan, steps = await survey.plan(sample, drawn=drawn)
+        if not sample and anew is None and any(step.to_ask or step.waiting for step in plan.steps):
+            reasked = await find_reasked(begun)
         if reasked is None and anew is None and survey.version is not None:
             done = survey.done(steps)
             if done is not None and await begun.session.ledger.version() == survey.version:
