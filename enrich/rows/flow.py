@@ -249,7 +249,7 @@ class Flow:
                 continue
             if self._observe is not None:
                 for step, ask in enumerate(finished.asks(spelled)):
-                    self._observe(index, step, ask, False)
+                    self._observe(index, step, ask, False)  # noqa: FBT003  # the signature of `observe`
             row = RowOnItsWay(index)
             self._open += 1
             self._stories.mark(row, outcomes)
