@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import subprocess
 import uuid
 from typing import TYPE_CHECKING, Any
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.helpers.postgres import Server
-    from tests.helpers.warm import Ended
+    from tests.helpers.warm import Ended, Running, Warm
 
 ROWS = [{"t": f"row {n}"} for n in range(40)]
 SCHEMA = {"type": "object", "properties": {"label": {"enum": ["pos", "neg"]}}, "required": ["label"]}
@@ -129,6 +130,37 @@ def test_a_change_stops_the_run_and_is_taken_by_word(
     third = cli("run", config, endpoint=deployed.endpoint)
     assert third.code == 4
     assert "which m-july answers now; it is pinned to m-june" in third.err
+
+
+def test_kills_lose_neither_pin_nor_answer(
+    cli: Callable[..., Ended], warm: Warm, pinned: Callable[..., Path], deployed: Deployed, tmp_path: Path
+) -> None:
+    """Killed as the first answers come, and later: the first model is the pinned one all the same, and nothing is paid twice."""
+    deployed.after = 20
+    config = pinned()
+    endpoint = deployed.endpoint
+    deaths = [1, 2, 3, 8, 19]
+    under_way: list[Running] = []
+
+    def kill(_: Seen) -> None:
+        if deaths and under_way and len(endpoint.charges) >= deaths[0]:
+            deaths.pop(0)
+            under_way.pop().signal(signal.SIGKILL)
+
+    endpoint.script = kill
+    while deaths:
+        running = warm.start(
+            tmp_path, "run", config, "-q", env={"BEATRA_BASE_URL": endpoint.base_url, "BEATRA_API_KEY": KEY}
+        )
+        under_way[:] = [running]
+        assert running.wait().code == -signal.SIGKILL
+    ended = cli("run", config, endpoint=endpoint)
+    assert ended.code == 4
+    assert "it is pinned to m-may" in ended.err
+    assert cli("run", config, "--accept-model", endpoint=endpoint).code == 0
+    assert len(endpoint.charges) == len(ROWS) == len(endpoint.charges_per_body)
+    model, changed = columns(tmp_path / "out.parquet", "s_model", "s_model_changed")
+    assert changed == [name != "m-may" for name in model]
 
 
 def test_the_report_tells_before_and_after(
