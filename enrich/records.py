@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, field
-from operator import attrgetter
 from typing import Any, Literal, NamedTuple, TypeVar, dataclass_transform, get_args
 
 _Class = TypeVar("_Class")
@@ -123,7 +122,6 @@ AMOUNTS = (
     "credits",
     "credits_usd",
 )
-_amounts_of = attrgetter(*AMOUNTS)
 
 
 @dataclass(slots=True)
@@ -140,9 +138,13 @@ class UsageSum:
 
     def add(self, usage: Usage | Outcome) -> None:
         """Add what one more cost."""
-        for name, amount in zip(AMOUNTS, _amounts_of(usage), strict=True):
-            if amount:
-                setattr(self, name, getattr(self, name) + amount)
+        self.prompt_tokens += usage.prompt_tokens or 0
+        self.completion_tokens += usage.completion_tokens or 0
+        self.total_tokens += usage.total_tokens or 0
+        self.cached_tokens += usage.cached_tokens or 0
+        self.reasoning_tokens += usage.reasoning_tokens or 0
+        self.credits += usage.credits or 0.0
+        self.credits_usd += usage.credits_usd or 0.0
 
     def amounts(self) -> dict[str, Any]:
         """Give the sums by name; charges without the noise that adding floats up makes."""

@@ -105,7 +105,8 @@ class SqlLedger(ABC, Generic[Tx]):
         """Do the same for as many of these keys as memory allows at once; gives the keys that are left as well."""
         some = self._sizes.share_of(len(keys))
         known = await self.lookup(keys[:some])
-        self._sizes.learn(len(r.reply.body) if r.reply is not None else 0 for r in known.values())
+        records = map(known.get, keys[:some])  # a key that is not known has no answer to take room
+        self._sizes.learn(len(r.reply.body) if r is not None and r.reply is not None else 0 for r in records)
         return known, list(keys[some:])
 
     async def lookup_question(self, questions: Sequence[bytes]) -> dict[bytes, list[Record]]:

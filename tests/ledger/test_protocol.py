@@ -165,6 +165,20 @@ async def test_withdrawn_claims_were_never_made(ledger: Ledger, another: Open) -
     assert {key: record.state for key, record in known.items()} == {ASK.key: "sent", asks[2].key: "answered"}
 
 
+async def test_what_is_not_known_takes_no_room(ledger: Ledger) -> None:
+    """Where nothing is found, more and more keys are looked for at once; where answers are large, few at once."""
+    keys = [make_ask(f"new {number}").key for number in range(256)]
+    left = [len((await ledger.lookup_some(keys))[1]) for _ in range(10)]
+    assert left[0] > 0
+    assert left == sorted(left, reverse=True)
+    assert left[-1] == 0
+    large = make_ask("large")
+    await ledger.claim([large])
+    await ledger.answer(large.key, Reply(b" " * (8 << 20), None, 1.0))
+    await ledger.lookup_some([large.key])
+    assert len((await ledger.lookup_some([large.key, *keys]))[1]) > 250
+
+
 @pytest.mark.parametrize(
     ("failure", "verdict", "next_attempt"),
     [(f, v, n) for f, v in [(REFUSED, "mine"), (LOST, "in_doubt")] for n in (False, True)],
