@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import platform
+import ssl
 import statistics
 import subprocess
 import sys
@@ -37,9 +38,10 @@ class Line:
 class Server:
     """The loopback server, while it runs."""
 
-    def __init__(self, port: int) -> None:
-        self.base_url = f"http://127.0.0.1:{port}/v1"
-        self._root = f"http://127.0.0.1:{port}"
+    def __init__(self, port: int, certificate: Path | None = None) -> None:
+        self._root = f"{'http' if certificate is None else 'https'}://127.0.0.1:{port}"
+        self._certificate = certificate
+        self.base_url = f"{self._root}/v1"
 
     def books(self) -> list[Line]:
         """Give every POST in the order it came."""
@@ -51,31 +53,52 @@ class Server:
         self._get("/reset")
 
     def _get(self, path: str) -> str:
-        with urllib.request.urlopen(self._root + path) as response:  # noqa: S310  # loopback
+        trust = ssl.create_default_context(cafile=self._certificate) if self._certificate else None
+        with urllib.request.urlopen(self._root + path, context=trust) as response:  # noqa: S310  # loopback
             return str(response.read(), "ascii")
 
 
 @contextlib.contextmanager
-def server(*options: str) -> Iterator[Server]:
-    """Run the server on its own core, with these options (see ``server.c``)."""
+def server(*options: str, certificate: Path | None = None) -> Iterator[Server]:
+    """Run the server on its own core, with these options (see ``server.c``); over TLS with a certificate."""
+    secure = ["--tls", str(certificate)] if certificate is not None else []
+    program = _built(tls=certificate is not None)
     process = subprocess.Popen(
-        [*pinned(SERVER_CORE), str(_built()), *options], stdout=subprocess.PIPE, text=True
+        [*pinned(SERVER_CORE), str(program), *options, *secure], stdout=subprocess.PIPE, text=True
     )
     assert process.stdout is not None
     try:
-        yield Server(int(process.stdout.readline()))
+        yield Server(int(process.stdout.readline()), certificate)
     finally:
         process.kill()
         process.wait()
 
 
-def _built() -> Path:
-    """Compile the server unless that was done for this source."""
+def _built(*, tls: bool) -> Path:
+    """Compile the server unless that was done for this source; with TLS where it is asked for: it takes OpenSSL's headers."""
     source = HERE / "server.c"
-    program = Path(tempfile.gettempdir()) / f"beatra-bench-server-{source.stat().st_mtime_ns}"
+    name = f"beatra-bench-server-{source.stat().st_mtime_ns}{'-tls' if tls else ''}"
+    program = Path(tempfile.gettempdir()) / name
     if not program.exists():
-        subprocess.run(["gcc", "-O2", "-o", str(program), str(source), "-lm"], check=True)
+        with_tls = ["-DTLS", "-lssl", "-lcrypto"] if tls else []
+        subprocess.run(["gcc", "-O2", "-o", str(program), str(source), "-lm", *with_tls], check=True)
     return program
+
+
+def make_certificate(folder: Path) -> Path:
+    """Make a certificate for 127.0.0.1 and its key, in one file, with ``openssl``."""
+    path = folder / "server.pem"
+    key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-keyout", str(path)]
+    name = ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1", "-days", "2"]
+    made = subprocess.run(
+        ["openssl", "req", "-x509", *key, *name],
+        check=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+    with path.open("ab") as file:
+        file.write(made.stdout)
+    return path
 
 
 def pinned(core: str) -> list[str]:

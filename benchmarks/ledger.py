@@ -1,10 +1,13 @@
 """How fast the ledgers are, side by side: claims and answers at several group sizes, a stream of answers, look-ups.
 
-    python benchmarks/ledger.py [--rows 20000] [--directory DIR] [--only sqlite]
+    python benchmarks/ledger.py [--rows 20000] [--directory DIR] [--only sqlite] [--known 10000000]
 
 A row of the first table is one claim and one answer, both on disk when they are counted. CPU of the client is the
 process's own and the kernel's on its behalf; that of the server is all of PostgreSQL's processes. The server is one of
 our own, on this machine, as its package configures it (synchronous_commit on, fsync on).
+
+With ``--known`` the SQLite file holds so many requests before the rows of a further line come: of its index of keys, which
+are hashes, nearly each new one changes a page of its own.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ import sqlite3
 import tempfile
 import time
 import uuid
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -42,6 +45,11 @@ REPLY_BYTES = 900  # a short answer in its envelope
 GROUPS = (1, 10, 64, 1_000)  # requests that are claimed, and answered, together; an engine claims up to 64
 IN_FLIGHT = 1_024  # answers that are on their way at once
 LOOKUPS = (1_024, 8_192)  # keys in one call
+KNOWN = """
+INSERT INTO request (key, state, run, attempts, sent_at, boot, boottime, attempt_id, model, crc, body)
+WITH RECURSIVE number(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM number WHERE n < ?)
+SELECT randomblob(16) AS key, 0, 1, 1, 0.0, 0, 0.0, x'00', 'auto', 0, x'00' FROM number ORDER BY key
+"""
 TICK = os.sysconf("SC_CLK_TCK")  # per second, of /proc
 
 
@@ -63,10 +71,26 @@ class Site:
         self._server = server
         self._place = ""
 
+    @property
+    def is_file(self) -> bool:
+        """Say whether it is a SQLite file's."""
+        return self._server is None
+
     async def fresh(self) -> AnyLedger:
         """Make an empty ledger and open a run on it."""
         name = uuid.uuid4().hex
         self._place = self._server.create(name) if self._server else str(self._folder / name)
+        ledger = await self.again()
+        await ledger.open_run({})
+        return ledger
+
+    async def large(self, known: int) -> AnyLedger:
+        """Make a SQLite ledger of so many requests, written in one sorted sweep, and open a run on it."""
+        await (await self.fresh()).close()
+        with closing(sqlite3.connect(self._place, isolation_level=None)) as con:
+            for setting in ("journal_mode = OFF", "synchronous = OFF", "cache_size = -1000000"):
+                con.execute(f"PRAGMA {setting}")
+            con.execute(KNOWN, (known,))
         ledger = await self.again()
         await ledger.open_run({})
         return ledger
@@ -152,12 +176,13 @@ async def measure(
     work: Callable[[AnyLedger, list[Ask]], Awaitable[None]],
     *,
     full: bool,
+    known: int = 0,
 ) -> None:
     """Print one line of the table: the same work on every kind of ledger, one after the other."""
     asks = make_asks(rows)
     timings = []
     for site in sites:
-        ledger = await site.fresh()
+        ledger = await (site.large(known) if known else site.fresh())
         if full:
             await fill(ledger, asks, 1_000)
         with timed(site) as timing:
@@ -172,7 +197,7 @@ async def measure(
     print(f"{what:<30}{''.join(cells)}{ratio}", flush=True)
 
 
-async def tables(sites: list[Site], rows: int) -> None:
+async def tables(sites: list[Site], rows: int, known: int) -> None:
     """Print the table."""
     heads = "".join(f"{site.name + '/s':>14}{'µs client':>10}{'µs server':>10}" for site in sites)
     print(f"{'':<30}{heads}{'ratio':>10}" if len(sites) > 1 else f"{'':<30}{heads}")
@@ -191,6 +216,11 @@ async def tables(sites: list[Site], rows: int) -> None:
             full=True,
         )
     await measure(sites, "verify", rows, verify, full=True)
+    for count in (1, known) if known and sites[0].is_file else ():
+        name = f"64 a group, {count:,} known"
+        await measure(
+            sites[:1], name, rows, lambda ledger, asks: fill(ledger, asks, 64), full=False, known=count
+        )
 
 
 async def look_up(ledger: AnyLedger, asks: list[Ask], size: int) -> None:
@@ -210,6 +240,7 @@ async def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description="Measure the ledgers.")
     parser.add_argument("--rows", type=int, default=20_000)
+    parser.add_argument("--known", type=int, default=0, help="requests that a large SQLite ledger holds")
     parser.add_argument("--only", choices=["sqlite", "postgresql"])
     parser.add_argument(
         "--directory",
@@ -231,7 +262,7 @@ async def main() -> None:
             print(f"PostgreSQL in {binaries}")
             sites.append(Site("PostgreSQL", folder, stack.enter_context(running())))
         print(f"{REQUEST_BYTES} B a request, {REPLY_BYTES} B a reply; the ratio is of the rows per second\n")
-        await tables(sites, options.rows)
+        await tables(sites, options.rows, options.known)
 
 
 if __name__ == "__main__":

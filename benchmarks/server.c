@@ -2,11 +2,12 @@
 
    server [--port N] [--median MS] [--sigma S] [--straggler N:MS] [--rate R --burst B] [--window N:SECONDS]...
           [--change-at N:RATE] [--retry-after S] [--length MEAN:SIGMA] [--seed N]
-          [--random SHARE] [--fixed N:SECONDS] [--slump FROM:TO:RATE] [--cap N] [--slots N]
+          [--random SHARE] [--fixed N:SECONDS] [--slump FROM:TO:RATE] [--cap N] [--slots N] [--tls CERTIFICATE]
 
    --random refuses so many by chance; --fixed has windows one after the other, with a Retry-After to their end in whole
    seconds; --slump has another rate from one second to another, counted from the first POST; --cap refuses what is more
-   than N at a time; --slots never refuses: it works on N at a time, the rest waits.
+   than N at a time; --slots never refuses: it works on N at a time, the rest waits; --tls (where compiled with -DTLS)
+   speaks TLS, with the certificate and key that a PEM file holds.
 
    It prints its port. POST answers a completion, or 429 with an error envelope. GET /books gives one line per POST:
    arrival in seconds, HTTP status, tokens. GET /count gives how many were answered and rejected, GET /metrics
@@ -28,10 +29,16 @@
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
+#ifdef TLS
+#include <openssl/ssl.h>
+static SSL_CTX *tls;
+#else
+typedef void SSL;
+#endif
 
 enum { MAX_FD = 65536, MAX_WINDOWS = 8, HEAD = 8192 };
 
-typedef struct { char *in; size_t have, room; char *out; size_t out_len, out_sent; int generation; } Conn;
+typedef struct { char *in; size_t have, room; char *out; size_t out_len, out_sent; int generation; SSL *ssl; } Conn;
 typedef struct { double due; int fd, generation; char *data; size_t len; } Late;
 typedef struct { double at; int status, tokens; } Line;
 typedef struct { int amount; double seconds; size_t oldest; } Window;
@@ -80,14 +87,44 @@ static Late heap_pop(void) {
   heap[i] = last; return top;
 }
 
+#ifdef TLS
+static ssize_t tls_result(Conn *c, int n) { /* as recv and send would say it */
+  if (n > 0) return n;
+  int why = SSL_get_error(c->ssl, n);
+  errno = why == SSL_ERROR_WANT_READ || why == SSL_ERROR_WANT_WRITE ? EAGAIN : EPIPE;
+  return why == SSL_ERROR_ZERO_RETURN ? 0 : -1;
+}
+static ssize_t take(int fd, Conn *c, char *into, size_t room) {
+  return c->ssl ? tls_result(c, SSL_read(c->ssl, into, (int)room)) : recv(fd, into, room, 0);
+}
+static ssize_t give(int fd, Conn *c, const char *data, size_t len) {
+  return c->ssl ? tls_result(c, SSL_write(c->ssl, data, (int)len)) : send(fd, data, len, MSG_NOSIGNAL);
+}
+static void begin_tls(int fd, Conn *c) {
+  if (!tls) return;
+  c->ssl = SSL_new(tls); SSL_set_fd(c->ssl, fd); SSL_set_accept_state(c->ssl);
+}
+static int load_tls(const char *pem) {
+  tls = SSL_CTX_new(TLS_server_method());
+  SSL_CTX_set_mode(tls, SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER | SSL_MODE_ENABLE_PARTIAL_WRITE);
+  return SSL_CTX_use_certificate_chain_file(tls, pem) == 1 && SSL_CTX_use_PrivateKey_file(tls, pem, SSL_FILETYPE_PEM) == 1;
+}
+#else
+#define take(fd, c, into, room) recv(fd, into, room, 0)
+#define give(fd, c, data, len) send(fd, data, len, MSG_NOSIGNAL)
+#define begin_tls(fd, c)
+#define SSL_free(ssl)
+#define load_tls(pem) 0
+#endif
+
 static void drop(int fd) {
   Conn *c = conns[fd]; if (!c) return;
-  free(c->in); free(c->out); free(c); conns[fd] = NULL; generations[fd]++; close(fd);
+  SSL_free(c->ssl); free(c->in); free(c->out); free(c); conns[fd] = NULL; generations[fd]++; close(fd);
 }
 static void flush(int fd) {
   Conn *c = conns[fd];
   while (c->out_sent < c->out_len) {
-    ssize_t n = send(fd, c->out + c->out_sent, c->out_len - c->out_sent, MSG_NOSIGNAL);
+    ssize_t n = give(fd, c, c->out + c->out_sent, c->out_len - c->out_sent);
     if (n < 0) {
       if (errno != EAGAIN) { drop(fd); return; }
       struct epoll_event e = {.events = EPOLLIN | EPOLLOUT, .data.fd = fd};
@@ -214,8 +251,8 @@ static void readable(int fd) {
   Conn *c = conns[fd];
   for (;;) {
     c->in = grow(c->in, &c->room, c->have + 16384, 1);
-    ssize_t n = recv(fd, c->in + c->have, c->room - c->have, 0);
-    if (n > 0) { c->have += (size_t)n; if (c->have < c->room) break; continue; }
+    ssize_t n = take(fd, c, c->in + c->have, c->room - c->have);
+    if (n > 0) { c->have += (size_t)n; if (c->have < c->room && !c->ssl) break; continue; }
     if (n < 0 && errno == EAGAIN) break;
     drop(fd); return;
   }
@@ -244,6 +281,7 @@ int main(int argc, char **argv) {
     else if (!strcmp(o, "--slump")) sscanf(v, "%lf:%lf:%lf", &slump_from, &slump_to, &slump_rate);
     else if (!strcmp(o, "--cap")) cap = (int)a;
     else if (!strcmp(o, "--slots")) n_slots = (int)a, slot_free = calloc((size_t)n_slots, sizeof(double));
+    else if (!strcmp(o, "--tls")) { if (!load_tls(v)) { fprintf(stderr, "no TLS with %s\n", v); return 2; } }
     else if (!strcmp(o, "--seed")) seed = (uint64_t)a * 2654435761u + 1;
     else { fprintf(stderr, "unknown option %s\n", o); return 2; }
   }
@@ -272,6 +310,7 @@ int main(int argc, char **argv) {
           if (peer >= MAX_FD) { close(peer); continue; }
           setsockopt(peer, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
           conns[peer] = calloc(1, sizeof(Conn)); if (!conns[peer]) abort();
+          begin_tls(peer, conns[peer]);
           e = (struct epoll_event){.events = EPOLLIN, .data.fd = peer};
           epoll_ctl(epoll_fd, EPOLL_CTL_ADD, peer, &e);
         }

@@ -1,12 +1,13 @@
 """How fast rows go: bare aiohttp, `beatra-enrich run` with its durable ledger and output, peers.
 
-    python benchmarks/work.py [A B C paced] [--rows N] [--repeat N] [--against REF] [--peer PYTHON ...]
+    python benchmarks/work.py [A B C paced] [--tls] [--rows N] [--repeat N] [--against REF] [--peer PYTHON ...]
 
 Work A: no delay, concurrency 128. Work B: lognormal latency, median 200 ms, sigma 0.5, concurrency 256. Work C: a
 limit of 300 requests/s with a burst of 30 that no client is told, with and without ``Retry-After: 1``. Paced: 300
 requests/s that the job tells, answers after 50 ms; bare aiohttp has 15 connections, which comes to the same.
 
-``--against`` measures the build of another commit beside this one, run by run, on A, B and the paced work.
+``--against`` measures the build of another commit beside this one, run by run, on A, B and the paced work. ``--tls`` does
+A, B and the paced work over TLS: all clients check the server's certificate, the handshakes are in the figures.
 
 Ours is measured twice: `seconds` as the run's own summary gives them (ledger opened to output in place, as the others
 are measured without their imports), and the whole process. ``--peer`` names Pythons that have the peers of
@@ -16,17 +17,31 @@ are measured without their imports), and the whole process. ``--peer`` names Pyt
 from __future__ import annotations
 
 import argparse
+import contextlib
 import itertools
+import os
 import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bars import draw
-from common import HERE, Server, builds, enrich, machine, measure, middle, server, table, write_job
+from common import (
+    HERE,
+    Server,
+    builds,
+    enrich,
+    machine,
+    make_certificate,
+    measure,
+    middle,
+    server,
+    table,
+    write_job,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 WORKS: dict[str, dict[str, Any]] = {
     "A": {"rows": 20_000, "concurrency": 128, "server": []},
@@ -51,7 +66,14 @@ def startup_cpu(folder: Path, base_url: str, env: Mapping[str, str]) -> float:
 
 
 def compare(
-    name: str, rows: int, repeat: int, *, pythons: Sequence[str], against: str | None, plot: Path | None
+    name: str,
+    rows: int,
+    repeat: int,
+    *,
+    pythons: Sequence[str],
+    against: str | None,
+    plot: Path | None,
+    tls: bool,
 ) -> None:
     """Print bare, ours, another build and the peers on one work, interleaved; medians."""
     work = WORKS[name]
@@ -59,8 +81,9 @@ def compare(
     runs: dict[str, list[tuple[float, float]]] = {}
     whole: dict[str, list[float]] = {}
     with (
-        server(*work["server"]) as endpoint,
         tempfile.TemporaryDirectory(dir=".") as folder,
+        _trusted(Path(folder), tls=tls) as certificate,
+        server(*work["server"], certificate=certificate) as endpoint,
         builds(against) as ours,
     ):
         start = {
@@ -81,8 +104,9 @@ def compare(
                 said = measure([python, str(HERE / "peers.py"), client, *arguments]).said
                 if said:
                     runs.setdefault(said["client"], []).append((said["seconds"], said["cpu"]))
+    over = " over TLS" if tls else ""
     print(
-        f"\nWork {name}: {rows:,} rows, concurrency {work['concurrency']}, {repeat} interleaved runs, medians\n"
+        f"\nWork {name}{over}: {rows:,} rows, concurrency {work['concurrency']}, {repeat} interleaved runs, medians\n"
     )
     speeds = _speeds(runs, rows, against)
     if plot is not None:
@@ -91,6 +115,20 @@ def compare(
         print(
             f"\nwhole process of {label}: {middle(seconds):.2f} s; a run of one row has {start[label]:.2f} s of CPU"
         )
+
+
+@contextlib.contextmanager
+def _trusted(folder: Path, *, tls: bool) -> Iterator[Path | None]:
+    """Give a certificate that every process started meanwhile trusts; None without TLS."""
+    if not tls:
+        yield None
+        return
+    certificate = make_certificate(folder)
+    os.environ["SSL_CERT_FILE"] = str(certificate.absolute())
+    try:
+        yield certificate
+    finally:
+        del os.environ["SSL_CERT_FILE"]
 
 
 def _speeds(
@@ -163,6 +201,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("works", nargs="*", default=["A", "B", "C", "paced"])
     parser.add_argument("--rows", type=int)
+    parser.add_argument("--tls", action="store_true", help="works A, B and paced over TLS")
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument(
         "--peer", nargs="+", default=[], metavar="PYTHON", help="one that has some of the peers"
@@ -183,6 +222,7 @@ def main() -> None:
                 pythons=options.peer,
                 against=options.against,
                 plot=options.plot,
+                tls=options.tls,
             )
 
 
