@@ -164,6 +164,18 @@ def builds(against: str | None) -> Iterator[dict[str, dict[str, str]]]:
         yield {**known, f"beatra-enrich at {against}": {"PYTHONPATH": folder}}
 
 
+@contextlib.contextmanager
+def compiled(folder: Path) -> Iterator[None]:
+    """Have every process that is started meanwhile keep its bytecode in a folder, whatever the environment says of it."""
+    before = {name: os.environ.pop(name, None) for name in ("PYTHONDONTWRITEBYTECODE", "PYTHONPYCACHEPREFIX")}
+    os.environ["PYTHONPYCACHEPREFIX"] = str(folder.absolute())
+    try:
+        yield
+    finally:
+        del os.environ["PYTHONPYCACHEPREFIX"]
+        os.environ.update({name: value for name, value in before.items() if value is not None})
+
+
 def write_job(
     folder: Path, base_url: str, rows: int, *, first: int = 0, metrics_url: str | None = None, **limits: Any
 ) -> Path:

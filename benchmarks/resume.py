@@ -1,11 +1,12 @@
 """How fast a run over finished rows is: everything is found in the ledger, nothing is sent.
 
-    python benchmarks/resume.py [--rows 100000 1000000]
+    python benchmarks/resume.py [--rows 100000 1000000] [--repeat N] [--against REF]
 
 The ledger is filled through its own interface first, with the keys that the run will look for. CPU is the whole
-process's, its start included; `over a run of one row` leaves the start out. A ledger that nobody touched since its last
-clean end is not checked again, so each size is run twice and the second run is the one that counts; the first, which
-checks the file, is shown as well.
+process's, its start included; `over a run of one row` leaves the start out. The first run checks the ledger's file, which
+nobody vouches for yet. The second goes through all rows again (``--force``): it is the one that counts. The third is told
+nothing of the kind: nothing has changed, so it ends at once. ``--against`` has the build of another commit, one that
+knows ``--force``, do the second and third beside this one, run by run; figures are medians.
 """
 
 from __future__ import annotations
@@ -17,9 +18,11 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from common import KEY, Measured, enrich, machine, measure, table, write_job
+from common import KEY, Measured, builds, enrich, machine, measure, middle, table, write_job
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from enrich.config import Config
 
 URL = "http://127.0.0.1:9/v1"  # nobody listens: nothing is sent
@@ -58,14 +61,21 @@ async def fill(config: Config) -> None:
     await ledger.close()
 
 
-def finished(folder: Path, rows: int) -> list[Measured]:
-    """Fill a ledger and run its job twice."""
+def finished(
+    folder: Path, rows: int, repeat: int, ours: Mapping[str, Mapping[str, str]]
+) -> dict[str, list[Measured]]:
+    """Fill a ledger and run its job; gives the runs by what they are and whose build."""
     from enrich.config import load_config
 
     config = write_job(folder, URL, rows)
     asyncio.run(fill(load_config(config)))
-    runs = [measure(enrich(config)) for _ in range(2)]
-    assert all(run.said["ok"] == rows and run.said["requests"] == 0 for run in runs)
+    runs = {"file checked": [measure(enrich(config))]}
+    for _ in range(repeat):
+        for label, env in ours.items():
+            for name, flags in {"all rows again": ["--force"], "nothing has changed": []}.items():
+                runs.setdefault(f"{name}; {label}", []).append(measure(enrich(config, *flags), env))
+    every = [run for several in runs.values() for run in several]
+    assert all(run.said["ok"] == rows and run.said["requests"] == 0 for run in every)
     return runs
 
 
@@ -75,20 +85,25 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rows", type=int, nargs="+", default=[100_000, 1_000_000])
-    sizes = parser.parse_args().rows
+    parser.add_argument("--repeat", type=int, default=1)
+    parser.add_argument("--against", metavar="REF", help="a commit whose build is measured beside this one")
+    options = parser.parse_args()
     os.environ["BEATRA_API_KEY"] = KEY
     print(machine(), "\n")
     lines = []
-    with tempfile.TemporaryDirectory(dir=".") as folder:
-        one = finished(Path(folder, "1"), 1)[1].cpu
-        for rows in sizes:
-            for label, run in zip(
-                ("file checked", "file vouched for"), finished(Path(folder, str(rows)), rows), strict=True
-            ):
-                said = run.said["rows_per_second"]
-                over = (run.cpu - one) / rows * 1e6
-                lines.append([f"{rows:,}, {label}", f"{said:,.0f}", f"{over:.1f}", f"{run.peak_mb:.0f}"])
-    table(["finished rows", "rows/s", "CPU µs/row over a run of one row", "peak MB"], lines)
+    with tempfile.TemporaryDirectory(dir=".") as folder, builds(options.against) as ours:
+        one = finished(Path(folder, "1"), 1, options.repeat, ours)
+        for rows in options.rows:
+            for label, runs in finished(Path(folder, str(rows)), rows, options.repeat, ours).items():
+                cpu = middle([run.cpu for run in runs])
+                start = middle([run.cpu for run in one[label]])
+                said = middle([run.said["rows_per_second"] for run in runs])
+                over = (cpu - start) / rows * 1e6
+                peak = middle([run.peak_mb for run in runs])
+                lines.append(
+                    [f"{rows:,}, {label}", f"{said:,.0f}", f"{cpu:.2f}", f"{over:.1f}", f"{peak:.0f}"]
+                )
+    table(["finished rows", "rows/s", "CPU s", "µs/row over a run of one row", "peak MB"], lines)
 
 
 if __name__ == "__main__":

@@ -1,36 +1,55 @@
 """How long it takes to begin: ``--help`` and a run of one row, against ``python -c pass``.
 
-python benchmarks/startup.py
+python benchmarks/startup.py [--against REF]
+
+With ``--against`` the run of one row of another commit's build is measured beside this one's. Bytecode is compiled first, as
+an installed package has it.
 """
 
 from __future__ import annotations
 
+import argparse
 import sys
 import tempfile
 from pathlib import Path
 
-from common import Measured, enrich, machine, measure, middle, server, table, write_job
+from common import Measured, builds, compiled, enrich, machine, measure, middle, server, table, write_job
 
 TIMES = 7
 
 
 def main() -> None:
     """Print the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--against", metavar="REF", help="a commit whose build is measured beside this one")
+    against = parser.parse_args().against
     print(machine(), "\n")
     python = [sys.executable]
-    with server() as endpoint, tempfile.TemporaryDirectory(dir=".") as folder:
+    with (
+        server() as endpoint,
+        tempfile.TemporaryDirectory(dir=".") as folder,
+        compiled(Path(folder, "bytecode")),
+        builds(against) as ours,
+    ):
         config = write_job(Path(folder), endpoint.base_url, 1)
         commands = {
             "python -c pass": [*python, "-c", "pass"],
             "beatra-enrich --version": [*python, "-m", "enrich.cli", "--version"],
             "beatra-enrich --help": [*python, "-m", "enrich.cli", "--help"],
             "python -c 'import pandas'": [*python, "-c", "import pandas"],
-            "beatra-enrich run, one row": enrich(config, "--fresh"),
         }
-        runs: dict[str, list[Measured]] = {name: [] for name in commands}
-        for _ in range(TIMES):
-            for name, command in commands.items():
-                runs[name].append(measure(command))
+        works: list[tuple[str, list[str], dict[str, str]]] = [
+            (name, command, {}) for name, command in commands.items()
+        ]
+        works += [(f"{label} run, one row", enrich(config, "--fresh"), env) for label, env in ours.items()]
+        runs: dict[str, list[Measured]] = {}
+        for number in range(TIMES + 1):
+            for name, command, env in works:
+                run = measure(command, env)
+                if number:  # the first one compiles
+                    runs.setdefault(name, []).append(run)
     base = middle([run.cpu for run in runs["python -c pass"]])
     lines = [
         [
