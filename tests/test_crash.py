@@ -27,7 +27,7 @@ from tests.helpers.chaos import (
 )
 from tests.helpers.endpoint import BookedEndpoint
 from tests.helpers.modes import MODES, ModalEndpoint, make_task
-from tests.helpers.warm import Warm
+from tests.helpers.warm import MUTATION, Warm
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -96,6 +96,16 @@ def test_killed_at_random_times_it_pays_once_and_loses_nothing(
 ) -> None:
     """SIGKILL at random, again and again: each body is charged once, the output is an undisturbed run's."""
     assert killed_at_random(warm, tmp_path, KILLS // 2, dropping=dropping, seed=int(dropping)) == []
+
+
+@pytest.mark.parametrize("dropping", [False, True], ids=["calm", "dropping connections"])
+def test_killed_where_finished_rows_are_found_a_slice_at_a_time(
+    warm: Warm, tmp_path: Path, dropping: bool
+) -> None:
+    """The same where a job has many slices of rows: those behind finished ones are looked for together."""
+    env = {MUTATION: "small_slices"}
+    found = killed_at_random(warm, tmp_path, KILLS // 2, dropping=dropping, seed=20 + dropping, env=env)
+    assert found == []
 
 
 @pytest.mark.slow

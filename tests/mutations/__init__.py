@@ -1,1 +1,1 @@
-"""Deliberately broken variants of the program, to see that the tests would notice. Nothing else imports them."""
+"""Variants of the program, most of them deliberately broken, to see that the tests would notice. Nothing else imports them."""
