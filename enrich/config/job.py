@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from platformdirs import user_cache_path
 from pydantic import (
@@ -157,10 +157,16 @@ class JobConfig(Section):
 
 
 class Config(JobConfig):
-    """One job over files, as `beatra-enrich run` takes it."""
+    """One job over files, as `beatra-enrich run` takes it.
+
+    Attributes:
+        order: in which rows are asked: as they stand in the `input`, or by the `prefix` of their first step's prompts, so that an endpoint
+            reads more of them from its cache. The output has the order of the input either way.
+    """
 
     input: Annotated[InputConfig, BeforeValidator(as_path_mapping)]
     output: Annotated[OutputConfig, BeforeValidator(as_path_mapping)]
+    order: Literal["input", "prefix"] = "input"
 
     @model_validator(mode="after")
     def _keeps_what_is_there(self) -> Self:
@@ -168,5 +174,13 @@ class Config(JobConfig):
             raise ValueError(
                 "`input.since` reads only what is new: the output must be a table whose other rows stay; give it "
                 "`mode: merge`, `update` or `append` and a `key` (--set input.since=null reads everything)"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _order_tells_no_rows_apart(self) -> Self:
+        if self.order == "prefix" and not self.dedupe:
+            raise ValueError(
+                "`order: prefix` and `dedupe: false` exclude each other: that tells equal rows apart by their order"
             )
         return self

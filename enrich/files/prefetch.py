@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterator
 
-    import pyarrow as pa
+T = TypeVar("T")
 
 
-async def prefetched(batches: Iterator[pa.RecordBatch]) -> AsyncGenerator[pa.RecordBatch, None]:
+async def prefetched(batches: Iterator[T]) -> AsyncGenerator[T, None]:
     """Read batches in a thread, one ahead, so that reading a file never holds up the event loop."""
     following = asyncio.ensure_future(asyncio.to_thread(next, batches, None))
     try:

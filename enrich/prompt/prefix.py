@@ -38,7 +38,7 @@ class Prefix:
         if self._common is None:
             self._common = body[begin:]
         elif not body.startswith(self._common, begin):
-            self._common = self._common[: _same(self._common, body[begin : begin + len(self._common)])]
+            self._common = self._common[: same_begin(self._common, body[begin : begin + len(self._common)])]
 
     @property
     def common(self) -> int:
@@ -51,7 +51,7 @@ class Prefix:
         return self.size / self.requests if self.requests else 0.0
 
 
-def _same(one: bytes, other: bytes) -> int:
+def same_begin(one: bytes, other: bytes) -> int:
     """Give how many bytes are the same from the begin on, by halves."""
     low, high = 0, min(len(one), len(other))
     while low < high:

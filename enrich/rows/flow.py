@@ -21,13 +21,14 @@ from enrich.engine.retry import may_retry
 from enrich.prompt.cells import spellings
 from enrich.records import Completion, Failure, Settled
 from enrich.rows.account import Account
+from enrich.rows.by_prefix import Portion
 from enrich.rows.finished import Finished, are_plain
 from enrich.rows.step import strayed_name
 from enrich.rows.story import Look, NotAsked, RowOnItsWay, Stories
 from enrich.rows.troubles import Troubles
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+    from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 
     import numpy as np
     import pyarrow as pa
@@ -158,23 +159,34 @@ class Flow:
         Raises:
             RunStopped, RunInterrupted: the engine stopped; what is under way is left to `Engine.drain`.
         """
-        index = first_row
+        await self.run_portions(_numbered(batches, first_row))
+
+    async def run_portions(self, portions: AsyncIterator[Portion]) -> None:
+        """Take rows in any order to their verdicts, likewise; those that go first are answered before the next are begun.
+
+        Raises:
+            RunStopped, RunInterrupted: as for `run`.
+        """
         try:
             with self._feeding():
-                async for batch in batches:
+                async for batch, rows, first in portions:
                     size = _rows_at_once(batch)
                     for start in range(0, batch.num_rows, size):
                         await self._room()
-                        part = batch.slice(start, size)
-                        await self._take(part, index)
-                        index += part.num_rows
-            while self._open:
-                await self._room(all_rows=True)
+                        await self._take(batch.slice(start, size), rows[start : start + size])
+                    if first:
+                        await self._answered()
+            await self._answered()
             await self._hold_to_pins()
         finally:
             lookers, self._lookers = self._lookers, None  # another part of the rows may follow
             if lookers is not None:
                 lookers.shutdown(wait=False, cancel_futures=True)
+
+    async def _answered(self) -> None:
+        """Wait until every row that was begun has its verdicts."""
+        while self._open:
+            await self._room(all_rows=True)
 
     def failure_codes(self) -> tuple[tuple[str, int], ...]:
         """Give why rows failed, and how many, the most frequent first; of all flows that count together."""
@@ -230,10 +242,10 @@ class Flow:
     def _at_gates(self) -> int:
         return sum(gate.waiting for gate in self._gates.values())
 
-    async def _take(self, part: pa.RecordBatch, index: int) -> None:
+    async def _take(self, part: pa.RecordBatch, indexes: Sequence[int]) -> None:
         """Take a slice of rows as far as the ledger knows them; those behind finished rows are looked for all together."""
         before = self._were_finished
-        rows: Iterable[_Spelled] = enumerate(spellings(part, self._spellings), index)
+        rows: Iterable[_Spelled] = zip(indexes, spellings(part, self._spellings), strict=True)
         if self._finished is not None and self._resumes:
             rows = await self._unfinished(self._finished, list(rows))
         await self._advance(list(self._opened(rows)))
@@ -473,3 +485,10 @@ def _rows_at_once(batch: pa.RecordBatch) -> int:
 def _keeps() -> bool:
     """Say that a request is not passed over: it may be paid for already."""
     return False
+
+
+async def _numbered(batches: AsyncIterator[pa.RecordBatch], first: int) -> AsyncIterator[Portion]:
+    """Give rows in the order they come in."""
+    async for batch in batches:
+        yield Portion(batch, range(first, first + batch.num_rows))
+        first += batch.num_rows

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 from enrich.errors import EnrichError, OutputLocked, RunInterrupted, RunStopped, UsageError
 from enrich.files.prefetch import prefetched
 from enrich.files.sink import open_sink
+from enrich.pace.budget import BYTES_PER_TOKEN
+from enrich.rows.by_prefix import by_prefix
 from enrich.rows.statuses import Marks
 from enrich.runs.anew import note_anew, settle_anew
 from enrich.runs.fresh import changed_schemas, note_schemas, settle_fresh
@@ -241,9 +243,17 @@ async def ask_rows(begun: Opened, flow: Flow) -> None:
     """See to it that every request is answered in the ledger, in whatever order answers come."""
     source, session = begun.source, begun.session
     begun.options.progress.asking(source.num_rows, flow, session.engine)
-    batches = prefetched(source.batches(columns=session.job.columns, written=True))
-    async with contextlib.aclosing(batches):
-        await flow.run(batches)
+    batches = source.batches(columns=session.job.columns, written=True)
+    if begun.config.order == "prefix" and session.job.columns:
+        least = int(begun.config.endpoint.cache_from * BYTES_PER_TOKEN)
+        builder, folder = session.job.steps[0].builder, scratch_of(begun.config)
+        portions = prefetched(by_prefix(batches, builder, least=least, folder=folder))
+        async with contextlib.aclosing(portions):
+            await flow.run_portions(portions)
+        return
+    rows = prefetched(batches)
+    async with contextlib.aclosing(rows):
+        await flow.run(rows)
 
 
 async def _assemble(work: Work, summary: Summary) -> None:
