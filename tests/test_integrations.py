@@ -20,7 +20,13 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "dbt": ("dbt-core>=1.11,<1.12", "dbt-duckdb>=1.10"),  # 1.12 fetches a parser from the web as it installs
     "prefect": ("prefect>=3.4", "fastapi<0.150"),  # what Prefect 3.8 calls is gone from later ones
     "ray": (),
-    "recipes": ("daft>=0.7", "dask[dataframe,distributed]>=2026.8", "duckdb>=1.4", "polars>=1.34"),
+    "recipes": (
+        "daft>=0.7",
+        "dask[dataframe,distributed]>=2026.8",
+        "dlt[duckdb]>=1.31",
+        "duckdb>=1.4",
+        "polars>=1.34",
+    ),
     "spark": (),
     "tables": (
         *(
