@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -12,13 +11,14 @@ import pytest
 
 import enrich.pandas  # noqa: F401  # registers `df.beatra`
 from enrich.config import StepConfig
+from tests.helpers.deaths import through_deaths
 from tests.helpers.endpoint import KEY, BookedEndpoint, Raw, Seen, envelope
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from tests.helpers.warm import Ended, Running, Warm
+    from tests.helpers.warm import Ended, Warm
 
 SCHEMA = {
     "type": "object",
@@ -200,24 +200,9 @@ def test_each_request_is_paid_once_through_kills(  # noqa: PLR0917  # fixtures
     deaths: list[int],
 ) -> None:
     """Killed after every few charges, or after each, on either model's answers: it takes the same turns again."""
-    deaths = [*deaths]
     config = cheap(limits={"concurrency": 4})
-    there = {"BEATRA_BASE_URL": endpoint.base_url, "BEATRA_API_KEY": KEY}
-    under_way: list[Running] = []
-
-    def kill(_: Seen) -> None:
-        if deaths and under_way and len(endpoint.charges) >= deaths[0]:
-            deaths.pop(0)
-            under_way.pop().signal(signal.SIGKILL)
-
-    endpoint.script = kill
-    for _ in range(len(deaths) + 5):
-        running = warm.start(tmp_path, "run", config, "-q", env=there)
-        under_way[:] = [running]
-        if (ended := running.wait()).code == 0:
-            break
-        assert ended.code == -signal.SIGKILL, ended.err
-    assert not deaths
+    ended = through_deaths(warm, endpoint, deaths, tmp_path, "run", config, "-q")
+    assert ended.code == 0, ended.err
     assert set(endpoint.charges_per_body.values()) == {1}
     assert len(endpoint.charges) == 40 + 15
     assert sum(columns(tmp_path, "s_credits")[0]) == pytest.approx(endpoint.credits)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import signal
 import subprocess
 import uuid
 from typing import TYPE_CHECKING, Any
@@ -20,6 +19,7 @@ import enrich.pandas
 from enrich.ledger.opening import open_ledger
 from enrich.rows.pins import Served, pin_name
 from tests.conftest import SCRIPT
+from tests.helpers.deaths import through_deaths
 from tests.helpers.endpoint import KEY, BookedEndpoint, Raw, Seen, envelope
 from tests.helpers.terminal import on_terminal
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.helpers.postgres import Server
-    from tests.helpers.warm import Ended, Running, Warm
+    from tests.helpers.warm import Ended, Warm
 
 ROWS = [{"t": f"row {n}"} for n in range(40)]
 SCHEMA = {"type": "object", "properties": {"label": {"enum": ["pos", "neg"]}}, "required": ["label"]}
@@ -139,22 +139,7 @@ def test_kills_lose_neither_pin_nor_answer(
     deployed.after = 20
     config = pinned()
     endpoint = deployed.endpoint
-    deaths = [1, 2, 3, 8, 19]
-    under_way: list[Running] = []
-
-    def kill(_: Seen) -> None:
-        if deaths and under_way and len(endpoint.charges) >= deaths[0]:
-            deaths.pop(0)
-            under_way.pop().signal(signal.SIGKILL)
-
-    endpoint.script = kill
-    while deaths:
-        running = warm.start(
-            tmp_path, "run", config, "-q", env={"BEATRA_BASE_URL": endpoint.base_url, "BEATRA_API_KEY": KEY}
-        )
-        under_way[:] = [running]
-        assert running.wait().code == -signal.SIGKILL
-    ended = cli("run", config, endpoint=endpoint)
+    ended = through_deaths(warm, endpoint, [1, 2, 3, 8, 19], tmp_path, "run", config, "-q")
     assert ended.code == 4
     assert "it is pinned to m-may" in ended.err
     assert cli("run", config, "--accept-model", endpoint=endpoint).code == 0

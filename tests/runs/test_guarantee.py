@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import csv
 import json
-import signal
 from typing import TYPE_CHECKING, Any
 
 import pyarrow.parquet as pq
 import pytest
 
 import enrich
-from tests.helpers.endpoint import KEY, BookedEndpoint, Seen
+from tests.helpers.deaths import through_deaths
+from tests.helpers.endpoint import KEY, BookedEndpoint
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from tests.helpers.warm import Ended, Running, Warm
+    from tests.helpers.warm import Ended, Warm
 
 SCHEMA = {
     "type": "object",
@@ -187,25 +187,11 @@ def test_through_kills_each_request_is_paid_once(
 ) -> None:
     """In the sample and after it; the same rows are drawn again."""
     config = promised(limits={"concurrency": 8})
-    there = {"BEATRA_BASE_URL": endpoint.base_url, "BEATRA_API_KEY": KEY}
-    deaths = [40, 250, 399, 430, 600]
-    under_way: list[Running] = []
-
-    def kill(_: Seen) -> None:
-        if deaths and under_way and len(endpoint.charges) >= deaths[0]:
-            deaths.pop(0)
-            under_way.pop().signal(signal.SIGKILL)
-
-    endpoint.script = kill
-    for _ in range(12):
-        running = warm.start(tmp_path, "run", config, "-q", env=there)
-        under_way[:] = [running]
-        if (ended := running.wait()).code == 0:
-            break
-        assert ended.code == -signal.SIGKILL, ended.err
-    assert not deaths
+    ended = through_deaths(warm, endpoint, [40, 250, 399, 430, 600], tmp_path, "run", config, "-q")
+    assert ended.code == 0, ended.err
     assert set(endpoint.charges_per_body.values()) == {1}
-    assert pq.read_table(tmp_path / "out.parquet")["s_credits"].to_pylist()
+    out = pq.read_table(tmp_path / "out.parquet")
+    assert out["s_model"].to_pylist() == ["large" if unsure(n) else "small" for n in range(COUNT)]
     assert asked(endpoint, "small") == list(range(COUNT))
 
 

@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import pty
-import signal
 import subprocess
 from typing import TYPE_CHECKING, Any
 
@@ -18,13 +17,14 @@ from hypothesis import strategies as st
 
 from enrich.runs.cohort import stratified
 from tests.conftest import SCRIPT
+from tests.helpers.deaths import through_deaths
 from tests.helpers.endpoint import KEY, BookedEndpoint, Raw, Seen, envelope
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from tests.helpers.warm import Ended, Running, Warm
+    from tests.helpers.warm import Ended, Warm
 
 
 def rows(count: int) -> list[dict[str, Any]]:
@@ -183,29 +183,13 @@ def test_a_hundred_tried_and_ten_thousand_run_cost_ten_thousand_through_kills(
 ) -> None:
     """Killed once in the trial and nine times in the run, at charges drawn at random: each request was charged once."""
     config = job(rows(10_000))
-    there = {"BEATRA_BASE_URL": endpoint.base_url, "BEATRA_API_KEY": KEY}
-    deaths = [60, *sorted(np.random.default_rng(11).integers(150, 9_900, 9).tolist())]
-    under_way: list[Running] = []
-
-    def kill(_: Seen) -> None:
-        if deaths and under_way and len(endpoint.charges) >= deaths[0]:
-            deaths.pop(0)
-            under_way.pop().signal(signal.SIGKILL)
-
-    endpoint.script = kill
-    killed = 0
-    for number in range(30):
-        trial = ["--trial", "100", "--seed", "1"] if number < 2 else []
-        running = warm.start(tmp_path, "run", config, "-q", *trial, env=there)
-        under_way[:] = [running]
-        ended = running.wait()
-        assert ended.code in (0, -signal.SIGKILL), ended.err
-        killed += ended.code != 0
-        if number == 1:
-            assert (ended.code, len(endpoint.charges)) == (0, 100)
-        if number > 1 and ended.code == 0:
-            break
-    assert killed == 10
+    tried = through_deaths(
+        warm, endpoint, [60], tmp_path, "run", config, "-q", "--trial", "100", "--seed", "1"
+    )
+    assert (tried.code, len(endpoint.charges)) == (0, 100)
+    deaths = sorted(np.random.default_rng(11).integers(150, 9_900, 9).tolist())
+    ended = through_deaths(warm, endpoint, deaths, tmp_path, "run", config, "-q")
+    assert ended.code == 0, ended.err
     assert len(endpoint.charges) == 10_000
     assert set(endpoint.charges_per_body.values()) == {1}
     out = pq.read_table(tmp_path / "out.parquet")
