@@ -230,7 +230,7 @@ async def sending(
         transport = await stack.enter_async_context(client)
         output = config.output.path if config.output is not None else named
         said: dict[str, Any] = {"output": output, "base_url": job.base_url, "keeps_keys": promise.kept}
-        said |= {"config": config.file and str(config.file), "tags": config.budget.tags}
+        said |= {"config": config.file and str(config.file.absolute()), "tags": config.budget.tags}
         run = await ledger.open_run(said)
         pace = await stack.enter_async_context(open_pace(job, ledger, learned=learned.pace, most=most))
         engine = Engine(

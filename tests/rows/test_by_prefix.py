@@ -20,7 +20,7 @@ from enrich.rows import by_prefix as module
 from enrich.rows.by_prefix import by_prefix
 from enrich.sandbox import SandboxOptions, ThreadedSandbox
 from tests.helpers.chaos import place
-from tests.helpers.endpoint import BookedEndpoint
+from tests.helpers.endpoint import BookedEndpoint, answer_to
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -132,3 +132,25 @@ def test_nothing_else_changes(warm: Warm, tmp_path: Path) -> None:
         refused = warm.run(config.parent, "run", config, "--set", "dedupe=false", env=place(endpoint))
         assert refused.code == 2
         assert "exclude each other" in refused.err
+
+
+def test_a_folder_of_files(warm: Warm, tmp_path: Path) -> None:
+    """Each file of a folder of outputs has its rows in their order."""
+    (tmp_path / "in").mkdir()
+    texts = {"one": ["b x", "a x", "b y"], "two": ["a y", "c", "b x"]}
+    for name, rows in texts.items():
+        pq.write_table(pa.table({"t": rows}), tmp_path / "in" / f"{name}.parquet")
+    document = {
+        "input": "in/",
+        "output": {"path": "out/", "partitioned": True},
+        "order": "prefix",
+        "steps": [{"name": "s", "prompt": "{{ t }}"}],
+    }
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(document), encoding="utf-8")
+    with BookedEndpoint() as endpoint:
+        ended = warm.run(tmp_path, "run", "config.yaml", "-q", env=place(endpoint))
+    assert ended.code == 0, ended.err
+    for name, rows in texts.items():
+        table = pq.read_table(tmp_path / "out" / f"{name}.parquet")
+        assert table["t"].to_pylist() == rows
+        assert table["s"].to_pylist() == [answer_to(row) for row in rows]

@@ -180,6 +180,19 @@ def test_processes_that_share_a_budget_never_pass_it(warms: list[Warm], tmp_path
         assert 1_500 < tokens(endpoint) <= 2_500
 
 
+def test_a_repaired_ledger_knows_what_was_spent(warms: list[Warm], tmp_path: Path) -> None:
+    """The budget does not begin anew with the file that was made of what is left."""
+    with BookedEndpoint() as endpoint:
+        one = job(tmp_path, "one", 60, "../shared.db", tokens=800, tag="t")
+        assert warms[0].run(one.folder, "run", one.config, "-q", env=place(endpoint)).code == 4
+        spent = tokens(endpoint)
+        assert warms[0].run(tmp_path, "ledger", "repair", "shared.db", "-o", "new.db").code == 0
+        rewrite(one, ledger="../new.db")
+        ended = warms[0].run(one.folder, "run", one.config, "-q", env=place(endpoint))
+        assert (ended.code, tokens(endpoint)) == (4, spent)
+        assert f"{spent} used" in ended.err
+
+
 @pytest.mark.slow
 def test_sixteen_processes_kills_and_a_restart(tmp_path: Path) -> None:
     """Sixteen at once on PostgreSQL, eight of them killed, the database itself once: not one token and not one credit too many."""
