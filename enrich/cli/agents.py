@@ -25,7 +25,8 @@ def mcp(folder: Path) -> None:
     and asks the agent's user before anything is spent. An agent's host starts it; its settings name this command.
 
     \b
-    Example, as hosts write it down:
+    Example, and how an agent's host writes it down:
+      beatra-enrich mcp --folder jobs
       {"mcpServers": {"beatra-enrich": {"command": "beatra-enrich", "args": ["mcp", "--folder", "jobs"]}}}
     """
     from importlib.util import find_spec
