@@ -68,8 +68,7 @@ def copied(config: InputConfig, mark: Mark | None = None) -> SourceFile:
             try:
                 asked, params = sql, cast("Parameters", config.params)
                 if config.since is not None and mark is not None:
-                    numbered = url.startswith(("duckdb:", "postgres"))
-                    asked, params = cut_query(sql, params, config.since, mark, numbered=numbered)
+                    asked, params = cut_query(sql, params, config.since, mark, scheme=url.partition(":")[0])
                 schema, batches = database.query(asked, params)
                 copy = Copy(name)
                 rows = _write(copy.path, schema, batches)

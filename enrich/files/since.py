@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 from pyarrow import types
 
+from enrich.config.database_url import SERVERS
 from enrich.config.table_names import quoted
 from enrich.errors import InputError
 from enrich.files.statements import PIECE, statements
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from enrich.config.since import Since
 
 NAME = "beatra_enrich_since"  # of the mark, among parameters that have names
+NUMBERED = ("duckdb", *SERVERS)
 TABLE = "of the table"  # the kind of a mark that is a version or snapshot
 
 
@@ -129,7 +131,7 @@ def _lowered_text(value: str, since: Since) -> str:
 
 
 def cut_query(
-    sql: str, params: Sequence[Any] | Mapping[str, Any], since: Since, mark: Mark, *, numbered: bool
+    sql: str, params: Sequence[Any] | Mapping[str, Any], since: Since, mark: Mark, *, scheme: str
 ) -> tuple[str, Sequence[Any] | Mapping[str, Any]]:
     """Wrap a query so that it gives only the rows from the mark on; the driver binds the value.
 
@@ -138,7 +140,7 @@ def cut_query(
         params: of the query.
         since: which column.
         mark: up to where rows were seen.
-        numbered: whether the database takes `$1`, `$2`, … where the query holds no `?`.
+        scheme: of the database's URL: DuckDB and PostgreSQL take `$1`, `$2`, … where the query holds no `?`.
     """
     (inner,) = statements(sql) or [""]
     value, column = lowered(mark, since), quoted(since.column)
@@ -146,8 +148,10 @@ def cut_query(
     if isinstance(params, Mapping):
         place, more = f"${NAME}", {**params, NAME: value}
     else:
-        by_number = numbered and not any(match[0] == "?" for match in PIECE.finditer(inner))
+        by_number = scheme in NUMBERED and not any(match[0] == "?" for match in PIECE.finditer(inner))
         place, more = f"${len(params) + 1}" if by_number else "?", [*params, value]
+    if mark.kind == "decimal" and scheme in SERVERS:  # its driver gives it a text
+        place = f"CAST({place} AS numeric)"
     rows = f"(\n{inner}\n) AS beatra_enrich_rows"
     return f"SELECT * FROM {rows} WHERE {column} >= {place} OR {column} IS NULL", more  # noqa: S608  # quoted
 
