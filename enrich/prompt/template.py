@@ -314,6 +314,7 @@ def compile_condition(source: str, where: str, *, spelling: Spelling = 2) -> Tem
 @contextmanager
 def _compiling(where: str) -> Iterator[None]:
     """Turn what Python says of a template that it cannot take into a `TemplateError`."""
+    grant()  # what is constant is worked out now
     try:
         yield
     except (RecursionError, MemoryError, IndentationError):
