@@ -1,4 +1,7 @@
-"""The frozen records that pass between modules; all in one place, since each is another's part and most modules know several."""
+"""The frozen records that pass between modules; all in one place, since each is another's part and most modules know several.
+
+It is long because it is a list: each record is short, and holds no behaviour.
+"""
 
 from __future__ import annotations
 

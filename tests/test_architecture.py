@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 
@@ -77,3 +78,19 @@ def test_the_words_of_a_question_lead_to_its_file(row: tuple[str, str]) -> None:
     found = led_to(words)
     assert len(found) <= 5, found
     assert set(found) & set(re.findall(r"`(enrich/[\w./]+)`", answer)), found
+
+
+LONG = 400  # lines
+
+
+def test_a_long_file_says_why() -> None:
+    """No file of the package, its tests and its tools is longer than a few screens without a reason at its top."""
+    silent = []
+    for folder in ("enrich", "tests", "tools", "benchmarks"):
+        for path in (ROOT / folder).rglob("*.py"):
+            text = path.read_text(encoding="utf-8")
+            if text.count("\n") > LONG and "It is long because" not in (
+                ast.get_docstring(ast.parse(text)) or ""
+            ):
+                silent.append(path.relative_to(ROOT).as_posix())
+    assert silent == []

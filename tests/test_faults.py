@@ -1,6 +1,8 @@
 """Every fault of the endpoint that can be rehearsed: what becomes of the row, by how many requests, at what price.
 
 `python -m tests.test_faults` writes the page of the documentation that this table is.
+
+It is long because it is that table.
 """
 
 from __future__ import annotations

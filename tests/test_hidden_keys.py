@@ -3,6 +3,8 @@
 Looked for is the secret part of the key: as it stands, escaped for JSON, URLs or HTML, in base64 or hexadecimal, in
 whatever case. What is no spelling of it by those rules (backwards, encrypted) is an answer like any other, and so is a
 row of the input that holds the key.
+
+It is long because it is two tables: the places where a key may stand, and the ways it may be thrown back.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Faults of the machine that a run is on: files that change under it, limits, readers that go away, folders that close."""
+"""Faults of the machine that a run is on: files that change under it, limits, readers that go away, folders that close.
+
+It is long because each fault needs a machine that is set up for it, a few lines each time.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Write docs/reference from the code: `python -m tools.reference`. A test holds the committed pages to it."""
+"""Write docs/reference from the code: `python -m tools.reference`. A test holds the committed pages to it.
+
+It is long because it is one page after another, with the prose that stands between their tables.
+"""
 
 from __future__ import annotations
 

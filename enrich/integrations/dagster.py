@@ -1,4 +1,7 @@
-"""Dagster: a job as an asset with its checks, and a component for `defs.yaml`."""
+"""Dagster: a job as an asset with its checks, and a component for `defs.yaml`.
+
+It is long because Dagster and its users find asset, resource, component and checks under this one name.
+"""
 
 from __future__ import annotations
 

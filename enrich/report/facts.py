@@ -1,4 +1,7 @@
-"""What a report shows, as frozen records: gathered once, then only rendered."""
+"""What a report shows, as frozen records: gathered once, then only rendered.
+
+It is long because it is a list of them, each with what its fields are, and holds no behaviour.
+"""
 
 from __future__ import annotations
 

@@ -2,6 +2,8 @@
 
 Each row is a generator that tells its own story, step after step, and yields a `Query` whenever it needs to
 know how a request ended. The flow drives many of them: answers from the ledger in bulk, the rest as they come.
+
+It is long because its parts share the rows that are under way: one object knows where each of them is.
 """
 
 from __future__ import annotations

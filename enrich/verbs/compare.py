@@ -1,4 +1,7 @@
-"""`compare`: two to five ways of asking one sample, side by side; each answer is kept for the run of the one that wins."""
+"""`compare`: two to five ways of asking one sample, side by side; each answer is kept for the run of the one that wins.
+
+It is long because drawing, asking and scoring share the cohort, whose rows must be the same for every variant.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Read a raw reply: a `Completion`, or the `Failure` that a 200 can be as well."""
+"""Read a raw reply: a `Completion`, or the `Failure` that a 200 can be as well.
+
+It is long because an answer in one piece and one in a stream are read by the same rules, side by side.
+"""
 
 from __future__ import annotations
 

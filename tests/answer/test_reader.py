@@ -1,3 +1,8 @@
+"""What is read of an answer: values by their types, or why there are none.
+
+It is long because it is a table of answers as models give them.
+"""
+
 # ruff: noqa: PD011  # an Answer's values, not a frame's
 from __future__ import annotations
 

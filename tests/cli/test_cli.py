@@ -1,4 +1,7 @@
-"""The command line as a user has it: the console script in a process of its own."""
+"""The command line as a user has it: the console script in a process of its own.
+
+It is long because the commands share one warm process and one endpoint.
+"""
 
 from __future__ import annotations
 

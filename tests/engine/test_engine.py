@@ -1,3 +1,8 @@
+"""The engine at work: each request ends once, whatever its attempts meet, in the order that its limits allow.
+
+It is long because its four parts are tested running, as one machine.
+"""
+
 from __future__ import annotations
 
 import asyncio

@@ -1,4 +1,7 @@
-"""Whole runs over objects: what a run over files gives, paid once, and never half an object."""
+"""Whole runs over objects: what a run over files gives, paid once, and never half an object.
+
+It is long because one object store, which takes a while to start, serves all of it.
+"""
 
 from __future__ import annotations
 

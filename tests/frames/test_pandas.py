@@ -1,4 +1,7 @@
-"""The pandas accessor, against an endpoint that keeps books."""
+"""The pandas accessor, against an endpoint that keeps books.
+
+It is long because an accessor is one door: each argument and each ending has a test here.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Dagster: an asset made of a job costs once what the job costs, and tells what came of it."""
+"""Dagster: an asset made of a job costs once what the job costs, and tells what came of it.
+
+It is long because one instance of Dagster serves all of it.
+"""
 
 from __future__ import annotations
 

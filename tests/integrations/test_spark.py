@@ -1,4 +1,7 @@
-"""Frames of a real Spark cluster: two executors, a shared ledger, and an endpoint that keeps books."""
+"""Frames of a real Spark cluster: two executors, a shared ledger, and an endpoint that keeps books.
+
+It is long because one cluster, which takes a while to start, serves all of it.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The shared ledger's tables: older ones are brought up to date with all they hold, newer ones are left alone."""
+"""The shared ledger's tables: older ones are brought up to date with all they hold, newer ones are left alone.
+
+It is long because it holds the tables of earlier versions as they were made then.
+"""
 
 from __future__ import annotations
 

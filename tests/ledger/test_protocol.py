@@ -1,4 +1,7 @@
-"""One contract for both ledgers: what may be sent, what is kept, what comes into doubt."""
+"""One contract for both ledgers: what may be sent, what is kept, what comes into doubt.
+
+It is long because a contract is one list, held by both in the same words.
+"""
 
 from __future__ import annotations
 

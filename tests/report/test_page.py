@@ -1,4 +1,7 @@
-"""The report: its numbers are the run's, its size is bounded, nothing of a row can act on its page."""
+"""The report: its numbers are the run's, its size is bounded, nothing of a row can act on its page.
+
+It is long because a page's parts are read from pages that are made once.
+"""
 
 from __future__ import annotations
 

@@ -1,3 +1,8 @@
+"""One row's talk with a model: answers that hold, that do not, and what is asked next.
+
+It is long because it is a table of cases, most of them a line or two.
+"""
+
 from __future__ import annotations
 
 import json

@@ -1,4 +1,7 @@
-"""A pinned step: who answered first is kept; when another one answers the run stops, asks, or marks, and nothing is paid twice."""
+"""A pinned step: who answered first is kept; when another one answers the run stops, asks, or marks, and nothing is paid twice.
+
+It is long because a pin meets every other way of asking, each of which has a case here.
+"""
 
 from __future__ import annotations
 

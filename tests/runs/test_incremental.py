@@ -1,4 +1,7 @@
-"""Partitioned data sets: only what is new is asked, and each output is made once."""
+"""Partitioned data sets: only what is new is asked, and each output is made once.
+
+It is long because each way that a data set changes overnight has a case.
+"""
 
 from __future__ import annotations
 

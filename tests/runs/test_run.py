@@ -1,4 +1,7 @@
-"""The main job in process, against an endpoint that keeps books."""
+"""The main job in process, against an endpoint that keeps books.
+
+It is long because a job has many endings, each with its exit code, its columns and its bill.
+"""
 
 from __future__ import annotations
 

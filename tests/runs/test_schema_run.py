@@ -1,4 +1,7 @@
-"""Schemas, re-asks, modes, parameters and messages through the main job, against an endpoint that keeps books."""
+"""Schemas, re-asks, modes, parameters and messages through the main job, against an endpoint that keeps books.
+
+It is long because what is configured together is tested together.
+"""
 
 from __future__ import annotations
 

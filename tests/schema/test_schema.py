@@ -1,3 +1,8 @@
+"""What a schema takes, refuses, and makes of answers: columns and their types.
+
+It is long because a schema is one thing to its users, whichever module reads a part of it.
+"""
+
 from __future__ import annotations
 
 import datetime as dt

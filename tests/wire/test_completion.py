@@ -1,3 +1,8 @@
+"""What a reply says, whole or in a stream: the completion, or the failure that a 200 can be as well.
+
+It is long because it is a table of replies as gateways send them.
+"""
+
 from __future__ import annotations
 
 import itertools
