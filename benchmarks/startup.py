@@ -33,7 +33,8 @@ def main() -> None:
         compiled(Path(folder, "bytecode")),
         builds(against) as ours,
     ):
-        config = write_job(Path(folder), endpoint.base_url, 1)
+        # A folder for each build: an earlier one refuses the ledger of a later one.
+        jobs = {label: write_job(Path(folder, f"{n}"), endpoint.base_url, 1) for n, label in enumerate(ours)}
         commands = {
             "python -c pass": [*python, "-c", "pass"],
             "beatra-enrich --version": [*python, "-m", "enrich.cli", "--version"],
@@ -43,7 +44,9 @@ def main() -> None:
         works: list[tuple[str, list[str], dict[str, str]]] = [
             (name, command, {}) for name, command in commands.items()
         ]
-        works += [(f"{label} run, one row", enrich(config, "--fresh"), env) for label, env in ours.items()]
+        works += [
+            (f"{label} run, one row", enrich(jobs[label], "--fresh"), env) for label, env in ours.items()
+        ]
         runs: dict[str, list[Measured]] = {}
         for number in range(TIMES + 1):
             for name, command, env in works:
