@@ -57,10 +57,6 @@ async def keep_guarantees(config: Config, options: RunOptions, folder: Folder | 
     Raises:
         UsageError: something is wrong that was found before anything was sent.
     """
-    if not any(
-        step.escalation is not None and step.escalation.guarantee is not None for step in config.steps
-    ):
-        return None
     if options.retry or options.anew is not None:  # rows that a run has asked: it found out before
         return None
     began = time.monotonic()

@@ -17,7 +17,6 @@ from enrich.rows.by_prefix import by_prefix
 from enrich.rows.statuses import Marks
 from enrich.runs.anew import note_anew, settle_anew
 from enrich.runs.fresh import changed_schemas, note_schemas, settle_fresh
-from enrich.runs.guarantee import keep_guarantees
 from enrich.runs.lock import held
 from enrich.runs.partition_files import Units
 from enrich.runs.partition_todo import places
@@ -139,8 +138,11 @@ async def _run_held(config: Config, options: RunOptions) -> Summary:
         return nothing_to_do(config, folder, time.monotonic() - begun)
     if (before := await repeated(config, options)) is not None:
         return await _with_gold(config, before)
-    if (unmet := await keep_guarantees(config, options, folder)) is not None:
-        return unmet
+    if any(step.escalation is not None and step.escalation.guarantee is not None for step in config.steps):
+        from enrich.runs.guarantee import keep_guarantees  # which needs what scores answers
+
+        if (unmet := await keep_guarantees(config, options, folder)) is not None:
+            return unmet
     async with open_work(config, options, folder, send=True) as work:
         session = work.session
         await _tell_of_schemas(session)
