@@ -7,6 +7,7 @@ import io
 import itertools
 import logging
 import re
+import zipfile
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 
 CHUNK_ROWS = 8192  # rows that are Python objects at one time
 MOST_ROWS = 1_048_576  # of a sheet
+MOST_PLAIN = 128 << 20  # bytes that a part of a workbook may unpack to, whatever it says
+MOST_TIMES = 150  # times its packed size that a larger one may; sheets of values come to 5 to 30
 MOST_EXACT = 2**53  # up to here a number of a sheet, which is a double, is an integer without doubt
 RANGE = re.compile(r"\$?([A-Z]{1,3})\$?(\d*)(?::\$?([A-Z]{1,3})\$?(\d*))?", re.IGNORECASE)
 # What a column whose cells are all of these kinds becomes; any other mixture becomes text.
@@ -112,7 +115,7 @@ class _Sheet:
             readable(file.path),
             open_bytes(file) as stream,
             _said_by(calamine, file.path),
-            calamine.CalamineWorkbook.from_filelike(io.BytesIO(stream.read())) as book,
+            calamine.CalamineWorkbook.from_filelike(_sound(stream.read(), file.path)) as book,
         ):
             self._sheet = book.get_sheet_by_index(_index(calamine, book, file.path, config.sheet))
         self._where = f"{file.path}, sheet {self._sheet.name}"
@@ -195,6 +198,26 @@ class _Sheet:
             arrays = [_array(c, field.type) for c, field in zip(cells, schema, strict=True)]
             batches.append(pa.RecordBatch.from_arrays(arrays, schema=schema))
         return pa.Table.from_batches(batches, schema)
+
+
+def _sound(content: bytes, path: str) -> io.BytesIO:
+    """Give a workbook to be read, unless a part of it would unpack to far more than a sheet can say.
+
+    Raises:
+        InputError: it would.
+    """
+    stream = io.BytesIO(content)
+    if zipfile.is_zipfile(stream):
+        with zipfile.ZipFile(stream) as parts:
+            for part in parts.infolist():
+                if part.file_size > MOST_PLAIN and part.file_size > MOST_TIMES * max(1, part.compress_size):
+                    raise InputError(
+                        f"{path} cannot be read as a workbook: {part.filename} takes {part.compress_size:,} bytes and unpacks "
+                        f"to {part.file_size:,}",
+                        hint="save a copy in which unused rows and columns are deleted, and read that.",
+                    )
+    stream.seek(0)
+    return stream
 
 
 @contextmanager

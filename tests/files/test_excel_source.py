@@ -201,3 +201,20 @@ def test_a_missing_library_says_what_installs_it(tmp_path: Path, monkeypatch: py
     with pytest.raises(ConfigError, match="python_calamine") as caught:
         source(path)
     assert caught.value.hint == "pip install 'beatra-enrich[excel]'"
+
+
+def test_a_part_that_unpacks_to_far_more_than_it_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is refused by the sizes that the file tells, before anything is unpacked; a sheet of the same size with values is read."""
+    rows: list[list[Any]] = [["t"], *[["a"] for _ in range(3_000)]]
+    path = workbook(tmp_path / "x.xlsx", s=rows)
+    assert source(path).num_rows == 3_000
+    monkeypatch.setattr("enrich.files.excel_source.MOST_PLAIN", 20_000)
+    assert source(path).num_rows == 3_000
+    monkeypatch.setattr("enrich.files.excel_source.MOST_TIMES", 5)
+    with pytest.raises(
+        InputError,
+        match=r"x\.xlsx cannot be read as a workbook: xl/worksheets/sheet1\.xml takes .* unpacks to",
+    ):
+        source(path)
