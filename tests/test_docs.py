@@ -147,6 +147,19 @@ def test_readme_can_be_followed(reader: Reader, tmp_path: Path) -> None:
             )
 
 
+def test_readmes_first_screen_shows_what_is_shown(tmp_path: Path, warm: Warm) -> None:
+    """The closing line and the rows are those that a terminal of 80 columns has."""
+    assert warm.run(tmp_path, "init", "demo").code == 0
+    ran = warm.run(tmp_path, "run", "demo/config.yaml")
+    table = warm.run(tmp_path, "show", "demo/config.yaml", "-n", "3", env={"COLUMNS": "80"}).out
+    page = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert table in page
+    assert max(map(len, table.splitlines())) <= 80
+    assert "8 rows done: 8 requests sent," in page
+    assert "8 rows done: 8 requests sent," in ran.err
+    assert ran.err.splitlines()[-1] in page  # that it is the sandbox
+
+
 def _has_a_reason(line: str) -> bool:
     return line.removeprefix("$ ").partition("#")[0].strip() in README_NOT_RUN
 

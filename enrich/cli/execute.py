@@ -256,9 +256,10 @@ def tried(config: Config, options: dict[str, Any], size: int, seed: int, *, yes:
         accept_model=accept,
     )
     found: dict[str, Any] = trial.to_dict()
-    if not options["quiet"]:
-        click.echo(trial.text(), err=True)
     asked = sys.stdin.isatty() and sys.stderr.isatty()
+    unseen = options["as_json"] or (asked and not sys.stdout.isatty())  # who is asked must see what about
+    if not options["quiet"]:
+        click.echo(trial.text(), err=unseen)  # a result, and so on stdout
     if yes or (asked and click.confirm("Go on?", err=True)):
         return found
     if options["as_json"]:

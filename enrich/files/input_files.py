@@ -341,7 +341,8 @@ def _format_of(path: str) -> Format:
         told = f"its suffix `{suffix}` is not known" if suffix else "it has no suffix"
         raise InputError(
             f"the format of {path} cannot be told: {told}",
-            hint="set `input.format` to csv, tsv, jsonl, parquet, arrow or excel.",
+            hint="give it a suffix that tells: .csv, .tsv, .jsonl, .parquet, .arrow or .xlsx; or, where a configuration reads it, "
+            "set `input.format` to csv, tsv, jsonl, parquet, arrow or excel.",
         )
     return INPUT_FORMATS[suffix]
 

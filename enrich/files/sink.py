@@ -84,7 +84,7 @@ class Sink:
         """Finish the file and put it in the target's place, durably.
 
         Args:
-            manifest: what the file says of its run; plain JSON.
+            manifest: what the file says of its run; plain JSON. Of an empty one nothing lies beside the file.
 
         Raises:
             DiskFull: there is no room for the rest; the target is as it was.
@@ -94,7 +94,7 @@ class Sink:
             self._writer.finish(text)
             self._close_streams()
             self._writer.settle(self._temporary.path)
-            if self._writer.keeps_manifest:
+            if self._writer.keeps_manifest or not manifest:
                 self._temporary.replace(self._target)
             else:
                 sidecar = sidecar_of(self._target, hidden=self._config.partitioned)

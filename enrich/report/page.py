@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import orjson
+from markupsafe import escape
 
 from enrich.base.location import ObjectUrl, is_url
 from enrich.base.texts import json_bytes
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from enrich.report.facts import Sample, Spread
 
 LIBRARY = "vendor/uplot-1.6.32"
+HEAD = 4_096  # bytes of a page in which its title stands
 FRAME = "data frame"  # what a page calls it
 FINISHED = (0, 3)  # the exit codes of runs that replaced the output
 MAX_LABELS = 12  # values of a column that are drawn as bars
@@ -98,10 +100,22 @@ async def written_report(config: Config, path: str | None = None, *, content: bo
 
 
 def _beside(config: Config) -> str:
+    """Give where the page lies unless it is told: beside the output, and not in the place of another job's page."""
     output = config.output.path
     if is_url(output):
         return str(ObjectUrl.parse(output).beside("report.html"))
-    return str(Path(output).parent / "report.html")
+    name = Path(output).name
+    page = Path(output).parent / "report.html"
+    return str(page if _is_free(page, name) else page.with_name(f"{name.partition('.')[0]}.report.html"))
+
+
+def _is_free(page: Path, name: str) -> bool:
+    """Say whether there is no page, or one on an output of this name."""
+    try:
+        with page.open("rb") as file:
+            return f"<title>{escape(name)}: report</title>".encode() in file.read(HEAD)
+    except OSError:
+        return True
 
 
 async def write_report(config: Config, ledger: Ledger, path: str | Path, *, content: bool = True) -> str:

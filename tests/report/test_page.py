@@ -327,6 +327,19 @@ def test_the_command_writes_where_it_is_told(
     assert cli("report", config, "--set", "report=there.html").out.strip() == str(tmp_path / "there.html")
 
 
+def test_pages_of_two_jobs_in_one_folder_stay_apart(
+    cli: Callable[..., Ended], job: Callable[..., Path], endpoint: BookedEndpoint, tmp_path: Path
+) -> None:
+    """The first is report.html; another output's page is named after it, and each takes its own place again."""
+    config = job([{"t": "a"}])
+    for name in ("out.parquet", "b & c.parquet"):
+        cli("run", config, "--output", name, endpoint=endpoint)
+        for _ in range(2):
+            page = cli("report", config, "--output", name).out.strip()
+            assert page == str(tmp_path / ("report.html" if name == "out.parquet" else "b & c.report.html"))
+    assert "<title>out.parquet: report" in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
 def test_an_unwritable_page_is_an_error_with_a_hint(made: tuple[Config, Summary]) -> None:
     """No traceback for a bad path."""
     with pytest.raises(OutputError, match=r"the report /proc/no/page.html cannot be written"):

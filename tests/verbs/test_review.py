@@ -128,7 +128,11 @@ def test_sheets_may_be_workbooks_and_show_the_answers(
 
 def test_what_was_said_is_kept(cli: Callable[..., Ended], ran: Path, tmp_path: Path) -> None:
     """A sheet that is filled in half counts as far as it goes; a larger one has these labels already."""
+    before = set(tmp_path.iterdir())
     cli("review", ran, "-n", "40", "-o", "sheet.csv")
+    assert {path.name for path in set(tmp_path.iterdir()) - before} == {
+        "sheet.csv"
+    }  # nothing beside the sheet
     fill(tmp_path / "sheet.csv", lambda n: truth(n) if n % 2 else None)
     half = told(cli("review", ran, "--read", "sheet.csv", "--json"))
     assert 0 < half["n"] < 40

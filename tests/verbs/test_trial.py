@@ -32,6 +32,17 @@ def rows(count: int) -> list[dict[str, Any]]:
     return [{"t": f"row {n}"} for n in range(count)]
 
 
+def test_what_a_trial_found_is_a_result(
+    cli: Callable[..., Ended], job: Callable[..., Path], endpoint: BookedEndpoint
+) -> None:
+    """It stands on stdout, and how to go on stands on stderr; with --json stdout is JSON alone."""
+    config = job(rows(20))
+    ended = cli("run", config, "--trial", "5", endpoint=endpoint)
+    assert "15 requests to ask" in ended.out
+    assert "15 requests to ask" not in ended.err
+    assert "--yes goes on" in ended.err
+
+
 def test_a_trial_and_its_run_cost_what_the_run_costs(
     cli: Callable[..., Ended], job: Callable[..., Path], endpoint: BookedEndpoint, tmp_path: Path
 ) -> None:
