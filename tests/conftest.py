@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 from hypothesis import settings
+from platformdirs import user_cache_path
 
 from enrich.wire import client as client_module
 from tests.helpers.endpoint import KEY, BookedEndpoint
@@ -40,6 +41,17 @@ def scrub(monkeypatch: pytest.MonkeyPatch) -> None:
 def _scrubbed(monkeypatch: pytest.MonkeyPatch) -> None:
     """No test sees the settings of who runs it."""
     scrub(monkeypatch)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Ledgers and locks that nobody names lie in a folder of these tests, not in the home of who runs them; pip's cache stays."""
+    folder = tmp_path_factory.mktemp("home")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PIP_CACHE_DIR", os.environ.get("PIP_CACHE_DIR") or str(user_cache_path("pip")))
+        patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+        patch.setenv("XDG_STATE_HOME", str(folder / "state"))
+        yield
 
 
 @pytest.fixture
