@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from enrich.prompt.cells import spellings
 from enrich.prompt.prefix import same_begin
@@ -152,6 +151,8 @@ def _keys(batch: pa.RecordBatch, builder: RequestBuilder) -> Iterator[bytes]:
 
 def _sorted(run: pa.Table, folder: Path) -> BufferedRandom:
     """Write a run's rows into a file of no name, in the order of their keys."""
+    import pyarrow.compute as pc  # which a run in the order of the input does without
+
     places = pc.sort_indices(run.column(0))  # it is stable: equal keys stay in the order of the rows
     file: BufferedRandom = tempfile.TemporaryFile(  # noqa: SIM115  # it is read as runs are merged
         prefix=".beatra-order-", dir=folder

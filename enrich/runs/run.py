@@ -123,10 +123,9 @@ class Work(Opened):
 
 async def run_held(config: Config, options: RunOptions) -> Summary:
     """Ask what is not answered and write the output; a run that must stop sums up how far it came."""
-    work = _run_held(config, options)
     output, watch = config.output.path, options.progress
-    work = traced(work, watch, endpoint=config.endpoint, output=output)
-    return await metered(work, watch, path=config.metrics_file, output=output)
+    work = metered(_run_held(config, options), watch, path=config.metrics_file, output=output)
+    return await traced(work, watch, endpoint=config.endpoint, output=output)
 
 
 async def _run_held(config: Config, options: RunOptions) -> Summary:

@@ -254,8 +254,8 @@ def _written(family: Family, output: str) -> str:
 
 
 def _escaped(text: str) -> str:
-    r"""Write a label's value: ``\``, ``"`` and the line feed stand behind a backslash; what is no text becomes ``?``."""
-    text = text.encode("utf-8", "replace").decode()
+    r"""Write a label's value: ``\``, ``"`` and the line feed stand behind a backslash; what is no text is written as its number."""
+    text = text.encode("utf-8", "backslashreplace").decode()
     return text.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
 
 

@@ -69,7 +69,17 @@ UNNEEDED = (  # by a run of one row between Parquet files
         "pyarrow.dataset",
         "pyarrow.flight",
     ),
-    *("rich", "rstr", "enrich.frames", "enrich.report", "enrich.sandbox", "enrich.verbs"),
+    *("duckdb", "deltalake", "pyiceberg", "opentelemetry", "mcp", "statistics"),
+    *(
+        "rich",
+        "rstr",
+        "enrich.agents",
+        "enrich.frames",
+        "enrich.live",
+        "enrich.report",
+        "enrich.sandbox",
+        "enrich.verbs",
+    ),
 )
 HEAVY = ("pandas", "pyarrow", "aiohttp", "pydantic", "numpy", "jinja2", "yaml", "rich", "uvloop")
 

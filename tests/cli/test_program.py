@@ -71,20 +71,3 @@ def test_a_reader_that_is_left_ends_nothing(tmp_path: Path) -> None:
     with ThreadPoolExecutor(2) as threads:
         ended = list(threads.map(lambda _: run(tmp_path, "preview", "config.yaml", "-n", "1"), range(200)))
     assert {done.returncode for done in ended} == {0}
-
-
-def test_a_run_loads_what_it_needs(tmp_path: Path) -> None:
-    """A step of a schedule does not wait for what it has no use for: frames, scores, pages, tables of databases."""
-    (tmp_path / "config.yaml").write_text(JOB, encoding="utf-8")
-    (tmp_path / "in.csv").write_text("t\none\n", encoding="utf-8")
-    heavy = ["pandas", "polars", "duckdb", "deltalake", "pyiceberg", "opentelemetry", "mcp", "statistics"]
-    program = f"""
-import sys
-from enrich.cli.app import main
-assert main(sys.argv[1:], standalone_mode=False) == 0
-print([name for name in {[*heavy, "enrich.report.gold"]} if name in sys.modules])
-"""
-    command = [sys.executable, "-c", program, "run", "config.yaml", "-q"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.stdout == "[]\n", done.stdout + done.stderr
-    assert (tmp_path / "out.parquet").exists()

@@ -223,7 +223,7 @@ def test_an_interrupt_is_told(job: Callable[..., Path], endpoint: BookedEndpoint
     assert value(samples, "running") == 0
 
 
-TEXTS = st.text(st.characters(), max_size=20)
+TEXTS = st.text(st.characters(codec="utf-8"), max_size=20)
 COUNTS = st.lists(st.tuples(TEXTS, st.integers(0, 10**12)), max_size=4, unique_by=lambda pair: pair[0])
 
 
@@ -246,3 +246,13 @@ def test_every_label_reads_back(
                 assert sample.value == pause
     assert read == {cause: float(count) for cause, count in causes}
     assert 'beatra_enrich_rows{step="s",status="pending",' in text
+
+
+def test_what_is_no_text_is_told_apart() -> None:
+    """Halves of characters, which no file in UTF-8 holds, are written as their numbers: no two series are the same."""
+    now = Snapshot("asking", 1, 2, 1.0, retries=(("\ud800", 1), ("\ud801", 2)))
+    families = text_string_to_metric_families(exposition(now, "o"))
+    found = {
+        s.labels["cause"]: s.value for f in families for s in f.samples if s.name.endswith("retries_total")
+    }
+    assert found == {r"\ud800": 1, r"\ud801": 2}
