@@ -27,10 +27,13 @@ def occurrences_of(config: JobConfig) -> Any:
 def scratch_of(config: JobConfig) -> Path:
     """Give the folder for what a run keeps on disk until it ends: the output's, which is known to take files.
 
-    Of an object, or without an output, it is the ledger's, or the system's where the ledger is a server.
+    Of an object, without an output, or before a first run has made the output's folder, it is the ledger's, or the
+    system's where the ledger is a server.
     """
     if config.output is not None and not is_url(config.output.path):
-        return Path(config.output.path).parent
+        beside = Path(config.output.path).parent
+        if beside.is_dir():
+            return beside
     ledger = config.ledger_location()
     folder = Path(tempfile.gettempdir()) if is_url(ledger) else Path(ledger).parent
     folder.mkdir(parents=True, exist_ok=True)
