@@ -14,6 +14,7 @@ from pydantic import (
 from enrich.config.job import Config, JobConfig
 from enrich.config.overlap import refuse_overlaps
 from enrich.config.overrides import complete
+from enrich.config.own_table import refuse_own_table
 from enrich.config.problems import problems
 from enrich.config.section import sound_path
 from enrich.config.strict_yaml import parse_yaml, read_text
@@ -90,6 +91,7 @@ def _checked(config: _Job, file: Path | None = None) -> _Job:
     """Note where a configuration was read from, and see to it that it writes no file that it reads."""
     config._file = file  # noqa: SLF001  # what a file does not say of itself
     refuse_overlaps(config)
+    refuse_own_table(config)
     return config
 
 
