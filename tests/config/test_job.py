@@ -69,19 +69,20 @@ def test_what_is_no_count_and_no_share(tolerate: Any) -> None:
         ({"output": "/o/"}, "/.beatra/ledger.db"),
         ({"ledger": "/l.db"}, "/l.db"),
         ({"ledger": "postgresql://h/d", "output": "s3://b/k.csv"}, "postgresql://h/d"),
-        ({"output": "s3://b/k.csv"}, str(user_cache_path("beatra-enrich") / "ledger.db")),
     ],
 )
 def test_where_the_ledger_lies(keys: dict[str, Any], location: str) -> None:
-    """Where it is said to, else beside an output of this machine, else in the user's cache."""
+    """Where it is said to, else beside an output of this machine."""
     assert job(**keys).ledger_location() == location
 
 
-def test_a_job_without_an_output_keeps_its_ledger_in_the_cache() -> None:
-    """Rows that come from elsewhere have no folder to lay it into."""
+def test_a_job_without_a_folder_of_its_own_keeps_its_ledger_in_the_cache() -> None:
+    """A store is no place for it, and rows that come from elsewhere have none."""
+    cache = str(user_cache_path("beatra-enrich") / "ledger.db")
+    assert job(output="s3://b/k.csv").ledger_location() == cache
     found = validate_job({"steps": [STEP]})
     assert type(found) is JobConfig
-    assert found.ledger_location() == str(user_cache_path("beatra-enrich") / "ledger.db")
+    assert found.ledger_location() == cache
 
 
 def test_a_ledger_is_shown_without_its_password() -> None:
