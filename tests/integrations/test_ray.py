@@ -259,7 +259,7 @@ def test_who_takes_few_rows_pays_for_the_blocks_under_way(endpoint: BookedEndpoi
     assert len(endpoint.posts) <= asked + 64  # what was in flight: nothing is sent that nobody takes
     asked = len(endpoint.posts)
     assert len(enrich(texts(2_000).limit(2), config).take_all()) == 2
-    assert len(endpoint.posts) == asked  # the two are known
+    assert len(endpoint.posts) <= asked + 2  # the two, unless the block that Ray took first had them
 
 
 def test_a_stop_says_why(endpoint: BookedEndpoint, ledger: str) -> None:

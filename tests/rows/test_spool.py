@@ -58,6 +58,9 @@ OUTCOMES = st.builds(
     agreement=st.none() | st.floats(0, 1),
     firsts=st.none() | st.dictionaries(st.text(), JSON, max_size=3),
     spared=st.integers(0, 15),
+    besides=st.none() | st.tuples(st.binary(min_size=16, max_size=16)),
+    stages=st.none()
+    | st.just((Outcome("ok", text="said first"), Outcome("invalid_output", values={"a": 1}))),
 )
 
 

@@ -165,7 +165,8 @@ def test_a_run_in_which_every_row_fails_alike_stops(warm: Warm, job: Job) -> Non
     """Exit 4 after 20 rows; `retry` asks them again once the endpoint takes them."""
     with BookedEndpoint(script=lambda seen: envelope("invalid_request", 400)) as endpoint:
         stopped_well(warm.run(job.folder, "run", job.config, "--json", env=place(endpoint)), job, 4)
-        assert 20 <= len(endpoint.posts) <= 20 + IN_FLIGHT
+        # As many as are in flight may have answers on their way into the ledger.
+        assert 20 <= len(endpoint.posts) <= 20 + 2 * IN_FLIGHT
         endpoint.script = None
         assert warm.run(job.folder, "run", job.config, "-q", env=place(endpoint)).code == 3
         ended = warm.run(job.folder, "retry", job.config, "-q", env=place(endpoint))
