@@ -178,6 +178,20 @@ class Config(JobConfig):
         return self
 
     @model_validator(mode="after")
+    def _one_budget_over_both_phases(self) -> Self:
+        """A guarantee asks a sample and then the rows: a budget that the ledger keeps holds both, that of one run each of them."""
+        guaranteed = any(
+            step.escalation is not None and step.escalation.guarantee is not None for step in self.steps
+        )
+        for unit in ("credits", "tokens", "requests") if guaranteed else ():
+            if (most := getattr(self.budget, unit)) is not None:
+                raise ValueError(
+                    f"`budget.{unit}` and `escalate.guarantee` exclude each other: sample and rows would each have it whole; "
+                    f"write `budget: {{windows: [{{{unit}: {most:g}, per: total, tag: NAME}}]}}`, which both share"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _order_tells_no_rows_apart(self) -> Self:
         if self.order == "prefix" and not self.dedupe:
             raise ValueError(

@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from enrich.config import validate_config
 from enrich.config.budget import BudgetConfig, BudgetWindow, ModelPrices
+from enrich.errors import ConfigError
 
 
 def test_a_window_with_every_key() -> None:
@@ -54,3 +56,22 @@ def test_what_is_no_price_is_refused(prices: dict[str, Any]) -> None:
     """Both directions have a price, of zero at least."""
     with pytest.raises(ValidationError):
         ModelPrices.model_validate(prices)
+
+
+@pytest.mark.parametrize("unit", ["credits", "tokens", "requests"])
+def test_a_budget_of_one_run_does_not_hold_a_guarantee(unit: str) -> None:
+    """Its sample and its rows would each have it whole: it is refused, and the window that both share is taken."""
+    escalate = {"models": ["small", "large"], "guarantee": 0.9, "sample": 50}
+    step = {"name": "s", "prompt": "{{ t }}", "schema": SCHEMA, "escalate": escalate}
+    document = {"input": "i.csv", "output": "o.csv", "gold": {"s_label": "by_hand"}, "steps": [step]}
+    with pytest.raises(ConfigError, match=rf"`budget.{unit}` and `escalate.guarantee` exclude each other"):
+        validate_config({**document, "budget": {unit: 5}})
+    window = {unit: 5, "per": "total", "tag": "trial"}
+    assert validate_config({**document, "budget": {"windows": [window]}}).budget.windows[0].tag == "trial"
+
+
+SCHEMA = {
+    "type": "object",
+    "properties": {"label": {"enum": ["a", "b"]}, "confidence": {"type": "number"}},
+    "required": ["label", "confidence"],
+}
