@@ -378,7 +378,7 @@ class Ledger(Protocol):
         """Give everything the ledger holds, oldest first, some hundred requests at a time."""
 
     async def newest(self, most: int, *, failed: bool = False, known: Collection[int] = ()) -> list[Entry]:
-        """Give the newest requests that have an answer, or that failed, the newest first; as cheap however many there are.
+        """Give the newest requests that have an answer, or that failed, the newest first, by their numbers.
 
         Args:
             most: how many are looked at.
